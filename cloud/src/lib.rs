@@ -1,0 +1,1 @@
+//! The Fivefold cloud: exact ledger, readings with their proof, API.

@@ -1,0 +1,10 @@
+//! Byte layouts. No keys here: what is parsed is checked for shape and believed in nothing.
+
+pub mod coap;
+pub mod control;
+pub mod envelope;
+pub mod ieee802154;
+pub mod mesh;
+pub mod state;
+pub mod tiny;
+pub mod zep;

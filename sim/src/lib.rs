@@ -1,0 +1,1 @@
+//! A village in one process: seeded clock, lossy radio, attacker. Not published.
