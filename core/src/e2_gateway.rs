@@ -32,4 +32,5 @@ impl OscoreLevel for E2 {
     const INNER: Code = Code::GatewayInnerMalformed;
     const LEVEL_MISSING: Code = Code::GatewayLevelMissing;
     const LIMIT: Code = Code::GatewayLimitReached;
+    const MAY_NEST: bool = true;
 }

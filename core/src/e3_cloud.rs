@@ -32,4 +32,5 @@ impl OscoreLevel for E3 {
     const INNER: Code = Code::CloudInnerMalformed;
     const LEVEL_MISSING: Code = Code::CloudLevelMissing;
     const LIMIT: Code = Code::CloudLimitReached;
+    const MAY_NEST: bool = false;
 }

@@ -36,6 +36,8 @@ pub trait OscoreLevel: Level {
     const LEVEL_MISSING: Code;
     /// A number, rate or failure limit is reached.
     const LIMIT: Code;
+    /// Whether a whole message of another level may stand inside (C2 over C3, docs/protocol.md 5).
+    const MAY_NEST: bool;
 }
 
 #[cfg(test)]
