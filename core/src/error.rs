@@ -202,6 +202,8 @@ pub enum SealError {
     BufferTooSmall,
     /// A durable lease comes first, or the key is used up and must be renewed.
     LeaseSpent,
+    /// A value is NaN or infinite, which no reading carries.
+    NotFinite,
     /// The body is larger than this radio and combination can carry (docs/protocol.md 6.4).
     TooLong,
 }
@@ -217,6 +219,7 @@ impl fmt::Display for SealError {
         f.write_str(match self {
             Self::BufferTooSmall => "the output buffer is too small",
             Self::LeaseSpent => "no sender number is leased",
+            Self::NotFinite => "a value is NaN or infinite",
             Self::TooLong => "the body is longer than this radio can carry",
         })
     }

@@ -1,5 +1,6 @@
 //! Byte layouts. No keys here: what is parsed is checked for shape and believed in nothing.
 
+pub mod cbor;
 pub mod coap;
 pub mod control;
 pub mod envelope;
