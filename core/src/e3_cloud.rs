@@ -10,8 +10,16 @@
 //! | Does not    | hide who talks to whom, or when; prove anything to third parties (that is a signature) |
 //! | Spec        | docs/protocol.md 3, 5, 6 |
 
+use core::fmt;
+
+use zeroize::Zeroize;
+
 use crate::error::Code;
+use crate::id::{BootContext, Did, Epoch, Sid};
+use crate::key::Key;
 use crate::level::{Level, OscoreLevel, sealed};
+use crate::oscore::{Context, Id, Params};
+use crate::suite::{Alg, hkdf_expand};
 
 /// Level E3. There are no values of it: it only names keys and contexts.
 pub enum E3 {}
@@ -33,4 +41,188 @@ impl OscoreLevel for E3 {
     const LEVEL_MISSING: Code = Code::CloudLevelMissing;
     const LIMIT: Code = Code::CloudLimitReached;
     const MAY_NEST: bool = false;
+}
+
+/// What C3 contexts of one epoch are derived from: MS3 and salt3 (docs/protocol.md 3). Held by the device and the cloud.
+pub struct E3Secret {
+    master_secret: Key<E3, 32>,
+    secret_len: u8,
+    master_salt: [u8; 8],
+    salt_len: u8,
+}
+
+impl E3Secret {
+    /// An installed or agreed secret: MS3 of 32 bytes (16 with algorithm 10), salt3 of 8. `None` for other lengths; no
+    /// salt at all is what the bootstrap has.
+    pub fn new(master_secret: &[u8], master_salt: &[u8]) -> Option<Self> {
+        if !matches!(master_secret.len(), 16 | 32) || !matches!(master_salt.len(), 0 | 8) {
+            return None;
+        }
+        let mut secret = [0; 32];
+        secret.get_mut(..master_secret.len())?.copy_from_slice(master_secret);
+        let mut salt = [0; 8];
+        salt.get_mut(..master_salt.len())?.copy_from_slice(master_salt);
+        let this = Self {
+            master_secret: Key::new(secret),
+            secret_len: master_secret.len() as u8,
+            master_salt: salt,
+            salt_len: master_salt.len() as u8,
+        };
+        secret.zeroize();
+        Some(this)
+    }
+
+    /// The secret of epoch 0, mode R: every boot has a context of its own by its boot id.
+    pub fn bootstrap(root_psk: &[u8; 32], did: Did) -> Self {
+        Self {
+            master_secret: Key::new(hkdf_expand(root_psk, &[b"e3 boot v1", &did.0])),
+            secret_len: 32,
+            master_salt: [0; 8],
+            salt_len: 0,
+        }
+    }
+
+    /// MS3. Who holds it reads and writes as the device.
+    pub fn danger_master_secret(&self) -> &[u8] {
+        self.master_secret.danger_bytes().get(..self.secret_len.into()).unwrap_or_default()
+    }
+
+    /// salt3; empty in the bootstrap.
+    pub fn master_salt(&self) -> &[u8] {
+        self.master_salt.get(..self.salt_len.into()).unwrap_or_default()
+    }
+
+    /// The device's end.
+    ///
+    /// # Errors
+    /// [`NoSuchContext`].
+    pub fn context_for_device(
+        &self,
+        sid: Sid,
+        epoch: Epoch,
+        bctx: Option<BootContext>,
+        alg: Alg,
+    ) -> Result<Context<E3>, NoSuchContext> {
+        self.context(alg, Id::from(sid), peer_id(sid, epoch, bctx)?, bctx)
+    }
+
+    /// The cloud's end.
+    ///
+    /// # Errors
+    /// [`NoSuchContext`].
+    pub fn context_for_peer(
+        &self,
+        sid: Sid,
+        epoch: Epoch,
+        bctx: Option<BootContext>,
+        alg: Alg,
+    ) -> Result<Context<E3>, NoSuchContext> {
+        self.context(alg, peer_id(sid, epoch, bctx)?, Id::from(sid), bctx)
+    }
+
+    fn context(
+        &self,
+        alg: Alg,
+        sender_id: Id,
+        recipient_id: Id,
+        bctx: Option<BootContext>,
+    ) -> Result<Context<E3>, NoSuchContext> {
+        Ok(Context::derive(&Params {
+            alg,
+            master_secret: self.danger_master_secret(),
+            master_salt: self.master_salt(),
+            id_context: bctx.as_ref().map(|b| &b.0[..]),
+            sender_id,
+            recipient_id,
+        }))
+    }
+}
+
+impl fmt::Debug for E3Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("E3Secret(..)")
+    }
+}
+
+/// The id that the cloud bears in C3: the bytes of the epoch.
+///
+/// # Errors
+/// [`NoSuchContext`].
+pub fn peer_id(sid: Sid, epoch: Epoch, bctx: Option<BootContext>) -> Result<Id, NoSuchContext> {
+    if !sid.is_assignable() {
+        return Err(NoSuchContext::SidReserved);
+    }
+    if epoch.0 == 0 && bctx.is_none() {
+        return Err(NoSuchContext::EpochZeroWithoutBoot);
+    }
+    if epoch.collides_with(sid) {
+        return Err(NoSuchContext::SameIds);
+    }
+    epoch.with_bytes(Id::new).ok_or(NoSuchContext::SameIds)
+}
+
+/// A context that docs/protocol.md rules out. Nothing was derived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSuchContext {
+    /// Epoch 0 is the bootstrap, and that has a boot id.
+    EpochZeroWithoutBoot,
+    /// Device and peer would bear the same id: the device skips this epoch.
+    SameIds,
+    /// 0000, FFFE, FFFF and E200..E2FF are no short ids of devices.
+    SidReserved,
+}
+
+impl fmt::Display for NoSuchContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EpochZeroWithoutBoot => "epoch 0 needs a boot id; take epoch 1 or greater",
+            Self::SameIds => "the epoch's bytes equal the short id; skip this epoch",
+            Self::SidReserved => "the short id is reserved (0000, FFFE, FFFF, E200..E2FF)",
+        })
+    }
+}
+
+impl core::error::Error for NoSuchContext {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret() -> E3Secret {
+        E3Secret::new(&[7; 32], &[1; 8]).unwrap()
+    }
+
+    #[test]
+    fn an_epoch_whose_bytes_equal_the_short_id_is_skipped() {
+        let no = secret().context_for_device(Sid(0x0a17), Epoch(0x0a17), None, Alg::AesCcm16_64_256);
+        assert_eq!(no.err(), Some(NoSuchContext::SameIds));
+    }
+
+    #[test]
+    fn epoch_zero_exists_only_with_a_boot_id() {
+        let (sid, alg) = (Sid(1), Alg::AesCcm16_64_256);
+        let no = secret().context_for_peer(sid, Epoch(0), None, alg);
+        assert_eq!(no.err(), Some(NoSuchContext::EpochZeroWithoutBoot));
+        assert!(secret().context_for_peer(sid, Epoch(0), Some(BootContext([1; 8])), alg).is_ok());
+    }
+
+    #[test]
+    fn reserved_short_ids_get_no_context() {
+        for sid in [0, 0xFFFE, 0xFFFF, 0xE205] {
+            assert_eq!(peer_id(Sid(sid), Epoch(5), None), Err(NoSuchContext::SidReserved));
+        }
+    }
+
+    #[test]
+    fn a_secret_of_another_length_is_none() {
+        assert!(E3Secret::new(&[0; 31], &[0; 8]).is_none() && E3Secret::new(&[0; 32], &[0; 7]).is_none());
+        assert!(E3Secret::new(&[0; 16], &[0; 8]).is_some());
+    }
+
+    #[test]
+    fn bootstrap_secrets_of_two_devices_differ() {
+        let [a, b] = [1, 2].map(|n| E3Secret::bootstrap(&[9; 32], Did([n; 8])));
+        assert_ne!(a.danger_master_secret(), b.danger_master_secret());
+        assert!(a.master_salt().is_empty());
+    }
 }
