@@ -1,1 +1,4 @@
 //! The one command of Fivefold.
+
+pub mod attack;
+pub mod demo;
