@@ -6,6 +6,7 @@
 
 pub mod air;
 pub mod backhaul;
+pub mod impersonate;
 pub mod plan;
 pub mod radio;
 
