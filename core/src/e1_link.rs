@@ -174,8 +174,9 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     ///
     /// `seed` is 32 random bytes, drawn at each boot; nonces and jitter come from it.
     pub fn new(identity: Identity, policy: LinkPolicy, keys: LinkKeys, neighbours: T, seed: [u8; 32]) -> Self {
-        let greetings = Greetings::new(seed);
-        Self { identity, policy, keys, neighbours, greetings, repeats: Repeats::new(), sequence: 0 }
+        let mut greetings = Greetings::new(seed);
+        let sequence = greetings.first_sequence();
+        Self { identity, policy, keys, neighbours, greetings, repeats: Repeats::new(), sequence }
     }
 
     /// Who we are.

@@ -189,6 +189,12 @@ impl<const N: usize> Greetings<N> {
         [a, b, c, d, e, f, g, h]
     }
 
+    /// Where the MAC's sequence number starts: anywhere (IEEE 802.15.4-2006 7.5.1.1, macDSN).
+    pub(super) fn first_sequence(&mut self) -> u8 {
+        let [first, ..] = self.draw();
+        first
+    }
+
     fn jitter(&mut self) -> u64 {
         let [a, b, c, d, ..] = self.draw();
         u64::from(u32::from_be_bytes([a, b, c, d])) % (JITTER + 1)
@@ -418,7 +424,8 @@ mod tests {
         ) {
             let bytes = [&head[..], &fill[..n]].concat();
             if let Ok(control) = Control::parse(&bytes) {
-                prop_assert_eq!(control.emit(&mut [0; LONGEST]), &bytes[..]);
+                let mut out = [0; LONGEST];
+                prop_assert_eq!(control.emit(&mut out), &bytes[..]);
             }
         }
     }

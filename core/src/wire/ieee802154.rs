@@ -380,7 +380,7 @@ mod tests {
                 let mut out = vec![0; bytes.len()];
                 prop_assert_eq!(frame.emit(&mut out), Ok(bytes.len()));
                 prop_assert_eq!(frame.header_len() + frame.sealed.len(), bytes.len());
-                prop_assert_eq!(out, bytes);
+                prop_assert_eq!(&out, &bytes);
                 for minimum in [SecurityLevel::EncMic32, SecurityLevel::EncMic64] {
                     if let Ok(s) = frame.security(minimum) {
                         prop_assert_eq!(s.to_bytes(), frame.security);
