@@ -251,7 +251,11 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
             }
             Address::Short(sid) => sid,
         };
-        let neighbour = self.neighbours.by_sid(sid).ok_or(UNKNOWN)?;
+        // Somebody who counts us among its neighbours may be missing here: ask, but rarely, for anyone can send this.
+        let Some(neighbour) = self.neighbours.by_sid(sid) else {
+            self.greetings.want(now);
+            return Err(UNKNOWN);
+        };
         if !neighbour.is_synced() {
             self.greetings.want(now);
             return Err(UNSYNCED);

@@ -171,6 +171,13 @@ impl<const N: usize> FixedNeighbours<N> {
         Self { entries: [None; N] }
     }
 
+    /// Forgets a neighbour.
+    pub fn remove(&mut self, did: Did) {
+        for entry in &mut self.entries {
+            entry.take_if(|n| n.did == did);
+        }
+    }
+
     /// All neighbours.
     pub fn iter(&self) -> impl Iterator<Item = &Neighbour> {
         self.entries.iter().flatten()
@@ -197,7 +204,10 @@ impl<const N: usize> Neighbours for FixedNeighbours<N> {
             *same = neighbour;
             return Ok(());
         }
-        *self.entries.iter_mut().find(|e| e.is_none()).ok_or(TableFull)? = Some(neighbour);
+        // A new neighbour that proved itself is worth more than one that has to prove itself again.
+        let free = self.entries.iter().position(Option::is_none);
+        let free = free.or_else(|| self.entries.iter().position(|e| e.as_ref().is_some_and(|n| !n.synced)));
+        *free.and_then(|at| self.entries.get_mut(at)).ok_or(TableFull)? = Some(neighbour);
         Ok(())
     }
 }
@@ -253,10 +263,16 @@ mod tests {
     #[test]
     fn a_full_table_says_so_and_keeps_what_it_has() {
         let mut table = FixedNeighbours::<1>::new();
-        table.put(Neighbour::unsynced(Did([1; 8]), Sid(1))).unwrap();
+        let mut synced = Neighbour::unsynced(Did([1; 8]), Sid(1));
+        synced.sync(Sid(1), OLD, 0, [].into_iter(), 1);
+        table.put(synced).unwrap();
         assert_eq!(table.put(Neighbour::unsynced(Did([2; 8]), Sid(2))), Err(TableFull));
         table.put(Neighbour::unsynced(Did([1; 8]), Sid(3))).unwrap();
         assert_eq!(table.by_sid(Sid(3)).unwrap().did(), Did([1; 8]));
         assert_eq!(table.by_sid(Sid(1)), None);
+        // The only one is unsynced now: it makes room.
+        assert_eq!(table.put(Neighbour::unsynced(Did([2; 8]), Sid(2))), Ok(()));
+        table.remove(Did([2; 8]));
+        assert_eq!(table.iter().count(), 0);
     }
 }
