@@ -382,8 +382,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let Some(hops) = header.hops.checked_sub(1).filter(|&h| h > 0) else {
             return Err(Rejected::new(Code::LinkHopLimit, "this was the last hop"));
         };
-        if self.repeats.is_repeat(now, header.originator, payload) {
-            return Err(Rejected::new(Code::LinkHopLimit, "heard less than ten seconds ago"));
+        if self.repeats.is_repeat(now, from, &header, payload) {
+            return Err(Rejected::new(Code::LinkHopLimit, "heard another way less than ten seconds ago"));
         }
         let mesh = mesh::Header { hops, ..header };
         Ok(Received::Forward(Forwarded { neighbour, from, mesh, payload, security }))
