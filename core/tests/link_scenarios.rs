@@ -273,7 +273,7 @@ fn a_network_key_is_rotated_without_a_lost_frame() {
     leased(&mut g);
     let mut out = [0; 127];
     let n = g.announce_key(&mut out).unwrap();
-    assert!(matches!(a.receive(now, &mut out.clone()[..n]), Ok(Received::KeySwitch { key_index: 2, .. })));
+    assert!(matches!(a.receive(now, &mut { out }[..n]), Ok(Received::KeySwitch { key_index: 2, .. })));
     assert_eq!(code(a.receive(now, &mut out[..n])), Code::LinkReplayed);
     assert_eq!(a.keys().sending(), Some(2));
     // B has not heard it: it follows A. The new counter needs a lease of its own first.
@@ -322,7 +322,7 @@ fn e1s_and_802_15_4_share_one_counter() {
     let n = a.e1s_seal(None, READING, &mut out).unwrap();
     let frame = sealed(&mut a, GATEWAY, None, READING);
     assert_eq!(frame[10..14][0], out[2] + 1);
-    assert!(g.e1s_open(Millis(0), identity(Sid(0x0a)).did, &mut out.clone()[..n]).is_ok());
+    assert!(g.e1s_open(Millis(0), identity(Sid(0x0a)).did, &mut { out }[..n]).is_ok());
     assert!(g.receive(Millis(0), &mut frame.clone()).is_ok());
     assert_eq!(code(g.e1s_open(Millis(0), identity(Sid(0x0a)).did, &mut out[..n])), Code::LinkReplayed);
 }
