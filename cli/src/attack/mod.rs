@@ -7,6 +7,7 @@
 pub mod air;
 pub mod backhaul;
 pub mod impersonate;
+pub mod insider;
 pub mod plan;
 pub mod radio;
 

@@ -1,0 +1,154 @@
+//! The insider: an enrolled node that turned. It holds the network key and its own keys, and nobody else's.
+
+use fivefold_core::id::{Did, Sid};
+use fivefold_core::wire::ieee802154::Pan;
+use fivefold_core::wire::mesh;
+use zeroize::Zeroizing;
+
+use super::Report;
+use super::air::{self, Forgery, Seen, Transmitter, recorded};
+use super::plan::{Plan, Station, found};
+
+/// What lets the insider speak on the air.
+pub struct Badge {
+    /// Its own short address; neighbours know it and its counter.
+    pub sid: Sid,
+    /// Its own EUI-64.
+    pub did: Did,
+    /// Index of the network key.
+    pub key_index: u8,
+    /// The network key.
+    pub key: Zeroizing<[u8; 16]>,
+}
+
+/// A datagram of another node, as it left that node: the mesh header and what follows.
+struct Datagram {
+    mesh: mesh::Header,
+    /// RuleID and what it covers.
+    tiny: Vec<u8>,
+}
+
+/// The insider at work in one network.
+struct Insider<'p> {
+    plan: &'p Plan,
+    badge: Badge,
+    radio: Transmitter,
+    counter: u32,
+    /// Requests of other nodes, heard and opened with the network key; oldest first.
+    heard: Vec<Datagram>,
+    /// Every plaintext of E1, for [`reads`].
+    opened: Vec<u8>,
+    frames: usize,
+}
+
+impl<'p> Insider<'p> {
+    fn new(plan: &'p Plan, badge: Badge) -> anyhow::Result<Self> {
+        let eui64s: Vec<Did> = plan.stations.iter().chain(&plan.elsewhere).filter_map(|s| s.eui64.parse().ok()).collect();
+        let recording = recorded(&plan.recording)?;
+        let seen: Vec<Seen> = recording.iter().filter_map(Seen::of).collect();
+        let own = seen.iter().filter(|s| s.from == badge.sid).map(|s| s.counter).max();
+        let (mut heard, mut opened) = (Vec::new(), Vec::new());
+        for frame in &seen {
+            let Some(plain) = air::open(frame, &badge.key, &eui64s) else { continue };
+            opened.extend(&plain);
+            let Ok(parsed) = mesh::parse(&plain) else { continue };
+            let mesh = parsed.mesh.unwrap_or(mesh::Header { hops: 5, originator: frame.from, destination: Sid::ANY_GATEWAY });
+            let is_request = matches!(parsed.dispatch, mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37));
+            if mesh.originator != badge.sid && is_request {
+                heard.push(Datagram { mesh, tiny: parsed.rest.to_vec() });
+            }
+        }
+        let counter = own.unwrap_or(0) + 3000;
+        Ok(Self { plan, badge, radio: Transmitter::new()?, counter, heard, opened, frames: seen.len() })
+    }
+
+    /// Sends `tiny` to the first gateway in reach as if it had been relayed for `originator`.
+    fn relay(&mut self, originator: Sid, tiny: &[u8]) -> anyhow::Result<()> {
+        let Some(Station { addr, .. }) = self.plan.stations.first() else { anyhow::bail!("no station is in reach") };
+        let header = mesh::Header { hops: 3, originator, destination: Sid::ANY_GATEWAY };
+        let mut plaintext = header.to_bytes().to_vec();
+        plaintext.extend(tiny);
+        self.counter += 1;
+        let frame = Forgery {
+            pan: Pan(u16::from_str_radix(&self.plan.pan, 16)?),
+            to: Sid::ANY_GATEWAY,
+            from: self.badge.sid,
+            eui64: self.badge.did,
+            key_index: self.badge.key_index,
+            counter: self.counter,
+        };
+        self.radio.send_body(*addr, &frame.seal(&self.badge.key, &plaintext))
+    }
+}
+
+/// `insider-reads`: opens E1 of everything heard and looks for a reading.
+///
+/// # Errors
+/// The recording cannot be read.
+pub fn reads(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
+    let insider = Insider::new(plan, badge)?;
+    let payloads = plan.payloads();
+    let read = found(&insider.opened, &payloads);
+    let note = format!("opened E1 of {} frames; inside are {} requests of others", insider.frames, insider.heard.len());
+    Ok(Report { attempts: insider.frames as u64, read, note })
+}
+
+/// `insider-forges`: speaks as every other node that was heard, under a number that node has not used.
+///
+/// # Errors
+/// The recording cannot be read, or a socket fails.
+pub fn forges(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
+    let mut insider = Insider::new(plan, badge)?;
+    let mut victims: Vec<(Sid, u8)> = insider.heard.iter().filter_map(|d| Some((d.mesh.originator, *d.tiny.first()?))).collect();
+    victims.sort();
+    victims.dedup();
+    let mut attempts = 0;
+    for (sid, rule) in victims {
+        for i in 0..4u8 {
+            // Two-byte numbers far ahead of what the node has reached.
+            let mut tiny = vec![(rule & !0x03) | 2, 0x70, i];
+            if rule & 0x20 == 0 {
+                tiny.extend(b"\x81\xa2\x00\x66forged\x02\x18\x2a");
+            } else {
+                let mut ciphertext = [0u8; 30];
+                getrandom::fill(&mut ciphertext)?;
+                tiny.extend(ciphertext);
+            }
+            insider.relay(sid, &tiny)?;
+            attempts += 1;
+        }
+    }
+    Ok(Report::tried(attempts, "messages in other nodes' names, properly framed"))
+}
+
+/// `insider-replays`: other nodes' sealed messages, framed as a hop of the insider's own.
+///
+/// # Errors
+/// The recording cannot be read, or a socket fails.
+pub fn replays(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
+    let mut insider = Insider::new(plan, badge)?;
+    let heard = std::mem::take(&mut insider.heard);
+    let mut attempts = 0;
+    for datagram in heard.iter().rev().take(40).rev() {
+        insider.relay(datagram.mesh.originator, &datagram.tiny)?;
+        attempts += 1;
+    }
+    Ok(Report::tried(attempts, "other nodes' messages, sent again as if relayed"))
+}
+
+/// `insider-flips`: one bit of every byte of another node's message.
+///
+/// # Errors
+/// The recording cannot be read, or a socket fails.
+pub fn flips(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
+    let mut insider = Insider::new(plan, badge)?;
+    let Some(last) = insider.heard.pop() else { anyhow::bail!("nothing of another node was heard") };
+    for at in 0..last.tiny.len() {
+        let mut tiny = last.tiny.clone();
+        if let Some(byte) = tiny.get_mut(at) {
+            *byte ^= 1 << (at % 8);
+        }
+        insider.relay(last.mesh.originator, &tiny)?;
+    }
+    Ok(Report::tried(last.tiny.len(), "one bit of every byte of another node's message, properly framed"))
+}
