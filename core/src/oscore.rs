@@ -11,7 +11,9 @@ mod option;
 use core::fmt;
 use core::marker::PhantomData;
 
-pub use inner::{InnerAnswer, InnerRequest, Plaintext, Refused, judge_answer, judge_request, judge_tiny_request};
+pub use inner::{
+    InnerAnswer, InnerRequest, Plaintext, Refused, judge_answer, judge_request, judge_tiny_request, nested_answer,
+};
 pub use option::OscoreOption;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -675,8 +677,11 @@ fn expand(prk: &[u8; 32], p: &Params<'_>, id: &[u8], kind: &'static str, out: &m
         id_context.unwrap_or_default(),
         &[p.alg.cose(), 0x60 | kind.len() as u8],
         kind.as_bytes(),
-        // L is 13, 16 or 32.
-        if out.len() < 24 { &[0x0D, 0x10][usize::from(out.len() == 16)..][..1] } else { &[0x18, 0x20] },
+        match out.len() {
+            NONCE => &[0x0D],
+            16 => &[0x10],
+            _ => &[0x18, 0x20],
+        },
     ];
     let fits = hkdf_expand_into(prk, info, out);
     debug_assert!(fits.is_ok());

@@ -344,7 +344,7 @@ impl CiphertextHash {
 }
 
 #[cfg(feature = "witness")]
-pub use witness::set_seal_witness;
+pub use witness::{Witness, set_seal_witness};
 
 /// Lets a test see every (key, nonce, plaintext) before it is sealed, as fingerprints.
 #[cfg(feature = "witness")]
@@ -354,11 +354,14 @@ mod witness {
 
     use super::{HASH, NONCE, sha256};
 
-    static WITNESS: OnceLock<fn(&[u8; HASH], &[u8; HASH])> = OnceLock::new();
+    /// What a witness is: it gets SHA-256(key ‖ nonce) and SHA-256(plaintext).
+    pub type Witness = fn(&[u8; HASH], &[u8; HASH]);
+
+    static WITNESS: OnceLock<Witness> = OnceLock::new();
 
     /// Has `tell` called before every seal of this process with SHA-256(key ‖ nonce) and SHA-256(plaintext). The first
     /// call counts, later ones change nothing.
-    pub fn set_seal_witness(tell: fn(&[u8; HASH], &[u8; HASH])) {
+    pub fn set_seal_witness(tell: Witness) {
         let _ = WITNESS.set(tell);
     }
 

@@ -161,6 +161,24 @@ pub fn judge_answer<L: OscoreLevel>(plaintext: &[u8]) -> Result<InnerAnswer<'_>,
     Ok(InnerAnswer { code: inner.code, payload: inner.payload })
 }
 
+/// The C3 answer inside a C2 answer on links with IP: option and ciphertext. `None` when the answer is the gateway's own.
+///
+/// # Errors
+/// `L::INNER` when there is an OSCORE option that cannot be one of an answer, or a ciphertext is missing.
+pub fn nested_answer<L: OscoreLevel>(plaintext: &[u8]) -> Result<Option<(OscoreOption<'_>, &[u8])>, Rejected> {
+    let inner = Plaintext::parse(plaintext).ok_or(Rejected::new(L::INNER, "no CoAP code, options and payload"))?;
+    let mut options = Options::new(inner.options);
+    let value = match (L::MAY_NEST, options.next(), options.next()) {
+        (true, Some((number::OSCORE, value)), None) => value,
+        _ => return Ok(None),
+    };
+    let option = OscoreOption::parse(value).map_err(|r| Rejected::new(L::INNER, r.reason))?;
+    if inner.code != coap::CHANGED || option.kid.is_some() || inner.payload.len() < SHORTEST_CIPHERTEXT {
+        return Err(Rejected::new(L::INNER, "no C3 answer inside"));
+    }
+    Ok(Some((option, inner.payload)))
+}
+
 const fn refused<L: OscoreLevel>(answer_code: u8, reason: &'static str) -> Refused {
     Refused { rejected: Rejected::new(L::INNER, reason), answer_code }
 }
