@@ -4,6 +4,7 @@ pub mod cbor;
 pub mod coap;
 pub mod control;
 pub mod envelope;
+pub mod event;
 pub mod ieee802154;
 pub mod mesh;
 pub mod state;
