@@ -7,6 +7,7 @@ use core::str::FromStr;
 use crate::error::SealError;
 use crate::suite::{Alg, MicLen, sha256};
 use crate::wire::cbor::{Element, Malformed, Reader, Writer};
+pub use crate::wire::tiny::KidLength;
 
 /// Which levels protect a reading on its way (docs/protocol.md 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -272,15 +273,6 @@ impl fmt::Display for UnknownWord {
 }
 
 impl core::error::Error for UnknownWord {}
-
-/// Where a tiny frame says who sent it (docs/protocol.md 6): parameter K of the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum KidLength {
-    /// K = 0: nowhere, the link tells.
-    None,
-    /// K = 2: two bytes of each request.
-    Two,
-}
 
 /// Whether readings are signed (docs/protocol.md 13.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -49,7 +49,7 @@ impl Subject {
             SignedLevel::Gateway => 2,
         })?;
         w.bytes(&self.did.0)?;
-        self.epoch.with_bytes(|epoch| w.bytes(epoch))?;
+        w.unsigned(self.epoch.0)?;
         w.bytes(self.bctx.as_ref().map_or(&[][..], |b| &b.0))
     }
 
@@ -60,11 +60,7 @@ impl Subject {
             _ => return Err(Malformed::new("statement: level 2 or 3")),
         };
         let did = Did(*r.bytes_of()?);
-        let epoch = match r.bytes()? {
-            [low] => Epoch(u16::from(*low)),
-            [high @ 1..=255, low] => Epoch(u16::from_be_bytes([*high, *low])),
-            _ => return Err(Malformed::new("statement: the epoch is not minimal")),
-        };
+        let epoch = Epoch(r.uint()?);
         let bctx = match r.bytes()? {
             [] => None,
             bctx => Some(BootContext(bctx.try_into().map_err(|_| Malformed::new("statement: boot id of 8 bytes"))?)),
