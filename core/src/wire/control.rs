@@ -261,7 +261,7 @@ impl<'b> Leaves<'b> {
         r.array_of(3)?;
         let leaves = Self { number: r.unsigned()?, first_index: r.uint()?, hashes: r.bytes()? };
         let count = leaves.hashes.len() / 32;
-        if leaves.hashes.len() % 32 != 0 || count == 0 || usize::from(leaves.first_index) + count > 64 {
+        if !leaves.hashes.len().is_multiple_of(32) || count == 0 || usize::from(leaves.first_index) + count > 64 {
             return Err(Malformed::new("leaf hashes: a batch has 1 to 64 of 32 bytes"));
         }
         Ok(leaves)
