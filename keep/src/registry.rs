@@ -1,0 +1,1136 @@
+//! The operator's book: networks, gateways, devices and tokens, in one SQLite file. Secrets in it are sealed.
+//!
+//! The command writes it; the cloud opens it read-only and looks at [`Registry::version`] every second, so that a
+//! revocation reaches live connections at once.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
+use fivefold_core::profile::{Overrides, Policy, Profile};
+use fivefold_core::suite::{Alg, hmac_sha256, sha256};
+use fivefold_core::wire::state::Phase;
+use rusqlite::{
+    Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params,
+};
+use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
+
+use crate::vault::{Vault, VaultError, random};
+
+const SCHEMA: &str = include_str!("registry.sql");
+/// Format of the file (`user_version`).
+const FORMAT: i64 = 1;
+
+/// Why the registry refused. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The database failed.
+    #[error("the registry {path}: {source}", path = path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The file is no registry, or of another format.
+    #[error("{path} is no registry of this version: {reason}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something with that name or number is there already, or breaks a rule.
+    #[error("{0}")]
+    Refused(String),
+    /// Nothing has that name or number.
+    #[error("there is no {what} {name}; type: fivefold {what} list")]
+    Unknown {
+        /// `network`, `gateway`, `device` or `token`.
+        what: &'static str,
+        /// What was asked for.
+        name: String,
+    },
+    /// A secret did not open or could not be sealed.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+type Result<T> = std::result::Result<T, RegistryError>;
+
+/// A network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Its id.
+    pub net: Net,
+    /// Its name.
+    pub name: String,
+    /// PAN id on the air.
+    pub pan: u16,
+    /// The combination that its devices must use.
+    pub profile: Profile,
+    /// Gateway group of its C2 contexts.
+    pub group: GatewayGroup,
+    /// The operator's words that allow a network with E1 alone.
+    pub override_words: Option<String>,
+}
+
+/// K_net under one index. Its key is wiped when dropped and never printed.
+pub struct NetworkKey {
+    /// Index, 1 to 254.
+    pub index: u8,
+    /// Where the rotation stands.
+    pub phase: Phase,
+    /// The key.
+    pub key: Zeroizing<[u8; 16]>,
+}
+
+impl std::fmt::Debug for NetworkKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "NetworkKey({}, {:?})", self.index, self.phase)
+    }
+}
+
+/// A gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// Its id, in its certificate.
+    pub gateway: GatewayId,
+    /// The network it serves.
+    pub net: Net,
+    /// Its name.
+    pub name: String,
+    /// Short address on the radio.
+    pub sid: Sid,
+    /// EUI-64 on the radio.
+    pub did: Did,
+    /// Whether it is the one that may send under C2 (K2).
+    pub primary: bool,
+    /// SubjectPublicKeyInfo (DER) of its key for receipts.
+    pub spki: Vec<u8>,
+    /// Serial number of its certificate, hex.
+    pub serial: String,
+    /// When it was revoked, Unix seconds.
+    pub revoked_at: Option<u64>,
+}
+
+/// A device, without its secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Permanent id.
+    pub did: Did,
+    /// Short id.
+    pub sid: Sid,
+    /// Its network.
+    pub net: Net,
+    /// Its policy record.
+    pub policy: Policy,
+    /// What the operator lets it do that is not safe.
+    pub overrides: Overrides,
+    /// The operator's words for that.
+    pub words: Option<String>,
+    /// Epoch of its contexts.
+    pub epoch: Epoch,
+    /// When it was enrolled last, Unix seconds.
+    pub enrolled_at: u64,
+    /// When it was revoked, Unix seconds.
+    pub revoked_at: Option<u64>,
+}
+
+/// The secrets of one device (docs/protocol.md 3, "installed"). Wiped when dropped, never printed.
+pub struct DeviceSecrets {
+    /// MS3: 16 bytes for algorithm 10, else 32.
+    pub ms3: Zeroizing<Vec<u8>>,
+    /// salt3.
+    pub salt3: [u8; 8],
+    /// K_e2root.
+    pub e2_root: Zeroizing<[u8; 32]>,
+    /// K_blind.
+    pub blind: Zeroizing<[u8; 32]>,
+    /// root_psk; made once, kept over new enrolments.
+    pub root_psk: Zeroizing<[u8; 32]>,
+}
+
+impl ZeroizeOnDrop for DeviceSecrets {}
+
+impl Drop for DeviceSecrets {
+    fn drop(&mut self) {
+        self.salt3.zeroize();
+    }
+}
+
+impl std::fmt::Debug for DeviceSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DeviceSecrets(..)")
+    }
+}
+
+impl DeviceSecrets {
+    /// Fresh random secrets for algorithm `alg`, never derived from `root_psk`.
+    fn draw(alg: Alg, root_psk: Zeroizing<[u8; 32]>) -> std::result::Result<Self, VaultError> {
+        let mut ms3 = Zeroizing::new(random::<32>()?.to_vec());
+        ms3.truncate(alg.key_len());
+        Ok(Self {
+            ms3,
+            salt3: *random::<8>()?,
+            e2_root: random()?,
+            blind: random()?,
+            root_psk,
+        })
+    }
+
+    fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(1 + 32 + 8 + 96));
+        out.push(self.ms3.len() as u8);
+        out.extend_from_slice(&self.ms3);
+        out.extend_from_slice(&self.salt3);
+        for part in [&self.e2_root, &self.blind, &self.root_psk] {
+            out.extend_from_slice(part.as_slice());
+        }
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (len, rest) = bytes.split_first()?;
+        let (ms3, rest) = rest.split_at_checked(usize::from(*len))?;
+        let (salt3, rest) = rest.split_first_chunk::<8>()?;
+        let (e2_root, rest) = rest.split_first_chunk::<32>()?;
+        let (blind, rest) = rest.split_first_chunk::<32>()?;
+        let root_psk: &[u8; 32] = rest.try_into().ok()?;
+        Some(Self {
+            ms3: Zeroizing::new(ms3.to_vec()),
+            salt3: *salt3,
+            e2_root: Zeroizing::new(*e2_root),
+            blind: Zeroizing::new(*blind),
+            root_psk: Zeroizing::new(*root_psk),
+        })
+    }
+}
+
+/// What the operator asks for when adding a device.
+#[derive(Clone, Debug)]
+pub struct NewDevice {
+    /// Permanent id; drawn if not given.
+    pub did: Option<Did>,
+    /// Short id; the next free one if not given.
+    pub sid: Option<Sid>,
+    /// Its network.
+    pub net: Net,
+    /// Its policy record.
+    pub policy: Policy,
+    /// What it may do that is not safe.
+    pub overrides: Overrides,
+    /// The operator's words for that.
+    pub words: Option<String>,
+}
+
+/// A token, without what opens anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its name.
+    pub name: String,
+    /// SHA-256 of the token.
+    pub hash: [u8; 32],
+    /// When it was made, Unix seconds.
+    pub created_at: u64,
+    /// When it was revoked, Unix seconds.
+    pub revoked_at: Option<u64>,
+}
+
+/// Something in the book that is not as it should be (docs/protocol.md 15).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The rule, e.g. `AR-01`.
+    pub rule: &'static str,
+    /// What is wrong, in one sentence.
+    pub text: String,
+}
+
+/// The book.
+#[derive(Debug)]
+pub struct Registry {
+    db: Connection,
+    path: PathBuf,
+}
+
+fn hidden(n: i64) -> u64 {
+    u64::try_from(n).unwrap_or(0)
+}
+
+impl Registry {
+    /// Makes a new one; the file must not exist.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`], [`RegistryError::Refused`].
+    pub fn create(path: &Path) -> Result<Self> {
+        if path.exists() {
+            return Err(RegistryError::Refused(format!(
+                "{} exists already; init wants a new folder",
+                path.display()
+            )));
+        }
+        let db = Connection::open(path).map_err(|source| RegistryError::Database {
+            path: path.to_owned(),
+            source,
+        })?;
+        let made = Self {
+            db,
+            path: path.to_owned(),
+        };
+        let set = || {
+            made.db.pragma_update(None, "journal_mode", "WAL")?;
+            made.db.pragma_update(None, "synchronous", "FULL")?;
+            made.db.execute_batch(SCHEMA)?;
+            made.db.pragma_update(None, "user_version", FORMAT)
+        };
+        set().map_err(|e| made.failed(e))?;
+        Ok(made)
+    }
+
+    /// Opens it for changes.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`], [`RegistryError::Format`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+    }
+
+    /// Opens it for reading.
+    ///
+    /// # Errors
+    /// As [`Registry::open`].
+    pub fn open_read_only(path: &Path) -> Result<Self> {
+        Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+    }
+
+    fn open_with(path: &Path, flags: OpenFlags) -> Result<Self> {
+        let failed = |source| RegistryError::Database {
+            path: path.to_owned(),
+            source,
+        };
+        let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+            .map_err(failed)?;
+        db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+        let format: i64 = db
+            .pragma_query_value(None, "user_version", |r| r.get(0))
+            .map_err(failed)?;
+        if format != FORMAT {
+            let reason = format!("its format is {format}, expected {FORMAT}");
+            return Err(RegistryError::Format {
+                path: path.to_owned(),
+                reason,
+            });
+        }
+        db.pragma_update(None, "foreign_keys", true)
+            .map_err(failed)?;
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+        })
+    }
+
+    fn failed(&self, source: rusqlite::Error) -> RegistryError {
+        RegistryError::Database {
+            path: self.path.clone(),
+            source,
+        }
+    }
+
+    /// Runs `change` in one transaction and counts the version up.
+    fn change<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T> {
+        let path = self.path.clone();
+        let failed = |source| RegistryError::Database {
+            path: path.clone(),
+            source,
+        };
+        let tx = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(failed)?;
+        let done = change(&tx).map_err(failed)?;
+        tx.execute("UPDATE meta SET version = version + 1", [])
+            .map_err(failed)?;
+        tx.commit().map_err(failed)?;
+        Ok(done)
+    }
+
+    /// Grows with every change.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn version(&self) -> Result<u64> {
+        self.db
+            .query_row("SELECT version FROM meta", [], |r| r.get(0))
+            .map(hidden)
+            .map_err(|e| self.failed(e))
+    }
+
+    // Networks.
+
+    /// Adds a network with a first network key under index 1. `override_words` must be given for E1 alone, and only then.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`]; [`RegistryError::Vault`].
+    pub fn add_network(
+        &mut self,
+        vault: &Vault,
+        name: &str,
+        profile: Profile,
+        override_words: Option<&str>,
+    ) -> Result<Network> {
+        let all = self.networks()?;
+        if all.iter().any(|n| n.name == name) {
+            return Err(RegistryError::Refused(format!(
+                "a network called {name} exists already; choose another name"
+            )));
+        }
+        if profile == Profile::DangerLinkOnly && override_words.is_none() {
+            return Err(RegistryError::Refused(
+                "a network with E1 alone needs the operator's words; see: fivefold network add --help".into(),
+            ));
+        }
+        let net = Net(all.iter().map(|n| n.net.0).max().unwrap_or(0) + 1);
+        let pan = loop {
+            let pan = u16::from_be_bytes(*random::<2>()?);
+            if !matches!(pan, 0 | 0xFFFE | 0xFFFF) && all.iter().all(|n| n.pan != pan) {
+                break pan;
+            }
+        };
+        let words = if profile == Profile::DangerLinkOnly {
+            override_words
+        } else {
+            None
+        };
+        let network = Network {
+            net,
+            name: name.to_owned(),
+            pan,
+            profile,
+            group: GatewayGroup(net.0),
+            override_words: words.map(str::to_owned),
+        };
+        let key = random::<16>()?;
+        let sealed = vault.seal(&key_name(net, 1), key.as_slice())?;
+        self.change(|tx| {
+            tx.execute(
+                "INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?)",
+                params![
+                    net.0,
+                    network.name,
+                    pan,
+                    profile.as_str(),
+                    network.group.0,
+                    words
+                ],
+            )?;
+            tx.execute(
+                "INSERT INTO network_keys VALUES (?, 1, ?, ?)",
+                params![net.0, Phase::Switch.wire(), sealed],
+            )
+        })?;
+        Ok(network)
+    }
+
+    /// All networks, by id.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn networks(&self) -> Result<Vec<Network>> {
+        let read = |row: &Row<'_>| {
+            let profile: String = row.get(3)?;
+            let profile = Profile::ALL
+                .into_iter()
+                .find(|p| p.as_str() == profile)
+                .ok_or(rusqlite::Error::InvalidQuery)?;
+            Ok(Network {
+                net: Net(row.get(0)?),
+                name: row.get(1)?,
+                pan: row.get(2)?,
+                profile,
+                group: GatewayGroup(row.get(4)?),
+                override_words: row.get(5)?,
+            })
+        };
+        self.all(
+            "SELECT net, name, pan, profile, grp, override FROM networks ORDER BY net",
+            read,
+        )
+    }
+
+    /// The network with a name.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn network(&self, name: &str) -> Result<Network> {
+        let found = self
+            .networks()?
+            .into_iter()
+            .find(|n| n.name == name || n.net.to_string() == name);
+        found.ok_or_else(|| RegistryError::Unknown {
+            what: "network",
+            name: name.to_owned(),
+        })
+    }
+
+    /// The keys of a network, by index.
+    ///
+    /// # Errors
+    /// [`RegistryError::Vault`].
+    pub fn network_keys(&self, vault: &Vault, net: Net) -> Result<Vec<NetworkKey>> {
+        let sql = format!(
+            "SELECT idx, phase, sealed FROM network_keys WHERE net = {} ORDER BY idx",
+            net.0
+        );
+        let rows = self.all(&sql, |r| {
+            Ok((
+                r.get::<_, u8>(0)?,
+                r.get::<_, u8>(1)?,
+                r.get::<_, Vec<u8>>(2)?,
+            ))
+        })?;
+        rows.into_iter()
+            .map(|(index, phase, sealed)| {
+                let name = key_name(net, index);
+                let opened = vault.open(&name, &sealed)?;
+                let key: [u8; 16] = opened
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| VaultError::Damaged { name: name.clone() })?;
+                let phase = match phase {
+                    1 => Phase::Distribute,
+                    2 => Phase::Switch,
+                    _ => Phase::Retire,
+                };
+                Ok(NetworkKey {
+                    index,
+                    phase,
+                    key: Zeroizing::new(key),
+                })
+            })
+            .collect()
+    }
+
+    // Gateways.
+
+    /// Enters a gateway. `name` must be new; one gateway of a network is the primary.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`].
+    pub fn add_gateway(&mut self, gateway: &Gateway) -> Result<()> {
+        let others = self.gateways()?;
+        if others.iter().any(|g| g.name == gateway.name) {
+            return Err(RegistryError::Refused(format!(
+                "a gateway called {} exists already; choose another name",
+                gateway.name
+            )));
+        }
+        if gateway.primary
+            && others
+                .iter()
+                .any(|g| g.net == gateway.net && g.primary && g.revoked_at.is_none())
+        {
+            return Err(RegistryError::Refused(
+                "this network has a primary gateway already: two may not send under one C2 context (AR-28)".into(),
+            ));
+        }
+        self.change(|tx| {
+            tx.execute(
+                "INSERT INTO gateways VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
+                params![
+                    gateway.gateway.0,
+                    gateway.net.0,
+                    gateway.name,
+                    gateway.sid.0,
+                    gateway.did.0,
+                    gateway.primary,
+                    gateway.spki,
+                    gateway.serial
+                ],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// All gateways, by id.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn gateways(&self) -> Result<Vec<Gateway>> {
+        let sql = "SELECT gw, net, name, sid, did, is_primary, spki, serial, revoked_at FROM gateways ORDER BY gw";
+        self.all(sql, |r| {
+            Ok(Gateway {
+                gateway: GatewayId(r.get(0)?),
+                net: Net(r.get(1)?),
+                name: r.get(2)?,
+                sid: Sid(r.get(3)?),
+                did: Did(r.get(4)?),
+                primary: r.get(5)?,
+                spki: r.get(6)?,
+                serial: r.get(7)?,
+                revoked_at: r.get::<_, Option<i64>>(8)?.map(hidden),
+            })
+        })
+    }
+
+    /// The gateway with a name or id.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn gateway(&self, name: &str) -> Result<Gateway> {
+        let found = self
+            .gateways()?
+            .into_iter()
+            .find(|g| g.name == name || g.gateway.to_string() == name);
+        found.ok_or_else(|| RegistryError::Unknown {
+            what: "gateway",
+            name: name.to_owned(),
+        })
+    }
+
+    /// The next gateway id and short address in a network.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn next_gateway(&self, net: Net) -> Result<(GatewayId, Sid)> {
+        let all = self.gateways()?;
+        let id = all.iter().map(|g| g.gateway.0).max().unwrap_or(0) + 1;
+        let taken = all.iter().filter(|g| g.net == net).count() as u16;
+        Ok((GatewayId(id), Sid(1 + taken)))
+    }
+
+    /// Notes a renewed certificate.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn renew_gateway(&mut self, gateway: GatewayId, serial: &str) -> Result<()> {
+        self.change(|tx| {
+            tx.execute(
+                "UPDATE gateways SET serial = ? WHERE gw = ?",
+                params![serial, gateway.0],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// Revokes a gateway: its certificate is refused from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn revoke_gateway(&mut self, name: &str, now_unix_s: u64) -> Result<Gateway> {
+        let gateway = self.gateway(name)?;
+        let sql = "UPDATE gateways SET revoked_at = coalesce(revoked_at, ?) WHERE gw = ?";
+        self.change(|tx| tx.execute(sql, params![now_unix_s as i64, gateway.gateway.0]))?;
+        self.gateway(name)
+    }
+
+    // Devices.
+
+    /// Enters a device with fresh random secrets and epoch 1.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] names the rule; [`RegistryError::Vault`].
+    pub fn add_device(
+        &mut self,
+        vault: &Vault,
+        new: &NewDevice,
+        now_unix_s: u64,
+    ) -> Result<(Device, DeviceSecrets)> {
+        let refuse = |text: String| Err(RegistryError::Refused(text));
+        if let Err(broken) = new.policy.validate(new.overrides) {
+            return refuse(broken.reason.to_owned());
+        }
+        let all = self.devices()?;
+        let did = match new.did {
+            Some(did) => did,
+            None => {
+                let mut did = *random::<8>()?;
+                did[0] = (did[0] | 0x02) & !0x01; // locally administered, individual
+                Did(did)
+            }
+        };
+        if let Some(same) = all.iter().find(|d| d.did == did) {
+            return refuse(format!(
+                "device {did} exists already (sid {}); to install new keys, type: fivefold device enrol-again {did}",
+                same.sid
+            ));
+        }
+        let radio_ids: Vec<Sid> = self
+            .gateways()?
+            .iter()
+            .filter(|g| g.net == new.net)
+            .map(|g| g.sid)
+            .collect();
+        let is_free = |sid: Sid| {
+            sid.is_assignable()
+                && !radio_ids.contains(&sid)
+                && all.iter().all(|d| d.net != new.net || d.sid != sid)
+        };
+        let sid = match new.sid {
+            Some(sid) if !sid.is_assignable() => {
+                return refuse(format!(
+                    "sid {sid} is reserved: not 0000, fffe, ffff, nor e200 to e2ff (AR-38)"
+                ));
+            }
+            Some(sid) if !is_free(sid) => {
+                return refuse(format!(
+                    "sid {sid} is taken in this network (AR-38); leave out --sid for a free one"
+                ));
+            }
+            Some(sid) => sid,
+            None => match (0x0101..0xE200).map(Sid).find(|s| is_free(*s)) {
+                Some(sid) => sid,
+                None => return refuse("this network has no free short id left".into()),
+            },
+        };
+        let secrets = DeviceSecrets::draw(new.policy.alg, random()?)?;
+        let device = Device {
+            did,
+            sid,
+            net: new.net,
+            policy: new.policy,
+            overrides: new.overrides,
+            words: new.words.clone(),
+            epoch: Epoch(1),
+            enrolled_at: now_unix_s,
+            revoked_at: None,
+        };
+        self.write_device(vault, &device, &secrets)?;
+        Ok((device, secrets))
+    }
+
+    /// Installs a device anew: fresh secrets and a greater epoch (docs/protocol.md 3). Its root_psk stays.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`], [`RegistryError::Refused`] for a revoked device.
+    pub fn enrol_again(
+        &mut self,
+        vault: &Vault,
+        did: Did,
+        now_unix_s: u64,
+    ) -> Result<(Device, DeviceSecrets)> {
+        let mut device = self.device(did)?;
+        if device.revoked_at.is_some() {
+            return Err(RegistryError::Refused(format!(
+                "device {did} is revoked; add it under a new id"
+            )));
+        }
+        let old = self.secrets(vault, &device)?;
+        loop {
+            let next = device.epoch.0.checked_add(1);
+            device.epoch =
+                Epoch(next.ok_or_else(|| {
+                    RegistryError::Refused("this device has used all epochs".into())
+                })?);
+            if !device.epoch.collides_with(device.sid) {
+                break;
+            }
+        }
+        device.enrolled_at = now_unix_s;
+        let secrets = DeviceSecrets::draw(device.policy.alg, old.root_psk.clone())?;
+        self.write_device(vault, &device, &secrets)?;
+        Ok((device, secrets))
+    }
+
+    fn write_device(
+        &mut self,
+        vault: &Vault,
+        device: &Device,
+        secrets: &DeviceSecrets,
+    ) -> Result<()> {
+        let mut policy = [0; Policy::LONGEST];
+        let len = device.policy.emit(&mut policy).unwrap_or(0);
+        let bytes = secrets.to_bytes();
+        let sealed = vault.seal(&secret_name(device.did, device.epoch), &bytes)?;
+        // Keyed with itself: equal secrets give equal digests, and a digest says nothing about a random secret.
+        let digest = hmac_sha256(
+            b"fivefold device secret",
+            &[&sha256(&[&secrets.ms3, secrets.e2_root.as_slice()])],
+        );
+        let sql = "INSERT INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL)
+                   ON CONFLICT (did) DO UPDATE SET epoch = ?7, sealed = ?8, digest = ?9, enrolled_at = ?10";
+        self.change(|tx| {
+            tx.execute(
+                sql,
+                params![
+                    device.did.0,
+                    device.sid.0,
+                    device.net.0,
+                    policy.get(..len),
+                    device.overrides.bits(),
+                    device.words,
+                    device.epoch.0,
+                    sealed,
+                    digest,
+                    device.enrolled_at as i64
+                ],
+            )
+        })?;
+        Ok(())
+    }
+
+    /// All devices, by network and short id.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn devices(&self) -> Result<Vec<Device>> {
+        let sql = "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices ORDER BY net, sid";
+        self.all(sql, device_of)
+    }
+
+    /// One device.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn device(&self, did: Did) -> Result<Device> {
+        let sql = "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE did = ?";
+        let found = self
+            .db
+            .query_row(sql, [did.0], device_of)
+            .optional()
+            .map_err(|e| self.failed(e))?;
+        found.ok_or_else(|| RegistryError::Unknown {
+            what: "device",
+            name: did.to_string(),
+        })
+    }
+
+    /// The secrets of a device.
+    ///
+    /// # Errors
+    /// [`RegistryError::Vault`].
+    pub fn secrets(&self, vault: &Vault, device: &Device) -> Result<DeviceSecrets> {
+        let sealed: Vec<u8> = self
+            .db
+            .query_row(
+                "SELECT sealed FROM devices WHERE did = ?",
+                [device.did.0],
+                |r| r.get(0),
+            )
+            .map_err(|e| self.failed(e))?;
+        let name = secret_name(device.did, device.epoch);
+        let bytes = vault.open(&name, &sealed)?;
+        DeviceSecrets::from_bytes(&bytes).ok_or_else(|| VaultError::Damaged { name }.into())
+    }
+
+    /// Revokes a device: nothing of it is accepted from now on.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn revoke_device(&mut self, did: Did, now_unix_s: u64) -> Result<Device> {
+        self.device(did)?;
+        let sql = "UPDATE devices SET revoked_at = coalesce(revoked_at, ?) WHERE did = ?";
+        self.change(|tx| tx.execute(sql, params![now_unix_s as i64, did.0]))?;
+        self.device(did)
+    }
+
+    // Tokens.
+
+    /// Makes a token for the API and returns it; only its hash is kept.
+    ///
+    /// # Errors
+    /// [`RegistryError::Refused`] when the name is taken.
+    pub fn add_token(&mut self, name: &str, now_unix_s: u64) -> Result<Zeroizing<String>> {
+        if self.tokens()?.iter().any(|t| t.name == name) {
+            return Err(RegistryError::Refused(format!(
+                "a token called {name} exists already; choose another name"
+            )));
+        }
+        let token = Zeroizing::new(format!("ff_{}", hex::encode(random::<32>()?.as_slice())));
+        let hash = sha256(&[token.as_bytes()]);
+        self.change(|tx| {
+            tx.execute(
+                "INSERT INTO tokens VALUES (?, ?, ?, NULL)",
+                params![name, hash, now_unix_s as i64],
+            )
+        })?;
+        Ok(token)
+    }
+
+    /// All tokens, by name.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn tokens(&self) -> Result<Vec<Token>> {
+        self.all(
+            "SELECT name, hash, created_at, revoked_at FROM tokens ORDER BY name",
+            |r| {
+                Ok(Token {
+                    name: r.get(0)?,
+                    hash: r.get(1)?,
+                    created_at: hidden(r.get(2)?),
+                    revoked_at: r.get::<_, Option<i64>>(3)?.map(hidden),
+                })
+            },
+        )
+    }
+
+    /// Revokes a token.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`].
+    pub fn revoke_token(&mut self, name: &str, now_unix_s: u64) -> Result<()> {
+        let sql = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE name = ?";
+        match self.change(|tx| tx.execute(sql, params![now_unix_s as i64, name]))? {
+            0 => Err(RegistryError::Unknown {
+                what: "token",
+                name: name.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the book itself shows to be wrong; the full audit looks at more.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn findings(&self) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        for network in self
+            .networks()?
+            .iter()
+            .filter(|n| n.profile == Profile::DangerLinkOnly)
+        {
+            let text = format!(
+                "network {} uses E1 alone: whoever holds its one key reads and forges its readings",
+                network.name
+            );
+            findings.push(Finding {
+                rule: "AR-01",
+                text,
+            });
+        }
+        for device in self
+            .devices()?
+            .iter()
+            .filter(|d| d.overrides.danger_no_link && d.revoked_at.is_none())
+        {
+            let text = format!(
+                "device {} has no E1: strangers reach the gateway in its name",
+                device.did
+            );
+            findings.push(Finding {
+                rule: "AR-02",
+                text,
+            });
+        }
+        Ok(findings)
+    }
+
+    fn all<T>(
+        &self,
+        sql: &str,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let run = || {
+            self.db
+                .prepare_cached(sql)?
+                .query_map([], read)?
+                .collect::<rusqlite::Result<Vec<T>>>()
+        };
+        run().map_err(|e| self.failed(e))
+    }
+}
+
+fn device_of(row: &Row<'_>) -> rusqlite::Result<Device> {
+    let policy: Vec<u8> = row.get(3)?;
+    Ok(Device {
+        did: Did(row.get(0)?),
+        sid: Sid(row.get(1)?),
+        net: Net(row.get(2)?),
+        policy: Policy::parse(&policy).map_err(|_| rusqlite::Error::InvalidQuery)?,
+        overrides: Overrides::from_bits(row.get(4)?).ok_or(rusqlite::Error::InvalidQuery)?,
+        words: row.get(5)?,
+        epoch: Epoch(row.get(6)?),
+        enrolled_at: hidden(row.get(7)?),
+        revoked_at: row.get::<_, Option<i64>>(8)?.map(hidden),
+    })
+}
+
+fn key_name(net: Net, index: u8) -> String {
+    format!("network key {net} {index}")
+}
+
+fn secret_name(did: Did, epoch: Epoch) -> String {
+    format!("device secrets {did} {epoch}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Book {
+        registry: Registry,
+        vault: Vault,
+        folder: tempfile::TempDir,
+    }
+
+    fn book() -> Book {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::create(folder.path()).unwrap();
+        let registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        Book {
+            registry,
+            vault,
+            folder,
+        }
+    }
+
+    fn new_device(net: Net) -> NewDevice {
+        let policy = Policy::new(Profile::ToCloud);
+        NewDevice {
+            did: None,
+            sid: None,
+            net,
+            policy,
+            overrides: Overrides::NONE,
+            words: None,
+        }
+    }
+
+    #[test]
+    fn enrolling_again_gives_new_secrets_and_a_greater_epoch() {
+        let mut b = book();
+        let net = b
+            .registry
+            .add_network(&b.vault, "n", Profile::ToCloud, None)
+            .unwrap()
+            .net;
+        let (device, first) = b
+            .registry
+            .add_device(&b.vault, &new_device(net), 1)
+            .unwrap();
+        assert_eq!(device.epoch, Epoch(1));
+        let (again, second) = b.registry.enrol_again(&b.vault, device.did, 2).unwrap();
+        assert_eq!(again.epoch, Epoch(2));
+        assert_ne!(first.ms3, second.ms3);
+        assert_ne!(first.e2_root, second.e2_root);
+        assert_eq!(first.root_psk, second.root_psk);
+        assert_eq!(
+            b.registry.secrets(&b.vault, &again).unwrap().ms3,
+            second.ms3
+        );
+    }
+
+    #[test]
+    fn the_book_holds_no_secret_in_the_clear() {
+        let mut b = book();
+        let net = b
+            .registry
+            .add_network(&b.vault, "n", Profile::ToBoth, None)
+            .unwrap()
+            .net;
+        let (_, secrets) = b
+            .registry
+            .add_device(&b.vault, &new_device(net), 1)
+            .unwrap();
+        let token = b.registry.add_token("t", 1).unwrap();
+        let keys = b.registry.network_keys(&b.vault, net).unwrap();
+        drop(b.registry);
+        for entry in std::fs::read_dir(b.folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            let bytes = std::fs::read(&path).unwrap();
+            let needles: [&[u8]; 6] = [
+                &secrets.ms3,
+                secrets.e2_root.as_slice(),
+                secrets.root_psk.as_slice(),
+                secrets.blind.as_slice(),
+                keys[0].key.as_slice(),
+                token.as_bytes(),
+            ];
+            for needle in needles {
+                assert!(
+                    !bytes.windows(needle.len()).any(|w| w == needle),
+                    "{}",
+                    path.display()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn rules_are_refused_by_name() {
+        let mut b = book();
+        let refused = b
+            .registry
+            .add_network(&b.vault, "weak", Profile::DangerLinkOnly, None)
+            .unwrap_err();
+        assert!(
+            refused.to_string().contains("operator's words"),
+            "{refused}"
+        );
+        let net = b
+            .registry
+            .add_network(&b.vault, "n", Profile::ToCloud, None)
+            .unwrap()
+            .net;
+        let mut new = new_device(net);
+        new.sid = Some(Sid(0xE205));
+        assert!(
+            b.registry
+                .add_device(&b.vault, &new, 1)
+                .unwrap_err()
+                .to_string()
+                .contains("AR-38")
+        );
+        new.sid = Some(Sid(0x0a17));
+        b.registry.add_device(&b.vault, &new, 1).unwrap();
+        assert!(
+            b.registry
+                .add_device(&b.vault, &new, 1)
+                .unwrap_err()
+                .to_string()
+                .contains("taken")
+        );
+        new.policy.profile = Profile::DangerLinkOnly;
+        new.sid = None;
+        assert!(b.registry.add_device(&b.vault, &new, 1).is_err());
+    }
+
+    #[test]
+    fn every_change_is_a_new_version_that_a_reader_sees() {
+        let mut b = book();
+        let reader = Registry::open_read_only(&b.folder.path().join("registry.db")).unwrap();
+        let before = reader.version().unwrap();
+        let net = b
+            .registry
+            .add_network(&b.vault, "n", Profile::ToCloud, None)
+            .unwrap()
+            .net;
+        let (device, _) = b
+            .registry
+            .add_device(&b.vault, &new_device(net), 1)
+            .unwrap();
+        b.registry.revoke_device(device.did, 9).unwrap();
+        assert_eq!(reader.version().unwrap(), before + 3);
+        assert_eq!(reader.device(device.did).unwrap().revoked_at, Some(9));
+        assert_eq!(reader.devices().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_network_with_e1_alone_is_a_finding() {
+        let mut b = book();
+        b.registry
+            .add_network(&b.vault, "open", Profile::DangerLinkOnly, Some("I accept"))
+            .unwrap();
+        let findings = b.registry.findings().unwrap();
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].rule, "AR-01");
+    }
+
+    #[test]
+    fn another_file_is_no_registry() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.db");
+        Connection::open(&path)
+            .unwrap()
+            .execute_batch("CREATE TABLE t (a)")
+            .unwrap();
+        assert!(matches!(
+            Registry::open(&path),
+            Err(RegistryError::Format { .. })
+        ));
+    }
+}

@@ -1,0 +1,51 @@
+-- The operator's book. Secrets in it are sealed under the vault; without the passphrase this file opens nothing.
+CREATE TABLE meta (
+    version INTEGER NOT NULL               -- grows with every change; what gateways are told carries it
+);
+INSERT INTO meta VALUES (1);
+CREATE TABLE networks (
+    net         INTEGER PRIMARY KEY,
+    name        TEXT NOT NULL UNIQUE,
+    pan         INTEGER NOT NULL UNIQUE,
+    profile     TEXT NOT NULL,
+    grp         INTEGER NOT NULL,          -- gateway group of its C2 contexts
+    override    TEXT                       -- the operator's words, for a network weaker than the combinations
+);
+CREATE TABLE network_keys (
+    net         INTEGER NOT NULL REFERENCES networks,
+    idx         INTEGER NOT NULL,
+    phase       INTEGER NOT NULL,          -- 1 distribute, 2 switch, 3 retire
+    sealed      BLOB NOT NULL,
+    UNIQUE (net, idx)
+);
+CREATE TABLE gateways (
+    gw          INTEGER PRIMARY KEY,
+    net         INTEGER NOT NULL REFERENCES networks,
+    name        TEXT NOT NULL UNIQUE,
+    sid         INTEGER NOT NULL,
+    did         BLOB NOT NULL UNIQUE,
+    is_primary  INTEGER NOT NULL,
+    spki        BLOB NOT NULL,             -- of its key for receipts
+    serial      TEXT NOT NULL,             -- of its certificate
+    revoked_at  INTEGER
+);
+CREATE TABLE devices (
+    did         BLOB PRIMARY KEY,
+    sid         INTEGER NOT NULL,
+    net         INTEGER NOT NULL REFERENCES networks,
+    policy      BLOB NOT NULL,
+    overrides   INTEGER NOT NULL,
+    words       TEXT,                      -- the operator's words for the overrides
+    epoch       INTEGER NOT NULL,
+    sealed      BLOB NOT NULL,
+    digest      BLOB NOT NULL UNIQUE,      -- keyed, so that equal secrets of two devices are seen (AR-07)
+    enrolled_at INTEGER NOT NULL,
+    revoked_at  INTEGER,
+    UNIQUE (net, sid)
+);
+CREATE TABLE tokens (
+    name        TEXT PRIMARY KEY,
+    hash        BLOB NOT NULL UNIQUE,      -- SHA-256; a token has 256 random bits
+    created_at  INTEGER NOT NULL,
+    revoked_at  INTEGER
+);
