@@ -10,4 +10,6 @@
 pub mod ca;
 pub mod files;
 pub mod registry;
+pub mod sign;
+pub mod tls;
 pub mod vault;

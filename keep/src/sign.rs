@@ -1,0 +1,238 @@
+//! P-256 behind the traits of [`fivefold_core::proof`], by aws-lc-rs: signing, verifying, key agreement.
+//!
+//! Signatures are r ‖ s (64 bytes); key agreement takes and gives x coordinates alone.
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
+use aws_lc_rs::{agreement, encoding::AsBigEndian};
+use fivefold_core::proof::{
+    Agree, KeyName, PointRefused, Sign, SignAlg, SignError, Signature, SignatureRefused, Verify,
+};
+use rustls::pki_types::CertificateDer;
+use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
+use zeroize::Zeroizing;
+
+/// SubjectPublicKeyInfo of a P-256 key, up to its uncompressed point (RFC 5480 2).
+const P256_SPKI: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D,
+    0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+/// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410 4).
+const ED25519_SPKI: [u8; 12] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// What is no key, or none of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a key of this kind: {0}")]
+pub struct InvalidKey(&'static str);
+
+/// A P-256 key that signs: a gateway's receipts, or a device's batches. Prints only its name.
+pub struct SigningKey {
+    pair: EcdsaKeyPair,
+    spki: Vec<u8>,
+    random: SystemRandom,
+}
+
+impl SigningKey {
+    /// A new key, and its PKCS#8 to be sealed and kept.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), InvalidKey> {
+        let random = SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random)
+            .map_err(|_| InvalidKey("the system gave no randomness"))?;
+        let pkcs8 = Zeroizing::new(pkcs8.as_ref().to_vec());
+        Ok((Self::from_pkcs8(&pkcs8)?, pkcs8))
+    }
+
+    /// From PKCS#8 (DER).
+    ///
+    /// # Errors
+    /// When it is no P-256 private key.
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, InvalidKey> {
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8)
+            .map_err(|_| InvalidKey("expected a P-256 private key (PKCS#8)"))?;
+        let spki = [&P256_SPKI[..], pair.public_key().as_ref()].concat();
+        Ok(Self { pair, spki, random: SystemRandom::new() })
+    }
+
+    /// Its public key as SubjectPublicKeyInfo (DER), for certificates and registries.
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+}
+
+impl core::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "SigningKey({})", self.key_name())
+    }
+}
+
+impl Sign for SigningKey {
+    fn alg(&self) -> SignAlg {
+        SignAlg::Esp256
+    }
+
+    fn key_name(&self) -> KeyName {
+        KeyName::of(&self.spki)
+    }
+
+    fn sign(&self, message: &[&[u8]]) -> Result<Signature, SignError> {
+        let signature = self.pair.sign(&self.random, &message.concat()).map_err(|_| SignError::SignerFailed)?;
+        signature.as_ref().try_into().map(Signature).map_err(|_| SignError::SignerFailed)
+    }
+}
+
+/// A public key that checks signatures: P-256 or Ed25519.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VerifyingKey {
+    alg: SignAlg,
+    name: KeyName,
+    point: Vec<u8>,
+}
+
+impl VerifyingKey {
+    /// From a SubjectPublicKeyInfo (DER).
+    ///
+    /// # Errors
+    /// When it is no P-256 or Ed25519 key.
+    pub fn from_spki(spki: &[u8]) -> Result<Self, InvalidKey> {
+        let (alg, point) = if let Some(point) = spki.strip_prefix(&P256_SPKI).filter(|p| p.len() == 65 && p.first() == Some(&4)) {
+            (SignAlg::Esp256, point)
+        } else if let Some(point) = spki.strip_prefix(&ED25519_SPKI).filter(|p| p.len() == 32) {
+            (SignAlg::Ed25519, point)
+        } else {
+            return Err(InvalidKey("expected the SubjectPublicKeyInfo of a P-256 or Ed25519 key"));
+        };
+        Ok(Self { alg, name: KeyName::of(spki), point: point.to_vec() })
+    }
+
+    /// The key that a certificate is about. Nothing of the certificate is checked.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read, or its key is neither P-256 nor Ed25519.
+    pub fn from_certificate(certificate: &CertificateDer<'_>) -> Result<Self, InvalidKey> {
+        let (_, x509) =
+            X509Certificate::from_der(certificate).map_err(|_| InvalidKey("the certificate cannot be read"))?;
+        let spki: &SubjectPublicKeyInfo<'_> = x509.public_key();
+        Self::from_spki(spki.raw)
+    }
+}
+
+impl Verify for VerifyingKey {
+    fn alg(&self) -> SignAlg {
+        self.alg
+    }
+
+    fn key_name(&self) -> KeyName {
+        self.name
+    }
+
+    fn verify(&self, message: &[&[u8]], signature: &Signature) -> Result<(), SignatureRefused> {
+        let algorithm: &'static dyn VerificationAlgorithm = match self.alg {
+            SignAlg::Ed25519 => &ED25519,
+            SignAlg::Esp256 => &ECDSA_P256_SHA256_FIXED,
+        };
+        UnparsedPublicKey::new(algorithm, &self.point)
+            .verify(&message.concat(), &signature.0)
+            .map_err(|_| SignatureRefused)
+    }
+}
+
+/// A P-256 key pair for key agreement (EDHOC suite 2). Prints nothing of the private key.
+pub struct AgreementKey {
+    private: agreement::PrivateKey,
+    public_x: [u8; 32],
+}
+
+impl core::fmt::Debug for AgreementKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("AgreementKey(..)")
+    }
+}
+
+impl AgreementKey {
+    /// The private scalar, to be sealed and kept.
+    ///
+    /// # Errors
+    /// When the library does not give it out.
+    pub fn danger_scalar(&self) -> Result<Zeroizing<Vec<u8>>, InvalidKey> {
+        let scalar: aws_lc_rs::encoding::EcPrivateKeyBin<'static> =
+            self.private.as_be_bytes().map_err(|_| InvalidKey("the key is not given out"))?;
+        Ok(Zeroizing::new(scalar.as_ref().to_vec()))
+    }
+}
+
+impl Agree for AgreementKey {
+    fn from_random(random: &[u8; 32]) -> Option<Self> {
+        let private = agreement::PrivateKey::from_private_key(&agreement::ECDH_P256, random).ok()?;
+        let public = private.compute_public_key().ok()?;
+        let public_x = public.as_ref().get(1..33)?.try_into().ok()?;
+        Some(Self { private, public_x })
+    }
+
+    fn public_x(&self) -> [u8; 32] {
+        self.public_x
+    }
+
+    fn agree(&self, peer_x: &[u8; 32]) -> Result<[u8; 32], PointRefused> {
+        // Either point with this x gives the same shared x: take the even one.
+        let mut compressed = [2; 33];
+        compressed.iter_mut().skip(1).zip(peer_x).for_each(|(c, x)| *c = *x);
+        let peer = agreement::UnparsedPublicKey::new(&agreement::ECDH_P256, compressed);
+        agreement::agree(&self.private, peer, PointRefused, |shared| shared.try_into().map_err(|_| PointRefused))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use fivefold_core::proof::Sign1;
+
+    #[test]
+    fn what_one_key_signs_only_that_key_verifies() {
+        let (key, pkcs8) = SigningKey::generate().unwrap();
+        let (other, _) = SigningKey::generate().unwrap();
+        let mut out = [0; 200];
+        let n = Sign1::seal(&key, b"context", b"payload", &mut out).unwrap();
+        let signed = Sign1::parse(&out[..n]).unwrap();
+        let public = VerifyingKey::from_spki(SigningKey::from_pkcs8(&pkcs8).unwrap().spki()).unwrap();
+        assert_eq!(signed.verify(&public, b"context"), Ok(&b"payload"[..]));
+        assert!(signed.verify(&public, b"other").is_err());
+        assert!(signed.verify(&VerifyingKey::from_spki(other.spki()).unwrap(), b"context").is_err());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused() {
+        assert!(SigningKey::from_pkcs8(b"no key").is_err());
+        let (key, _) = SigningKey::generate().unwrap();
+        let spki = key.spki().to_vec();
+        assert!(VerifyingKey::from_spki(&spki[..spki.len() - 1]).is_err());
+        assert!(VerifyingKey::from_spki(&[0; 91]).is_err());
+        assert!(!format!("{key:?}").contains("pair"));
+    }
+
+    #[test]
+    fn two_sides_agree_by_x_coordinates_alone() {
+        let a = AgreementKey::from_random(&[7; 32]).unwrap();
+        let b = AgreementKey::from_random(&[9; 32]).unwrap();
+        assert_eq!(a.agree(&b.public_x()).unwrap(), b.agree(&a.public_x()).unwrap());
+        assert_eq!(a.danger_scalar().unwrap()[..], [7; 32]);
+        assert!(AgreementKey::from_random(&[0; 32]).is_none());
+        assert!(AgreementKey::from_random(&[0xFF; 32]).is_none());
+        // x = 1 is on no point of P-256.
+        let mut one = [0; 32];
+        one[31] = 1;
+        let mut off_curve = 0;
+        for x in 0..20u8 {
+            let mut candidate = [0; 32];
+            candidate[31] = x;
+            off_curve += usize::from(a.agree(&candidate).is_err());
+        }
+        assert!(off_curve > 0, "about half of all x have no point");
+    }
+}
