@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use fivefold_core::id::{GatewayId, Net};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType, SerialNumber, date_time_ymd,
 };
 use zeroize::Zeroizing;
 
@@ -73,17 +73,10 @@ impl Authority {
         params.distinguished_name = called(&format!("{name} CA"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        (params.not_before, params.not_after) =
-            (date_time_ymd(2025, 1, 1), date_time_ymd(2055, 1, 1));
+        (params.not_before, params.not_after) = (date_time_ymd(2025, 1, 1), date_time_ymd(2055, 1, 1));
         params.serial_number = Some(serial()?.0);
         let certificate = params.self_signed(&key)?.pem();
-        Ok((
-            Self {
-                issuer: Issuer::new(params, key),
-                certificate,
-            },
-            der,
-        ))
+        Ok((Self { issuer: Issuer::new(params, key), certificate }, der))
     }
 
     /// The authority as it was stored.
@@ -93,10 +86,7 @@ impl Authority {
     pub fn load(certificate: &str, key: &[u8]) -> Result<Self, CaError> {
         let key = KeyPair::try_from(key)?;
         let issuer = Issuer::from_ca_cert_pem(certificate, key)?;
-        Ok(Self {
-            issuer,
-            certificate: certificate.to_owned(),
-        })
+        Ok(Self { issuer, certificate: certificate.to_owned() })
     }
 
     /// Its certificate, PEM.
@@ -115,19 +105,15 @@ impl Authority {
             Role::Cloud(names) => {
                 let mut params = CertificateParams::new(Vec::new())?;
                 params.distinguished_name = called("Fivefold cloud");
-                params.subject_alt_names =
-                    names.iter().map(|n| host(n)).collect::<Result<_, _>>()?;
+                params.subject_alt_names = names.iter().map(|n| host(n)).collect::<Result<_, _>>()?;
                 (params, ExtendedKeyUsagePurpose::ServerAuth)
             }
             Role::Gateway(net, gateway) => {
                 let uri = format!("urn:gw:{net}:{gateway}");
                 let mut params = CertificateParams::new(Vec::new())?;
                 params.distinguished_name = called(&format!("Fivefold gateway {gateway}"));
-                params.subject_alt_names = vec![SanType::URI(
-                    uri.as_str()
-                        .try_into()
-                        .map_err(|_| CaError::Name(uri.clone()))?,
-                )];
+                params.subject_alt_names =
+                    vec![SanType::URI(uri.as_str().try_into().map_err(|_| CaError::Name(uri.clone()))?)];
                 (params, ExtendedKeyUsagePurpose::ClientAuth)
             }
         };
@@ -143,11 +129,7 @@ impl Authority {
         let (number, text) = serial()?;
         params.serial_number = Some(number);
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
-        Ok(Issued {
-            certificate,
-            key: Zeroizing::new(key.serialize_der()),
-            serial: text,
-        })
+        Ok(Issued { certificate, key: Zeroizing::new(key.serialize_der()), serial: text })
     }
 }
 
@@ -158,10 +140,7 @@ impl Authority {
 pub fn signing_key() -> Result<(Zeroizing<Vec<u8>>, Vec<u8>), CaError> {
     use rcgen::PublicKeyData as _;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-    Ok((
-        Zeroizing::new(key.serialize_der()),
-        key.subject_public_key_info(),
-    ))
+    Ok((Zeroizing::new(key.serialize_der()), key.subject_public_key_info()))
 }
 
 fn called(name: &str) -> DistinguishedName {
@@ -174,10 +153,7 @@ fn host(name: &str) -> Result<SanType, CaError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
-    Ok(SanType::DnsName(
-        name.try_into()
-            .map_err(|_| CaError::Name(name.to_owned()))?,
-    ))
+    Ok(SanType::DnsName(name.try_into().map_err(|_| CaError::Name(name.to_owned()))?))
 }
 
 /// 16 random bytes, positive and without a leading zero byte (RFC 5280 4.1.2.2).
@@ -198,41 +174,20 @@ mod tests {
     fn each_role_gets_its_own_usage_and_name_and_no_other() {
         let (authority, key) = Authority::create("test").unwrap();
         let again = Authority::load(authority.certificate(), &key).unwrap();
-        let gateway = again
-            .issue(&Role::Gateway(Net(7), GatewayId(1)), NOW, 400)
-            .unwrap();
+        let gateway = again.issue(&Role::Gateway(Net(7), GatewayId(1)), NOW, 400).unwrap();
         let (_, pem) = parse_x509_pem(gateway.certificate.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && !usage.server_auth && !usage.any);
-        let names = &certificate
-            .subject_alternative_name()
-            .unwrap()
-            .unwrap()
-            .value
-            .general_names;
-        assert!(matches!(
-            names[..],
-            [GeneralName::URI("urn:gw:00000007:00000001")]
-        ));
-        let life = certificate.validity().not_after.timestamp()
-            - certificate.validity().not_before.timestamp();
-        assert_eq!(
-            life,
-            90 * 86_400,
-            "no longer than ninety days, whatever is asked"
-        );
+        let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
+        assert!(matches!(names[..], [GeneralName::URI("urn:gw:00000007:00000001")]));
+        let life = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
+        assert_eq!(life, 90 * 86_400, "no longer than ninety days, whatever is asked");
         let (_, ca) = parse_x509_pem(authority.certificate().as_bytes()).unwrap();
         let ca = ca.parse_x509().unwrap();
         assert_eq!(certificate.issuer(), ca.subject());
 
-        let cloud = again
-            .issue(
-                &Role::Cloud(vec!["localhost".into(), "127.0.0.1".into()]),
-                NOW,
-                30,
-            )
-            .unwrap();
+        let cloud = again.issue(&Role::Cloud(vec!["localhost".into(), "127.0.0.1".into()]), NOW, 30).unwrap();
         let (_, pem) = parse_x509_pem(cloud.certificate.as_bytes()).unwrap();
         let certificate = pem.parse_x509().unwrap();
         let usage = certificate.extended_key_usage().unwrap().unwrap().value;

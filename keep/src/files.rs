@@ -50,10 +50,7 @@ pub enum Readers {
 /// # Errors
 /// [`FileError::Write`].
 pub fn write(path: &Path, readers: Readers, bytes: &[u8]) -> Result<(), FileError> {
-    let failed = |source| FileError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
     let folder = folder_of(path);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
@@ -62,12 +59,7 @@ pub fn write(path: &Path, readers: Readers, bytes: &[u8]) -> Result<(), FileErro
         Readers::Everybody => 0o644,
     };
     let write = || {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(mode)
-            .open(&temporary)?;
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         file.set_permissions(Permissions::from_mode(mode))?;
         file.write_all(bytes)?;
         file.sync_all()?;
@@ -82,16 +74,10 @@ pub fn write(path: &Path, readers: Readers, bytes: &[u8]) -> Result<(), FileErro
 /// # Errors
 /// [`FileError::Exposed`], [`FileError::Read`].
 pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
-    let failed = |source| FileError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
     let mode = fs::metadata(path).map_err(failed)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(FileError::Exposed {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(FileError::Exposed { path: path.to_owned(), mode });
     }
     fs::read(path).map(Zeroizing::new).map_err(failed)
 }
@@ -101,10 +87,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 /// # Errors
 /// [`FileError::Read`].
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| FileError::Read {
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
 /// Makes a folder that only its owner enters, and those above it.
@@ -112,19 +95,14 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
 /// # Errors
 /// [`FileError::Write`].
 pub fn create_folder(path: &Path) -> Result<(), FileError> {
-    let failed = |source| FileError::Write {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
     fs::create_dir_all(path).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
 }
 
 /// The folder that a relative path in a config file starts from: the one the file is in.
 pub fn folder_of(path: &Path) -> &Path {
-    path.parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."))
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -146,9 +124,6 @@ mod tests {
     #[test]
     fn a_missing_file_is_named() {
         let error = read_text(Path::new("/nowhere/at-all")).unwrap_err();
-        assert!(
-            error.to_string().starts_with("cannot read /nowhere/at-all"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("cannot read /nowhere/at-all"), "{error}");
     }
 }

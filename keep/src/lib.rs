@@ -2,10 +2,7 @@
 //!
 //! [`vault`] wraps secrets under a passphrase file, [`files`] writes them so that a crash or a neighbour does no harm,
 //! [`registry`] is the operator's book, [`share`] is what each party is handed of it, [`ca`] issues certificates.
-#![cfg_attr(
-    test,
-    allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)
-)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod ca;
 pub mod files;

@@ -10,9 +10,7 @@ use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
 use fivefold_core::suite::{Alg, hmac_sha256, sha256};
 use fivefold_core::wire::state::Phase;
-use rusqlite::{
-    Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params,
-};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 use crate::vault::{Vault, VaultError, random};
@@ -170,13 +168,7 @@ impl DeviceSecrets {
     fn draw(alg: Alg, root_psk: Zeroizing<[u8; 32]>) -> std::result::Result<Self, VaultError> {
         let mut ms3 = Zeroizing::new(random::<32>()?.to_vec());
         ms3.truncate(alg.key_len());
-        Ok(Self {
-            ms3,
-            salt3: *random::<8>()?,
-            e2_root: random()?,
-            blind: random()?,
-            root_psk,
-        })
+        Ok(Self { ms3, salt3: *random::<8>()?, e2_root: random()?, blind: random()?, root_psk })
     }
 
     fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
@@ -264,19 +256,10 @@ impl Registry {
     /// [`RegistryError::Database`], [`RegistryError::Refused`].
     pub fn create(path: &Path) -> Result<Self> {
         if path.exists() {
-            return Err(RegistryError::Refused(format!(
-                "{} exists already; init wants a new folder",
-                path.display()
-            )));
+            return Err(RegistryError::Refused(format!("{} exists already; init wants a new folder", path.display())));
         }
-        let db = Connection::open(path).map_err(|source| RegistryError::Database {
-            path: path.to_owned(),
-            source,
-        })?;
-        let made = Self {
-            db,
-            path: path.to_owned(),
-        };
+        let db = Connection::open(path).map_err(|source| RegistryError::Database { path: path.to_owned(), source })?;
+        let made = Self { db, path: path.to_owned() };
         let set = || {
             made.db.pragma_update(None, "journal_mode", "WAL")?;
             made.db.pragma_update(None, "synchronous", "FULL")?;
@@ -304,55 +287,29 @@ impl Registry {
     }
 
     fn open_with(path: &Path, flags: OpenFlags) -> Result<Self> {
-        let failed = |source| RegistryError::Database {
-            path: path.to_owned(),
-            source,
-        };
-        let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)
-            .map_err(failed)?;
+        let failed = |source| RegistryError::Database { path: path.to_owned(), source };
+        let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
         db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
-        let format: i64 = db
-            .pragma_query_value(None, "user_version", |r| r.get(0))
-            .map_err(failed)?;
+        let format: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
         if format != FORMAT {
             let reason = format!("its format is {format}, expected {FORMAT}");
-            return Err(RegistryError::Format {
-                path: path.to_owned(),
-                reason,
-            });
+            return Err(RegistryError::Format { path: path.to_owned(), reason });
         }
-        db.pragma_update(None, "foreign_keys", true)
-            .map_err(failed)?;
-        Ok(Self {
-            db,
-            path: path.to_owned(),
-        })
+        db.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+        Ok(Self { db, path: path.to_owned() })
     }
 
     fn failed(&self, source: rusqlite::Error) -> RegistryError {
-        RegistryError::Database {
-            path: self.path.clone(),
-            source,
-        }
+        RegistryError::Database { path: self.path.clone(), source }
     }
 
     /// Runs `change` in one transaction and counts the version up.
-    fn change<T>(
-        &mut self,
-        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T> {
+    fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
         let path = self.path.clone();
-        let failed = |source| RegistryError::Database {
-            path: path.clone(),
-            source,
-        };
-        let tx = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let failed = |source| RegistryError::Database { path: path.clone(), source };
+        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let done = change(&tx).map_err(failed)?;
-        tx.execute("UPDATE meta SET version = version + 1", [])
-            .map_err(failed)?;
+        tx.execute("UPDATE meta SET version = version + 1", []).map_err(failed)?;
         tx.commit().map_err(failed)?;
         Ok(done)
     }
@@ -362,10 +319,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn version(&self) -> Result<u64> {
-        self.db
-            .query_row("SELECT version FROM meta", [], |r| r.get(0))
-            .map(hidden)
-            .map_err(|e| self.failed(e))
+        self.db.query_row("SELECT version FROM meta", [], |r| r.get(0)).map(hidden).map_err(|e| self.failed(e))
     }
 
     // Networks.
@@ -383,9 +337,7 @@ impl Registry {
     ) -> Result<Network> {
         let all = self.networks()?;
         if all.iter().any(|n| n.name == name) {
-            return Err(RegistryError::Refused(format!(
-                "a network called {name} exists already; choose another name"
-            )));
+            return Err(RegistryError::Refused(format!("a network called {name} exists already; choose another name")));
         }
         if profile == Profile::DangerLinkOnly && override_words.is_none() {
             return Err(RegistryError::Refused(
@@ -399,11 +351,7 @@ impl Registry {
                 break pan;
             }
         };
-        let words = if profile == Profile::DangerLinkOnly {
-            override_words
-        } else {
-            None
-        };
+        let words = if profile == Profile::DangerLinkOnly { override_words } else { None };
         let network = Network {
             net,
             name: name.to_owned(),
@@ -417,19 +365,9 @@ impl Registry {
         self.change(|tx| {
             tx.execute(
                 "INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?)",
-                params![
-                    net.0,
-                    network.name,
-                    pan,
-                    profile.as_str(),
-                    network.group.0,
-                    words
-                ],
+                params![net.0, network.name, pan, profile.as_str(), network.group.0, words],
             )?;
-            tx.execute(
-                "INSERT INTO network_keys VALUES (?, 1, ?, ?)",
-                params![net.0, Phase::Switch.wire(), sealed],
-            )
+            tx.execute("INSERT INTO network_keys VALUES (?, 1, ?, ?)", params![net.0, Phase::Switch.wire(), sealed])
         })?;
         Ok(network)
     }
@@ -441,10 +379,8 @@ impl Registry {
     pub fn networks(&self) -> Result<Vec<Network>> {
         let read = |row: &Row<'_>| {
             let profile: String = row.get(3)?;
-            let profile = Profile::ALL
-                .into_iter()
-                .find(|p| p.as_str() == profile)
-                .ok_or(rusqlite::Error::InvalidQuery)?;
+            let profile =
+                Profile::ALL.into_iter().find(|p| p.as_str() == profile).ok_or(rusqlite::Error::InvalidQuery)?;
             Ok(Network {
                 net: Net(row.get(0)?),
                 name: row.get(1)?,
@@ -454,10 +390,7 @@ impl Registry {
                 override_words: row.get(5)?,
             })
         };
-        self.all(
-            "SELECT net, name, pan, profile, grp, override FROM networks ORDER BY net",
-            read,
-        )
+        self.all("SELECT net, name, pan, profile, grp, override FROM networks ORDER BY net", read)
     }
 
     /// The network with a name.
@@ -465,14 +398,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`].
     pub fn network(&self, name: &str) -> Result<Network> {
-        let found = self
-            .networks()?
-            .into_iter()
-            .find(|n| n.name == name || n.net.to_string() == name);
-        found.ok_or_else(|| RegistryError::Unknown {
-            what: "network",
-            name: name.to_owned(),
-        })
+        let found = self.networks()?.into_iter().find(|n| n.name == name || n.net.to_string() == name);
+        found.ok_or_else(|| RegistryError::Unknown { what: "network", name: name.to_owned() })
     }
 
     /// The keys of a network, by index.
@@ -480,35 +407,20 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Vault`].
     pub fn network_keys(&self, vault: &Vault, net: Net) -> Result<Vec<NetworkKey>> {
-        let sql = format!(
-            "SELECT idx, phase, sealed FROM network_keys WHERE net = {} ORDER BY idx",
-            net.0
-        );
-        let rows = self.all(&sql, |r| {
-            Ok((
-                r.get::<_, u8>(0)?,
-                r.get::<_, u8>(1)?,
-                r.get::<_, Vec<u8>>(2)?,
-            ))
-        })?;
+        let sql = format!("SELECT idx, phase, sealed FROM network_keys WHERE net = {} ORDER BY idx", net.0);
+        let rows = self.all(&sql, |r| Ok((r.get::<_, u8>(0)?, r.get::<_, u8>(1)?, r.get::<_, Vec<u8>>(2)?)))?;
         rows.into_iter()
             .map(|(index, phase, sealed)| {
                 let name = key_name(net, index);
                 let opened = vault.open(&name, &sealed)?;
-                let key: [u8; 16] = opened
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| VaultError::Damaged { name: name.clone() })?;
+                let key: [u8; 16] =
+                    opened.as_slice().try_into().map_err(|_| VaultError::Damaged { name: name.clone() })?;
                 let phase = match phase {
                     1 => Phase::Distribute,
                     2 => Phase::Switch,
                     _ => Phase::Retire,
                 };
-                Ok(NetworkKey {
-                    index,
-                    phase,
-                    key: Zeroizing::new(key),
-                })
+                Ok(NetworkKey { index, phase, key: Zeroizing::new(key) })
             })
             .collect()
     }
@@ -527,11 +439,7 @@ impl Registry {
                 gateway.name
             )));
         }
-        if gateway.primary
-            && others
-                .iter()
-                .any(|g| g.net == gateway.net && g.primary && g.revoked_at.is_none())
-        {
+        if gateway.primary && others.iter().any(|g| g.net == gateway.net && g.primary && g.revoked_at.is_none()) {
             return Err(RegistryError::Refused(
                 "this network has a primary gateway already: two may not send under one C2 context (AR-28)".into(),
             ));
@@ -580,14 +488,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`].
     pub fn gateway(&self, name: &str) -> Result<Gateway> {
-        let found = self
-            .gateways()?
-            .into_iter()
-            .find(|g| g.name == name || g.gateway.to_string() == name);
-        found.ok_or_else(|| RegistryError::Unknown {
-            what: "gateway",
-            name: name.to_owned(),
-        })
+        let found = self.gateways()?.into_iter().find(|g| g.name == name || g.gateway.to_string() == name);
+        found.ok_or_else(|| RegistryError::Unknown { what: "gateway", name: name.to_owned() })
     }
 
     /// The next gateway id and short address in a network.
@@ -606,12 +508,7 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn renew_gateway(&mut self, gateway: GatewayId, serial: &str) -> Result<()> {
-        self.change(|tx| {
-            tx.execute(
-                "UPDATE gateways SET serial = ? WHERE gw = ?",
-                params![serial, gateway.0],
-            )
-        })?;
+        self.change(|tx| tx.execute("UPDATE gateways SET serial = ? WHERE gw = ?", params![serial, gateway.0]))?;
         Ok(())
     }
 
@@ -632,12 +529,7 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Refused`] names the rule; [`RegistryError::Vault`].
-    pub fn add_device(
-        &mut self,
-        vault: &Vault,
-        new: &NewDevice,
-        now_unix_s: u64,
-    ) -> Result<(Device, DeviceSecrets)> {
+    pub fn add_device(&mut self, vault: &Vault, new: &NewDevice, now_unix_s: u64) -> Result<(Device, DeviceSecrets)> {
         let refuse = |text: String| Err(RegistryError::Refused(text));
         if let Err(broken) = new.policy.validate(new.overrides) {
             return refuse(broken.reason.to_owned());
@@ -657,27 +549,16 @@ impl Registry {
                 same.sid
             ));
         }
-        let radio_ids: Vec<Sid> = self
-            .gateways()?
-            .iter()
-            .filter(|g| g.net == new.net)
-            .map(|g| g.sid)
-            .collect();
+        let radio_ids: Vec<Sid> = self.gateways()?.iter().filter(|g| g.net == new.net).map(|g| g.sid).collect();
         let is_free = |sid: Sid| {
-            sid.is_assignable()
-                && !radio_ids.contains(&sid)
-                && all.iter().all(|d| d.net != new.net || d.sid != sid)
+            sid.is_assignable() && !radio_ids.contains(&sid) && all.iter().all(|d| d.net != new.net || d.sid != sid)
         };
         let sid = match new.sid {
             Some(sid) if !sid.is_assignable() => {
-                return refuse(format!(
-                    "sid {sid} is reserved: not 0000, fffe, ffff, nor e200 to e2ff (AR-38)"
-                ));
+                return refuse(format!("sid {sid} is reserved: not 0000, fffe, ffff, nor e200 to e2ff (AR-38)"));
             }
             Some(sid) if !is_free(sid) => {
-                return refuse(format!(
-                    "sid {sid} is taken in this network (AR-38); leave out --sid for a free one"
-                ));
+                return refuse(format!("sid {sid} is taken in this network (AR-38); leave out --sid for a free one"));
             }
             Some(sid) => sid,
             None => match (0x0101..0xE200).map(Sid).find(|s| is_free(*s)) {
@@ -705,25 +586,15 @@ impl Registry {
     ///
     /// # Errors
     /// [`RegistryError::Unknown`], [`RegistryError::Refused`] for a revoked device.
-    pub fn enrol_again(
-        &mut self,
-        vault: &Vault,
-        did: Did,
-        now_unix_s: u64,
-    ) -> Result<(Device, DeviceSecrets)> {
+    pub fn enrol_again(&mut self, vault: &Vault, did: Did, now_unix_s: u64) -> Result<(Device, DeviceSecrets)> {
         let mut device = self.device(did)?;
         if device.revoked_at.is_some() {
-            return Err(RegistryError::Refused(format!(
-                "device {did} is revoked; add it under a new id"
-            )));
+            return Err(RegistryError::Refused(format!("device {did} is revoked; add it under a new id")));
         }
         let old = self.secrets(vault, &device)?;
         loop {
             let next = device.epoch.0.checked_add(1);
-            device.epoch =
-                Epoch(next.ok_or_else(|| {
-                    RegistryError::Refused("this device has used all epochs".into())
-                })?);
+            device.epoch = Epoch(next.ok_or_else(|| RegistryError::Refused("this device has used all epochs".into()))?);
             if !device.epoch.collides_with(device.sid) {
                 break;
             }
@@ -734,21 +605,13 @@ impl Registry {
         Ok((device, secrets))
     }
 
-    fn write_device(
-        &mut self,
-        vault: &Vault,
-        device: &Device,
-        secrets: &DeviceSecrets,
-    ) -> Result<()> {
+    fn write_device(&mut self, vault: &Vault, device: &Device, secrets: &DeviceSecrets) -> Result<()> {
         let mut policy = [0; Policy::LONGEST];
         let len = device.policy.emit(&mut policy).unwrap_or(0);
         let bytes = secrets.to_bytes();
         let sealed = vault.seal(&secret_name(device.did, device.epoch), &bytes)?;
         // Keyed with itself: equal secrets give equal digests, and a digest says nothing about a random secret.
-        let digest = hmac_sha256(
-            b"fivefold device secret",
-            &[&sha256(&[&secrets.ms3, secrets.e2_root.as_slice()])],
-        );
+        let digest = hmac_sha256(b"fivefold device secret", &[&sha256(&[&secrets.ms3, secrets.e2_root.as_slice()])]);
         let sql = "INSERT INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL)
                    ON CONFLICT (did) DO UPDATE SET epoch = ?7, sealed = ?8, digest = ?9, enrolled_at = ?10";
         self.change(|tx| {
@@ -785,16 +648,10 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`].
     pub fn device(&self, did: Did) -> Result<Device> {
-        let sql = "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE did = ?";
-        let found = self
-            .db
-            .query_row(sql, [did.0], device_of)
-            .optional()
-            .map_err(|e| self.failed(e))?;
-        found.ok_or_else(|| RegistryError::Unknown {
-            what: "device",
-            name: did.to_string(),
-        })
+        let sql =
+            "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE did = ?";
+        let found = self.db.query_row(sql, [did.0], device_of).optional().map_err(|e| self.failed(e))?;
+        found.ok_or_else(|| RegistryError::Unknown { what: "device", name: did.to_string() })
     }
 
     /// The secrets of a device.
@@ -804,11 +661,7 @@ impl Registry {
     pub fn secrets(&self, vault: &Vault, device: &Device) -> Result<DeviceSecrets> {
         let sealed: Vec<u8> = self
             .db
-            .query_row(
-                "SELECT sealed FROM devices WHERE did = ?",
-                [device.did.0],
-                |r| r.get(0),
-            )
+            .query_row("SELECT sealed FROM devices WHERE did = ?", [device.did.0], |r| r.get(0))
             .map_err(|e| self.failed(e))?;
         let name = secret_name(device.did, device.epoch);
         let bytes = vault.open(&name, &sealed)?;
@@ -834,17 +687,12 @@ impl Registry {
     /// [`RegistryError::Refused`] when the name is taken.
     pub fn add_token(&mut self, name: &str, now_unix_s: u64) -> Result<Zeroizing<String>> {
         if self.tokens()?.iter().any(|t| t.name == name) {
-            return Err(RegistryError::Refused(format!(
-                "a token called {name} exists already; choose another name"
-            )));
+            return Err(RegistryError::Refused(format!("a token called {name} exists already; choose another name")));
         }
         let token = Zeroizing::new(format!("ff_{}", hex::encode(random::<32>()?.as_slice())));
         let hash = sha256(&[token.as_bytes()]);
         self.change(|tx| {
-            tx.execute(
-                "INSERT INTO tokens VALUES (?, ?, ?, NULL)",
-                params![name, hash, now_unix_s as i64],
-            )
+            tx.execute("INSERT INTO tokens VALUES (?, ?, ?, NULL)", params![name, hash, now_unix_s as i64])
         })?;
         Ok(token)
     }
@@ -854,17 +702,14 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn tokens(&self) -> Result<Vec<Token>> {
-        self.all(
-            "SELECT name, hash, created_at, revoked_at FROM tokens ORDER BY name",
-            |r| {
-                Ok(Token {
-                    name: r.get(0)?,
-                    hash: r.get(1)?,
-                    created_at: hidden(r.get(2)?),
-                    revoked_at: r.get::<_, Option<i64>>(3)?.map(hidden),
-                })
-            },
-        )
+        self.all("SELECT name, hash, created_at, revoked_at FROM tokens ORDER BY name", |r| {
+            Ok(Token {
+                name: r.get(0)?,
+                hash: r.get(1)?,
+                created_at: hidden(r.get(2)?),
+                revoked_at: r.get::<_, Option<i64>>(3)?.map(hidden),
+            })
+        })
     }
 
     /// Revokes a token.
@@ -874,10 +719,7 @@ impl Registry {
     pub fn revoke_token(&mut self, name: &str, now_unix_s: u64) -> Result<()> {
         let sql = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE name = ?";
         match self.change(|tx| tx.execute(sql, params![now_unix_s as i64, name]))? {
-            0 => Err(RegistryError::Unknown {
-                what: "token",
-                name: name.to_owned(),
-            }),
+            0 => Err(RegistryError::Unknown { what: "token", name: name.to_owned() }),
             _ => Ok(()),
         }
     }
@@ -888,48 +730,22 @@ impl Registry {
     /// [`RegistryError::Database`].
     pub fn findings(&self) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
-        for network in self
-            .networks()?
-            .iter()
-            .filter(|n| n.profile == Profile::DangerLinkOnly)
-        {
+        for network in self.networks()?.iter().filter(|n| n.profile == Profile::DangerLinkOnly) {
             let text = format!(
                 "network {} uses E1 alone: whoever holds its one key reads and forges its readings",
                 network.name
             );
-            findings.push(Finding {
-                rule: "AR-01",
-                text,
-            });
+            findings.push(Finding { rule: "AR-01", text });
         }
-        for device in self
-            .devices()?
-            .iter()
-            .filter(|d| d.overrides.danger_no_link && d.revoked_at.is_none())
-        {
-            let text = format!(
-                "device {} has no E1: strangers reach the gateway in its name",
-                device.did
-            );
-            findings.push(Finding {
-                rule: "AR-02",
-                text,
-            });
+        for device in self.devices()?.iter().filter(|d| d.overrides.danger_no_link && d.revoked_at.is_none()) {
+            let text = format!("device {} has no E1: strangers reach the gateway in its name", device.did);
+            findings.push(Finding { rule: "AR-02", text });
         }
         Ok(findings)
     }
 
-    fn all<T>(
-        &self,
-        sql: &str,
-        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        let run = || {
-            self.db
-                .prepare_cached(sql)?
-                .query_map([], read)?
-                .collect::<rusqlite::Result<Vec<T>>>()
-        };
+    fn all<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+        let run = || self.db.prepare_cached(sql)?.query_map([], read)?.collect::<rusqlite::Result<Vec<T>>>();
         run().map_err(|e| self.failed(e))
     }
 }
@@ -971,61 +787,33 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
         let registry = Registry::create(&folder.path().join("registry.db")).unwrap();
-        Book {
-            registry,
-            vault,
-            folder,
-        }
+        Book { registry, vault, folder }
     }
 
     fn new_device(net: Net) -> NewDevice {
         let policy = Policy::new(Profile::ToCloud);
-        NewDevice {
-            did: None,
-            sid: None,
-            net,
-            policy,
-            overrides: Overrides::NONE,
-            words: None,
-        }
+        NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None }
     }
 
     #[test]
     fn enrolling_again_gives_new_secrets_and_a_greater_epoch() {
         let mut b = book();
-        let net = b
-            .registry
-            .add_network(&b.vault, "n", Profile::ToCloud, None)
-            .unwrap()
-            .net;
-        let (device, first) = b
-            .registry
-            .add_device(&b.vault, &new_device(net), 1)
-            .unwrap();
+        let net = b.registry.add_network(&b.vault, "n", Profile::ToCloud, None).unwrap().net;
+        let (device, first) = b.registry.add_device(&b.vault, &new_device(net), 1).unwrap();
         assert_eq!(device.epoch, Epoch(1));
         let (again, second) = b.registry.enrol_again(&b.vault, device.did, 2).unwrap();
         assert_eq!(again.epoch, Epoch(2));
         assert_ne!(first.ms3, second.ms3);
         assert_ne!(first.e2_root, second.e2_root);
         assert_eq!(first.root_psk, second.root_psk);
-        assert_eq!(
-            b.registry.secrets(&b.vault, &again).unwrap().ms3,
-            second.ms3
-        );
+        assert_eq!(b.registry.secrets(&b.vault, &again).unwrap().ms3, second.ms3);
     }
 
     #[test]
     fn the_book_holds_no_secret_in_the_clear() {
         let mut b = book();
-        let net = b
-            .registry
-            .add_network(&b.vault, "n", Profile::ToBoth, None)
-            .unwrap()
-            .net;
-        let (_, secrets) = b
-            .registry
-            .add_device(&b.vault, &new_device(net), 1)
-            .unwrap();
+        let net = b.registry.add_network(&b.vault, "n", Profile::ToBoth, None).unwrap().net;
+        let (_, secrets) = b.registry.add_device(&b.vault, &new_device(net), 1).unwrap();
         let token = b.registry.add_token("t", 1).unwrap();
         let keys = b.registry.network_keys(&b.vault, net).unwrap();
         drop(b.registry);
@@ -1041,11 +829,7 @@ mod tests {
                 token.as_bytes(),
             ];
             for needle in needles {
-                assert!(
-                    !bytes.windows(needle.len()).any(|w| w == needle),
-                    "{}",
-                    path.display()
-                );
+                assert!(!bytes.windows(needle.len()).any(|w| w == needle), "{}", path.display());
             }
         }
     }
@@ -1053,37 +837,15 @@ mod tests {
     #[test]
     fn rules_are_refused_by_name() {
         let mut b = book();
-        let refused = b
-            .registry
-            .add_network(&b.vault, "weak", Profile::DangerLinkOnly, None)
-            .unwrap_err();
-        assert!(
-            refused.to_string().contains("operator's words"),
-            "{refused}"
-        );
-        let net = b
-            .registry
-            .add_network(&b.vault, "n", Profile::ToCloud, None)
-            .unwrap()
-            .net;
+        let refused = b.registry.add_network(&b.vault, "weak", Profile::DangerLinkOnly, None).unwrap_err();
+        assert!(refused.to_string().contains("operator's words"), "{refused}");
+        let net = b.registry.add_network(&b.vault, "n", Profile::ToCloud, None).unwrap().net;
         let mut new = new_device(net);
         new.sid = Some(Sid(0xE205));
-        assert!(
-            b.registry
-                .add_device(&b.vault, &new, 1)
-                .unwrap_err()
-                .to_string()
-                .contains("AR-38")
-        );
+        assert!(b.registry.add_device(&b.vault, &new, 1).unwrap_err().to_string().contains("AR-38"));
         new.sid = Some(Sid(0x0a17));
         b.registry.add_device(&b.vault, &new, 1).unwrap();
-        assert!(
-            b.registry
-                .add_device(&b.vault, &new, 1)
-                .unwrap_err()
-                .to_string()
-                .contains("taken")
-        );
+        assert!(b.registry.add_device(&b.vault, &new, 1).unwrap_err().to_string().contains("taken"));
         new.policy.profile = Profile::DangerLinkOnly;
         new.sid = None;
         assert!(b.registry.add_device(&b.vault, &new, 1).is_err());
@@ -1094,15 +856,8 @@ mod tests {
         let mut b = book();
         let reader = Registry::open_read_only(&b.folder.path().join("registry.db")).unwrap();
         let before = reader.version().unwrap();
-        let net = b
-            .registry
-            .add_network(&b.vault, "n", Profile::ToCloud, None)
-            .unwrap()
-            .net;
-        let (device, _) = b
-            .registry
-            .add_device(&b.vault, &new_device(net), 1)
-            .unwrap();
+        let net = b.registry.add_network(&b.vault, "n", Profile::ToCloud, None).unwrap().net;
+        let (device, _) = b.registry.add_device(&b.vault, &new_device(net), 1).unwrap();
         b.registry.revoke_device(device.did, 9).unwrap();
         assert_eq!(reader.version().unwrap(), before + 3);
         assert_eq!(reader.device(device.did).unwrap().revoked_at, Some(9));
@@ -1112,9 +867,7 @@ mod tests {
     #[test]
     fn a_network_with_e1_alone_is_a_finding() {
         let mut b = book();
-        b.registry
-            .add_network(&b.vault, "open", Profile::DangerLinkOnly, Some("I accept"))
-            .unwrap();
+        b.registry.add_network(&b.vault, "open", Profile::DangerLinkOnly, Some("I accept")).unwrap();
         let findings = b.registry.findings().unwrap();
         assert_eq!(findings.len(), 1);
         assert_eq!(findings[0].rule, "AR-01");
@@ -1124,13 +877,7 @@ mod tests {
     fn another_file_is_no_registry() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
-        Connection::open(&path)
-            .unwrap()
-            .execute_batch("CREATE TABLE t (a)")
-            .unwrap();
-        assert!(matches!(
-            Registry::open(&path),
-            Err(RegistryError::Format { .. })
-        ));
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
+        assert!(matches!(Registry::open(&path), Err(RegistryError::Format { .. })));
     }
 }

@@ -34,9 +34,7 @@ pub const PASSPHRASE_FILE: &str = "passphrase";
 #[derive(Debug, thiserror::Error)]
 pub enum VaultError {
     /// A sealed record was changed, cut, or belongs under another name.
-    #[error(
-        "the sealed record `{name}` is damaged or not what its place says; restore it from a backup"
-    )]
+    #[error("the sealed record `{name}` is damaged or not what its place says; restore it from a backup")]
     Damaged {
         /// Its name.
         name: String,
@@ -96,11 +94,7 @@ impl Vault {
     pub fn create(folder: &Path) -> Result<Self, VaultError> {
         let random = random::<32>()?;
         let passphrase = Zeroizing::new(STANDARD.encode(random.as_slice()) + "\n");
-        files::write(
-            &folder.join(PASSPHRASE_FILE),
-            Readers::Owner,
-            passphrase.as_bytes(),
-        )?;
+        files::write(&folder.join(PASSPHRASE_FILE), Readers::Owner, passphrase.as_bytes())?;
         Self::create_under(folder, &folder.join(PASSPHRASE_FILE))
     }
 
@@ -112,9 +106,7 @@ impl Vault {
         let path = folder.join(VAULT_FILE);
         let passphrase = passphrase_of(passphrase_file)?;
         let salt = random::<SALT>()?;
-        let vault = Self {
-            key: derive(&path, &passphrase, salt.as_slice(), ROUNDS)?,
-        };
+        let vault = Self { key: derive(&path, &passphrase, salt.as_slice(), ROUNDS)? };
         let check = vault.seal(CHECK.0, CHECK.1)?;
         let form = Form {
             kdf: KDF.into(),
@@ -133,27 +125,17 @@ impl Vault {
     /// [`VaultError::WrongPassphrase`], [`VaultError::Format`], [`VaultError::File`].
     pub fn open_folder(folder: &Path, passphrase_file: &Path) -> Result<Self, VaultError> {
         let path = folder.join(VAULT_FILE);
-        let form: Form =
-            toml::from_str(&files::read_text(&path)?).map_err(|e| bad(&path, e.message()))?;
+        let form: Form = toml::from_str(&files::read_text(&path)?).map_err(|e| bad(&path, e.message()))?;
         if form.kdf != KDF || form.rounds == 0 || form.rounds > MAX_ROUNDS {
             return Err(bad(&path, "its key derivation is not known here"));
         }
-        let salt = STANDARD
-            .decode(&form.salt)
-            .map_err(|_| bad(&path, "the salt is no base64"))?;
-        let check = STANDARD
-            .decode(&form.check)
-            .map_err(|_| bad(&path, "the check is no base64"))?;
+        let salt = STANDARD.decode(&form.salt).map_err(|_| bad(&path, "the salt is no base64"))?;
+        let check = STANDARD.decode(&form.check).map_err(|_| bad(&path, "the check is no base64"))?;
         let passphrase = passphrase_of(passphrase_file)?;
-        let vault = Self {
-            key: derive(&path, &passphrase, &salt, form.rounds)?,
-        };
+        let vault = Self { key: derive(&path, &passphrase, &salt, form.rounds)? };
         match vault.open(CHECK.0, &check) {
             Ok(text) if text.as_slice() == CHECK.1 => Ok(vault),
-            _ => Err(VaultError::WrongPassphrase {
-                passphrase: passphrase_file.to_owned(),
-                vault: path,
-            }),
+            _ => Err(VaultError::WrongPassphrase { passphrase: passphrase_file.to_owned(), vault: path }),
         }
     }
 
@@ -180,19 +162,13 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Damaged`].
     pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let damaged = || VaultError::Damaged {
-            name: name.to_owned(),
-        };
+        let damaged = || VaultError::Damaged { name: name.to_owned() };
         let rest = sealed.strip_prefix(MAGIC).ok_or_else(damaged)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or_else(damaged)?;
         let mut body = Zeroizing::new(body.to_vec());
         let len = self
             .key
-            .open_in_place(
-                Nonce::assume_unique_for_key(*nonce),
-                Aad::from(name.as_bytes()),
-                &mut body,
-            )
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(name.as_bytes()), &mut body)
             .map_err(|_| damaged())?
             .len();
         body.truncate(len);
@@ -204,11 +180,7 @@ impl Vault {
     /// # Errors
     /// [`VaultError::Random`], [`VaultError::File`].
     pub fn seal_file(&self, path: &Path, secret: &[u8]) -> Result<(), VaultError> {
-        Ok(files::write(
-            path,
-            Readers::Owner,
-            &self.seal(&name_of(path), secret)?,
-        )?)
+        Ok(files::write(path, Readers::Owner, &self.seal(&name_of(path), secret)?)?)
     }
 
     /// Opens a file of [`Vault::seal_file`].
@@ -231,16 +203,11 @@ pub fn random<const N: usize>() -> Result<Zeroizing<[u8; N]>, VaultError> {
 }
 
 fn name_of(path: &Path) -> String {
-    path.file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default()
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn bad(path: &Path, reason: &str) -> VaultError {
-    VaultError::Format {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
-    }
+    VaultError::Format { path: path.to_owned(), reason: reason.to_owned() }
 }
 
 fn passphrase_of(path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
@@ -254,23 +221,11 @@ fn passphrase_of(path: &Path) -> Result<Zeroizing<Vec<u8>>, VaultError> {
     Ok(passphrase)
 }
 
-fn derive(
-    path: &Path,
-    passphrase: &[u8],
-    salt: &[u8],
-    rounds: u32,
-) -> Result<LessSafeKey, VaultError> {
+fn derive(path: &Path, passphrase: &[u8], salt: &[u8], rounds: u32) -> Result<LessSafeKey, VaultError> {
     let rounds = NonZeroU32::new(rounds).ok_or_else(|| bad(path, "no rounds"))?;
     let mut key = Zeroizing::new([0u8; KEY]);
-    pbkdf2::derive(
-        pbkdf2::PBKDF2_HMAC_SHA256,
-        rounds,
-        salt,
-        passphrase,
-        key.as_mut_slice(),
-    );
-    let key = UnboundKey::new(&AES_256_GCM, key.as_slice())
-        .map_err(|_| bad(path, "the key has a wrong size"))?;
+    pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, passphrase, key.as_mut_slice());
+    let key = UnboundKey::new(&AES_256_GCM, key.as_slice()).map_err(|_| bad(path, "the key has a wrong size"))?;
     Ok(LessSafeKey::new(key))
 }
 
@@ -300,10 +255,7 @@ mod tests {
         let sealed = Vault::create(one.path()).unwrap().seal("a", b"x").unwrap();
         Vault::create(two.path()).unwrap();
         let wrong = Vault::open_folder(one.path(), &two.path().join(PASSPHRASE_FILE)).unwrap_err();
-        assert!(
-            matches!(wrong, VaultError::WrongPassphrase { .. }),
-            "{wrong}"
-        );
+        assert!(matches!(wrong, VaultError::WrongPassphrase { .. }), "{wrong}");
         let right = Vault::open_folder(one.path(), &one.path().join(PASSPHRASE_FILE)).unwrap();
         assert_eq!(right.open("a", &sealed).unwrap().as_slice(), b"x");
     }
@@ -313,18 +265,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("p");
         files::write(&path, Readers::Owner, b"short\n").unwrap();
-        assert!(
-            Vault::create_under(folder.path(), &path)
-                .unwrap_err()
-                .to_string()
-                .contains("12 characters")
-        );
+        assert!(Vault::create_under(folder.path(), &path).unwrap_err().to_string().contains("12 characters"));
         files::write(&path, Readers::Everybody, b"long enough for a passphrase\n").unwrap();
-        assert!(
-            Vault::create_under(folder.path(), &path)
-                .unwrap_err()
-                .to_string()
-                .contains("chmod 600")
-        );
+        assert!(Vault::create_under(folder.path(), &path).unwrap_err().to_string().contains("chmod 600"));
     }
 }

@@ -47,10 +47,7 @@ pub fn listen(bind: SocketAddr, out: &Path) -> anyhow::Result<()> {
         let Some(Ok(zep)) = datagram.get(..len).map(Zep::parse) else {
             continue;
         };
-        let heard = Heard {
-            from,
-            frame: hex::encode(zep.frame),
-        };
+        let heard = Heard { from, frame: hex::encode(zep.frame) };
         writeln!(file, "{}", serde_json::to_string(&heard)?)?;
     }
 }
@@ -60,12 +57,9 @@ pub fn listen(bind: SocketAddr, out: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// The recording cannot be read.
 pub fn recorded(path: &Path) -> anyhow::Result<Vec<Heard>> {
-    let file = File::open(path)
-        .with_context(|| format!("cannot read the recording {}", path.display()))?;
+    let file = File::open(path).with_context(|| format!("cannot read the recording {}", path.display()))?;
     let lines = BufReader::new(file).lines().map_while(Result::ok);
-    Ok(lines
-        .filter_map(|line| serde_json::from_str(&line).ok())
-        .collect())
+    Ok(lines.filter_map(|line| serde_json::from_str(&line).ok()).collect())
 }
 
 /// Sends frames. The pause keeps a receiver's socket buffer from overflowing: what is lost there was not tried.
@@ -81,10 +75,7 @@ impl Transmitter {
     /// # Errors
     /// No socket is to be had.
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            socket: UdpSocket::bind("127.0.0.1:0")?,
-            sequence: 0,
-        })
+        Ok(Self { socket: UdpSocket::bind("127.0.0.1:0")?, sequence: 0 })
     }
 
     /// Sends a frame that has its check sequence.
@@ -93,18 +84,10 @@ impl Transmitter {
     /// The frame is longer than the radio carries, or the socket fails.
     pub fn send(&mut self, to: SocketAddr, frame: &[u8]) -> anyhow::Result<()> {
         self.sequence += 1;
-        let zep = Zep {
-            channel: 26,
-            device: 0xBAD,
-            lqi: 255,
-            time: [0; 8],
-            sequence: self.sequence,
-            frame,
-        };
+        let zep = Zep { channel: 26, device: 0xBAD, lqi: 255, time: [0; 8], sequence: self.sequence, frame };
         let mut out = [0; MAX_DATAGRAM];
         let len = zep.emit(&mut out)?;
-        self.socket
-            .send_to(out.get(..len).unwrap_or_default(), to)?;
+        self.socket.send_to(out.get(..len).unwrap_or_default(), to)?;
         std::thread::sleep(Duration::from_millis(2));
         Ok(())
     }
@@ -115,9 +98,7 @@ impl Transmitter {
     /// As [`Transmitter::send`].
     pub fn send_body(&mut self, to: SocketAddr, body: &[u8]) -> anyhow::Result<()> {
         let mut out = [0; MAX_FRAME];
-        out.get_mut(..body.len())
-            .context("longer than a frame")?
-            .copy_from_slice(body);
+        out.get_mut(..body.len()).context("longer than a frame")?.copy_from_slice(body);
         let len = append_fcs(&mut out, body.len())?;
         self.send(to, out.get(..len).unwrap_or_default())
     }
@@ -151,14 +132,7 @@ impl Seen {
         };
         let [_, c0, c1, c2, c3, key_index] = frame.security;
         let counter = u32::from_le_bytes([c0, c1, c2, c3]);
-        Some(Self {
-            body: body.to_vec(),
-            to: frame.destination,
-            from,
-            counter,
-            key_index,
-            pan: frame.pan,
-        })
+        Some(Self { body: body.to_vec(), to: frame.destination, from, counter, key_index, pan: frame.pan })
     }
 }
 
@@ -242,9 +216,7 @@ pub fn open(seen: &Seen, key: &[u8; 16], eui64s: &[Did]) -> Option<Vec<u8>> {
         nonce[8..12].copy_from_slice(&seen.counter.to_be_bytes());
         nonce[12] = 6;
         let mut plain = ciphertext.to_vec();
-        LinkSchedule::new(key)
-            .open(&nonce, aad, &mut plain, mic)
-            .ok()?;
+        LinkSchedule::new(key).open(&nonce, aad, &mut plain, mic).ok()?;
         Some(plain)
     })
 }
@@ -254,14 +226,8 @@ mod tests {
     use super::*;
 
     const KEY: [u8; 16] = [7; 16];
-    const FORGERY: Forgery = Forgery {
-        pan: Pan(0x4321),
-        to: Sid(1),
-        from: Sid(0x0a17),
-        eui64: Did([1; 8]),
-        key_index: 1,
-        counter: 77,
-    };
+    const FORGERY: Forgery =
+        Forgery { pan: Pan(0x4321), to: Sid(1), from: Sid(0x0a17), eui64: Did([1; 8]), key_index: 1, counter: 77 };
 
     #[test]
     fn a_forged_frame_with_the_right_key_opens_and_with_another_does_not() {
@@ -269,19 +235,10 @@ mod tests {
         let len = bytes.len();
         bytes.extend([0, 0]);
         append_fcs(&mut bytes, len).unwrap();
-        let heard = Heard {
-            from: "127.0.0.1:1".parse().unwrap(),
-            frame: hex::encode(&bytes),
-        };
+        let heard = Heard { from: "127.0.0.1:1".parse().unwrap(), frame: hex::encode(&bytes) };
         let seen = Seen::of(&heard).unwrap();
-        assert_eq!(
-            (seen.counter, seen.key_index, seen.from),
-            (77, 1, Sid(0x0a17))
-        );
-        assert_eq!(
-            open(&seen, &KEY, &[Did([2; 8]), Did([1; 8])]).unwrap(),
-            b"hello"
-        );
+        assert_eq!((seen.counter, seen.key_index, seen.from), (77, 1, Sid(0x0a17)));
+        assert_eq!(open(&seen, &KEY, &[Did([2; 8]), Did([1; 8])]).unwrap(), b"hello");
         assert_eq!(open(&seen, &[8; 16], &[Did([1; 8])]), None);
     }
 

@@ -32,14 +32,9 @@ pub struct Forward {
 impl std::str::FromStr for Forward {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let (bind, to) = text
-            .split_once('=')
-            .ok_or("expected LISTEN=CLOUD, two addresses")?;
+        let (bind, to) = text.split_once('=').ok_or("expected LISTEN=CLOUD, two addresses")?;
         let address = |a: &str| a.parse().map_err(|e| format!("{a}: {e}"));
-        Ok(Self {
-            bind: address(bind)?,
-            to: address(to)?,
-        })
+        Ok(Self { bind: address(bind)?, to: address(to)? })
     }
 }
 
@@ -74,12 +69,7 @@ impl State {
     }
 
     fn cut(&self) {
-        for stream in self
-            .open
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-        {
+        for stream in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -102,15 +92,10 @@ pub fn recording(folder: &Path, index: usize) -> PathBuf {
 pub fn run(wires: &[Forward], folder: &Path) -> anyhow::Result<()> {
     let mut states = Vec::new();
     for (index, wire) in wires.iter().enumerate() {
-        let listener = TcpListener::bind(wire.bind)
-            .with_context(|| format!("cannot listen on {}", wire.bind))?;
+        let listener = TcpListener::bind(wire.bind).with_context(|| format!("cannot listen on {}", wire.bind))?;
         let path = recording(folder, index);
-        let record =
-            File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-        let state = Arc::new(State {
-            to: Mutex::new(Some(wire.to)),
-            ..State::default()
-        });
+        let record = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+        let state = Arc::new(State { to: Mutex::new(Some(wire.to)), ..State::default() });
         states.push(Arc::clone(&state));
         let record = Arc::new(Mutex::new(record));
         std::thread::spawn(move || accept(&listener, &state, &record));
@@ -118,23 +103,14 @@ pub fn run(wires: &[Forward], folder: &Path) -> anyhow::Result<()> {
     for line in io::stdin().lock().lines() {
         let line = line?;
         let mut words = line.split_whitespace();
-        let (verb, index) = (
-            words.next().unwrap_or_default(),
-            words.next().and_then(|w| w.parse::<usize>().ok()),
-        );
+        let (verb, index) = (words.next().unwrap_or_default(), words.next().and_then(|w| w.parse::<usize>().ok()));
         let Some(state) = index.and_then(|i| states.get(i)) else {
             anyhow::bail!("`{line}` names no wire");
         };
         match verb {
             "pass" => state.flip.store(false, Ordering::Relaxed),
             "flip" => state.flip.store(true, Ordering::Relaxed),
-            "to" => state.lead(
-                words
-                    .next()
-                    .unwrap_or_default()
-                    .parse()
-                    .context("`to` needs an address")?,
-            ),
+            "to" => state.lead(words.next().unwrap_or_default().parse().context("`to` needs an address")?),
             "report" => {}
             _ => anyhow::bail!("`{verb}` is no order of a backhaul"),
         }
@@ -151,15 +127,10 @@ fn accept(listener: &TcpListener, state: &Arc<State>, record: &Arc<Mutex<File>>)
         };
         state.connections.fetch_add(1, Ordering::Relaxed);
         for (from, to) in [(&gateway, &cloud), (&cloud, &gateway)] {
-            let (Ok(from), Ok(to), Ok(kept)) = (from.try_clone(), to.try_clone(), from.try_clone())
-            else {
+            let (Ok(from), Ok(to), Ok(kept)) = (from.try_clone(), to.try_clone(), from.try_clone()) else {
                 continue;
             };
-            state
-                .open
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(kept);
+            state.open.lock().unwrap_or_else(PoisonError::into_inner).push(kept);
             let (state, record) = (Arc::clone(state), Arc::clone(record));
             std::thread::spawn(move || pump(from, to, &state, &record));
         }
@@ -173,10 +144,7 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, record: &Mutex<Fi
             break;
         };
         state.bytes.fetch_add(len as u64, Ordering::Relaxed);
-        let _ = record
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(piece);
+        let _ = record.lock().unwrap_or_else(PoisonError::into_inner).write_all(piece);
         if state.flip.load(Ordering::Relaxed)
             && let Some(byte) = piece.get_mut(len / 2)
         {
@@ -208,10 +176,7 @@ mod tests {
         let cloud = TcpListener::bind("127.0.0.1:0").unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let bind = listener.local_addr().unwrap();
-        let state = Arc::new(State {
-            to: Mutex::new(Some(cloud.local_addr().unwrap())),
-            ..State::default()
-        });
+        let state = Arc::new(State { to: Mutex::new(Some(cloud.local_addr().unwrap())), ..State::default() });
         state.flip.store(true, Ordering::Relaxed);
         let record = Arc::new(Mutex::new(tempfile::tempfile().unwrap()));
         let accepting = Arc::clone(&state);

@@ -6,15 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, ServerConnection,
-    SignatureScheme, Stream,
+    ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, ServerConnection, SignatureScheme, Stream,
 };
 
 use super::Report;
@@ -65,13 +62,7 @@ impl Identity {
         leaf.is_ca = IsCa::NoCa;
         let certificate = leaf.signed_by(&key, &issuer)?;
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        Ok(Self {
-            chain: vec![
-                certificate.der().clone(),
-                authority_certificate.der().clone(),
-            ],
-            key,
-        })
+        Ok(Self { chain: vec![certificate.der().clone(), authority_certificate.der().clone()], key })
     }
 }
 
@@ -99,10 +90,7 @@ pub fn as_cloud(bind: SocketAddr, who: Identity, until: Duration) -> anyhow::Res
         report.attempts += 1;
         report.read += u64::from(was_believed(socket, &config).unwrap_or(false));
     }
-    report.note = format!(
-        "{} connections came, {} believed the certificate",
-        report.attempts, report.read
-    );
+    report.note = format!("{} connections came, {} believed the certificate", report.attempts, report.read);
     Ok(report)
 }
 
@@ -122,12 +110,7 @@ fn was_believed(mut socket: TcpStream, config: &Arc<ServerConfig>) -> anyhow::Re
 ///
 /// # Errors
 /// The identity is not usable or the cloud cannot be reached.
-pub fn as_gateway(
-    cloud: SocketAddr,
-    name: &str,
-    who: Option<Identity>,
-    body: &[u8],
-) -> anyhow::Result<Report> {
+pub fn as_gateway(cloud: SocketAddr, name: &str, who: Option<Identity>, body: &[u8]) -> anyhow::Result<Report> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
@@ -145,33 +128,16 @@ pub fn as_gateway(
         "POST /v1/ingest HTTP/1.1\r\nhost: {name}\r\ncontent-type: application/cbor-seq\r\nbatch-id: 00000000-0000-4000-8000-000000000000\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
-    let sent = stream
-        .write_all(head.as_bytes())
-        .and_then(|()| stream.write_all(body));
+    let sent = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(body));
     let mut answer = [0u8; 512];
-    let len = if sent.is_ok() {
-        stream.read(&mut answer).unwrap_or(0)
-    } else {
-        0
-    };
+    let len = if sent.is_ok() { stream.read(&mut answer).unwrap_or(0) } else { 0 };
     let answer = String::from_utf8_lossy(answer.get(..len).unwrap_or_default());
     let taken = answer.starts_with("HTTP/1.1 200");
-    let note = answer
-        .lines()
-        .next()
-        .unwrap_or("the cloud ended the connection")
-        .to_owned();
-    Ok(Report {
-        attempts: 1,
-        read: u64::from(taken),
-        note,
-    })
+    let note = answer.lines().next().unwrap_or("the cloud ended the connection").to_owned();
+    Ok(Report { attempts: 1, read: u64::from(taken), note })
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "an attacker's own clock decides nothing of ours"
-)]
+#[expect(clippy::disallowed_methods, reason = "an attacker's own clock decides nothing of ours")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -225,11 +191,9 @@ mod tests {
         let bind = probe.local_addr().unwrap();
         drop(probe);
         let cloud = Identity::homemade(&Part::Cloud(vec!["localhost".into()])).unwrap();
-        let server =
-            std::thread::spawn(move || as_cloud(bind, cloud, Duration::from_secs(1)).unwrap());
+        let server = std::thread::spawn(move || as_cloud(bind, cloud, Duration::from_secs(1)).unwrap());
         std::thread::sleep(Duration::from_millis(100));
-        let gateway =
-            Identity::homemade(&Part::Gateway("urn:gw:00000001:00000001".into())).unwrap();
+        let gateway = Identity::homemade(&Part::Gateway("urn:gw:00000001:00000001".into())).unwrap();
         let taken = as_gateway(bind, "localhost", Some(gateway), b"x").unwrap();
         assert_eq!(taken.read, 1);
         assert_eq!(server.join().unwrap().read, 1);

@@ -43,19 +43,11 @@ struct Insider<'p> {
 
 impl<'p> Insider<'p> {
     fn new(plan: &'p Plan, badge: Badge) -> anyhow::Result<Self> {
-        let eui64s: Vec<Did> = plan
-            .stations
-            .iter()
-            .chain(&plan.elsewhere)
-            .filter_map(|s| s.eui64.parse().ok())
-            .collect();
+        let eui64s: Vec<Did> =
+            plan.stations.iter().chain(&plan.elsewhere).filter_map(|s| s.eui64.parse().ok()).collect();
         let recording = recorded(&plan.recording)?;
         let seen: Vec<Seen> = recording.iter().filter_map(Seen::of).collect();
-        let own = seen
-            .iter()
-            .filter(|s| s.from == badge.sid)
-            .map(|s| s.counter)
-            .max();
+        let own = seen.iter().filter(|s| s.from == badge.sid).map(|s| s.counter).max();
         let (mut heard, mut opened) = (Vec::new(), Vec::new());
         for frame in &seen {
             let Some(plain) = air::open(frame, &badge.key, &eui64s) else {
@@ -65,44 +57,21 @@ impl<'p> Insider<'p> {
             let Ok(parsed) = mesh::parse(&plain) else {
                 continue;
             };
-            let mesh = parsed.mesh.unwrap_or(mesh::Header {
-                hops: 5,
-                originator: frame.from,
-                destination: Sid::ANY_GATEWAY,
-            });
-            let is_request = matches!(
-                parsed.dispatch,
-                mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37)
-            );
+            let mesh =
+                parsed.mesh.unwrap_or(mesh::Header { hops: 5, originator: frame.from, destination: Sid::ANY_GATEWAY });
+            let is_request = matches!(parsed.dispatch, mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37));
             if mesh.originator != badge.sid && is_request {
-                heard.push(Datagram {
-                    mesh,
-                    tiny: parsed.rest.to_vec(),
-                });
+                heard.push(Datagram { mesh, tiny: parsed.rest.to_vec() });
             }
         }
         let counter = own.unwrap_or(0) + 3000;
-        Ok(Self {
-            plan,
-            badge,
-            radio: Transmitter::new()?,
-            counter,
-            heard,
-            opened,
-            frames: seen.len(),
-        })
+        Ok(Self { plan, badge, radio: Transmitter::new()?, counter, heard, opened, frames: seen.len() })
     }
 
     /// Sends `tiny` to the first gateway in reach as if it had been relayed for `originator`.
     fn relay(&mut self, originator: Sid, tiny: &[u8]) -> anyhow::Result<()> {
-        let Some(Station { addr, .. }) = self.plan.stations.first() else {
-            anyhow::bail!("no station is in reach")
-        };
-        let header = mesh::Header {
-            hops: 3,
-            originator,
-            destination: Sid::ANY_GATEWAY,
-        };
+        let Some(Station { addr, .. }) = self.plan.stations.first() else { anyhow::bail!("no station is in reach") };
+        let header = mesh::Header { hops: 3, originator, destination: Sid::ANY_GATEWAY };
         let mut plaintext = header.to_bytes().to_vec();
         plaintext.extend(tiny);
         self.counter += 1;
@@ -114,8 +83,7 @@ impl<'p> Insider<'p> {
             key_index: self.badge.key_index,
             counter: self.counter,
         };
-        self.radio
-            .send_body(*addr, &frame.seal(&self.badge.key, &plaintext))
+        self.radio.send_body(*addr, &frame.seal(&self.badge.key, &plaintext))
     }
 }
 
@@ -127,16 +95,8 @@ pub fn reads(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     let insider = Insider::new(plan, badge)?;
     let payloads = plan.payloads();
     let read = found(&insider.opened, &payloads);
-    let note = format!(
-        "opened E1 of {} frames; inside are {} requests of others",
-        insider.frames,
-        insider.heard.len()
-    );
-    Ok(Report {
-        attempts: insider.frames as u64,
-        read,
-        note,
-    })
+    let note = format!("opened E1 of {} frames; inside are {} requests of others", insider.frames, insider.heard.len());
+    Ok(Report { attempts: insider.frames as u64, read, note })
 }
 
 /// `insider-forges`: speaks as every other node that was heard, under a number that node has not used.
@@ -145,11 +105,8 @@ pub fn reads(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
 /// The recording cannot be read, or a socket fails.
 pub fn forges(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     let mut insider = Insider::new(plan, badge)?;
-    let mut victims: Vec<(Sid, u8)> = insider
-        .heard
-        .iter()
-        .filter_map(|d| Some((d.mesh.originator, *d.tiny.first()?)))
-        .collect();
+    let mut victims: Vec<(Sid, u8)> =
+        insider.heard.iter().filter_map(|d| Some((d.mesh.originator, *d.tiny.first()?))).collect();
     victims.sort();
     victims.dedup();
     let mut attempts = 0;
@@ -168,10 +125,7 @@ pub fn forges(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
             attempts += 1;
         }
     }
-    Ok(Report::tried(
-        attempts,
-        "messages in other nodes' names, properly framed",
-    ))
+    Ok(Report::tried(attempts, "messages in other nodes' names, properly framed"))
 }
 
 /// `insider-replays`: other nodes' sealed messages, framed as a hop of the insider's own.
@@ -186,10 +140,7 @@ pub fn replays(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
         insider.relay(datagram.mesh.originator, &datagram.tiny)?;
         attempts += 1;
     }
-    Ok(Report::tried(
-        attempts,
-        "other nodes' messages, sent again as if relayed",
-    ))
+    Ok(Report::tried(attempts, "other nodes' messages, sent again as if relayed"))
 }
 
 /// `insider-flips`: one bit of every byte of another node's message.
@@ -198,9 +149,7 @@ pub fn replays(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
 /// The recording cannot be read, or a socket fails.
 pub fn flips(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     let mut insider = Insider::new(plan, badge)?;
-    let Some(last) = insider.heard.pop() else {
-        anyhow::bail!("nothing of another node was heard")
-    };
+    let Some(last) = insider.heard.pop() else { anyhow::bail!("nothing of another node was heard") };
     for at in 0..last.tiny.len() {
         let mut tiny = last.tiny.clone();
         if let Some(byte) = tiny.get_mut(at) {
@@ -208,8 +157,5 @@ pub fn flips(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
         }
         insider.relay(last.mesh.originator, &tiny)?;
     }
-    Ok(Report::tried(
-        last.tiny.len(),
-        "one bit of every byte of another node's message, properly framed",
-    ))
+    Ok(Report::tried(last.tiny.len(), "one bit of every byte of another node's message, properly framed"))
 }

@@ -27,10 +27,6 @@ pub struct Report {
 impl Report {
     /// A report of attempts alone.
     pub fn tried(attempts: usize, note: impl Into<String>) -> Self {
-        Self {
-            attempts: attempts as u64,
-            read: 0,
-            note: note.into(),
-        }
+        Self { attempts: attempts as u64, read: 0, note: note.into() }
     }
 }

@@ -56,36 +56,26 @@ impl Plan {
     /// # Errors
     /// The file cannot be read or is no plan.
     pub fn read(path: &Path) -> anyhow::Result<Self> {
-        let text = std::fs::read(path)
-            .with_context(|| format!("cannot read the plan {}", path.display()))?;
-        serde_json::from_slice(&text)
-            .with_context(|| format!("{} is no plan of an attack", path.display()))
+        let text = std::fs::read(path).with_context(|| format!("cannot read the plan {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("{} is no plan of an attack", path.display()))
     }
 
     /// The real payloads, as bytes.
     pub fn payloads(&self) -> Vec<Vec<u8>> {
-        self.oracle
-            .iter()
-            .filter_map(|h| hex::decode(h).ok())
-            .filter(|p| p.len() >= 8)
-            .collect()
+        self.oracle.iter().filter_map(|h| hex::decode(h).ok()).filter(|p| p.len() >= 8).collect()
     }
 }
 
 /// How many of `needles` occur in `haystack`.
 pub fn found(haystack: &[u8], needles: &[Vec<u8>]) -> u64 {
-    let starts: std::collections::HashSet<u8> =
-        needles.iter().filter_map(|n| n.first().copied()).collect();
+    let starts: std::collections::HashSet<u8> = needles.iter().filter_map(|n| n.first().copied()).collect();
     let mut hit = vec![false; needles.len()];
     for (i, byte) in haystack.iter().enumerate() {
         if !starts.contains(byte) {
             continue;
         }
         for (needle, hit) in needles.iter().zip(&mut hit) {
-            *hit = *hit
-                || haystack
-                    .get(i..)
-                    .is_some_and(|rest| rest.starts_with(needle));
+            *hit = *hit || haystack.get(i..).is_some_and(|rest| rest.starts_with(needle));
         }
     }
     hit.iter().filter(|h| **h).count() as u64

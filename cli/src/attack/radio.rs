@@ -27,29 +27,13 @@ fn disguise(plan: &Plan, target: &Station, seen: &[Seen]) -> anyhow::Result<Forg
     };
     let neighbour = plan.stations.iter().find(|s| s.sid.parse() == Ok(from));
     let eui64 = neighbour.map_or(Ok(Did([0xEE; 8])), |s| s.eui64.parse())?;
-    let counter = seen
-        .iter()
-        .filter(|s| s.from == from)
-        .map(|s| s.counter)
-        .max()
-        .unwrap_or(0)
-        + 1000;
+    let counter = seen.iter().filter(|s| s.from == from).map(|s| s.counter).max().unwrap_or(0) + 1000;
     let key_index = last.map_or(1, |s| s.key_index);
-    Ok(Forgery {
-        pan: Pan(u16::from_str_radix(&plan.pan, 16)?),
-        to,
-        from,
-        eui64,
-        key_index,
-        counter,
-    })
+    Ok(Forgery { pan: Pan(u16::from_str_radix(&plan.pan, 16)?), to, from, eui64, key_index, counter })
 }
 
 fn seen(plan: &Plan) -> anyhow::Result<Vec<Seen>> {
-    Ok(recorded(&plan.recording)?
-        .iter()
-        .filter_map(Seen::of)
-        .collect())
+    Ok(recorded(&plan.recording)?.iter().filter_map(Seen::of).collect())
 }
 
 /// `stranger-no-key`: no security at all, and the levels that only look like it.
@@ -62,20 +46,13 @@ pub fn no_key(plan: &Plan) -> anyhow::Result<Report> {
         let mut as_whom = disguise(plan, target, &seen)?;
         for _ in 0..4 {
             as_whom.counter += 1;
-            for body in [
-                as_whom.unsecured(LURE),
-                as_whom.pretend(0x08, LURE, 0),
-                as_whom.pretend(0x0C, LURE, 0),
-            ] {
+            for body in [as_whom.unsecured(LURE), as_whom.pretend(0x08, LURE, 0), as_whom.pretend(0x0C, LURE, 0)] {
                 radio.send_body(target.addr, &body)?;
                 attempts += 1;
             }
         }
     }
-    Ok(Report::tried(
-        attempts,
-        "frames without security and of levels 0 and 4",
-    ))
+    Ok(Report::tried(attempts, "frames without security and of levels 0 and 4"))
 }
 
 /// `stranger-wrong-key`: everything right but the key.
@@ -94,10 +71,7 @@ pub fn wrong_key(plan: &Plan) -> anyhow::Result<Report> {
             attempts += 1;
         }
     }
-    Ok(Report::tried(
-        attempts,
-        "frames of level 6 under a key of his own",
-    ))
+    Ok(Report::tried(attempts, "frames of level 6 under a key of his own"))
 }
 
 /// `recorder-reads`: looks for a reading in everything heard.
@@ -109,16 +83,8 @@ pub fn reads(plan: &Plan) -> anyhow::Result<Report> {
     let payloads = plan.payloads();
     let all: Vec<u8> = heard.iter().flat_map(Heard::bytes).collect();
     let read = found(&all, &payloads);
-    let note = format!(
-        "searched {} frames for {} readings",
-        heard.len(),
-        payloads.len()
-    );
-    Ok(Report {
-        attempts: heard.len() as u64,
-        read,
-        note,
-    })
+    let note = format!("searched {} frames for {} readings", heard.len(), payloads.len());
+    Ok(Report { attempts: heard.len() as u64, read, note })
 }
 
 /// Frames worth sending to `target` again: addressed to it, or to any gateway.
@@ -126,8 +92,7 @@ fn meant_for<'h>(target: &Station, heard: &'h [Heard]) -> impl Iterator<Item = &
     let to = target.sid.parse();
     let mut once = HashSet::new();
     heard.iter().filter(move |h| {
-        let wanted = Seen::of(h)
-            .is_none_or(|s| Ok(s.to) == to || s.to == Sid::ANY_GATEWAY || s.to == Sid::BROADCAST);
+        let wanted = Seen::of(h).is_none_or(|s| Ok(s.to) == to || s.to == Sid::ANY_GATEWAY || s.to == Sid::BROADCAST);
         wanted && once.insert(h.frame.clone())
     })
 }
@@ -150,10 +115,7 @@ fn replay(stations: &[Station], heard: &[Heard], most: usize) -> anyhow::Result<
 /// The recording cannot be read, or a socket fails.
 pub fn replays_hop(plan: &Plan) -> anyhow::Result<Report> {
     let attempts = replay(&plan.stations, &recorded(&plan.recording)?, 60)?;
-    Ok(Report::tried(
-        attempts,
-        "recorded frames, HELLOs among them, sent to the same receivers again",
-    ))
+    Ok(Report::tried(attempts, "recorded frames, HELLOs among them, sent to the same receivers again"))
 }
 
 /// `recorder-replays-elsewhere`: the same frames to other gateways.
@@ -169,10 +131,7 @@ pub fn replays_elsewhere(plan: &Plan) -> anyhow::Result<Report> {
             attempts += 1;
         }
     }
-    Ok(Report::tried(
-        attempts,
-        "recorded frames sent to other gateways",
-    ))
+    Ok(Report::tried(attempts, "recorded frames sent to other gateways"))
 }
 
 /// `recorder-flips`: a bit of every byte, under a counter that the receiver has not seen.
@@ -185,19 +144,10 @@ pub fn flips(plan: &Plan) -> anyhow::Result<Report> {
     let (mut radio, mut attempts) = (Transmitter::new()?, 0);
     for target in &plan.stations {
         let (to, _) = address(target)?;
-        let Some(last) = seen
-            .iter()
-            .rev()
-            .find(|s| s.to == to || s.to == Sid::ANY_GATEWAY)
-        else {
+        let Some(last) = seen.iter().rev().find(|s| s.to == to || s.to == Sid::ANY_GATEWAY) else {
             continue;
         };
-        let newest = seen
-            .iter()
-            .filter(|s| s.from == last.from)
-            .map(|s| s.counter)
-            .max()
-            .unwrap_or(0);
+        let newest = seen.iter().filter(|s| s.from == last.from).map(|s| s.counter).max().unwrap_or(0);
         for at in 0..last.body.len() {
             let mut body = last.body.clone();
             let counter = (newest + 2000 + at as u32).to_le_bytes();
@@ -211,8 +161,5 @@ pub fn flips(plan: &Plan) -> anyhow::Result<Report> {
             attempts += 1;
         }
     }
-    Ok(Report::tried(
-        attempts,
-        "one bit of every byte of a recorded frame, with a raised counter",
-    ))
+    Ok(Report::tried(attempts, "one bit of every byte of a recorded frame, with a raised counter"))
 }

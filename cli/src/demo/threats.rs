@@ -28,13 +28,7 @@ pub enum Gain {
 }
 
 impl Gain {
-    const ALL: [Self; 5] = [
-        Self::Forges,
-        Self::Itself,
-        Self::Loses,
-        Self::Reads,
-        Self::Withholds,
-    ];
+    const ALL: [Self; 5] = [Self::Forges, Self::Itself, Self::Loses, Self::Reads, Self::Withholds];
 
     /// The word in the table.
     pub fn as_str(self) -> &'static str {
@@ -125,12 +119,7 @@ impl Table {
             .map(|(body, _)| body)
             .ok_or("docs/threats.md has no attack table")?;
         let mut rows = body.lines().filter(|l| l.starts_with('|')).map(cells);
-        let networks: Vec<String> = rows
-            .next()
-            .ok_or("the attack table is empty")?
-            .into_iter()
-            .skip(2)
-            .collect();
+        let networks: Vec<String> = rows.next().ok_or("the attack table is empty")?.into_iter().skip(2).collect();
         rows.next();
         let mut attacks = Vec::new();
         for row in rows {
@@ -138,10 +127,7 @@ impl Table {
             let name = row.next().unwrap_or_default();
             let what = row.next().unwrap_or_default();
             let expected: Vec<Outcome> = row
-                .map(|cell| {
-                    cell.parse()
-                        .map_err(|e| format!("docs/threats.md, row {name}: {e}"))
-                })
+                .map(|cell| cell.parse().map_err(|e| format!("docs/threats.md, row {name}: {e}")))
                 .collect::<Result<_, _>>()?;
             if expected.len() != networks.len() {
                 return Err(format!(
@@ -150,22 +136,14 @@ impl Table {
                     networks.len()
                 ));
             }
-            attacks.push(Attack {
-                name,
-                what,
-                expected,
-            });
+            attacks.push(Attack { name, what, expected });
         }
         Ok(Self { networks, attacks })
     }
 }
 
 fn cells(line: &str) -> Vec<String> {
-    line.trim()
-        .trim_matches('|')
-        .split('|')
-        .map(|cell| cell.trim().to_owned())
-        .collect()
+    line.trim().trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -175,10 +153,7 @@ mod tests {
     #[test]
     fn the_page_has_a_row_for_every_attack_and_a_cell_for_every_network() {
         let table = Table::of_threats_page().unwrap();
-        assert_eq!(
-            table.networks,
-            ["e1+e2+e4", "e1+e3+e4", "e1+e2+e3+e4", "e1 only"]
-        );
+        assert_eq!(table.networks, ["e1+e2+e4", "e1+e3+e4", "e1+e2+e3+e4", "e1 only"]);
         assert!(table.attacks.len() >= 25);
         let mut names: Vec<_> = table.attacks.iter().map(|a| &a.name).collect();
         names.sort();
@@ -189,10 +164,7 @@ mod tests {
     #[test]
     fn a_word_that_is_not_of_the_table_is_refused_with_its_row() {
         let page = "<!-- attacks:begin -->\n| A | W | n |\n|---|---|---|\n| x | y | wins |\n<!-- attacks:end -->";
-        assert_eq!(
-            Table::parse(page).unwrap_err(),
-            "docs/threats.md, row x: `wins` is no word of the table"
-        );
+        assert_eq!(Table::parse(page).unwrap_err(), "docs/threats.md, row x: `wins` is no word of the table");
     }
 
     #[test]
