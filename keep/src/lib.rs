@@ -7,6 +7,7 @@
 pub mod ca;
 pub mod files;
 pub mod registry;
+pub mod share;
 pub mod sign;
 pub mod tls;
 pub mod vault;

@@ -1,0 +1,634 @@
+//! What each party is handed of the operator's folder: a config file that people edit, and one sealed file with its own
+//! secrets and nobody else's. A gateway's share has no field for MS3, K_e2root, K_blind or root_psk (K1).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
+use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile, Radio};
+use fivefold_core::suite::Alg;
+use fivefold_core::wire::state::Phase;
+use fivefold_core::wire::tiny::KidLength;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::files::{self, FileError, Readers};
+use crate::registry::NetworkKey;
+use crate::vault::{PASSPHRASE_FILE, Vault, VaultError};
+
+/// Certificate of the operator's CA, PEM, in every share that speaks TLS.
+pub const CA_FILE: &str = "ca.pem";
+/// Certificate of the share's owner, PEM.
+pub const CERTIFICATE_FILE: &str = "certificate.pem";
+/// The sealed secrets of a share.
+pub const SECRETS_FILE: &str = "secrets.sealed";
+
+/// Why a share could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ShareError {
+    /// A config file is not of its form; the reason names key and line.
+    #[error("{path}: {reason}", path = path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what to write instead.
+        reason: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A secret did not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
+    ShareError::Config { path: path.to_owned(), reason: reason.into() }
+}
+
+/// Reads a config file; unknown keys are errors that name key and line.
+///
+/// # Errors
+/// [`ShareError::Config`], [`ShareError::File`].
+pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ShareError> {
+    let text = files::read_text(path)?;
+    toml::from_str(&text).map_err(|e| {
+        let line = e.span().map(|s| text.get(..s.start).unwrap_or_default().lines().count().max(1));
+        let place = line.map(|l| format!("line {l}: ")).unwrap_or_default();
+        malformed(path, format!("{place}{}", e.message().lines().collect::<Vec<_>>().join("; ")))
+    })
+}
+
+/// Writes a config file, with `heading` as its first comment lines.
+///
+/// # Errors
+/// [`ShareError::Config`], [`ShareError::File`].
+pub fn write_config<T: Serialize>(path: &Path, heading: &str, settings: &T) -> Result<(), ShareError> {
+    let body = toml::to_string_pretty(settings).map_err(|e| malformed(path, e.to_string()))?;
+    let comment: String = heading.lines().map(|l| format!("# {l}\n")).collect();
+    Ok(files::write(path, Readers::Everybody, format!("{comment}\n{body}").as_bytes())?)
+}
+
+// The node.
+
+/// `node.toml`, as it stands on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeSettings {
+    /// EUI-64, 16 hex digits.
+    pub did: String,
+    /// Short id, 4 hex digits.
+    pub sid: String,
+    /// Network id, 8 hex digits.
+    pub net: String,
+    /// PAN id on the air, 4 hex digits.
+    pub pan: String,
+    /// Gateway group of its C2 context, 8 hex digits.
+    pub group: String,
+    /// Epoch of its contexts.
+    pub epoch: u16,
+    /// Its policy record, as the cloud has it.
+    pub policy: PolicySettings,
+    /// Its link.
+    pub link: NodeLink,
+}
+
+/// A policy record in words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySettings {
+    /// `e1+e2+e4`, `e1+e3+e4`, `e1+e2+e3+e4` or `e1`.
+    pub profile: String,
+    /// COSE algorithm, 11 or 10.
+    pub alg: u8,
+    /// `P` or `R`.
+    pub mode: String,
+    /// K, 0 or 2.
+    pub kid_length: u8,
+    /// An answer is wanted every so many messages.
+    pub ack_every: u8,
+    /// What carries its frames, e.g. `802.15.4`.
+    pub radio: String,
+    /// T_renew, in days.
+    pub renew_days: u8,
+    /// E1 alone is allowed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub danger_link_only: bool,
+    /// No E1 is allowed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub danger_no_link: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+impl PolicySettings {
+    /// In words.
+    pub fn of(policy: &Policy, overrides: Overrides) -> Self {
+        Self {
+            profile: policy.profile.as_str().into(),
+            alg: policy.alg.cose(),
+            mode: policy.mode.as_str().into(),
+            kid_length: if policy.kid_length == KidLength::Two { 2 } else { 0 },
+            ack_every: policy.ack_every,
+            radio: policy.radio.as_str().into(),
+            renew_days: policy.renew_days,
+            danger_link_only: overrides.danger_link_only,
+            danger_no_link: overrides.danger_no_link,
+        }
+    }
+
+    /// The record, if the words make sense together.
+    ///
+    /// # Errors
+    /// One sentence about the first that does not.
+    pub fn check(&self) -> Result<(Policy, Overrides), String> {
+        let profile = Profile::ALL.into_iter().find(|p| p.as_str() == self.profile);
+        let mut policy = Policy::new(profile.ok_or_else(|| format!("profile `{}` is no combination", self.profile))?);
+        policy.alg = Alg::from_cose(self.alg).ok_or_else(|| format!("alg {} is neither 11 nor 10", self.alg))?;
+        let mode = Mode::ALL.into_iter().find(|m| m.as_str() == self.mode);
+        policy.mode = mode.ok_or_else(|| format!("mode `{}` is neither P nor R", self.mode))?;
+        policy.kid_length = match self.kid_length {
+            0 => KidLength::None,
+            2 => KidLength::Two,
+            other => return Err(format!("kid_length {other} is neither 0 nor 2")),
+        };
+        policy.ack_every = self.ack_every;
+        let radio = Radio::ALL.into_iter().find(|r| r.as_str() == self.radio);
+        policy.radio = radio.ok_or_else(|| format!("radio `{}` is not known", self.radio))?;
+        policy.renew_days = self.renew_days;
+        let overrides = Overrides { danger_link_only: self.danger_link_only, danger_no_link: self.danger_no_link };
+        policy.validate(overrides).map_err(|e| e.reason.to_owned())?;
+        Ok((policy, overrides))
+    }
+}
+
+/// `[link]` of `node.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeLink {
+    /// UDP address of its radio (ZEP), or of its CoAP socket where the radio is `ip`.
+    pub bind: SocketAddr,
+    /// The air: UDP addresses of the radios that hear it. Of an `ip` device: the gateway's CoAP address.
+    pub air: Vec<SocketAddr>,
+    /// Short addresses to send uplink to, in order; `0000` is any gateway in reach.
+    #[serde(default)]
+    pub parents: Vec<String>,
+}
+
+/// A node's secrets. Wiped when dropped, never printed.
+pub struct NodeSecrets {
+    /// Index of the network key.
+    pub key_index: u8,
+    /// The network key.
+    pub network_key: Zeroizing<[u8; 16]>,
+    /// MS3 and salt3, where E3 is declared.
+    pub e3: Option<(Zeroizing<Vec<u8>>, [u8; 8])>,
+    /// K_e2root, where E2 is declared.
+    pub e2_root: Option<Zeroizing<[u8; 32]>>,
+    /// root_psk: bootstrap of mode R, and renewal.
+    pub root_psk: Zeroizing<[u8; 32]>,
+}
+
+impl std::fmt::Debug for NodeSecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeSecrets(..)")
+    }
+}
+
+impl NodeSecrets {
+    fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
+        let mut out = Zeroizing::new(Vec::with_capacity(192));
+        out.push(self.key_index);
+        out.extend_from_slice(self.network_key.as_slice());
+        out.extend_from_slice(self.root_psk.as_slice());
+        if let Some((ms3, salt3)) = &self.e3 {
+            field(&mut out, ms3);
+            out.extend_from_slice(salt3);
+        } else {
+            field(&mut out, &[]);
+        }
+        field(&mut out, self.e2_root.as_ref().map_or(&[], |r| r.as_slice()));
+        out
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (key_index, rest) = bytes.split_first()?;
+        let (network_key, rest) = rest.split_first_chunk::<16>()?;
+        let (root_psk, rest) = rest.split_first_chunk::<32>()?;
+        let (ms3, rest) = take_field(rest)?;
+        let (e3, rest) = if ms3.is_empty() {
+            (None, rest)
+        } else {
+            let (salt3, rest) = rest.split_first_chunk::<8>()?;
+            (Some((Zeroizing::new(ms3.to_vec()), *salt3)), rest)
+        };
+        let (e2_root, rest) = take_field(rest)?;
+        let e2_root = if e2_root.is_empty() { None } else { Some(Zeroizing::new(e2_root.try_into().ok()?)) };
+        rest.is_empty().then_some(Self {
+            key_index: *key_index,
+            network_key: Zeroizing::new(*network_key),
+            e3,
+            e2_root,
+            root_psk: Zeroizing::new(*root_psk),
+        })
+    }
+}
+
+/// Everything a node is handed.
+#[derive(Debug)]
+pub struct NodeShare {
+    /// EUI-64.
+    pub did: Did,
+    /// Short id.
+    pub sid: Sid,
+    /// Network id.
+    pub net: Net,
+    /// PAN id.
+    pub pan: u16,
+    /// Gateway group.
+    pub group: GatewayGroup,
+    /// Epoch of its contexts.
+    pub epoch: Epoch,
+    /// Its policy record.
+    pub policy: Policy,
+    /// What it may do that is not safe.
+    pub overrides: Overrides,
+    /// Its link.
+    pub link: NodeLink,
+    /// Its secrets.
+    pub secrets: NodeSecrets,
+}
+
+/// File name of a node's config.
+pub const NODE_FILE: &str = "node.toml";
+
+impl NodeShare {
+    /// Class of its link (docs/protocol.md 4.4).
+    pub fn link_class(&self) -> LinkClass {
+        self.policy.radio.link_class()
+    }
+
+    /// Writes the share into `folder`, with a vault of its own.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), ShareError> {
+        files::create_folder(folder)?;
+        let vault = Vault::create(folder)?;
+        let settings = NodeSettings {
+            did: self.did.to_string(),
+            sid: self.sid.to_string(),
+            net: self.net.to_string(),
+            pan: format!("{:04x}", self.pan),
+            group: self.group.to_string(),
+            epoch: self.epoch.0,
+            policy: PolicySettings::of(&self.policy, self.overrides),
+            link: self.link.clone(),
+        };
+        let heading = "A Fivefold node. Its secrets are in secrets.sealed, under the passphrase file beside it.\n\
+                       [policy] must be what the cloud has; change it there first (fivefold device show).";
+        write_config(&folder.join(NODE_FILE), heading, &settings)?;
+        Ok(vault.seal_file(&folder.join(SECRETS_FILE), &self.secrets.to_bytes())?)
+    }
+
+    /// Reads a share.
+    ///
+    /// # Errors
+    /// One sentence about the file and the key in it that is wrong.
+    pub fn read(folder: &Path) -> Result<Self, ShareError> {
+        let path = folder.join(NODE_FILE);
+        let settings: NodeSettings = read_config(&path)?;
+        let bad = |reason: String| malformed(&path, reason);
+        let (policy, overrides) = settings.policy.check().map_err(|e| bad(format!("[policy]: {e}")))?;
+        for parent in &settings.link.parents {
+            parse::<Sid>(&path, "parents", parent)?;
+        }
+        let vault = Vault::open_folder(folder, &folder.join(PASSPHRASE_FILE))?;
+        let sealed = folder.join(SECRETS_FILE);
+        let secrets = vault.open_file(&sealed)?;
+        let secrets = NodeSecrets::from_bytes(&secrets)
+            .ok_or_else(|| malformed(&sealed, "is not the secrets of a node of this version"))?;
+        if policy.profile.has_e3() != secrets.e3.is_some() || policy.profile.has_e2() != secrets.e2_root.is_some() {
+            return Err(bad("[policy] profile is not what the secrets were made for; enrol the device again".into()));
+        }
+        Ok(Self {
+            did: parse(&path, "did", &settings.did)?,
+            sid: parse(&path, "sid", &settings.sid)?,
+            net: parse(&path, "net", &settings.net)?,
+            pan: pan(&path, &settings.pan)?,
+            group: parse(&path, "group", &settings.group)?,
+            epoch: Epoch(settings.epoch),
+            policy,
+            overrides,
+            link: settings.link,
+            secrets,
+        })
+    }
+}
+
+// The gateway.
+
+/// `gateway.toml`, as it stands on disk. Paths are relative to the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewaySettings {
+    /// Its name, for people.
+    pub name: String,
+    /// Gateway id, 8 hex digits.
+    pub id: String,
+    /// Network id, 8 hex digits: must be that of the certificate.
+    pub net: String,
+    /// Gateway group, 8 hex digits.
+    pub group: String,
+    /// Its radio.
+    pub link: GatewayLink,
+    /// CoAP over UDP for devices with IP; absent: not offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coap: Option<GatewayCoap>,
+    /// The way to the cloud.
+    pub uplink: GatewayUplink,
+    /// What it keeps.
+    #[serde(default)]
+    pub store: GatewayStore,
+}
+
+/// `[link]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayLink {
+    /// EUI-64 of its radio, 16 hex digits.
+    pub did: String,
+    /// Short address, 4 hex digits.
+    pub sid: String,
+    /// PAN id, 4 hex digits.
+    pub pan: String,
+    /// UDP address of its radio (ZEP).
+    pub bind: SocketAddr,
+    /// The air: UDP addresses of the radios that hear it.
+    pub air: Vec<SocketAddr>,
+}
+
+/// `[coap]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayCoap {
+    /// UDP address.
+    pub bind: SocketAddr,
+}
+
+/// `[uplink]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayUplink {
+    /// Where the cloud is, e.g. `https://cloud.example:8443`. The host must be in the cloud's certificate.
+    pub cloud: String,
+    /// Accepts a key exchange that a future quantum computer can open.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub insecure_allow_x25519: bool,
+}
+
+/// `[store]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayStore {
+    /// Its file.
+    pub path: PathBuf,
+    /// Most that it holds, in MiB. When it is full, new messages are refused; nothing that is stored is dropped.
+    pub max_mib: u32,
+}
+
+impl Default for GatewayStore {
+    fn default() -> Self {
+        Self { path: "store.db".into(), max_mib: 256 }
+    }
+}
+
+/// A gateway's secrets. Wiped when dropped, never printed.
+pub struct GatewaySecrets {
+    /// Key of its TLS certificate, PKCS #8 DER.
+    pub tls_key: Zeroizing<Vec<u8>>,
+    /// Key for receipts, PKCS #8 DER.
+    pub signing_key: Zeroizing<Vec<u8>>,
+    /// Network keys as of enrolment; later ones are pushed by the cloud.
+    pub network_keys: Vec<NetworkKey>,
+}
+
+impl std::fmt::Debug for GatewaySecrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GatewaySecrets(..)")
+    }
+}
+
+impl GatewaySecrets {
+    /// Seals them into [`SECRETS_FILE`] of `folder`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, vault: &Vault, folder: &Path) -> Result<(), ShareError> {
+        let mut out = Zeroizing::new(Vec::with_capacity(512));
+        field(&mut out, &self.tls_key);
+        field(&mut out, &self.signing_key);
+        for key in &self.network_keys {
+            out.extend_from_slice(&[key.index, key.phase.wire()]);
+            out.extend_from_slice(key.key.as_slice());
+        }
+        Ok(vault.seal_file(&folder.join(SECRETS_FILE), &out)?)
+    }
+
+    /// Opens them.
+    ///
+    /// # Errors
+    /// [`ShareError::Vault`], [`ShareError::Config`].
+    pub fn read(vault: &Vault, folder: &Path) -> Result<Self, ShareError> {
+        let path = folder.join(SECRETS_FILE);
+        let bytes = vault.open_file(&path)?;
+        let parsed = take_field(&bytes).and_then(|(tls, rest)| {
+            let (signing, mut rest) = take_field(rest)?;
+            let mut network_keys = Vec::new();
+            while let Some(([index, phase], after)) = rest.split_first_chunk::<2>() {
+                let (key, after) = after.split_first_chunk::<16>()?;
+                let phase = match phase {
+                    1 => Phase::Distribute,
+                    2 => Phase::Switch,
+                    3 => Phase::Retire,
+                    _ => return None,
+                };
+                network_keys.push(NetworkKey { index: *index, phase, key: Zeroizing::new(*key) });
+                rest = after;
+            }
+            let owned = |b: &[u8]| Zeroizing::new(b.to_vec());
+            rest.is_empty().then(|| Self { tls_key: owned(tls), signing_key: owned(signing), network_keys })
+        });
+        parsed.ok_or_else(|| malformed(&path, "is not the secrets of a gateway of this version"))
+    }
+}
+
+/// File name of a gateway's config.
+pub const GATEWAY_FILE: &str = "gateway.toml";
+
+// The cloud.
+
+/// `cloud.toml`, as it stands on disk. Paths are relative to the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudSettings {
+    /// The operator's book.
+    pub registry: PathBuf,
+    /// Folder of the vault that its secrets are sealed under.
+    pub vault: PathBuf,
+    /// The passphrase of that vault.
+    pub passphrase_file: PathBuf,
+    /// Where readings are stored.
+    pub store: PathBuf,
+    /// Where gateways connect (E4).
+    pub ingest: CloudIngest,
+    /// Where people and programs read (HTTPS).
+    pub api: CloudApi,
+}
+
+/// `[ingest]` of `cloud.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudIngest {
+    /// TCP address.
+    pub bind: SocketAddr,
+    /// Accepts a key exchange that a future quantum computer can open.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub insecure_allow_x25519: bool,
+}
+
+/// `[api]` of `cloud.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CloudApi {
+    /// TCP address.
+    pub bind: SocketAddr,
+}
+
+/// File name of the cloud's config.
+pub const CLOUD_FILE: &str = "cloud.toml";
+
+// Helpers of the forms above.
+
+fn field(out: &mut Vec<u8>, bytes: &[u8]) {
+    let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&len.to_be_bytes());
+    out.extend_from_slice(bytes.get(..usize::from(len)).unwrap_or(bytes));
+}
+
+fn take_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (len, rest) = bytes.split_first_chunk::<2>()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
+}
+
+/// An identifier in a config file.
+///
+/// # Errors
+/// [`ShareError::Config`] with the key and what was expected.
+pub fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    path: &Path,
+    key: &str,
+    text: &str,
+) -> Result<T, ShareError> {
+    text.parse().map_err(|e| malformed(path, format!("{key} = \"{text}\": {e}")))
+}
+
+/// A PAN id in a config file.
+///
+/// # Errors
+/// As [`parse`].
+pub fn pan(path: &Path, text: &str) -> Result<u16, ShareError> {
+    let pan = u16::from_str_radix(text, 16).ok().filter(|_| text.len() == 4);
+    pan.ok_or_else(|| malformed(path, format!("pan = \"{text}\": expected 4 hex digits")))
+}
+
+/// A gateway's identity out of its config.
+///
+/// # Errors
+/// As [`parse`].
+pub fn gateway_identity(path: &Path, settings: &GatewaySettings) -> Result<(GatewayId, Net, GatewayGroup), ShareError> {
+    Ok((parse(path, "id", &settings.id)?, parse(path, "net", &settings.net)?, parse(path, "group", &settings.group)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node() -> NodeShare {
+        NodeShare {
+            did: Did([2; 8]),
+            sid: Sid(0x0a17),
+            net: Net(7),
+            pan: 0x4321,
+            group: GatewayGroup(7),
+            epoch: Epoch(1),
+            policy: Policy::new(Profile::ToBoth),
+            overrides: Overrides::NONE,
+            link: NodeLink {
+                bind: "127.0.0.1:0".parse().unwrap(),
+                air: vec!["127.0.0.1:17754".parse().unwrap()],
+                parents: vec!["0000".into()],
+            },
+            secrets: NodeSecrets {
+                key_index: 1,
+                network_key: Zeroizing::new([1; 16]),
+                e3: Some((Zeroizing::new(vec![3; 32]), [4; 8])),
+                e2_root: Some(Zeroizing::new([5; 32])),
+                root_psk: Zeroizing::new([6; 32]),
+            },
+        }
+    }
+
+    #[test]
+    fn a_node_reads_what_it_was_handed() {
+        let folder = tempfile::tempdir().unwrap();
+        node().write(folder.path()).unwrap();
+        let read = NodeShare::read(folder.path()).unwrap();
+        assert_eq!((read.did, read.sid, read.pan), (Did([2; 8]), Sid(0x0a17), 0x4321));
+        assert_eq!(read.policy, Policy::new(Profile::ToBoth));
+        assert_eq!(read.secrets.e3.as_ref().unwrap().0.as_slice(), [3; 32]);
+        assert_eq!(read.secrets.e2_root.as_ref().unwrap().as_slice(), [5; 32]);
+    }
+
+    #[test]
+    fn a_mistake_in_a_config_is_named_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        node().write(folder.path()).unwrap();
+        let path = folder.path().join(NODE_FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("epoch", "epok")).unwrap();
+        let error = NodeShare::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("unknown field `epok`") && error.contains("line "), "{error}");
+        std::fs::write(&path, text.replace("\"0a17\"", "\"0a1\"")).unwrap();
+        let error = NodeShare::read(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("sid = \"0a1\": expected a short id: 4 hex digits"), "{error}");
+    }
+
+    #[test]
+    fn a_policy_that_was_weakened_by_hand_does_not_fit_its_secrets() {
+        let folder = tempfile::tempdir().unwrap();
+        node().write(folder.path()).unwrap();
+        let path = folder.path().join(NODE_FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.replace("e1+e2+e3+e4", "e1+e2+e4")).unwrap();
+        assert!(NodeShare::read(folder.path()).unwrap_err().to_string().contains("enrol the device again"));
+    }
+
+    #[test]
+    fn a_gateway_share_has_no_place_for_what_it_must_not_hold() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::create(folder.path()).unwrap();
+        let key = |b| Zeroizing::new(vec![b; 40]);
+        let network_keys = vec![NetworkKey { index: 1, phase: Phase::Switch, key: Zeroizing::new([9; 16]) }];
+        let GatewaySecrets { tls_key, signing_key, network_keys } =
+            GatewaySecrets { tls_key: key(1), signing_key: key(2), network_keys };
+        GatewaySecrets { tls_key, signing_key, network_keys }.write(&vault, folder.path()).unwrap();
+        let read = GatewaySecrets::read(&vault, folder.path()).unwrap();
+        assert_eq!((read.tls_key.as_slice(), read.signing_key.as_slice()), (&[1; 40][..], &[2; 40][..]));
+        assert_eq!(read.network_keys[0].key.as_slice(), [9; 16]);
+    }
+}
