@@ -1,0 +1,219 @@
+//! What a node is given when it starts: who it is, its secrets, its record, randomness.
+
+use core::fmt;
+
+use fivefold_core::e1_link::{self, E1, Identity, LinkKeys, LinkPolicy, Station};
+use fivefold_core::e2_gateway::{E2, E2Secret};
+use fivefold_core::e3_cloud::{E3, E3Secret, NoSuchContext};
+use fivefold_core::id::{Did, Epoch, Sid};
+use fivefold_core::key::Key;
+use fivefold_core::oscore::Context;
+use fivefold_core::profile::{LinkClass, Mode, Policy, Radio};
+use fivefold_core::wire::ieee802154::{Pan, SecurityLevel};
+use fivefold_core::wire::mesh::MAX_HOPS;
+use heapless::Vec;
+
+use crate::entropy::{Entropy, Unhealthy};
+use crate::outbox::Patience;
+use crate::relay::{Mesh, Ways};
+use crate::storage::{Record, StoredKey};
+
+/// Who a node is and what it must do. Nothing secret.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// EUI-64.
+    pub did: Did,
+    /// Short id.
+    pub sid: Sid,
+    /// The network's PAN id.
+    pub pan: Pan,
+    /// Its policy record.
+    pub policy: Policy,
+    /// Key generation of its secrets.
+    pub epoch: Epoch,
+    /// Next hops.
+    pub ways: Ways,
+    /// Hops that its own messages may take, 1..=14.
+    pub hops: u8,
+    /// How long unanswered messages wait.
+    pub patience: Patience,
+}
+
+impl Settings {
+    /// A node one hop from its gateway.
+    pub fn new(did: Did, sid: Sid, pan: Pan, policy: Policy, epoch: Epoch) -> Self {
+        let mut ways = Ways::default();
+        let _ = ways.parents.push(Sid::ANY_GATEWAY);
+        Self { did, sid, pan, policy, epoch, ways, hops: MAX_HOPS, patience: Patience::default() }
+    }
+}
+
+/// The secrets of a node.
+#[derive(Debug, Default)]
+pub struct Secrets {
+    /// Network keys with their indexes, the older one first.
+    pub link: Vec<(u8, Key<E1, 16>), 2>,
+    /// What C2 is derived from.
+    pub e2: Option<E2Secret>,
+    /// What C3 is derived from.
+    pub e3: Option<E3Secret>,
+}
+
+/// Why a node does not start. Nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BootRefused {
+    /// The record is of a later key generation than the secrets: old secrets would repeat numbers.
+    EpochWentBack,
+    /// The random generator is broken.
+    Entropy(Unhealthy),
+    /// Mode R has epoch 0, mode P an epoch of 1 or greater.
+    EpochOfMode,
+    /// A secret that the policy needs is missing.
+    MissingSecret(&'static str),
+    /// A context that docs/protocol.md rules out.
+    NoContext(NoSuchContext),
+    /// This engine does not drive that radio.
+    Radio,
+    /// No next hop towards a gateway is given, or its hops are not 1 to 14.
+    Ways,
+}
+
+impl fmt::Display for BootRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EpochWentBack => f.write_str(
+                "the stored counters are of a later epoch than the secrets; install the secrets of the newest enrolment",
+            ),
+            Self::Entropy(e) => write!(f, "{e}; nothing is transmitted"),
+            Self::EpochOfMode => f.write_str("mode R runs on epoch 0, mode P on epoch 1 or greater; enrol the device again"),
+            Self::MissingSecret(what) => write!(f, "{what} is missing; install the device's share again"),
+            Self::NoContext(e) => write!(f, "no context: {e}"),
+            Self::Radio => f.write_str("this engine speaks 802.15.4 frames and CoAP over UDP only"),
+            Self::Ways => f.write_str("a node needs a parent (0000 is a gateway in reach) and 1 to 14 hops"),
+        }
+    }
+}
+
+impl core::error::Error for BootRefused {}
+
+/// The OSCORE ends of a device.
+pub(crate) struct Ends {
+    pub(crate) gateway: Option<Context<E2>>,
+    pub(crate) cloud: Option<Context<E3>>,
+}
+
+pub(crate) struct Started {
+    pub(crate) record: Record,
+    pub(crate) mesh: Option<Mesh>,
+    pub(crate) ends: Ends,
+}
+
+pub(crate) fn relay(
+    settings: &Settings,
+    secrets: &Secrets,
+    record: Option<Record>,
+    entropy: &Entropy,
+) -> Result<(Record, Mesh), BootRefused> {
+    let record = next_record(settings, secrets, record, entropy)?;
+    let mesh = mesh(settings, secrets, &record, entropy)?.ok_or(BootRefused::Radio)?;
+    Ok((record, mesh))
+}
+
+pub(crate) fn start(
+    settings: &Settings,
+    secrets: &Secrets,
+    record: Option<Record>,
+    entropy: &Entropy,
+) -> Result<Started, BootRefused> {
+    let policy = &settings.policy;
+    if (policy.mode == Mode::Random) != (settings.epoch.0 == 0) {
+        return Err(BootRefused::EpochOfMode);
+    }
+    let bctx = (policy.mode == Mode::Random).then(|| entropy.boot_context());
+    let (sid, epoch, alg) = (settings.sid, settings.epoch, policy.alg);
+    let gateway = match (&secrets.e2, policy.profile.has_e2()) {
+        (Some(secret), true) => Some(secret.context_for_device(sid, epoch, bctx, alg).map_err(BootRefused::NoContext)?),
+        (None, true) => return Err(BootRefused::MissingSecret("the E2 secret")),
+        (_, false) => None,
+    };
+    let cloud = match (&secrets.e3, policy.profile.has_e3()) {
+        (Some(secret), true) => Some(secret.context_for_device(sid, epoch, bctx, alg).map_err(BootRefused::NoContext)?),
+        (None, true) => return Err(BootRefused::MissingSecret("the E3 secret")),
+        (_, false) => None,
+    };
+    let record = next_record(settings, secrets, record, entropy)?;
+    let mesh = mesh(settings, secrets, &record, entropy)?;
+    Ok(Started { record, mesh, ends: Ends { gateway, cloud } })
+}
+
+/// The record of this boot, from that of the last one.
+fn next_record(
+    settings: &Settings,
+    secrets: &Secrets,
+    record: Option<Record>,
+    entropy: &Entropy,
+) -> Result<Record, BootRefused> {
+    let mut next = match record {
+        None => enrolled(settings.epoch, secrets, Record::new(settings.epoch)),
+        Some(record) if record.epoch > settings.epoch => return Err(BootRefused::EpochWentBack),
+        Some(record) if record.entropy == entropy.mark() => return Err(BootRefused::Entropy(Unhealthy::Repeated)),
+        Some(record) if record.epoch < settings.epoch => enrolled(settings.epoch, secrets, record),
+        // The record decides which network keys there are: one that was retired over the air does not come back with the
+        // next boot, and its numbers with it.
+        Some(record) => record,
+    };
+    next.boots = next.boots.saturating_add(1);
+    next.entropy = entropy.mark();
+    Ok(next)
+}
+
+/// A record for newly installed secrets. Numbers of C2 and C3 start at 0 with them; those of network keys go on.
+fn enrolled(epoch: Epoch, secrets: &Secrets, mut record: Record) -> Record {
+    record.epoch = epoch;
+    record.next_epoch = Epoch(epoch.0.saturating_add(1));
+    (record.piv_bound, record.confirmed) = (0, false);
+    let mut keys = [None; 2];
+    for (slot, (index, _)) in keys.iter_mut().zip(&secrets.link) {
+        let bound = record.key(*index).map_or(first_bound(epoch), |known| known.bound);
+        *slot = Some(StoredKey { index: *index, bound, key: None });
+    }
+    record.keys = keys;
+    record
+}
+
+/// The link, with the keys of the record and of the secrets. `None` for radios without E1 of ours.
+fn mesh(
+    settings: &Settings,
+    secrets: &Secrets,
+    record: &Record,
+    entropy: &Entropy,
+) -> Result<Option<Mesh>, BootRefused> {
+    let sending = match settings.policy.radio {
+        Radio::Ieee802154 => SecurityLevel::EncMic64,
+        Radio::Ieee802154Mic32 => SecurityLevel::EncMic32,
+        radio if radio.link_class() == LinkClass::None => return Ok(None),
+        _ => return Err(BootRefused::Radio),
+    };
+    if settings.ways.parents.is_empty() || !(1..=MAX_HOPS).contains(&settings.hops) {
+        return Err(BootRefused::Ways);
+    }
+    let mut keys = LinkKeys::new();
+    for stored in record.keys.iter().flatten() {
+        let installed = || secrets.link.iter().find(|(index, _)| *index == stored.index).map(|(_, k)| *k.danger_bytes());
+        // A key that cannot be taken is left out; without any the next line says so.
+        if let Some(key) = stored.key.or_else(installed) {
+            let _ = keys.install(stored.index, &Key::new(key), stored.bound);
+        }
+    }
+    let _ = keys.send_under(record.sending);
+    keys.sending().ok_or(BootRefused::MissingSecret("the network key"))?;
+    let identity = Identity { did: settings.did, sid: settings.sid, pan: settings.pan, station: Station::Node };
+    let policy = LinkPolicy { minimum: sending, sending };
+    Ok(Some(Mesh::new(identity, policy, keys, settings.ways.clone(), entropy.link_seed())))
+}
+
+/// Where the frame counters of a device start that knows of none: in the sixteen millions of its epoch. A device that lost
+/// its record is enrolled again with a greater epoch, and the network key may still be the one it used.
+pub(crate) fn first_bound(epoch: Epoch) -> u32 {
+    u32::from(epoch.0.saturating_sub(1) % (e1_link::ROTATE_AT >> 24) as u16) << 24
+}

@@ -1,0 +1,296 @@
+//! Control items, both ways (docs/protocol.md 7.1, 7.3): what the node reports, and what it is told.
+
+use fivefold_core::error::Rejected;
+use fivefold_core::key::Key;
+use fivefold_core::level::OscoreLevel;
+use fivefold_core::profile::{KeyIndexes, Mode};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::cbor::List;
+use fivefold_core::wire::control::{Command as Order, CommandResult, Downlink, LinkKey, Status, Uplink};
+use fivefold_core::wire::state::Phase;
+use heapless::Vec;
+
+use super::{Command, Event, Node, Why, status};
+use crate::boot::first_bound;
+use crate::outbox::Carried;
+use crate::relay::PAYLOAD;
+use crate::storage::{StoredKey, StoredResult};
+
+/// The boot report waits so long for a reading to go along with, in milliseconds.
+const AT_BOOT: u64 = 3_000;
+/// Results and key reports wait so long for a reading, in milliseconds.
+const SOON: u64 = 2_000;
+const POSTPONED: u64 = 60_000;
+const DAY: u64 = 86_400_000;
+/// The old network key is given up so long after the switch, by uptime, in milliseconds (docs/protocol.md 4.3).
+const RETIRE_AFTER: u64 = 7 * DAY;
+
+/// What is to be reported, and when at the latest.
+#[derive(Debug)]
+pub(super) struct Reports {
+    at: Option<Millis>,
+    whole: bool,
+    keys: bool,
+    next_whole: Millis,
+    poll_at: Option<Millis>,
+    /// The index that frames were sent under before the last switch, and when it goes.
+    retiring: Option<(u8, Millis)>,
+    sending: u8,
+    /// E1-09 was counted.
+    alarmed: bool,
+    pub(super) cause: u8,
+    pub(super) millivolts: u16,
+}
+
+impl Reports {
+    pub(super) fn at_boot(now: Millis) -> Self {
+        Self {
+            at: Some(now.plus(AT_BOOT)),
+            whole: true,
+            keys: true,
+            next_whole: now.plus(DAY),
+            poll_at: None,
+            retiring: None,
+            sending: 0,
+            alarmed: false,
+            cause: 0,
+            millivolts: 0,
+        }
+    }
+
+    pub(super) fn next(&self) -> Option<Millis> {
+        self.at.into_iter().chain(self.poll_at).chain([self.next_whole]).min()
+    }
+
+    pub(super) fn is_due(&self, now: Millis) -> bool {
+        self.next().is_some_and(|at| at <= now)
+    }
+
+    /// There is no room for a message of their own now.
+    pub(super) fn postpone(&mut self, now: Millis) {
+        if self.next_whole <= now {
+            (self.whole, self.next_whole) = (true, now.plus(DAY));
+        }
+        (self.at, self.poll_at) = (Some(now.plus(POSTPONED)), None);
+    }
+
+    fn soon(&mut self, now: Millis) {
+        self.at = Some(self.at.map_or(now.plus(SOON), |at| at.min(now.plus(SOON))));
+    }
+}
+
+impl<const N: usize> Node<N> {
+    /// What item 3 of the reports says about the supply and the last reset.
+    pub const fn note_supply(&mut self, millivolts: u16, reset_cause: u8) {
+        (self.reports.millivolts, self.reports.cause) = (millivolts, reset_cause);
+    }
+
+    /// Says how a command of [`Output::Execute`](super::Output::Execute) ended; one of [`status`].
+    pub fn command_done(&mut self, now: Millis, id: u64, status: u8) {
+        self.now = now;
+        self.running.retain(|&running| running != id);
+        if let Some(result) = self.durable.change().results.iter_mut().find(|r| r.id == id) {
+            result.status = status;
+        }
+        self.reports.soon(now);
+    }
+
+    /// The control map that goes with the next message; empty when nothing is to be said.
+    pub(super) fn due_control(&self) -> (Vec<u8, PAYLOAD>, Carried) {
+        let known = |r: &&StoredResult| !self.running.contains(&r.id) && !self.commands.iter().any(|c| c.id == r.id);
+        let results: Vec<CommandResult<'_>, 4> = self.durable.record().results.iter().filter(known)
+            .map(|r| CommandResult { id: r.id, status: r.status.into(), value: None })
+            .collect();
+        let carried = Carried { results: results.iter().map(|r| r.id).max().unwrap_or_default() };
+        let whole = self.reports.whole || self.reports.next_whole <= self.now;
+        let indexes = self.key_indexes();
+        let uplink = Uplink {
+            results: List::of(&results),
+            status: (whole || self.reports.poll_at.is_some_and(|at| at <= self.now)).then(|| Status {
+                boots: self.durable.record().boots,
+                uptime_s: u32::try_from(self.now.since(self.booted) / 1000).unwrap_or(u32::MAX),
+                reset_cause: self.reports.cause,
+                millivolts: self.reports.millivolts,
+                flags: 0,
+            }),
+            key_indexes: indexes.filter(|_| self.reports.keys),
+            digest: whole.then(|| {
+                let none = KeyIndexes { sending: 0, receiving: None };
+                self.settings.policy.digest8(indexes.unwrap_or(none))
+            }),
+            ..Uplink::default()
+        };
+        let mut out = [0; PAYLOAD];
+        let len = uplink.emit(&mut out).unwrap_or_default();
+        // An empty map says nothing.
+        let said = if len > 1 { out.get(..len).unwrap_or_default() } else { &[] };
+        (Vec::from_slice(said).unwrap_or_default(), carried)
+    }
+
+    /// What was due is in the outbox now.
+    pub(super) fn control_sealed(&mut self, now: Millis) {
+        let reports = &mut self.reports;
+        (reports.at, reports.whole, reports.keys) = (None, false, false);
+        if reports.poll_at.is_some_and(|at| at <= now) {
+            reports.poll_at = None;
+        }
+        if reports.next_whole <= now {
+            reports.next_whole = now.plus(DAY);
+        }
+    }
+
+    /// The cloud has the results up to this id.
+    pub(super) fn results_known(&mut self, up_to: u64) {
+        if up_to > 0 && self.durable.record().results.iter().any(|r| r.id <= up_to) {
+            let (running, commands) = (&self.running, &self.commands);
+            let open = |id: u64| running.contains(&id) || commands.iter().any(|c| c.id == id);
+            self.durable.change().results.retain(|r| r.id > up_to || open(r.id));
+        }
+    }
+
+    fn key_indexes(&self) -> Option<KeyIndexes> {
+        let keys = self.mesh.as_ref()?.link().keys();
+        let sending = keys.sending()?;
+        Some(KeyIndexes { sending, receiving: keys.indexes().find(|&i| i != sending) })
+    }
+
+    /// Takes the control map of a confirming answer to message `number`.
+    pub(super) fn told_by<L: OscoreLevel>(&mut self, number: u32, payload: &[u8]) -> Result<(), Rejected> {
+        let now = self.now;
+        let map = Downlink::parse(payload).map_err(|m| m.inside::<L>())?;
+        if let Some(received) = map.received {
+            self.outbox.received(now, number, |piv| received.covers(piv));
+        }
+        for order in &map.commands {
+            self.order(now, &order);
+        }
+        if map.config.is_some() {
+            self.tell(Event::ConfigIgnored);
+        }
+        if let Some(time) = map.time {
+            self.tell(Event::Time { unix_s: time.unix_s, accuracy_s: time.accuracy_s });
+        }
+        if let Some(reason) = map.renew {
+            self.tell(Event::RenewalNeeded(Why::Ordered(reason)));
+        }
+        if let Some(key) = map.link_key {
+            self.link_key(now, &key);
+        }
+        if let Some(s) = map.poll_again_s {
+            self.reports.poll_at = Some(now.plus(u64::from(s) * 1000));
+        }
+        if map.group.is_some() {
+            self.tell(Event::GroupChanged);
+        }
+        Ok(())
+    }
+
+    /// A command: its id is durable, with a result that says "interrupted", before it is handed out (W4).
+    fn order(&mut self, now: Millis, order: &Order<'_>) {
+        let record = self.durable.record();
+        // Without room for its result it is left for the cloud to send again.
+        if order.id <= record.last_command || record.results.is_full() {
+            return;
+        }
+        let arguments = Vec::from_slice(order.arguments);
+        // A node in mode R cannot make the id durable.
+        let refused = self.settings.policy.mode == Mode::Random || arguments.is_err();
+        let status = if refused { status::REFUSED } else { status::INTERRUPTED };
+        let record = self.durable.change();
+        record.last_command = order.id;
+        let _ = record.results.push(StoredResult { id: order.id, status });
+        match arguments {
+            Ok(arguments) if !refused => {
+                let _ = self.running.push(order.id);
+                let _ = self.commands.push_back(Command { id: order.id, op: order.op, arguments });
+            }
+            _ => {
+                self.tell(Event::CommandRefused(order.id));
+                self.reports.soon(now);
+            }
+        }
+    }
+
+    /// A network key, or what to do with one (docs/protocol.md 4.3). Changes are durable before anything else is sent.
+    fn link_key(&mut self, now: Millis, told: &LinkKey<'_>) {
+        let epoch = self.settings.epoch;
+        let Some(keys) = self.mesh.as_mut().map(|m| m.link_mut().keys_mut()) else { return };
+        match (told.phase, told.key) {
+            (Phase::Distribute, Some(key)) => {
+                let stored = StoredKey {
+                    index: told.index,
+                    bound: self.durable.record().key(told.index).map_or(first_bound(epoch), |k| k.bound),
+                    key: Some(*key),
+                };
+                if self.durable.record().key(told.index).is_some_and(|k| k.key == Some(*key)) {
+                    return self.report_keys(now);
+                }
+                let places = &self.durable.record().keys;
+                let at = places.iter().position(|k| k.is_some_and(|k| k.index == told.index));
+                let Some(at) = at.or_else(|| places.iter().position(Option::is_none)) else { return };
+                if keys.install(told.index, &Key::new(*key), stored.bound).is_err() {
+                    return;
+                }
+                if let Some(place) = self.durable.change().keys.get_mut(at) {
+                    *place = Some(stored);
+                }
+            }
+            (Phase::Distribute, None) => return,
+            (Phase::Switch, _) => {
+                if keys.send_under(told.index).is_err() {
+                    return;
+                }
+            }
+            (Phase::Retire, _) => return self.forget(now, told.index),
+        }
+        self.tell(Event::LinkKeys);
+        self.report_keys(now);
+    }
+
+    fn report_keys(&mut self, now: Millis) {
+        self.reports.keys = true;
+        self.reports.soon(now);
+    }
+
+    /// Gives a network key up, unless it is the only one.
+    fn forget(&mut self, now: Millis, index: u8) {
+        let Some(keys) = self.mesh.as_mut().map(|m| m.link_mut().keys_mut()) else { return };
+        if !keys.indexes().any(|i| i != index) || !keys.indexes().any(|i| i == index) {
+            return;
+        }
+        keys.forget(index);
+        for place in &mut self.durable.change().keys {
+            place.take_if(|k| k.index == index);
+        }
+        self.tell(Event::LinkKeys);
+        self.report_keys(now);
+    }
+
+    /// Sees that the sending key changed, and gives the old one up after its time.
+    pub(super) fn tend_keys(&mut self, now: Millis) {
+        let Some(sending) = self.mesh.as_ref().and_then(|m| m.link().keys().sending()) else { return };
+        if let Some(alarm) = self.mesh.as_ref().and_then(|m| m.link().keys().alarm())
+            && !core::mem::replace(&mut self.reports.alarmed, true)
+        {
+            self.refuse(alarm);
+        }
+        let before = core::mem::replace(&mut self.reports.sending, sending);
+        if before != 0 && before != sending {
+            self.reports.retiring = Some((before, now.plus(RETIRE_AFTER)));
+            self.tell(Event::LinkKeys);
+            self.report_keys(now);
+        }
+        if let Some((index, at)) = self.reports.retiring
+            && at <= now
+        {
+            self.reports.retiring = None;
+            if index != sending {
+                self.forget(now, index);
+            }
+        }
+    }
+
+    pub(super) fn keys_timeout(&self) -> Option<Millis> {
+        self.reports.retiring.map(|(_, at)| at)
+    }
+}

@@ -1,0 +1,344 @@
+//! # Relay: frames of others, one hop further
+//!
+//! | | |
+//! |---|---|
+//! | Key held    | the network's (E1), nothing else |
+//! | Forwards    | what a synced neighbour sealed, with one hop less, sealed again under its own address and counter |
+//! | Drops as    | `E1-01` to `E1-11`; `E1-10` for loops and last hops, `E1-08` when there is no way on |
+//! | Does not    | read or alter what is inside; forward anything before CCM* succeeded |
+//! | Spec        | docs/protocol.md 4.1 |
+//!
+//! [`Mesh`] is what every station on the radio has; a [`Node`](crate::Node) carries one. [`Relay`] is a mesh with nothing
+//! above it.
+
+use fivefold_core::e1_link::{Delivered, FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbours, Received};
+use fivefold_core::error::{Code, Rejected, SealError};
+use fivefold_core::id::{Did, Sid};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::ieee802154::{Ack, MAX_FRAME};
+use fivefold_core::wire::mesh;
+use heapless::{Deque, Vec};
+
+use crate::boot::{self, BootRefused, Secrets, Settings};
+use crate::entropy::Entropy;
+use crate::storage::{Durable, Record};
+use crate::tally::Tally;
+
+/// Neighbours of a node, at most.
+pub const NEIGHBOURS: usize = 16;
+/// Parents of a node, at most.
+pub const PARENTS: usize = 4;
+/// Configured and learned ways down, at most, each.
+pub const ROUTES: usize = 32;
+/// Longest payload behind a mesh header, with a MIC of 32 bits.
+pub const PAYLOAD: usize = 101;
+
+/// How long a learned way down is believed, in milliseconds.
+const ROUTE_LIFE: u64 = 600_000;
+/// Messages without answer after which the next parent is tried.
+const PARENT_TRIES: u8 = 3;
+/// How long a silent parent is passed over, in milliseconds.
+const PARENT_REST: u64 = 300_000;
+const FORWARDS: usize = 4;
+
+/// A frame for the radio, with its check sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame(Vec<u8, MAX_FRAME>);
+
+impl Frame {
+    /// What `write` puts into it; it says how many bytes.
+    fn written<E>(write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Self, E> {
+        let mut bytes = [0; MAX_FRAME];
+        let len = write(&mut bytes)?;
+        Ok(Self(bytes.into_iter().take(len).collect()))
+    }
+
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Where a frame goes on its way up and down.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// Next hops to a gateway, the preferred one first. 0000 is a gateway in reach.
+    pub parents: Vec<Sid, PARENTS>,
+    /// Next hops to devices that were not heard: (device, neighbour).
+    pub children: Vec<(Sid, Sid), ROUTES>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Parent {
+    sid: Sid,
+    failures: u8,
+    rests_until: Millis,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    originator: Sid,
+    neighbour: Sid,
+    until: Millis,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    to: Sid,
+    mesh: mesh::Header,
+    payload: Vec<u8, PAYLOAD>,
+}
+
+/// The link of one station, its ways up and down, and the frames that wait to go on.
+pub struct Mesh {
+    link: Link<FixedNeighbours<NEIGHBOURS>>,
+    parents: Vec<Parent, PARENTS>,
+    children: Vec<(Sid, Sid), ROUTES>,
+    routes: [Option<Route>; ROUTES],
+    waiting: Deque<Waiting, FORWARDS>,
+}
+
+/// What a frame meant for the station itself.
+#[derive(Debug)]
+pub enum Heard<'b> {
+    /// A datagram for us.
+    Datagram(Delivered<'b>),
+    /// Another's datagram, put in line.
+    Passing,
+    /// A HELLO, or a key switch of a neighbour: nothing to do here.
+    Quiet,
+    /// A neighbour is synced.
+    Synced(Did, Sid),
+}
+
+impl Mesh {
+    /// A station that has just booted.
+    pub fn new(identity: Identity, policy: LinkPolicy, keys: LinkKeys, ways: Ways, seed: [u8; 32]) -> Self {
+        let parent = |&sid: &Sid| Parent { sid, failures: 0, rests_until: Millis(0) };
+        Self {
+            link: Link::new(identity, policy, keys, FixedNeighbours::new(), seed),
+            parents: ways.parents.iter().map(parent).collect(),
+            children: ways.children,
+            routes: [None; ROUTES],
+            waiting: Deque::new(),
+        }
+    }
+
+    /// The link.
+    pub const fn link(&self) -> &Link<FixedNeighbours<NEIGHBOURS>> {
+        &self.link
+    }
+
+    /// The link, to change keys and neighbours.
+    pub const fn link_mut(&mut self) -> &mut Link<FixedNeighbours<NEIGHBOURS>> {
+        &mut self.link
+    }
+
+    /// Judges a frame; another's datagram is put in line.
+    ///
+    /// # Errors
+    /// As [`Link::receive`]; `E1-08` when there is no way on, `E1-10` when the line is full.
+    pub fn receive<'b>(&mut self, now: Millis, frame: &'b mut [u8]) -> Result<Heard<'b>, Rejected> {
+        match self.link.receive(now, frame)? {
+            Received::Deliver(datagram) => {
+                self.learn(now, datagram.originator, datagram.from);
+                Ok(Heard::Datagram(datagram))
+            }
+            Received::Forward(f) => {
+                self.learn(now, f.mesh.originator, f.from);
+                let to = self.way_to(now, f.mesh.destination).filter(|&to| to != f.from);
+                let to = to.ok_or(Rejected::new(Code::LinkNeighbourUnknown, "no way to the destination"))?;
+                let payload = Vec::from_slice(f.payload)
+                    .map_err(|_| Rejected::new(Code::LinkMalformed, "longer than a frame of ours carries"))?;
+                self.waiting
+                    .push_back(Waiting { to, mesh: f.mesh, payload })
+                    .map_err(|_| Rejected::new(Code::LinkHopLimit, "more to forward than there is room for"))?;
+                Ok(Heard::Passing)
+            }
+            Received::Synced { from, sid } => {
+                self.answered_by(sid);
+                Ok(Heard::Synced(from, sid))
+            }
+            Received::Hello { .. } | Received::KeySwitch { .. } => Ok(Heard::Quiet),
+        }
+    }
+
+    /// The parent that takes the next message up: the first that is synced and not silent.
+    pub fn parent(&mut self, now: Millis) -> Option<Sid> {
+        let (link, parents) = (&mut self.link, &self.parents);
+        let synced = |sid: Sid, table: &mut FixedNeighbours<NEIGHBOURS>| {
+            sid == Sid::ANY_GATEWAY || table.by_sid(sid).is_some_and(|n| n.is_synced())
+        };
+        let best = parents.iter().find(|p| p.rests_until <= now && synced(p.sid, link.neighbours_mut()));
+        best.or(parents.first()).map(|p| p.sid)
+    }
+
+    /// Whether a first message has somebody to go to: a parent of ours, or any gateway, was heard and is synced.
+    pub fn has_neighbour(&mut self) -> bool {
+        let any = self.parents.iter().any(|p| p.sid == Sid::ANY_GATEWAY);
+        let table = self.link.neighbours_mut();
+        if any {
+            return table.iter().any(|n| n.is_synced());
+        }
+        self.parents.iter().any(|p| table.by_sid(p.sid).is_some_and(|n| n.is_synced()))
+    }
+
+    /// A message that went up by `parent` was not answered.
+    pub fn unanswered_by(&mut self, now: Millis, parent: Sid) {
+        if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
+            p.failures = p.failures.saturating_add(1);
+            if p.failures >= PARENT_TRIES {
+                (p.failures, p.rests_until) = (0, now.plus(PARENT_REST));
+            }
+        }
+    }
+
+    /// A message that went up by `parent` was answered.
+    pub fn answered_by(&mut self, parent: Sid) {
+        if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
+            (p.failures, p.rests_until) = (0, Millis(0));
+        }
+    }
+
+    /// Seals a datagram of our own for the next hop.
+    ///
+    /// # Errors
+    /// As [`Link::seal`].
+    pub fn seal(&mut self, to: Sid, mesh: mesh::Header, payload: &[u8]) -> Result<Frame, SealError> {
+        Frame::written(|out| self.link.seal(to, Ack::Request, Some(mesh), payload, out))
+    }
+
+    /// The next frame that waits: HELLO and its answers first, then what goes on for others. `None` also while the lease
+    /// of the link is spent.
+    pub fn poll(&mut self, now: Millis) -> Option<Frame> {
+        if !self.link.keys().is_ready() {
+            return None;
+        }
+        if let Ok(control) = Frame::written(|out| self.link.poll_control(now, out).map(|c| c.len).ok_or(())) {
+            return Some(control);
+        }
+        while let Some(next) = self.waiting.pop_front() {
+            // What does not fit under our longer MIC cannot go on.
+            if let Ok(frame) = self.seal(next.to, next.mesh, &next.payload) {
+                return Some(frame);
+            }
+        }
+        None
+    }
+
+    /// When [`Self::poll`] has something.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        if self.waiting.is_empty() { self.link.poll_timeout() } else { Some(Millis(0)) }
+    }
+
+    fn learn(&mut self, now: Millis, originator: Sid, neighbour: Sid) {
+        let at = self.routes.iter().position(|r| r.is_some_and(|r| r.originator == originator));
+        let oldest = || {
+            let age = |r: &Option<Route>| r.map_or(Millis(0), |r| r.until);
+            self.routes.iter().enumerate().min_by_key(|(_, r)| age(r)).map(|(at, _)| at)
+        };
+        if let Some(route) = at.or_else(oldest).and_then(|at| self.routes.get_mut(at)) {
+            *route = Some(Route { originator, neighbour, until: now.plus(ROUTE_LIFE) });
+        }
+    }
+
+    /// Up to a parent; down along the way that the originator's last frame came, else as configured, else to a neighbour.
+    fn way_to(&mut self, now: Millis, destination: Sid) -> Option<Sid> {
+        if destination == Sid::ANY_GATEWAY {
+            return self.parent(now);
+        }
+        let learned = self.routes.iter().flatten().find(|r| r.originator == destination && now < r.until);
+        let configured = || self.children.iter().find(|(to, _)| *to == destination).map(|(_, by)| *by);
+        if let Some(way) = learned.map(|r| r.neighbour).or_else(configured) {
+            return Some(way);
+        }
+        self.link.neighbours_mut().by_sid(destination).filter(|n| n.is_synced()).map(|n| n.sid())
+    }
+}
+
+impl core::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Mesh").field("link", &self.link).field("parents", &self.parents).finish_non_exhaustive()
+    }
+}
+
+/// What a [`Relay`] wants done, in order. Asking for the next one says that the one before was carried out.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RelayOutput {
+    /// A frame was refused; it is counted.
+    Dropped(Rejected),
+    /// Make the record durable. What follows depends on it: if this fails, stop.
+    Persist(Record),
+    /// A neighbour is synced.
+    Synced(Did, Sid),
+    /// Send a frame.
+    Transmit(Frame),
+}
+
+/// A mesh with nothing above it: it forwards, and has no messages of its own.
+#[derive(Debug)]
+pub struct Relay {
+    mesh: Mesh,
+    durable: Durable,
+    tally: Tally,
+    told: Deque<RelayOutput, 2>,
+    now: Millis,
+}
+
+impl Relay {
+    /// A relay that has just booted. Of the policy only the radio counts, of the secrets only the network keys.
+    ///
+    /// # Errors
+    /// [`BootRefused`]: nothing may be sent.
+    pub fn boot(
+        now: Millis,
+        settings: &Settings,
+        secrets: &Secrets,
+        record: Option<Record>,
+        entropy: &Entropy,
+    ) -> Result<Self, BootRefused> {
+        let (record, mesh) = boot::relay(settings, secrets, record, entropy)?;
+        Ok(Self { mesh, durable: Durable::new(record), tally: Tally::new(), told: Deque::new(), now })
+    }
+
+    /// A frame of the radio, with its check sequence. It is decrypted in place.
+    pub fn handle_frame(&mut self, now: Millis, frame: &mut [u8]) {
+        self.now = now;
+        let refused = match self.mesh.receive(now, frame) {
+            Ok(Heard::Datagram(_)) => Rejected::new(Code::LinkNotOurs, "a relay takes no datagrams"),
+            Ok(Heard::Passing | Heard::Quiet) => return,
+            Ok(Heard::Synced(did, sid)) => {
+                let _ = self.told.push_back(RelayOutput::Synced(did, sid));
+                return;
+            }
+            Err(refused) => refused,
+        };
+        self.tally.count(refused);
+        // What does not fit the line is counted all the same.
+        let _ = self.told.push_back(RelayOutput::Dropped(refused));
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Millis) {
+        self.now = now;
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<RelayOutput> {
+        if let Some(record) = self.durable.due(Some(self.mesh.link.keys_mut()), None) {
+            return Some(RelayOutput::Persist(record));
+        }
+        self.told.pop_front().or_else(|| self.mesh.poll(self.now).map(RelayOutput::Transmit))
+    }
+
+    /// When to call [`Self::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        self.mesh.poll_timeout()
+    }
+
+    /// What was refused so far.
+    pub const fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
