@@ -96,8 +96,7 @@ pub enum LinkClass {
 
 impl LinkClass {
     /// All, in the order of their wire numbers 0 to 5.
-    pub const ALL: [Self; 6] =
-        [Self::None, Self::MacCcm, Self::E1s, Self::Lorawan, Self::ThreeGpp, Self::XbeeEe];
+    pub const ALL: [Self; 6] = [Self::None, Self::MacCcm, Self::E1s, Self::Lorawan, Self::ThreeGpp, Self::XbeeEe];
 
     /// Whether it counts as E1.
     pub const fn is_e1(self) -> bool {

@@ -212,7 +212,10 @@ impl Header {
         let (mut alg, mut key) = (None, None);
         while let Some(label) = keys.next(&mut r)? {
             match label {
-                1 => alg = Some(SignAlg::from_cose(r.int()?).ok_or(Malformed::new("COSE: algorithm not in the profile"))?),
+                1 => {
+                    alg =
+                        Some(SignAlg::from_cose(r.int()?).ok_or(Malformed::new("COSE: algorithm not in the profile"))?)
+                }
                 4 => key = Some(KeyName(*r.bytes_of()?)),
                 _ => return Err(Malformed::new("COSE: protected header not in the profile")),
             }

@@ -19,8 +19,8 @@ pub use template::{Definition, Template};
 
 use core::fmt;
 
-pub use crate::wire::cbor::{Malformed, Number};
 use crate::wire::cbor::{Major, Reader};
+pub use crate::wire::cbor::{Malformed, Number};
 
 /// What a payload is, by its first byte.
 #[derive(Clone, Debug)]

@@ -116,7 +116,11 @@ fn every_senml_pack_resolves_and_is_written_as_the_vectors_say() {
             encodings.push(bytes(case, "cbor_rfc"));
         }
         for encoding in &encodings {
-            let base = if name.contains("implied") || case["section"].is_null() { BaseName::Implied } else { BaseName::Required };
+            let base = if name.contains("implied") || case["section"].is_null() {
+                BaseName::Implied
+            } else {
+                BaseName::Required
+            };
             let pack = Pack::parse(encoding, base).unwrap_or_else(|e| panic!("{name}: {e}"));
             let resolved: Vec<_> = pack.records().collect();
             let expected = list(case, "resolved");
@@ -175,9 +179,11 @@ fn check_tree(leaves: &[Hash], expected_root: &Hash, case: &Value) {
 fn every_merkle_tree_has_its_root_and_proofs() {
     let book = read("merkle-rfc9162.json");
     let seven = &book["seven_leaf_example"];
-    let leaves: Vec<_> = list(seven, "leaves").iter().map(|l| Hash::of_leaf([&hex::decode(l.as_str().unwrap()).unwrap()])).collect();
+    let leaves: Vec<_> =
+        list(seven, "leaves").iter().map(|l| Hash::of_leaf([&hex::decode(l.as_str().unwrap()).unwrap()])).collect();
     check_tree(&leaves, &hash(&seven["hash"]), seven);
-    let all: Vec<_> = list(&book, "own_leaves").iter().map(|l| Hash::of_leaf([&hex::decode(l.as_str().unwrap()).unwrap()])).collect();
+    let all: Vec<_> =
+        list(&book, "own_leaves").iter().map(|l| Hash::of_leaf([&hex::decode(l.as_str().unwrap()).unwrap()])).collect();
     for case in list(&book, "own") {
         let size = case["tree_size"].as_u64().unwrap() as usize;
         check_tree(&all[..size], &hash(&case["root"]), case);
@@ -367,12 +373,8 @@ fn what_we_sign_is_what_the_vectors_hold() {
 fn v9_and_v10_a_leaf_and_a_statement_are_those_of_the_specification() {
     let k_blind: [u8; 32] = core::array::from_fn(|i| 0x40 + i as u8);
     let payload = hex::decode("840118d7182d1825").unwrap();
-    let subject = Subject {
-        level: SignedLevel::Cloud,
-        did: Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]),
-        epoch: Epoch(5),
-        bctx: None,
-    };
+    let subject =
+        Subject { level: SignedLevel::Cloud, did: Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]), epoch: Epoch(5), bctx: None };
     let salt = Salt::derive(&k_blind, 300);
     assert_eq!(hex::encode(salt.0), "ee1601a5deb4ee7ed499e580fb42e334");
     let mut tbs = [0; 64];
@@ -384,13 +386,15 @@ fn v9_and_v10_a_leaf_and_a_statement_are_those_of_the_specification() {
     let leaves: Vec<_> = [300, 301, 303].map(|piv| subject.leaf(&Salt::derive(&k_blind, piv), piv, &payload)).to_vec();
     let root = root(&leaves);
     assert_eq!(root.to_string(), "396dfe810a9d51977eb5312459a8e57cc1fce65c15576483c6846d3f27b7cfe0");
-    let statement =
-        Statement { subject, number: 1, first_piv: 300, bitmap: &[0x0B], root, previous: Hash([0; 32]) };
+    let statement = Statement { subject, number: 1, first_piv: 300, bitmap: &[0x0B], root, previous: Hash([0; 32]) };
     let mut out = [0; Statement::LONGEST];
     let n = statement.emit(&mut out).unwrap();
     assert_eq!(
         hex::encode(&out[..n]),
-        format!("8a6262310348acde48000000000105400119012c410b5820396dfe810a9d51977eb5312459a8e57cc1fce65c15576483c6846d3f27b7cfe05820{}", "00".repeat(32))
+        format!(
+            "8a6262310348acde48000000000105400119012c410b5820396dfe810a9d51977eb5312459a8e57cc1fce65c15576483c6846d3f27b7cfe05820{}",
+            "00".repeat(32)
+        )
     );
     assert_eq!(statement.leaves(), 3);
     assert_eq!(Statement::parse(&out[..n]).unwrap(), statement);

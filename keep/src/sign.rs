@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 
 /// SubjectPublicKeyInfo of a P-256 key, up to its uncompressed point (RFC 5480 2).
 const P256_SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D,
-    0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE,
+    0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 /// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410 4).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
@@ -100,13 +100,14 @@ impl VerifyingKey {
     /// # Errors
     /// When it is no P-256 or Ed25519 key.
     pub fn from_spki(spki: &[u8]) -> Result<Self, InvalidKey> {
-        let (alg, point) = if let Some(point) = spki.strip_prefix(&P256_SPKI).filter(|p| p.len() == 65 && p.first() == Some(&4)) {
-            (SignAlg::Esp256, point)
-        } else if let Some(point) = spki.strip_prefix(&ED25519_SPKI).filter(|p| p.len() == 32) {
-            (SignAlg::Ed25519, point)
-        } else {
-            return Err(InvalidKey("expected the SubjectPublicKeyInfo of a P-256 or Ed25519 key"));
-        };
+        let (alg, point) =
+            if let Some(point) = spki.strip_prefix(&P256_SPKI).filter(|p| p.len() == 65 && p.first() == Some(&4)) {
+                (SignAlg::Esp256, point)
+            } else if let Some(point) = spki.strip_prefix(&ED25519_SPKI).filter(|p| p.len() == 32) {
+                (SignAlg::Ed25519, point)
+            } else {
+                return Err(InvalidKey("expected the SubjectPublicKeyInfo of a P-256 or Ed25519 key"));
+            };
         Ok(Self { alg, name: KeyName::of(spki), point: point.to_vec() })
     }
 
@@ -224,9 +225,6 @@ mod tests {
         assert_eq!(a.danger_scalar().unwrap()[..], [7; 32]);
         assert!(AgreementKey::from_random(&[0; 32]).is_none());
         assert!(AgreementKey::from_random(&[0xFF; 32]).is_none());
-        // x = 1 is on no point of P-256.
-        let mut one = [0; 32];
-        one[31] = 1;
         let mut off_curve = 0;
         for x in 0..20u8 {
             let mut candidate = [0; 32];

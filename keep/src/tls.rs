@@ -13,10 +13,12 @@
 //! its certificate to no verifier: so the acceptor calls [`prove_gateway`] after every handshake, resumed or not, and our
 //! own clients do not resume.
 
+mod classify;
+
+pub use classify::{classify, classify_tls};
+
 use std::collections::HashSet;
-use std::error::Error as StdError;
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -32,8 +34,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError,
-    PeerIncompatible, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
+    ServerConnection, SignatureScheme,
 };
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -290,7 +292,12 @@ impl Leaf {
             client: purpose.is_some_and(|p| p.client_auth),
             server: purpose.is_some_and(|p| p.server_auth),
             other_purpose: purpose.is_some_and(|p| {
-                p.any || p.code_signing || p.email_protection || p.time_stamping || p.ocsp_signing || !p.other.is_empty()
+                p.any
+                    || p.code_signing
+                    || p.email_protection
+                    || p.time_stamping
+                    || p.ocsp_signing
+                    || !p.other.is_empty()
             }),
             is_ca: x509.is_ca(),
             not_before: millis(x509.validity().not_before.timestamp()),
@@ -341,11 +348,7 @@ impl Leaf {
 ///
 /// # Errors
 /// E4-01 with what is wrong.
-pub fn prove_gateway(
-    connection: &ServerConnection,
-    revoked: &Revoked,
-    now: Millis,
-) -> Result<ProvenGateway, Rejected> {
+pub fn prove_gateway(connection: &ServerConnection, revoked: &Revoked, now: Millis) -> Result<ProvenGateway, Rejected> {
     if connection.is_handshaking() {
         return Err(Rejected::new(ROLE, "the handshake is not over"));
     }
@@ -361,10 +364,7 @@ pub fn prove_gateway(
 fn provider(groups: Groups) -> Arc<CryptoProvider> {
     use aws_lc_rs::{cipher_suite, kx_group};
     Arc::new(CryptoProvider {
-        cipher_suites: vec![
-            cipher_suite::TLS13_AES_256_GCM_SHA384,
-            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-        ],
+        cipher_suites: vec![cipher_suite::TLS13_AES_256_GCM_SHA384, cipher_suite::TLS13_CHACHA20_POLY1305_SHA256],
         kx_groups: match groups {
             Groups::HybridOnly => vec![kx_group::X25519MLKEM768],
             Groups::DangerAllowX25519 => vec![kx_group::X25519MLKEM768, kx_group::X25519],
@@ -556,91 +556,4 @@ impl ServerCertVerifier for CloudVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.chain.supported_verify_schemes()
     }
-}
-
-/// The code of a handshake that failed: E4-07 where no post-quantum group was in common, else E4-01; `None` when no TLS
-/// error is in the chain of sources (the network failed, which is E4-05 after a while).
-///
-/// Takes what `tokio-rustls`, `hyper` and `reqwest` return: the TLS error is looked for inside.
-pub fn classify(error: &(dyn StdError + 'static)) -> Option<Rejected> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(tls) = error.downcast_ref::<rustls::Error>() {
-            return Some(classify_tls(tls));
-        }
-        if let Some(io) = error.downcast_ref::<io::Error>() {
-            if let Some(inside) = io.get_ref() {
-                let inside: &(dyn StdError + 'static) = inside;
-                if let Some(found) = classify(inside) {
-                    return Some(found);
-                }
-            }
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// The same for an error of rustls itself.
-pub fn classify_tls(error: &rustls::Error) -> Rejected {
-    use rustls::Error as E;
-    let (code, reason) = match error {
-        E::PeerIncompatible(PeerIncompatible::NoKxGroupsInCommon) => {
-            (Code::ChannelNotHybrid, "the peer offers no X25519MLKEM768")
-        }
-        E::PeerMisbehaved(
-            rustls::PeerMisbehaved::SelectedUnofferedKxGroup
-            | rustls::PeerMisbehaved::IllegalHelloRetryRequestWithUnofferedNamedGroup,
-        ) => (Code::ChannelNotHybrid, "the peer insists on a group that is no X25519MLKEM768"),
-        // TLS 1.3 has this alert for one thing: no acceptable set of parameters (RFC 8446 6.2).
-        E::AlertReceived(AlertDescription::HandshakeFailure) => {
-            (Code::ChannelNotHybrid, "the peer takes none of our groups and suites")
-        }
-        E::PeerIncompatible(
-            PeerIncompatible::SupportedVersionsExtensionRequired
-            | PeerIncompatible::Tls12NotOffered
-            | PeerIncompatible::Tls12NotOfferedOrEnabled
-            | PeerIncompatible::ServerDoesNotSupportTls12Or13
-            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig,
-        )
-        | E::AlertReceived(AlertDescription::ProtocolVersion) => (ROLE, "the peer speaks no TLS 1.3"),
-        E::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon) => (ROLE, "no cipher suite in common"),
-        E::NoCertificatesPresented => (ROLE, "no client certificate"),
-        E::InvalidCertificate(why) => match why {
-            CertificateError::Other(other) => match other.0.downcast_ref::<Rejected>() {
-                Some(rejected) => (rejected.code, rejected.reason),
-                None => (ROLE, "the certificate is refused"),
-            },
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => (ROLE, "the certificate is expired"),
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                (ROLE, "the certificate is not valid yet: is the clock right?")
-            }
-            CertificateError::Revoked => (ROLE, "the certificate is revoked"),
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                (ROLE, "the certificate is not of the operator's CA")
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                (ROLE, "the certificate is for another name")
-            }
-            CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
-                (ROLE, "the certificate is for another purpose")
-            }
-            _ => (ROLE, "the certificate is refused"),
-        },
-        E::AlertReceived(
-            AlertDescription::BadCertificate
-            | AlertDescription::CertificateExpired
-            | AlertDescription::CertificateRequired
-            | AlertDescription::CertificateRevoked
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::UnknownCA
-            | AlertDescription::UnsupportedCertificate
-            | AlertDescription::AccessDenied,
-        ) => (ROLE, "the peer refuses our certificate"),
-        E::InvalidMessage(_) | E::InappropriateMessage { .. } | E::InappropriateHandshakeMessage { .. } => {
-            (ROLE, "what came is no TLS")
-        }
-        _ => (ROLE, "the TLS handshake failed"),
-    };
-    Rejected::new(code, reason)
 }

@@ -78,7 +78,8 @@ impl Operator {
     }
 
     fn client(&self) -> ClientConfig {
-        client_config_e4(&LiveIdentity::new(self.gateway()), &self.ca, self.revoked.clone(), Groups::HybridOnly).unwrap()
+        client_config_e4(&LiveIdentity::new(self.gateway()), &self.ca, self.revoked.clone(), Groups::HybridOnly)
+            .unwrap()
     }
 
     /// A client that shows whatever it likes, and otherwise does as ours.
@@ -204,13 +205,25 @@ fn every_client_that_is_no_gateway_of_this_operator_is_refused_as_e4_01() {
         ("the cloud's purpose", operator.odd(std::slice::from_ref(&server), &[good()], month), "another purpose"),
         ("both purposes", operator.odd(&[client.clone(), server], &[good()], month), "clientAuth alone"),
         ("one purpose more", operator.odd(&[client.clone(), Eku::CodeSigning], &[good()], month), "clientAuth alone"),
-        ("a DNS name", operator.odd(&[client.clone()], &[dns(CLOUD)], month), "urn:gw:"),
-        ("a DNS name more", operator.odd(&[client.clone()], &[good(), dns(CLOUD)], month), "urn:gw:"),
-        ("two gateways", operator.odd(&[client.clone()], &[good(), uri("urn:gw:00000007:000000a2")], month), "urn:gw:"),
-        ("no name", operator.odd(&[client.clone()], &[], month), "urn:gw:"),
-        ("upper case", operator.odd(&[client.clone()], &[uri("urn:gw:00000007:000000A1")], month), "urn:gw:"),
-        ("another urn", operator.odd(&[client.clone()], &[uri("urn:node:00000007:000000a1")], month), "urn:gw:"),
-        ("expired", operator.odd(&[client.clone()], &[good()], (-30, -1)), "expired"),
+        ("a DNS name", operator.odd(std::slice::from_ref(&client), &[dns(CLOUD)], month), "urn:gw:"),
+        ("a DNS name more", operator.odd(std::slice::from_ref(&client), &[good(), dns(CLOUD)], month), "urn:gw:"),
+        (
+            "two gateways",
+            operator.odd(std::slice::from_ref(&client), &[good(), uri("urn:gw:00000007:000000a2")], month),
+            "urn:gw:",
+        ),
+        ("no name", operator.odd(std::slice::from_ref(&client), &[], month), "urn:gw:"),
+        (
+            "upper case",
+            operator.odd(std::slice::from_ref(&client), &[uri("urn:gw:00000007:000000A1")], month),
+            "urn:gw:",
+        ),
+        (
+            "another urn",
+            operator.odd(std::slice::from_ref(&client), &[uri("urn:node:00000007:000000a1")], month),
+            "urn:gw:",
+        ),
+        ("expired", operator.odd(std::slice::from_ref(&client), &[good()], (-30, -1)), "expired"),
         ("not valid yet", operator.odd(&[client], &[good()], (1, 30)), "not valid yet"),
         ("the cloud's own", operator.cloud(), "another purpose"),
         ("another operator's", Operator::new().gateway(), "operator's CA"),
@@ -301,12 +314,12 @@ fn every_server_that_is_not_the_cloud_is_refused_as_e4_01() {
         ("no purpose", operator.odd(&[], &[dns(CLOUD)], month), "serverAuth alone"),
         (
             "a gateway's name beside its own",
-            operator.odd(&[server.clone()], &[dns(CLOUD), uri("urn:gw:00000007:000000a1")], month),
+            operator.odd(std::slice::from_ref(&server), &[dns(CLOUD), uri("urn:gw:00000007:000000a1")], month),
             "DNS names or addresses",
         ),
-        ("another name", operator.odd(&[server.clone()], &[dns("other.example")], month), "another name"),
-        ("no name", operator.odd(&[server.clone()], &[], month), "DNS names or addresses"),
-        ("expired", operator.odd(&[server.clone()], &[dns(CLOUD)], (-30, -1)), "expired"),
+        ("another name", operator.odd(std::slice::from_ref(&server), &[dns("other.example")], month), "another name"),
+        ("no name", operator.odd(std::slice::from_ref(&server), &[], month), "DNS names or addresses"),
+        ("expired", operator.odd(std::slice::from_ref(&server), &[dns(CLOUD)], (-30, -1)), "expired"),
         ("not valid yet", operator.odd(&[server], &[dns(CLOUD)], (1, 30)), "not valid yet"),
         ("another operator's", Operator::new().cloud(), "operator's CA"),
     ];
@@ -433,10 +446,7 @@ fn a_new_certificate_is_shown_from_the_next_handshake_on() {
     let client = Arc::new(client_config_e4(&gateway, &operator.ca, no_revoked(), Groups::HybridOnly).unwrap());
     let shown = || {
         let ends = shake_as(&client, &server, CLOUD);
-        (
-            ends.client.peer_certificates().unwrap()[0].to_vec(),
-            ends.server.peer_certificates().unwrap()[0].to_vec(),
-        )
+        (ends.client.peer_certificates().unwrap()[0].to_vec(), ends.server.peer_certificates().unwrap()[0].to_vec())
     };
     let before = shown();
     assert_eq!(before, shown());

@@ -251,8 +251,7 @@ impl<'b> Element<'b> for Fields<'b> {
 }
 
 /// Standard labels in their JSON spelling: as text they are refused, since a JSON encoder was taken for a CBOR one.
-const LABELS: [&str; 15] =
-    ["bn", "bt", "bu", "bv", "bs", "bver", "n", "u", "v", "vs", "vb", "vd", "s", "t", "ut"];
+const LABELS: [&str; 15] = ["bn", "bt", "bu", "bv", "bs", "bver", "n", "u", "v", "vs", "vb", "vd", "s", "t", "ut"];
 
 fn text(w: &mut Writer<'_>, label: i8, value: Option<&str>) -> Result<(), SealError> {
     let Some(value) = value else { return Ok(()) };
@@ -382,7 +381,7 @@ fn sum(base: Option<Number>, own: Number) -> Result<Number, Malformed> {
 /// let mut buffer = [0; 64];
 /// let mut reading = Reading::new(&mut buffer);
 /// reading.measure("temp", "Cel", 21.5)?.measure("bat", "%EL", 87)?;
-/// assert_eq!(reading.finish()?.len(), 28);
+/// assert_eq!(reading.finish()?.len(), 31);
 /// # Ok::<(), fivefold_core::error::SealError>(())
 /// ```
 #[derive(Debug)]

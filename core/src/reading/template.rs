@@ -178,4 +178,3 @@ impl<'b> Definition<'b> {
         Ok(self.columns().zip(row.values()).filter_map(|(column, value)| Some((column, value?))))
     }
 }
-

@@ -3,7 +3,10 @@
 //! Reading is strict: the shortest head, definite lengths, map keys of ours in strictly ascending order. What another
 //! encoder may do more freely (the order of SenML labels) says so where it is read. Writing is minicbor's encoder.
 
-use core::marker::PhantomData;
+mod list;
+
+pub use list::{Element, Elements, List};
+
 use core::{fmt, str};
 
 use minicbor::encode::write::{Cursor, EndOfSlice};
@@ -559,148 +562,6 @@ fn half_to_single(bytes: [u8; 2]) -> f32 {
     minicbor::Decoder::new(&[0xF9, bytes[0], bytes[1]]).f16().unwrap_or(f32::NAN)
 }
 
-/// Something that stands in a [`List`].
-pub trait Element<'b>: Clone {
-    /// Reads one.
-    ///
-    /// # Errors
-    /// When it does not have its shape.
-    fn parse(from: &mut Reader<'b>) -> Result<Self, Malformed>;
-
-    /// Writes one.
-    ///
-    /// # Errors
-    /// When the buffer is full.
-    fn emit(&self, to: &mut Writer<'_>) -> Result<(), SealError>;
-}
-
-/// A CBOR array of one kind of element: as it came, or as a slice that is to be written.
-pub struct List<'b, T> {
-    form: Form<'b, T>,
-}
-
-enum Form<'b, T> {
-    Encoded { items: &'b [u8], count: usize, of: PhantomData<fn() -> T> },
-    Slice(&'b [T]),
-}
-
-impl<T> Clone for List<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for List<'_, T> {}
-impl<T> Clone for Form<'_, T> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-impl<T> Copy for Form<'_, T> {}
-
-impl<T> Default for List<'_, T> {
-    fn default() -> Self {
-        Self::of(&[])
-    }
-}
-
-impl<'b, T> List<'b, T> {
-    /// Of these elements.
-    pub const fn of(elements: &'b [T]) -> Self {
-        Self { form: Form::Slice(elements) }
-    }
-
-    /// How many.
-    pub const fn len(&self) -> usize {
-        match self.form {
-            Form::Encoded { count, .. } => count,
-            Form::Slice(s) => s.len(),
-        }
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-impl<'b, T: Element<'b>> List<'b, T> {
-    /// Reads an array and checks every element.
-    ///
-    /// # Errors
-    /// When it is no array, or an element does not have its shape.
-    pub fn parse(from: &mut Reader<'b>) -> Result<Self, Malformed> {
-        let count = from.array()?;
-        let start = from.rest();
-        for _ in 0..count {
-            T::parse(from)?;
-        }
-        let items = start.get(..start.len() - from.rest().len()).ok_or(ENDS_EARLY)?;
-        let count = usize::try_from(count).map_err(|_| ENDS_EARLY)?;
-        Ok(Self { form: Form::Encoded { items, count, of: PhantomData } })
-    }
-
-    /// Writes the array.
-    ///
-    /// # Errors
-    /// When the buffer is full.
-    pub fn emit(&self, to: &mut Writer<'_>) -> Result<(), SealError> {
-        to.array(self.len())?;
-        match self.form {
-            Form::Encoded { items, .. } => to.encoded(items),
-            Form::Slice(s) => s.iter().try_for_each(|e| e.emit(to)),
-        }
-    }
-
-    /// The elements, in order.
-    pub fn iter(&self) -> Elements<'b, T> {
-        match self.form {
-            Form::Encoded { items, .. } => Elements { reader: Reader::new(items), slice: [].iter() },
-            Form::Slice(s) => Elements { reader: Reader::new(&[]), slice: s.iter() },
-        }
-    }
-}
-
-impl<'b, T: Element<'b>> IntoIterator for &List<'b, T> {
-    type Item = T;
-    type IntoIter = Elements<'b, T>;
-    fn into_iter(self) -> Elements<'b, T> {
-        self.iter()
-    }
-}
-
-impl<'b, T: Element<'b> + PartialEq> PartialEq for List<'b, T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.iter().eq(other.iter())
-    }
-}
-
-impl<'b, T: Element<'b> + fmt::Debug> fmt::Debug for List<'b, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-
-/// Iterator over the elements of a [`List`].
-#[derive(Debug)]
-pub struct Elements<'b, T> {
-    reader: Reader<'b>,
-    slice: core::slice::Iter<'b, T>,
-}
-
-impl<'b, T: Element<'b>> Iterator for Elements<'b, T> {
-    type Item = T;
-    fn next(&mut self) -> Option<T> {
-        if let Some(element) = self.slice.next() {
-            return Some(element.clone());
-        }
-        if self.reader.is_at_end() {
-            return None;
-        }
-        // `List::parse` checked each of them.
-        T::parse(&mut self.reader).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -715,7 +576,9 @@ mod tests {
 
     #[test]
     fn a_head_that_is_not_the_shortest_is_refused() {
-        for bytes in [&[0x18, 23][..], &[0x19, 0, 255], &[0x1A, 0, 0, 255, 255], &[0x1B, 0, 0, 0, 0, 255, 255, 255, 255]] {
+        for bytes in
+            [&[0x18, 23][..], &[0x19, 0, 255], &[0x1A, 0, 0, 255, 255], &[0x1B, 0, 0, 0, 0, 255, 255, 255, 255]]
+        {
             assert_eq!(Reader::new(bytes).unsigned(), Err(NOT_SHORTEST));
             assert_eq!(Reader::new(bytes).item(), Err(NOT_SHORTEST));
         }

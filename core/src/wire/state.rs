@@ -105,10 +105,7 @@ fn key(r: &mut Reader<'_>, n: u64) -> Result<(), Malformed> {
     if r.unsigned()? == n { Ok(()) } else { Err(Malformed::new("state: items 1 to 8 in order are needed")) }
 }
 
-fn ascending<'b, T: Element<'b>, K: Ord>(
-    r: &mut Reader<'b>,
-    key: impl Fn(&T) -> K,
-) -> Result<List<'b, T>, Malformed> {
+fn ascending<'b, T: Element<'b>, K: Ord>(r: &mut Reader<'b>, key: impl Fn(&T) -> K) -> Result<List<'b, T>, Malformed> {
     let list = List::parse(r)?;
     if list.iter().map(|e| key(&e)).is_sorted_by(|a, b| a < b) {
         Ok(list)
