@@ -1,0 +1,184 @@
+#!/usr/bin/env bash
+# Every check of the project. CI is this file, and this file is CI.
+#
+#   ./ci.sh                all jobs, in the order below
+#   ./ci.sh JOB [ARG]      one job
+#   ./ci.sh list           the jobs and what they are for
+#
+# A job installs what it needs (Debian packages, cargo tools, Python peers into .venv) and fails when something is
+# missing: none is skipped. Warnings are errors here and only here.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+JOBS=(
+    "fmt        rustfmt has nothing to change"
+    "arrows     crates use what ARCHITECTURE.md lets them use; core's dependencies are the pinned list"
+    "rooms      each rule lives in its room: algorithms in suite.rs, no E3 in the gateway, no clock in engines"
+    "vectors    other people's vectors and captures are unchanged"
+    "msrv       every dependency builds with the Rust that Cargo.toml promises"
+    "places     no path of a developer's machine and no private key in the repository"
+    "clippy     lints of the workspace, as errors"
+    "test       all tests of the workspace"
+    "doctest    examples in the documentation, and what must not compile"
+    "doc        the documentation builds without a warning"
+    "no-std     core and device build for a Cortex-M0+ and a Cortex-M4"
+    "firmware   node and relay run on an emulated M4 and M0: flash, stack, instructions"
+    "fuzz       every parser under a fuzzer; ARG: seconds per target, 20 by default"
+    "deny       licences, banned crates and sources"
+    "demo       the village, its attackers, and outcomes as docs/threats.md states them"
+    "interop    tshark, aiocoap and other people's captures against running daemons"
+    "sim        seeded simulation and kills; ARG: seeds, 1000 by default"
+)
+EXTRA=(
+    "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
+)
+
+say() { printf '\n== %s\n' "$*"; }
+die() { printf 'ci.sh: %s\n' "$*" >&2; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# need_deb PACKAGE...: Debian packages, installed if they are not there.
+need_deb() {
+    local missing=() p
+    for p in "$@"; do
+        dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+    done
+    [ ${#missing[@]} -eq 0 ] && return
+    have apt-get || die "install these yourself, there is no apt-get here: ${missing[*]}"
+    local sudo=
+    [ "$(id -u)" -eq 0 ] || sudo=sudo
+    say "installing ${missing[*]}"
+    $sudo apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+}
+
+# need_cargo TOOL VERSION: a cargo subcommand of exactly that version.
+need_cargo() {
+    local tool=$1 version=$2
+    if have "$tool" && "$tool" "${tool#cargo-}" --version 2>/dev/null | grep -qF "$version"; then return; fi
+    if have "$tool" && "$tool" --version 2>/dev/null | grep -qF "$version"; then return; fi
+    say "installing $tool $version"
+    cargo install "$tool" --locked --version "$version"
+}
+
+job_fmt() {
+    cargo fmt --all --check
+    for manifest in fuzz/Cargo.toml firmware/Cargo.toml; do
+        cargo fmt --manifest-path "$manifest" --check
+    done
+}
+
+job_arrows() { need_deb python3; cargo metadata --format-version 1 --locked | python3 scripts/arrows.py; }
+
+job_rooms() { bash scripts/rooms.sh; }
+
+job_vectors() { (cd vectors && sha256sum --quiet --strict -c SHA256SUMS) && echo "vectors are as their makers left them"; }
+
+job_msrv() { need_deb python3; cargo metadata --format-version 1 --locked | python3 scripts/msrv.py; }
+
+job_places() { bash scripts/places.sh; }
+
+job_clippy() {
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir target/fuzz-clippy -- -D warnings
+}
+
+job_test() {
+    if have cargo-nextest; then
+        cargo nextest run --workspace --locked --no-fail-fast
+    else
+        cargo test --workspace --locked --no-fail-fast --lib --bins --tests
+    fi
+}
+
+job_doctest() { cargo test --workspace --locked --doc; }
+
+job_doc() { RUSTDOCFLAGS="-D warnings" cargo doc --workspace --locked --no-deps; }
+
+job_no-std() {
+    local target
+    need_deb lld
+    for target in thumbv6m-none-eabi thumbv7em-none-eabi; do
+        say "$target"
+        (
+            [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ] || need_deb rustc-web rust-web-src
+            # shellcheck source=scripts/mcu-env.sh
+            . scripts/mcu-env.sh "$target"
+            cargo build --release --locked $MCU_FLAGS --target "$target" -p fivefold-core -p fivefold-device
+        )
+    done
+}
+
+job_firmware() {
+    need_deb qemu-system-arm lld python3 binutils
+    local target
+    for target in thumbv6m-none-eabi thumbv7em-none-eabi; do
+        [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ] || need_deb rustc-web rust-web-src
+    done
+    bash scripts/firmware.sh
+}
+
+job_fuzz() {
+    need_deb g++
+    need_cargo cargo-fuzz 0.13.2
+    bash scripts/fuzz.sh "${1:-20}"
+}
+
+job_deny() {
+    need_cargo cargo-deny 0.20.2
+    cargo deny --locked check bans licenses sources
+    cargo deny --locked --manifest-path fuzz/Cargo.toml --config deny.toml check bans licenses sources
+}
+
+job_advisories() {
+    need_cargo cargo-deny 0.20.2
+    cargo deny --locked check advisories
+}
+
+job_demo() { cargo run --release --locked -- demo; }
+
+job_interop() {
+    need_deb tshark python3 python3-venv
+    [ -x .venv/bin/python ] || python3 -m venv .venv
+    .venv/bin/pip install --quiet --disable-pip-version-check -r interop/requirements.txt
+    cargo build --release --locked
+    .venv/bin/python interop/run.py "$@"
+}
+
+job_sim() { bash scripts/sim.sh "${1:-1000}"; }
+
+list() { printf '  %s\n' "${JOBS[@]}" "${EXTRA[@]}"; }
+
+names() { local line; for line in "$@"; do echo "${line%% *}"; done; }
+
+run_all() {
+    local started=$SECONDS failed=() times=() job before code
+    for job in $(names "${JOBS[@]}"); do
+        printf '\n######## %s\n' "$job"
+        before=$SECONDS
+        code=0
+        bash ./ci.sh "$job" || code=$?
+        times+=("$(printf '  %-10s %5d s  %s' "$job" $((SECONDS - before)) "$([ $code -eq 0 ] && echo ok || echo "FAILED, exit $code")")")
+        [ $code -eq 0 ] || failed+=("$job")
+    done
+    printf '\n######## times\n'
+    printf '%s\n' "${times[@]}"
+    printf '  %-10s %5d s\n' all $((SECONDS - started))
+    if [ ${#failed[@]} -ne 0 ]; then
+        printf '\nFailed. To run each again:\n'
+        printf '  ./ci.sh %s\n' "${failed[@]}"
+        exit 1
+    fi
+    printf '\nAll %d jobs passed.\n' ${#JOBS[@]}
+}
+
+case "${1:-all}" in
+    all) run_all ;;
+    list | -h | --help) list ;;
+    *)
+        job=$1
+        shift
+        names "${JOBS[@]}" "${EXTRA[@]}" | grep -qxF -- "$job" || { echo "ci.sh: no job '$job'. The jobs:" >&2; list >&2; exit 2; }
+        "job_$job" "$@"
+        ;;
+esac

@@ -1,0 +1,56 @@
+"""Checks the arrows between our crates against ARCHITECTURE.md, and the outside crates that core may have.
+
+usage: cargo metadata --format-version 1 --locked | python3 scripts/arrows.py
+"""
+
+import json
+import re
+import sys
+
+CORE_OUTSIDE = {"aes", "ccm", "hkdf", "hmac", "minicbor", "rand_core", "sha2", "subtle", "zeroize"}
+DEVICE_OUTSIDE = {"heapless", "rand_core", "zeroize"}
+# Crates that name an algorithm: core's, for suite.rs alone. Who else needs a primitive takes it from aws-lc-rs.
+ALGORITHMS = {"aes", "ccm", "sha2", "hmac", "hkdf", "cipher", "digest", "aead"}
+
+
+def main() -> int:
+    page = open("ARCHITECTURE.md", encoding="utf-8").read()
+    block = re.search(r"<!-- arrows:begin -->\s*```text\n(.*?)```\s*<!-- arrows:end -->", page, re.S)
+    if not block:
+        print("ARCHITECTURE.md has no list between arrows:begin and arrows:end", file=sys.stderr)
+        return 1
+    allowed = {}
+    for line in block.group(1).splitlines():
+        name, _, rest = line.partition(":")
+        allowed[name.strip()] = set(rest.split())
+
+    metadata = json.load(sys.stdin)
+    members = set(metadata["workspace_members"])
+    packages = {p["name"]: p for p in metadata["packages"] if p["id"] in members}
+    wrong = []
+    if set(packages) != set(allowed):
+        wrong.append(f"ARCHITECTURE.md lists {sorted(allowed)}, the workspace has {sorted(packages)}")
+    for name, package in packages.items():
+        shipped = {d["name"] for d in package["dependencies"] if d["kind"] != "dev"}
+        ours = {d for d in shipped if d in packages}
+        for extra in sorted(ours - allowed.get(name, set())):
+            wrong.append(f"{name} uses {extra}: no such arrow")
+        for d in package["dependencies"]:
+            if d["kind"] == "dev" and d["name"] in packages and name != "fivefold-sim":
+                if d["name"] not in allowed.get(name, set()):
+                    wrong.append(f"{name} tests with {d['name']}: what sees both sides belongs to sim")
+        outside = shipped - set(packages)
+        pinned = {"fivefold-core": CORE_OUTSIDE, "fivefold-device": DEVICE_OUTSIDE}.get(name)
+        if pinned is not None and outside - pinned:
+            wrong.append(f"{name} depends on {sorted(outside - pinned)}: not on the pinned list of scripts/arrows.py")
+        if name != "fivefold-core" and outside & ALGORITHMS:
+            wrong.append(f"{name} depends on {sorted(outside & ALGORITHMS)}: only core's suite.rs names an algorithm")
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if not wrong:
+        print(f"{len(packages)} crates, all arrows as in ARCHITECTURE.md")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

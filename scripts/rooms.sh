@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Each rule lives in its room. Prints every line that stands in the wrong one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+wrong=0
+
+# forbid WHAT PATTERN FILE...: no line of the files matches, comments apart.
+forbid() {
+    local what=$1 pattern=$2
+    shift 2
+    local hits
+    [ $# -gt 0 ] || { echo "rooms: nothing to look at for: $what" >&2; wrong=1; return; }
+    hits=$(grep -nHE "$pattern" "$@" | grep -vE '^[^:]+:[0-9]+:\s*//' || true)
+    if [ -n "$hits" ]; then
+        printf 'rooms: %s\n%s\n' "$what" "$hits" >&2
+        wrong=1
+    fi
+}
+
+mapfile -t core_but_suite < <(git ls-files 'core/src/*.rs' | grep -v '^core/src/suite')
+mapfile -t core < <(git ls-files 'core/src/*.rs')
+mapfile -t device < <(git ls-files 'device/src/*.rs')
+mapfile -t gateway < <(git ls-files 'gateway/src/*.rs')
+mapfile -t engines < <(git ls-files 'core/src/*.rs' 'device/src/*.rs' 'gateway/src/gateway*' 'cloud/src/cloud*' | grep '\.rs$')
+
+forbid "only core/src/suite.rs names an algorithm" '\b(aes|ccm|sha2|hmac|hkdf|cipher|digest|aead)::' "${core_but_suite[@]}"
+# suite.rs has std behind the feature `witness`; that it is not there without it, the microcontroller builds show.
+mapfile -t bare < <(printf '%s\n' "${core_but_suite[@]}" "${device[@]}" | xargs grep -L '#\[cfg(test)\]')
+forbid "core and device have no std and no heap" '\b(std|alloc)::|extern crate (std|alloc)' "${bare[@]}"
+forbid "the gateway names no type of E3" '\b(E3|E3Secret|e3_cloud|Key<.*E3|Context<.*E3)\b' "${gateway[@]}"
+forbid "an engine reads no clock and draws no randomness" '\b(Instant|SystemTime)::now|getrandom::|OsRng' "${engines[@]}"
+forbid "an engine has no socket, file, thread or log" '\b(std::(net::(Udp|Tcp)|fs|thread)|tokio|rusqlite|tracing)::' "${engines[@]}"
+
+for place in device gateway cloud; do
+    for other in device gateway cloud; do
+        [ "$place" = "$other" ] || forbid "$place does not see $other" "\bfivefold_$other\b" $(git ls-files "$place/src/*.rs")
+    done
+done
+
+for room in e1_link e2_gateway e3_cloud e4_channel e5_renewal; do
+    grep -q '^//! | Key held by' "core/src/$room.rs" || { echo "rooms: core/src/$room.rs has no card" >&2; wrong=1; }
+done
+
+[ "$wrong" -eq 0 ] && echo "every rule is in its room"
+exit "$wrong"
