@@ -1,5 +1,81 @@
-//! The one command of Fivefold.
+//! The one command of Fivefold: one file per noun.
+//!
+//! Exit codes: 0 yes, 1 the answer is no, 2 error. Every command takes `-o json`.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod attack;
+pub mod clock;
 pub mod demo;
+pub mod device;
+pub mod gateway;
+pub mod init;
+pub mod network;
+pub mod operator;
 pub mod output;
+pub mod token;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+use crate::output::Output;
+
+/// Five-level security for networks of sensors.
+#[derive(Debug, Parser)]
+#[command(name = "fivefold", version, propagate_version = true, arg_required_else_help = true)]
+struct Args {
+    /// Form of the answer.
+    #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORM")]
+    output: Output,
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Debug, Subcommand)]
+enum Noun {
+    /// One of the demo's attackers.
+    #[command(hide = true)]
+    Attack(attack::Args),
+    /// Devices: add, list, show, enrol again, revoke.
+    Device(device::Args),
+    /// Gateways: add, list, show, revoke, renew their certificate.
+    Gateway(gateway::Args),
+    /// Make an operator's folder: CA, vault and registry.
+    Init(init::Args),
+    /// Networks: add, list.
+    Network(network::Args),
+    /// Tokens for the cloud's API: add, list, revoke.
+    Token(token::Args),
+}
+
+/// Runs the command with these arguments, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match Args::command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let args = match Args::from_arg_matches(&matches) {
+        Ok(args) => args,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(2);
+        }
+    };
+    let output = args.output;
+    let done = match args.noun {
+        Noun::Attack(args) => attack::run(&args),
+        Noun::Device(args) => device::run(&args, output),
+        Noun::Gateway(args) => gateway::run(&args, output),
+        Noun::Init(args) => init::run(&args, output),
+        Noun::Network(args) => network::run(&args, output),
+        Noun::Token(args) => token::run(&args, output),
+    };
+    done.unwrap_or_else(|error| {
+        output::error(output, &error);
+        ExitCode::from(2)
+    })
+}

@@ -1,2 +1,5 @@
 //! The one command of Fivefold.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    fivefold::main(std::env::args_os())
+}

@@ -11,7 +11,76 @@ pub mod insider;
 pub mod plan;
 pub mod radio;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
 use serde::{Deserialize, Serialize};
+
+/// Arguments of `fivefold attack`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum What {
+    /// Be the wire between gateways and the cloud.
+    Backhaul {
+        /// A wire: LISTEN=CLOUD, two addresses.
+        #[arg(long = "forward")]
+        forwards: Vec<backhaul::Forward>,
+        /// Folder for what was recorded.
+        #[arg(long)]
+        record: PathBuf,
+    },
+    /// Hear everything on the air.
+    Listen {
+        /// UDP address of the ear.
+        #[arg(long)]
+        bind: SocketAddr,
+        /// File to append to.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Do one attack of docs/threats.md.
+    Run {
+        /// Its name.
+        name: String,
+        /// What the attacker has.
+        #[arg(long)]
+        plan: PathBuf,
+    },
+}
+
+/// Runs an attacker.
+///
+/// # Errors
+/// The plan is not complete, or a socket fails.
+pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
+    match &args.what {
+        What::Backhaul { forwards, record } => backhaul::run(forwards, record)?,
+        What::Listen { bind, out } => air::listen(*bind, out)?,
+        What::Run { name, plan } => {
+            let report = attack(name, &plan::Plan::read(plan)?)?;
+            println!("{}", serde_json::to_string(&report)?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn attack(name: &str, plan: &plan::Plan) -> anyhow::Result<Report> {
+    match name {
+        "stranger-no-key" => radio::no_key(plan),
+        "stranger-wrong-key" => radio::wrong_key(plan),
+        "recorder-reads" => radio::reads(plan),
+        "recorder-replays-hop" => radio::replays_hop(plan),
+        "recorder-replays-elsewhere" => radio::replays_elsewhere(plan),
+        "recorder-flips" => radio::flips(plan),
+        _ => anyhow::bail!("no attack is called {name}"),
+    }
+}
 
 /// What an attacker says when it is done; one line of JSON on standard output.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,22 @@
+//! The command's clock: read here and nowhere else.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// 2025-01-01: no Fivefold existed before, so an earlier clock is wrong.
+const EARLIEST: u64 = 1_735_689_600;
+
+/// Unix seconds.
+///
+/// # Errors
+/// The clock is before 2025: certificates made now would be valid for nobody.
+pub fn now() -> anyhow::Result<u64> {
+    #[expect(clippy::disallowed_methods, reason = "this is the rim")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    anyhow::ensure!(now >= EARLIEST, "the clock of this machine is before 2025; set it (date -s), then try again");
+    Ok(now)
+}
+
+/// A time for people: RFC 3339, to the second.
+pub fn text(unix_s: u64) -> String {
+    i64::try_from(unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok()).map_or("?".into(), |t| t.to_string())
+}

@@ -1,0 +1,366 @@
+//! `fivefold device`: devices and their shares.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use fivefold_core::id::{Did, Sid};
+use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Radio};
+use fivefold_core::suite::Alg;
+use fivefold_core::wire::state::Phase;
+use fivefold_core::wire::tiny::KidLength;
+use fivefold_keep::files::{self, Readers};
+use fivefold_keep::registry::{Device, DeviceSecrets, NewDevice};
+use fivefold_keep::share::{self, GATEWAY_FILE, GatewaySettings, NodeLink, NodeSecrets, NodeShare};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::gateway::GATEWAY_HEADING;
+use crate::network::insecure_mark;
+use crate::operator::{Folder, Operator, node_folder};
+use crate::output::{Output, answer, table};
+
+/// Arguments of `fivefold device`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Enrol a device and write its share.
+    Add(Box<Add>),
+    /// Install new secrets under a greater epoch: after a repair, or when a device lost its state.
+    EnrolAgain(EnrolAgain),
+    /// List all devices.
+    List(Folder),
+    /// Revoke a device: nothing of it is accepted from now on.
+    Revoke(One),
+    /// Show one device.
+    Show(One),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct One {
+    #[command(flatten)]
+    folder: Folder,
+    /// Its EUI-64.
+    did: Did,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Handing {
+    /// UDP address of its radio (ZEP), or of its CoAP socket where the radio is `ip`.
+    /// Left out, the device hears and is heard by the gateways whose shares are still in this folder, on this machine.
+    #[arg(long, value_name = "ADDR", requires = "air")]
+    bind: Option<SocketAddr>,
+    /// A radio that hears it; of an `ip` device, the gateway's CoAP address. Repeat for each.
+    #[arg(long, value_name = "ADDR")]
+    air: Vec<SocketAddr>,
+    /// Short address to send uplink to; 0000 is any gateway in reach. Repeat for more, best first.
+    #[arg(long = "parent", value_name = "SID", default_values_t = [Sid::ANY_GATEWAY])]
+    parents: Vec<Sid>,
+    /// Also write the E3 context in the form of aiocoap (a stock OSCORE client), into this folder, readable by you alone.
+    #[arg(long, value_name = "DIR")]
+    aiocoap: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct EnrolAgain {
+    #[command(flatten)]
+    one: One,
+    #[command(flatten)]
+    handing: Handing,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Add {
+    #[command(flatten)]
+    folder: Folder,
+    /// Its network: the levels that it must use are the network's.
+    #[arg(long)]
+    net: String,
+    /// EUI-64; drawn if not given.
+    #[arg(long)]
+    did: Option<Did>,
+    /// Short id, 4 hex digits; the next free one if not given.
+    #[arg(long)]
+    sid: Option<Sid>,
+    /// AEAD of E2 and E3: 11 is AES-256, 10 is AES-128 for stock devices that know nothing else.
+    #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u8).range(10..=11))]
+    alg: u8,
+    /// P: the device has flash that it can trust. R: it draws a boot id instead.
+    #[arg(long, default_value = "P", value_parser = mode)]
+    mode: Mode,
+    /// Bytes of the sender in tiny requests: 0 takes it from the link.
+    #[arg(long, default_value_t = 0, value_parser = kid_length, value_name = "0|2")]
+    kid_length: u8,
+    /// It wants an answer every so many messages.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    ack_every: u8,
+    /// What carries its frames: 802.15.4, 802.15.4-mic32, ip and others of docs/protocol.md 6.4.
+    #[arg(long, default_value = "802.15.4", value_parser = radio)]
+    radio: Radio,
+    /// Allows a radio without E1 (ip, for one): strangers then reach the gateway in its name. Your words are kept.
+    #[arg(long, value_name = "WORDS")]
+    danger_no_link: Option<String>,
+    #[command(flatten)]
+    handing: Handing,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    Mode::ALL.into_iter().find(|m| m.as_str() == text).ok_or_else(|| "expected P or R".into())
+}
+
+fn radio(text: &str) -> Result<Radio, String> {
+    let known = || Radio::ALL.map(Radio::as_str).join(", ");
+    Radio::ALL.into_iter().find(|r| r.as_str() == text).ok_or_else(|| format!("expected one of {}", known()))
+}
+
+fn kid_length(text: &str) -> Result<u8, String> {
+    match text {
+        "0" => Ok(0),
+        "2" => Ok(2),
+        _ => Err("expected 0 or 2".into()),
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The book refuses, or a file cannot be written.
+pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::Add(args) => add(args, output)?,
+        Verb::EnrolAgain(args) => {
+            let mut operator = args.one.folder.open()?;
+            let (device, secrets) = operator.registry.enrol_again(&operator.vault, args.one.did, clock::now()?)?;
+            let folder = hand_out(&operator, &device, secrets, &args.handing)?;
+            answer(output, &json_with_folder(&device, &folder), || {
+                format!(
+                    "Installed device {} anew: epoch {}. Its share is in {}.",
+                    device.did,
+                    device.epoch,
+                    folder.display()
+                )
+            });
+        }
+        Verb::List(folder) => {
+            let (_, registry) = folder.open_book()?;
+            let devices = registry.devices()?;
+            answer(output, &Value::Array(devices.iter().map(json_of).collect()), || {
+                let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "STATE"]);
+                for d in &devices {
+                    let levels = format!("{}{}", d.policy.profile.as_str(), mark(d));
+                    t.add_row([
+                        d.did.to_string(),
+                        d.sid.to_string(),
+                        d.net.to_string(),
+                        levels,
+                        d.policy.alg.cose().to_string(),
+                        d.epoch.to_string(),
+                        state(d),
+                    ]);
+                }
+                t.trim_fmt()
+            });
+        }
+        Verb::Revoke(one) => {
+            let (_, mut registry) = one.folder.open_book()?;
+            let device = registry.revoke_device(one.did, clock::now()?)?;
+            answer(output, &json_of(&device), || {
+                format!(
+                    "Revoked device {}: cloud and gateways refuse it from now on.\n\
+                     It still holds the network key of {}: until that is rotated, it passes E1.",
+                    device.did, device.net
+                )
+            });
+        }
+        Verb::Show(one) => {
+            let (_, registry) = one.folder.open_book()?;
+            let d = registry.device(one.did)?;
+            answer(output, &json_of(&d), || {
+                format!(
+                    "device {}\n  sid          {}\n  network      {}\n  levels       {}{}\n  algorithm    {}\n  mode         {}\n  \
+                     radio        {}\n  epoch        {} (installed {}; not renewed by E5 yet)\n  state        {}",
+                    d.did,
+                    d.sid,
+                    d.net,
+                    d.policy.profile.as_str(),
+                    mark(&d),
+                    d.policy.alg.cose(),
+                    d.policy.mode.as_str(),
+                    d.policy.radio.as_str(),
+                    d.epoch,
+                    clock::text(d.enrolled_at),
+                    state(&d)
+                )
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn add(args: &Add, output: Output) -> anyhow::Result<()> {
+    let mut operator = args.folder.open()?;
+    let network = operator.registry.network(&args.net)?;
+    let mut policy = Policy::new(network.profile);
+    policy.alg = if args.alg == 10 { Alg::AesCcm16_64_128 } else { Alg::AesCcm16_64_256 };
+    policy.mode = args.mode;
+    policy.kid_length = if args.kid_length == 2 { KidLength::Two } else { KidLength::None };
+    policy.ack_every = args.ack_every;
+    policy.radio = args.radio;
+    anyhow::ensure!(
+        policy.radio.link_class().is_e1() || args.danger_no_link.as_ref().is_some_and(|w| w.len() >= 8),
+        "radio {} has no E1, so strangers reach the gateway in this device's name; if you want that, say so: \
+         --danger-no-link \"WORDS\"",
+        policy.radio.as_str()
+    );
+    let overrides = Overrides {
+        danger_link_only: network.profile == Profile::DangerLinkOnly,
+        danger_no_link: !policy.radio.link_class().is_e1(),
+    };
+    let words = args.danger_no_link.clone().or(network.override_words.clone());
+    let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words };
+    let (device, secrets) = operator.registry.add_device(&operator.vault, &new, clock::now()?)?;
+    let folder = hand_out(&operator, &device, secrets, &args.handing)?;
+    answer(output, &json_with_folder(&device, &folder), || {
+        format!(
+            "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.\n\n\
+             Next: flash it, or run it as a software node: fivefold node run --dir {}",
+            device.did,
+            network.name,
+            device.sid,
+            device.policy.profile.as_str(),
+            mark(&device),
+            folder.display(),
+            folder.display()
+        )
+    });
+    Ok(())
+}
+
+/// Writes the share of a device, and what was asked for beside it.
+fn hand_out(
+    operator: &Operator,
+    device: &Device,
+    secrets: DeviceSecrets,
+    handing: &Handing,
+) -> anyhow::Result<PathBuf> {
+    let network = operator.registry.network(&device.net.to_string())?;
+    let keys = operator.registry.network_keys(&operator.vault, device.net)?;
+    let key = keys.into_iter().rev().find(|k| k.phase == Phase::Switch);
+    let key = key.ok_or_else(|| anyhow::anyhow!("network {} has no key in use", network.name))?;
+    if let Some(folder) = &handing.aiocoap {
+        write_aiocoap(folder, device, &secrets)?;
+    }
+    let (bind, air) = match handing.bind {
+        Some(bind) => (bind, handing.air.clone()),
+        None => on_this_machine(operator, device, &handing.air)?,
+    };
+    let profile = device.policy.profile;
+    let share = NodeShare {
+        did: device.did,
+        sid: device.sid,
+        net: device.net,
+        pan: network.pan,
+        group: network.group,
+        epoch: device.epoch,
+        policy: device.policy,
+        overrides: device.overrides,
+        link: NodeLink { bind, air, parents: handing.parents.iter().map(Sid::to_string).collect() },
+        secrets: NodeSecrets {
+            key_index: key.index,
+            network_key: key.key,
+            e3: profile.has_e3().then(|| (secrets.ms3.clone(), secrets.salt3)),
+            e2_root: profile.has_e2().then(|| secrets.e2_root.clone()),
+            root_psk: secrets.root_psk.clone(),
+        },
+    };
+    let folder = node_folder(&operator.dir, &device.did.to_string());
+    share.write(&folder)?;
+    Ok(folder)
+}
+
+/// A free port on loopback for the device's radio, in the air of the network's gateways: their config is told. Where
+/// `air` is given, it stays as it is.
+fn on_this_machine(
+    operator: &Operator,
+    device: &Device,
+    air: &[SocketAddr],
+) -> anyhow::Result<(SocketAddr, Vec<SocketAddr>)> {
+    let count = u16::try_from(operator.registry.devices()?.len() % 20_000).unwrap_or(0);
+    let bind = SocketAddr::from(([127, 0, 0, 1], 20_000 + count));
+    if !air.is_empty() {
+        return Ok((bind, air.to_vec()));
+    }
+    let mut heard_by = Vec::new();
+    for gateway in operator.registry.gateways()?.iter().filter(|g| g.net == device.net && g.revoked_at.is_none()) {
+        let path = operator.gateway_folder(&gateway.name).join(GATEWAY_FILE);
+        if !path.exists() {
+            continue;
+        }
+        let mut settings: GatewaySettings = share::read_config(&path)?;
+        if device.policy.radio == Radio::Ip {
+            heard_by.extend(settings.coap.as_ref().map(|c| c.bind));
+            continue;
+        }
+        heard_by.push(settings.link.bind);
+        settings.link.air.push(bind);
+        share::write_config(&path, GATEWAY_HEADING, &settings)?;
+    }
+    Ok((bind, heard_by))
+}
+
+/// A context folder of aiocoap: `settings.json` of its `FilesystemSecurityContext`.
+fn write_aiocoap(folder: &Path, device: &Device, secrets: &DeviceSecrets) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        device.policy.profile == Profile::ToCloud,
+        "--aiocoap is for e1+e3+e4: a stock client has one OSCORE context, and it is the cloud's"
+    );
+    let algorithm = match device.policy.alg {
+        Alg::AesCcm16_64_128 => "AES-CCM-16-64-128",
+        Alg::AesCcm16_64_256 => "AES-CCM-16-64-256",
+    };
+    let text = Zeroizing::new(format!(
+        "{{\"sender-id_hex\": \"{}\", \"recipient-id_hex\": \"{}\", \"secret_hex\": \"{}\", \"salt_hex\": \"{}\", \
+         \"algorithm\": \"{algorithm}\"}}\n",
+        device.sid,
+        device.epoch.with_bytes(|b| hex::encode(b)),
+        hex::encode(secrets.ms3.as_slice()),
+        hex::encode(secrets.salt3)
+    ));
+    files::create_folder(folder)?;
+    Ok(files::write(&folder.join("settings.json"), Readers::Owner, text.as_bytes())?)
+}
+
+fn mark(device: &Device) -> &'static str {
+    match (device.policy.profile, device.overrides.danger_no_link) {
+        (Profile::DangerLinkOnly, _) => insecure_mark(Profile::DangerLinkOnly),
+        (_, true) => " INSECURE: no E1 (AR-02)",
+        _ => "",
+    }
+}
+
+fn state(device: &Device) -> String {
+    device.revoked_at.map_or("active".into(), |at| format!("revoked {}", clock::text(at)))
+}
+
+fn json_of(d: &Device) -> Value {
+    json!({
+        "did": d.did.to_string(), "sid": d.sid.to_string(), "net": d.net.to_string(),
+        "levels": d.policy.profile.as_str(), "alg": d.policy.alg.cose(), "mode": d.policy.mode.as_str(),
+        "radio": d.policy.radio.as_str(), "epoch": d.epoch.0, "enrolled_at": d.enrolled_at, "revoked_at": d.revoked_at,
+        "insecure": d.policy.profile == Profile::DangerLinkOnly || d.overrides.danger_no_link, "override": d.words,
+    })
+}
+
+fn json_with_folder(device: &Device, folder: &Path) -> Value {
+    let mut value = json_of(device);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("folder".into(), json!(folder));
+    }
+    value
+}

@@ -1,0 +1,110 @@
+//! `fivefold network`: networks and the combination that each must use.
+
+use std::process::ExitCode;
+
+use fivefold_core::profile::Profile;
+use serde_json::{Value, json};
+
+use crate::operator::{Folder, check_name};
+use crate::output::{Output, answer, table};
+
+/// Arguments of `fivefold network`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Add a network.
+    Add(Add),
+    /// List all networks.
+    List(Folder),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Add {
+    #[command(flatten)]
+    folder: Folder,
+    /// Its name.
+    name: String,
+    /// Levels that every message must have: e1+e3+e4 (the gateway can neither read nor alter), e1+e2+e3+e4 (the gateway
+    /// also vouches and takes custody), e1+e2+e4 (the gateway reads). `e1` alone needs --danger-link-only as well.
+    #[arg(long, default_value = "e1+e3+e4", value_parser = profile, value_name = "LEVELS")]
+    levels: Profile,
+    /// Allows `--levels e1`. Your words are kept and shown, e.g. "a test bench; readings may be read and forged".
+    #[arg(long, value_name = "WORDS")]
+    danger_link_only: Option<String>,
+}
+
+fn profile(text: &str) -> Result<Profile, String> {
+    Profile::ALL
+        .into_iter()
+        .find(|p| p.as_str() == text)
+        .ok_or_else(|| "expected e1+e2+e4, e1+e3+e4, e1+e2+e3+e4, or e1 with --danger-link-only".into())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The book refuses.
+pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::Add(add) => {
+            check_name(&add.name)?;
+            anyhow::ensure!(
+                add.levels == Profile::DangerLinkOnly || add.danger_link_only.is_none(),
+                "--danger-link-only goes with --levels e1 alone; leave it out"
+            );
+            anyhow::ensure!(
+                add.levels != Profile::DangerLinkOnly || add.danger_link_only.as_ref().is_some_and(|w| w.len() >= 8),
+                "E1 alone lets anyone with the one network key read and forge every reading; if you want that, say so: \
+                 --danger-link-only \"WORDS\""
+            );
+            let mut operator = add.folder.open()?;
+            let vault = &operator.vault;
+            let network =
+                operator.registry.add_network(vault, &add.name, add.levels, add.danger_link_only.as_deref())?;
+            let dir = operator.dir.display();
+            answer(output, &json_of(&network), || {
+                let mark = insecure_mark(network.profile);
+                format!(
+                    "Added network {} ({}){mark}: id {}, PAN {:04x}, network key under index 1.\n\n\
+                     Next: fivefold gateway add --dir {dir} --net {} NAME",
+                    network.name,
+                    network.profile.as_str(),
+                    network.net,
+                    network.pan,
+                    network.name
+                )
+            });
+        }
+        Verb::List(folder) => {
+            let (_, registry) = folder.open_book()?;
+            let networks = registry.networks()?;
+            let value = Value::Array(networks.iter().map(json_of).collect());
+            answer(output, &value, || {
+                let mut t = table(&["NAME", "ID", "PAN", "LEVELS", ""]);
+                for n in &networks {
+                    let pan = format!("{:04x}", n.pan);
+                    t.add_row([&n.name, &n.net.to_string(), &pan, n.profile.as_str(), insecure_mark(n.profile).trim()]);
+                }
+                t.trim_fmt()
+            });
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What stands behind everything that belongs to a network with E1 alone.
+pub fn insecure_mark(profile: Profile) -> &'static str {
+    if profile == Profile::DangerLinkOnly { " INSECURE: E1 alone (AR-01)" } else { "" }
+}
+
+fn json_of(n: &fivefold_keep::registry::Network) -> Value {
+    json!({
+        "name": n.name, "net": n.net.to_string(), "pan": format!("{:04x}", n.pan), "levels": n.profile.as_str(),
+        "group": n.group.to_string(), "insecure": n.profile == Profile::DangerLinkOnly, "override": n.override_words,
+    })
+}

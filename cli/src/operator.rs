@@ -1,0 +1,121 @@
+//! The operator's folder: CA, vault, registry, and the shares handed out of it (D6).
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use fivefold_keep::ca::Authority;
+use fivefold_keep::files;
+use fivefold_keep::registry::Registry;
+use fivefold_keep::share::CA_FILE;
+use fivefold_keep::vault::{PASSPHRASE_FILE, VAULT_FILE, Vault};
+use serde::{Deserialize, Serialize};
+
+/// File name of the sealed key of the CA.
+pub const CA_KEY_FILE: &str = "ca-key.sealed";
+/// File name of the registry.
+pub const REGISTRY_FILE: &str = "registry.db";
+/// File name of what the folder says of itself.
+pub const OPERATOR_FILE: &str = "operator.toml";
+
+/// Which folder a command works on.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Folder {
+    /// The operator's folder, made by `fivefold init`.
+    #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Its passphrase file; the default is `passphrase` in the folder.
+    #[arg(long, env = "FIVEFOLD_PASSPHRASE_FILE", value_name = "FILE")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+/// `operator.toml`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Name of the deployment.
+    pub name: String,
+    /// Where gateways find the cloud.
+    pub cloud: String,
+    /// Where people find the cloud's API.
+    pub api: String,
+}
+
+/// The folder, opened.
+#[derive(Debug)]
+pub struct Operator {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What it says of itself.
+    pub settings: Settings,
+    /// Its book.
+    pub registry: Registry,
+    /// What its secrets are sealed under.
+    pub vault: Vault,
+}
+
+impl Folder {
+    /// Opens book and vault.
+    ///
+    /// # Errors
+    /// The folder is none, or the passphrase is not its own.
+    pub fn open(&self) -> anyhow::Result<Operator> {
+        let (settings, registry) = self.open_book()?;
+        let passphrase = self.passphrase_file.clone().unwrap_or_else(|| self.dir.join(PASSPHRASE_FILE));
+        let vault = Vault::open_folder(&self.dir, &passphrase)?;
+        Ok(Operator { dir: self.dir.clone(), settings, registry, vault })
+    }
+
+    /// Opens the book alone: enough to list and to revoke.
+    ///
+    /// # Errors
+    /// The folder is none.
+    pub fn open_book(&self) -> anyhow::Result<(Settings, Registry)> {
+        let dir = self.dir.display();
+        anyhow::ensure!(
+            self.dir.join(VAULT_FILE).exists() && self.dir.join(REGISTRY_FILE).exists(),
+            "{dir} is no operator's folder; make one with: fivefold init DIR, then add --dir DIR to this command"
+        );
+        let settings = fivefold_keep::share::read_config(&self.dir.join(OPERATOR_FILE))?;
+        Ok((settings, Registry::open(&self.dir.join(REGISTRY_FILE))?))
+    }
+}
+
+impl Operator {
+    /// The CA, with its key.
+    ///
+    /// # Errors
+    /// Its files are damaged or missing.
+    pub fn authority(&self) -> anyhow::Result<Authority> {
+        let certificate = files::read_text(&self.dir.join(CA_FILE))?;
+        let key = self.vault.open_file(&self.dir.join(CA_KEY_FILE))?;
+        Authority::load(&certificate, &key).context("the operator's CA does not load")
+    }
+
+    /// Folder of a gateway's share.
+    pub fn gateway_folder(&self, name: &str) -> PathBuf {
+        gateway_folder(&self.dir, name)
+    }
+}
+
+/// Folder of a gateway's share.
+pub fn gateway_folder(dir: &Path, name: &str) -> PathBuf {
+    dir.join("gateways").join(name)
+}
+
+/// Folder of a node's share.
+pub fn node_folder(dir: &Path, did: &str) -> PathBuf {
+    dir.join("nodes").join(did)
+}
+
+/// Names become folders: letters, digits, dot, dash and underscore, not starting with a dot.
+///
+/// # Errors
+/// One sentence.
+pub fn check_name(name: &str) -> anyhow::Result<()> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+    anyhow::ensure!(
+        !name.is_empty() && name.len() <= 64 && !name.starts_with('.') && name.chars().all(good),
+        "the name `{name}` cannot be used; take letters, digits, - _ + and dots, at most 64"
+    );
+    Ok(())
+}
