@@ -10,6 +10,7 @@ pub mod device;
 pub mod gateway;
 pub mod init;
 pub mod network;
+pub mod node;
 pub mod operator;
 pub mod output;
 pub mod token;
@@ -45,6 +46,8 @@ enum Noun {
     Init(init::Args),
     /// Networks: add, list.
     Network(network::Args),
+    /// Nodes: run one as software.
+    Node(node::Args),
     /// Tokens for the cloud's API: add, list, revoke.
     Token(token::Args),
 }
@@ -72,6 +75,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Gateway(args) => gateway::run(&args, output),
         Noun::Init(args) => init::run(&args, output),
         Noun::Network(args) => network::run(&args, output),
+        Noun::Node(args) => node::run(&args, output),
         Noun::Token(args) => token::run(&args, output),
     };
     done.unwrap_or_else(|error| {

@@ -273,6 +273,12 @@ impl<const N: usize> Node<N> {
         }
     }
 
+    /// Counts what the rim refused before it became a frame: a datagram that is no ZEP, for one.
+    pub fn count_refused(&mut self, now: Millis, rejected: Rejected) {
+        self.now = now;
+        self.refuse(rejected);
+    }
+
     fn frame(&mut self, now: Millis, frame: &mut [u8]) -> Result<(), Rejected> {
         let mesh = self.mesh.as_mut().ok_or(Rejected::new(Code::LinkNotOurs, "no radio of ours"))?;
         match mesh.receive(now, frame)? {

@@ -1,0 +1,366 @@
+//! `fivefold node`: a software node on a real socket, with a state folder of its own.
+//!
+//! The engine is `fivefold_device::Node`; here are its rim: UDP, two slot files, a clock, readings, and words.
+
+mod readings;
+mod report;
+mod state;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use fivefold_core::e2_gateway::E2Root;
+use fivefold_core::e3_cloud::E3Secret;
+use fivefold_core::id::Sid;
+use fivefold_core::key::Key;
+use fivefold_core::profile::{Mode, Radio};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::ieee802154::Pan;
+use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
+use fivefold_device::{Entropy, Node, Patience, SendRefused, Secrets, Settings, Slots};
+use fivefold_keep::share::NodeShare;
+use fivefold_keep::vault;
+use tokio::net::UdpSocket;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::output::Output as Form;
+use readings::{Lines, Sensor};
+use report::Report;
+use state::{Files, State};
+
+/// Messages that wait for their confirmation at a time.
+const OUTBOX: usize = 64;
+
+/// `fivefold node`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Run a software node until it is told to stop.
+    Run(Run),
+}
+
+/// `fivefold node run`.
+#[derive(Debug, clap::Args)]
+pub struct Run {
+    /// The node's folder: node.toml, its sealed secrets, and its state.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Seconds between two readings.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    pub every: f64,
+    /// Stop after so many readings, once they are confirmed.
+    #[arg(long, value_name = "N")]
+    pub count: Option<u64>,
+    /// With --count: wait so long for the last confirmations, in seconds, then exit 1.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub wait: f64,
+    /// Take readings from standard input, one JSON record of SenML per line, e.g. {"n":"temp","u":"Cel","v":21.5}.
+    #[arg(long, conflicts_with = "every")]
+    pub stdin: bool,
+    /// Try a message that nobody answered again after so many seconds, doubled each time up to sixteen times as much.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    pub retry: f64,
+    /// Print the resolved configuration and stop.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// Runs the command. The exit code is 0 for yes, 1 when readings of `--count` were not confirmed; errors are 2.
+///
+/// # Errors
+/// One sentence with what to do next.
+pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        Command::Run(run) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(run_node(run, form))
+        }
+    }
+}
+
+async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
+    for (name, seconds) in [("every", args.every), ("wait", args.wait), ("retry", args.retry)] {
+        if !(0.001..=1e9).contains(&seconds) {
+            bail!("--{name} {seconds} is no number of seconds above 0");
+        }
+    }
+    let share = NodeShare::read(&args.dir)?;
+    let settings = settings(&share, args)?;
+    if args.check {
+        report::resolved(&share, &args.dir, form);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let secrets = secrets(&share)?;
+    let State { marker, slots, record } = state::open(&args.dir)?;
+    let random = vault::random::<64>()?;
+    let entropy = Entropy::check(*random).map_err(|e| anyhow::anyhow!("{e}; nothing is transmitted"))?;
+    let socket = bind(share.link.bind).await?;
+    let clock = Clock::start();
+    let node = Node::boot(clock.now(), settings, &secrets, record, &entropy)
+        .map_err(|e| anyhow::anyhow!("{}: {e}", args.dir.display()))?;
+    drop((secrets, random, entropy));
+    let air = Air { socket, share: &share, sequence: 0 };
+    let report = Report::new(form, &share);
+    let mut process = Process { node, slots, marker, air, clock, report };
+    process.run(args).await
+}
+
+fn settings(share: &NodeShare, args: &Run) -> anyhow::Result<Settings> {
+    let mut settings = Settings::new(share.did, share.sid, Pan(share.pan), share.policy, share.epoch);
+    if !share.link.parents.is_empty() {
+        settings.ways.parents.clear();
+    }
+    for parent in &share.link.parents {
+        let sid: Sid = parent.parse().with_context(|| format!("node.toml, [link] parents: `{parent}`"))?;
+        if settings.ways.parents.push(sid).is_err() {
+            bail!("node.toml, [link] parents: at most {} can be given", fivefold_device::PARENTS);
+        }
+    }
+    let park = (args.retry * 1000.0) as u64;
+    settings.patience = Patience { park, longest: park.saturating_mul(16) };
+    if share.link.air.is_empty() {
+        bail!("node.toml, [link] air: name the UDP address of at least one radio that hears this node");
+    }
+    Ok(settings)
+}
+
+fn secrets(share: &NodeShare) -> anyhow::Result<Secrets> {
+    let mut secrets = Secrets::default();
+    let own = &share.secrets;
+    if secrets.link.push((own.key_index, Key::new(*own.network_key))).is_err() {
+        bail!("no room for a network key");
+    }
+    let random = share.policy.mode == Mode::Random;
+    if share.policy.profile.has_e3() {
+        secrets.e3 = match &own.e3 {
+            _ if random => Some(E3Secret::bootstrap(&own.root_psk, share.did)),
+            Some((ms3, salt3)) => E3Secret::new(ms3, salt3),
+            None => None,
+        };
+    }
+    if share.policy.profile.has_e2() {
+        let root = match &own.e2_root {
+            _ if random => Some(E2Root::bootstrap(&own.root_psk, share.did)),
+            Some(root) => Some(E2Root::new(**root)),
+            None => None,
+        };
+        secrets.e2 = root.map(|root| root.secret(share.group));
+    }
+    Ok(secrets)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<UdpSocket> {
+    match UdpSocket::bind(address).await {
+        Ok(socket) => Ok(socket),
+        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
+            bail!("cannot listen on {address}: it is in use; stop what uses it, or change [link] bind in node.toml")
+        }
+        Err(e) => Err(e).with_context(|| format!("cannot listen on {address}; change [link] bind in node.toml")),
+    }
+}
+
+/// Uptime: the engine's time.
+struct Clock {
+    start: Instant,
+}
+
+impl Clock {
+    #[expect(clippy::disallowed_methods, reason = "the rim reads the clock for the engine")]
+    fn start() -> Self {
+        Self { start: Instant::now() }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn until(&self, at: Millis) -> Duration {
+        Duration::from_millis(at.since(self.now()))
+    }
+}
+
+/// The socket, as radio (ZEP) or as the way to the gateway (CoAP).
+struct Air<'s> {
+    socket: UdpSocket,
+    share: &'s NodeShare,
+    sequence: u32,
+}
+
+impl Air<'_> {
+    fn is_ip(&self) -> bool {
+        self.share.policy.radio == Radio::Ip
+    }
+
+    /// A radio hears everybody or nobody: an address that cannot be reached is a frame that is lost.
+    async fn transmit(&mut self, frame: &[u8]) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let zep = Zep {
+            channel: 26,
+            device: self.share.sid.0,
+            lqi: 255,
+            time: ntp(),
+            sequence: self.sequence,
+            frame,
+        };
+        let mut datagram = [0; MAX_DATAGRAM];
+        if let Ok(len) = zep.emit(&mut datagram) {
+            self.datagram(datagram.get(..len).unwrap_or_default()).await;
+        }
+    }
+
+    async fn datagram(&self, bytes: &[u8]) {
+        for &to in &self.share.link.air {
+            if let Err(e) = self.socket.send_to(bytes, to).await {
+                tracing::debug!("{to}: {e}");
+            }
+        }
+    }
+}
+
+/// NTP time of the host; untrusted and informative, as all of ZEP's header.
+#[expect(clippy::disallowed_methods, reason = "a capture shows it; nothing is decided by it")]
+fn ntp() -> [u8; 8] {
+    const TO_1900: u64 = 2_208_988_800;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let fraction = (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000;
+    ((now.as_secs() + TO_1900) << 32 | fraction).to_be_bytes()
+}
+
+struct Process<'s> {
+    node: Node<OUTBOX>,
+    slots: Slots<Files>,
+    marker: state::Marker,
+    air: Air<'s>,
+    clock: Clock,
+    report: Report,
+}
+
+impl Process<'_> {
+    async fn run(&mut self, args: &Run) -> anyhow::Result<ExitCode> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        self.script().await?;
+        self.report.started(&self.node);
+        let mut lines = args.stdin.then(Lines::start);
+        let mut sensor = Sensor::new();
+        let every = Millis((args.every * 1000.0).max(1.0) as u64).0;
+        let mut next = self.clock.now();
+        let mut taken = 0u64;
+        let mut give_up = None;
+        let mut buffer = vec![0; 2048];
+        loop {
+            let done = args.count.is_some_and(|count| taken >= count) || lines.as_ref().is_some_and(Lines::is_over);
+            if done {
+                if self.node.waiting().next().is_none() {
+                    break;
+                }
+                let end = *give_up.get_or_insert(self.clock.now().plus((args.wait * 1000.0) as u64));
+                if end <= self.clock.now() {
+                    break;
+                }
+            }
+            if !done && lines.is_none() && next <= self.clock.now() {
+                let reading = sensor.reading(self.node.room());
+                taken += u64::from(self.take(&reading, false).await?);
+                next = next.plus(every).max(self.clock.now());
+            }
+            if !done
+                && let Some(lines) = &mut lines
+                && let Some(reading) = lines.reading(self.node.room())?
+            {
+                let sent = self.take(&reading, true).await?;
+                if sent {
+                    lines.taken();
+                }
+                taken += u64::from(sent);
+            }
+            let wake = [self.node.poll_timeout(), (!done && lines.is_none()).then_some(next), give_up];
+            let wake = wake.into_iter().flatten().min().unwrap_or(Millis(u64::MAX));
+            let wait = self.clock.until(wake).min(Duration::from_secs(3600));
+            let full = lines.as_ref().is_some_and(Lines::has_one);
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                received = self.air.socket.recv_from(&mut buffer) => {
+                    if let Ok((len, _)) = received {
+                        self.heard(buffer.get_mut(..len).unwrap_or_default());
+                    }
+                }
+                () = tokio::time::sleep(wait) => self.node.handle_timeout(self.clock.now()),
+                () = Lines::wait(lines.as_mut()), if !done && !full => {}
+            }
+            self.script().await?;
+        }
+        let waiting: Vec<u32> = self.node.waiting().collect();
+        self.report.stopped(taken, &waiting, self.node.tally());
+        let complete = args.count.is_none_or(|count| taken >= count && waiting.is_empty());
+        Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn heard(&mut self, datagram: &mut [u8]) {
+        let now = self.clock.now();
+        if self.air.is_ip() {
+            self.node.handle_datagram(now, datagram);
+            return;
+        }
+        match Zep::parse(datagram) {
+            Ok(zep) => {
+                let mut frame = zep.frame.to_vec();
+                self.node.handle_frame(now, &mut frame);
+            }
+            Err(rejected) => self.node.count_refused(now, rejected),
+        }
+    }
+
+    /// Hands a reading to the engine. Whether it was taken.
+    async fn take(&mut self, reading: &[u8], patient: bool) -> anyhow::Result<bool> {
+        match self.node.send(self.clock.now(), reading) {
+            Ok(number) => {
+                self.report.taken(number, reading);
+                self.script().await?;
+                Ok(true)
+            }
+            // A line of standard input waits until there is room.
+            Err(SendRefused::Full) if patient => Ok(false),
+            Err(refused) => {
+                self.report.not_taken(refused);
+                if refused == SendRefused::RenewalNeeded {
+                    bail!("the cloud asks for new keys, and renewal is not part of this version; enrol the node again");
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    /// Carries out what the engine wants, in order, and stops for good at a record that cannot be written.
+    async fn script(&mut self) -> anyhow::Result<()> {
+        use fivefold_device::Output;
+        while let Some(output) = self.node.poll() {
+            match output {
+                Output::Persist(record) => {
+                    self.slots.write(&record)?;
+                    self.marker.set()?;
+                }
+                Output::Transmit(frame) => self.air.transmit(frame.as_bytes()).await,
+                Output::Datagram(message) => self.air.datagram(&message).await,
+                Output::Event(event) => self.report.event(event),
+                Output::Dropped(rejected) => self.report.dropped(rejected),
+                Output::Execute(command) => {
+                    let status = self.report.execute(&command);
+                    self.node.command_done(self.clock.now(), command.id, status);
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,181 @@
+//! Where readings come from: a simulated sensor, or lines of JSON.
+
+use std::io::BufRead as _;
+
+use anyhow::bail;
+use fivefold_core::reading::{Fields, Number, Reading, Value};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+
+/// A thermometer with a battery, made up.
+pub(super) struct Sensor {
+    /// Tenths of a degree.
+    temperature: i64,
+    /// Millivolts.
+    battery: i64,
+}
+
+impl Sensor {
+    pub(super) fn new() -> Self {
+        Self { temperature: 180 + i64::from(random() % 80), battery: 3600 + 2 * i64::from(random()) }
+    }
+
+    /// The next reading, without the battery where there is no room for it.
+    pub(super) fn reading(&mut self, room: usize) -> Vec<u8> {
+        self.temperature += i64::from(random() % 7) - 3;
+        self.battery -= i64::from(random() % 16 == 0);
+        let temperature = self.temperature as f64 / 10.0;
+        let whole = pack(&[("temp", "Cel", temperature), ("batt", "mV", self.battery as f64)]);
+        if whole.len() <= room { whole } else { pack(&[("temp", "Cel", temperature)]) }
+    }
+}
+
+fn pack(records: &[(&str, &str, f64)]) -> Vec<u8> {
+    let mut out = [0; 128];
+    let mut reading = Reading::new(&mut out);
+    for &(name, unit, value) in records {
+        // Three short records fit, and their values are finite.
+        let _ = reading.measure(name, unit, Number::Float(value));
+    }
+    reading.finish().map(<[u8]>::to_vec).unwrap_or_default()
+}
+
+fn random() -> u8 {
+    let mut byte = [0];
+    // A made-up sensor may stand still.
+    let _ = getrandom::fill(&mut byte);
+    byte[0]
+}
+
+/// One SenML record in JSON (RFC 8428 5), as far as a sensor needs it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line {
+    n: Option<String>,
+    u: Option<String>,
+    v: Option<f64>,
+    vs: Option<String>,
+    vb: Option<bool>,
+    s: Option<f64>,
+    t: Option<f64>,
+}
+
+/// Lines of standard input, read by a thread of its own.
+pub(super) struct Lines {
+    lines: mpsc::Receiver<String>,
+    next: Option<String>,
+    number: u64,
+    over: bool,
+}
+
+impl Lines {
+    pub(super) fn start() -> Self {
+        let (sender, lines) = mpsc::channel(1);
+        std::thread::spawn(move || {
+            for line in std::io::stdin().lock().lines() {
+                let Ok(line) = line else { break };
+                if !line.trim().is_empty() && sender.blocking_send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { lines, next: None, number: 0, over: false }
+    }
+
+    /// Input has ended and all of it was taken.
+    pub(super) const fn is_over(&self) -> bool {
+        self.over && self.next.is_none()
+    }
+
+    pub(super) const fn has_one(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Waits for a line. Never returns without standard input.
+    pub(super) async fn wait(lines: Option<&mut Self>) {
+        let Some(lines) = lines else { return std::future::pending().await };
+        if lines.over {
+            return std::future::pending().await;
+        }
+        match lines.lines.recv().await {
+            Some(line) => (lines.next, lines.number) = (Some(line), lines.number + 1),
+            None => lines.over = true,
+        }
+    }
+
+    /// The reading of the line that waits. It stays until [`Self::taken`].
+    ///
+    /// # Errors
+    /// One sentence about what is wrong with the line.
+    pub(super) fn reading(&self, room: usize) -> anyhow::Result<Option<Vec<u8>>> {
+        let Some(line) = &self.next else { return Ok(None) };
+        let reading = parse(line).map_err(|e| anyhow::anyhow!("line {}: {e}", self.number))?;
+        if reading.len() > room {
+            bail!("line {}: {} bytes are more than the {room} that one message of this node carries; split it", self.number, reading.len());
+        }
+        Ok(Some(reading))
+    }
+
+    pub(super) fn taken(&mut self) {
+        self.next = None;
+    }
+}
+
+/// A line as a SenML pack: one record, or an array of them.
+fn parse(line: &str) -> anyhow::Result<Vec<u8>> {
+    let records: Vec<Line> = if line.trim_start().starts_with('[') {
+        serde_json::from_str(line)?
+    } else {
+        vec![serde_json::from_str(line)?]
+    };
+    let mut out = [0; 512];
+    let mut reading = Reading::new(&mut out);
+    for record in &records {
+        let values = [
+            record.v.map(|v| Value::Number(Number::Float(v))),
+            record.vs.as_deref().map(Value::Text),
+            record.vb.map(Value::Bool),
+        ];
+        let mut given = values.into_iter().flatten();
+        let value = given.next();
+        if given.next().is_some() || (value.is_none() && record.s.is_none()) {
+            bail!("a record has one of v, vs and vb, or s");
+        }
+        reading.push(&Fields {
+            name: record.n.as_deref(),
+            unit: record.u.as_deref(),
+            value,
+            sum: record.s.map(Number::Float),
+            time: record.t.map(Number::Float),
+            ..Fields::default()
+        })?;
+    }
+    Ok(reading.finish().map_err(|_| anyhow::anyhow!("an empty pack"))?.to_vec())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use fivefold_core::reading::Payload;
+
+    #[test]
+    fn a_made_up_reading_is_a_senml_pack_that_fits() {
+        let mut sensor = Sensor::new();
+        for room in [84, 75, 25] {
+            let reading = sensor.reading(room);
+            assert!(reading.len() <= room, "{} > {room}", reading.len());
+            assert!(matches!(Payload::parse(&reading), Ok(Payload::Sequence(_))));
+        }
+    }
+
+    #[test]
+    fn a_line_is_a_record_or_an_array_of_them() {
+        for line in [r#"{"n":"temp","u":"Cel","v":21.5}"#, r#"[{"n":"a","vb":true},{"n":"b","vs":"on"}]"#, r#"{"n":"a","s":3}"#] {
+            assert!(Payload::parse(&parse(line).unwrap()).is_ok(), "{line}");
+        }
+        for line in ["", "{}", "[]", "7", r#"{"n":"a","v":1,"vb":true}"#, r#"{"n":"a","x":1}"#] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}
