@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 
-use fivefold_core::error::Rejected;
+use fivefold_core::error::{Code, Rejected};
 use fivefold_core::profile::Profile;
 use fivefold_core::reading::{Item, Payload};
 use fivefold_device::node::{Command, Why, status};
@@ -44,6 +44,10 @@ impl Report {
     }
 
     pub(super) fn dropped(&self, rejected: Rejected) {
+        // A radio overhears what is for others all the time: counted, not told.
+        if rejected.code == Code::LinkNotOurs {
+            return;
+        }
         let fields = json!({"code": rejected.code.as_str(), "reason": rejected.reason});
         self.say("refused", fields, &format!("refused {rejected}"));
     }
