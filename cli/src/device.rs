@@ -50,21 +50,22 @@ struct One {
     did: Did,
 }
 
+/// What a device is told of its place on the radio.
 #[derive(Clone, Debug, clap::Args)]
-struct Handing {
+pub struct Handing {
     /// UDP address of its radio (ZEP), or of its CoAP socket where the radio is `ip`.
     /// Left out, the device hears and is heard by the gateways whose shares are still in this folder, on this machine.
     #[arg(long, value_name = "ADDR", requires = "air")]
-    bind: Option<SocketAddr>,
+    pub bind: Option<SocketAddr>,
     /// A radio that hears it; of an `ip` device, the gateway's CoAP address. Repeat for each.
     #[arg(long, value_name = "ADDR")]
-    air: Vec<SocketAddr>,
+    pub air: Vec<SocketAddr>,
     /// Short address to send uplink to; 0000 is any gateway in reach. Repeat for more, best first.
     #[arg(long = "parent", value_name = "SID", default_values_t = [Sid::ANY_GATEWAY])]
-    parents: Vec<Sid>,
+    pub parents: Vec<Sid>,
     /// Also write the E3 context in the form of aiocoap (a stock OSCORE client), into this folder, readable by you alone.
     #[arg(long, value_name = "DIR")]
-    aiocoap: Option<PathBuf>,
+    pub aiocoap: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -79,35 +80,43 @@ struct EnrolAgain {
 struct Add {
     #[command(flatten)]
     folder: Folder,
+    #[command(flatten)]
+    new: New,
+}
+
+/// A device to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct New {
     /// Its network: the levels that it must use are the network's.
     #[arg(long)]
-    net: String,
+    pub net: String,
     /// EUI-64; drawn if not given.
     #[arg(long)]
-    did: Option<Did>,
+    pub did: Option<Did>,
     /// Short id, 4 hex digits; the next free one if not given.
     #[arg(long)]
-    sid: Option<Sid>,
+    pub sid: Option<Sid>,
     /// AEAD of E2 and E3: 11 is AES-256, 10 is AES-128 for stock devices that know nothing else.
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u8).range(10..=11))]
-    alg: u8,
+    pub alg: u8,
     /// P: the device has flash that it can trust. R: it draws a boot id instead.
     #[arg(long, default_value = "P", value_parser = mode)]
-    mode: Mode,
+    pub mode: Mode,
     /// Bytes of the sender in tiny requests: 0 takes it from the link.
     #[arg(long, default_value_t = 0, value_parser = kid_length, value_name = "0|2")]
-    kid_length: u8,
+    pub kid_length: u8,
     /// It wants an answer every so many messages.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
-    ack_every: u8,
+    pub ack_every: u8,
     /// What carries its frames: 802.15.4, 802.15.4-mic32, ip and others of docs/protocol.md 6.4.
     #[arg(long, default_value = "802.15.4", value_parser = radio)]
-    radio: Radio,
+    pub radio: Radio,
     /// Allows a radio without E1 (ip, for one): strangers then reach the gateway in its name. Your words are kept.
     #[arg(long, value_name = "WORDS")]
-    danger_no_link: Option<String>,
+    pub danger_no_link: Option<String>,
+    /// Its place on the radio.
     #[command(flatten)]
-    handing: Handing,
+    pub handing: Handing,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -203,8 +212,11 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(args: &Add, output: Output) -> anyhow::Result<()> {
-    let mut operator = args.folder.open()?;
+/// Enrols a device and writes its share. Returns it with the folder of the share.
+///
+/// # Errors
+/// The book refuses, or a file cannot be written.
+pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, PathBuf)> {
     let network = operator.registry.network(&args.net)?;
     let mut policy = Policy::new(network.profile);
     policy.alg = if args.alg == 10 { Alg::AesCcm16_64_128 } else { Alg::AesCcm16_64_256 };
@@ -225,13 +237,19 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     let words = args.danger_no_link.clone().or(network.override_words.clone());
     let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words };
     let (device, secrets) = operator.registry.add_device(&operator.vault, &new, clock::now()?)?;
-    let folder = hand_out(&operator, &device, secrets, &args.handing)?;
+    let folder = hand_out(operator, &device, secrets, &args.handing)?;
+    Ok((device, folder))
+}
+
+fn add(args: &Add, output: Output) -> anyhow::Result<()> {
+    let mut operator = args.folder.open()?;
+    let (device, folder) = create(&mut operator, &args.new)?;
     answer(output, &json_with_folder(&device, &folder), || {
         format!(
             "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.\n\n\
              Next: flash it, or run it as a software node: fivefold node run --dir {}",
             device.did,
-            network.name,
+            args.new.net,
             device.sid,
             device.policy.profile.as_str(),
             mark(&device),

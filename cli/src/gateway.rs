@@ -56,32 +56,39 @@ struct Name {
 struct Add {
     #[command(flatten)]
     folder: Folder,
+    #[command(flatten)]
+    new: New,
+}
+
+/// A gateway to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct New {
     /// The network it serves: its certificate is for that one alone.
     #[arg(long)]
-    net: String,
+    pub net: String,
     /// Its name.
-    name: String,
+    pub name: String,
     /// UDP address of its radio (ZEP).
     #[arg(long, default_value = "127.0.0.1:17754", value_name = "ADDR")]
-    radio: SocketAddr,
+    pub radio: SocketAddr,
     /// A radio that hears it. Repeat for each.
     #[arg(long, value_name = "ADDR")]
-    air: Vec<SocketAddr>,
+    pub air: Vec<SocketAddr>,
     /// Offer CoAP over UDP to devices with IP here, e.g. 127.0.0.1:5683.
     #[arg(long, value_name = "ADDR")]
-    coap: Option<SocketAddr>,
+    pub coap: Option<SocketAddr>,
     /// Where it finds the cloud, if not where the operator's folder says.
     #[arg(long, value_name = "URL")]
-    cloud: Option<String>,
+    pub cloud: Option<String>,
     /// EUI-64 of its radio; drawn if not given.
     #[arg(long)]
-    did: Option<Did>,
+    pub did: Option<Did>,
     /// Short address of its radio, 4 hex digits; the next free one if not given.
     #[arg(long)]
-    sid: Option<fivefold_core::id::Sid>,
+    pub sid: Option<fivefold_core::id::Sid>,
     /// It only hears for the primary gateway of the network: it opens E2 and never answers under it.
     #[arg(long)]
-    secondary: bool,
+    pub secondary: bool,
 }
 
 /// Runs the command.
@@ -146,9 +153,12 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn add(args: &Add, output: Output) -> anyhow::Result<()> {
+/// Enters a gateway in the book and writes its share.
+///
+/// # Errors
+/// The book refuses, or a file cannot be written.
+pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
     check_name(&args.name)?;
-    let mut operator = args.folder.open()?;
     let network = operator.registry.network(&args.net)?;
     let (id, free) = operator.registry.next_gateway(network.net)?;
     let did = match args.did {
@@ -180,7 +190,7 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
         signing_key: signing,
         network_keys: operator.registry.network_keys(&operator.vault, network.net)?,
     };
-    gateway.serial = certify(&operator, &gateway, &vault, &folder, secrets)?;
+    gateway.serial = certify(operator, &gateway, &vault, &folder, secrets)?;
     let ca = files::read_text(&operator.dir.join(CA_FILE))?;
     files::write(&folder.join(CA_FILE), Readers::Everybody, ca.as_bytes())?;
     let settings = GatewaySettings {
@@ -204,6 +214,13 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     };
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
     operator.registry.add_gateway(&gateway)?;
+    Ok(gateway)
+}
+
+fn add(args: &Add, output: Output) -> anyhow::Result<()> {
+    let mut operator = args.folder.open()?;
+    let gateway = create(&mut operator, &args.new)?;
+    let folder = operator.gateway_folder(&gateway.name);
     let mut value = json_of(&gateway);
     if let Some(object) = value.as_object_mut() {
         object.insert("folder".into(), json!(folder));
@@ -213,11 +230,11 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
             "Added gateway {} for network {} as its {} gateway. Its share is in {}.\n\n\
              Next: fivefold device add --dir {} --net {}",
             gateway.name,
-            network.name,
+            args.new.net,
             role(&gateway),
             folder.display(),
             operator.dir.display(),
-            network.name
+            args.new.net
         )
     });
     Ok(())

@@ -41,7 +41,7 @@ pub struct Args {
 ///
 /// # Errors
 /// It exists, or something cannot be written.
-pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+pub fn create(args: &Args) -> anyhow::Result<Settings> {
     let dir = &args.dir;
     let now = crate::clock::now()?;
     let in_use = std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some());
@@ -83,6 +83,15 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         &settings,
     )?;
 
+    Ok(settings)
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// As [`create`].
+pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    let (dir, settings) = (&args.dir, create(args)?);
     let shown = dir.display();
     let value = json!({ "dir": dir, "name": args.name, "cloud": settings.cloud, "api": settings.api });
     answer(output, &value, || {

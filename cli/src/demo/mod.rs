@@ -1,3 +1,5 @@
 //! The demo.
 
+pub mod processes;
 pub mod threats;
+pub mod village;

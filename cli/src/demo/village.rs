@@ -1,0 +1,377 @@
+//! The village of the demo: one operator's folder, one cloud, five gateways, four networks, and their nodes, each an OS
+//! process of its own on loopback.
+//!
+//! ```text
+//!   gateway ── 1st ── 2nd ── 3rd          three radio hops; the ear of the recorder hears all of them
+//!      ├────── 4th
+//!      └────── 5th (hears the 1st, too): the node that turns
+//! ```
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use fivefold_core::id::{Did, Net, Sid};
+use fivefold_core::profile::{Mode, Profile, Radio};
+use serde_json::Value;
+
+use super::processes::{Obedient, Process, free_tcp, free_udp};
+use crate::attack::plan::Station;
+use crate::operator::{Folder, Operator};
+use crate::{device, gateway, init};
+
+/// Nodes in a network; the last one is the insider.
+pub const NODES: usize = 5;
+/// Which node of a network is the insider.
+pub const INSIDER: usize = 4;
+
+/// The four networks: name, combination, gateways.
+const NETWORKS: [(&str, Profile, usize); 4] = [
+    ("spillway", Profile::ToGateway, 1),
+    ("crest", Profile::ToCloud, 1),
+    ("gallery", Profile::ToBoth, 2),
+    ("bench", Profile::DangerLinkOnly, 1),
+];
+/// What the operator said to have a network with E1 alone.
+const OVERRIDE: &str = "a demo of what E1 alone does not protect";
+
+/// A gateway of the village.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Its name.
+    pub name: String,
+    /// Its id, 8 hex digits.
+    pub id: String,
+    /// Its radio.
+    pub station: Station,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its wire at the backhaul.
+    pub wire: usize,
+    /// Where it calls the cloud: the backhaul's end of the wire.
+    pub uplink: SocketAddr,
+    /// The daemon.
+    pub process: Process,
+}
+
+/// A node of the village.
+#[derive(Debug)]
+pub struct Node {
+    /// EUI-64.
+    pub did: Did,
+    /// Short id.
+    pub sid: Sid,
+    /// Its radio.
+    pub station: Station,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Radio hops to the gateway.
+    pub hops: u8,
+    /// The software node.
+    pub process: Process,
+}
+
+/// What a node says of itself, read from its log.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// Readings taken: number and payload in hex.
+    pub readings: HashMap<u64, String>,
+    /// Numbers sent at least once.
+    pub sent: std::collections::BTreeSet<u64>,
+    /// Numbers confirmed.
+    pub delivered: std::collections::BTreeSet<u64>,
+    /// Numbers that a gateway took into custody.
+    pub custody: std::collections::BTreeSet<u64>,
+    /// Milliseconds from sending to confirmation.
+    pub latencies: Vec<u64>,
+    /// What it refused, by code.
+    pub refused: HashMap<String, u64>,
+}
+
+impl Node {
+    /// Everything it said so far.
+    pub fn said(&self) -> Said {
+        let mut said = Said::default();
+        for line in self.process.said(0).0 {
+            let number = line["number"].as_u64();
+            match (line["event"].as_str().unwrap_or_default(), number) {
+                ("reading", Some(n)) => {
+                    said.readings.insert(n, line["payload"].as_str().unwrap_or_default().to_owned());
+                }
+                ("sent", Some(n)) => {
+                    said.sent.insert(n);
+                }
+                ("delivered", Some(n)) => {
+                    said.delivered.insert(n);
+                    said.latencies.extend(line["after_ms"].as_u64());
+                }
+                ("custody", Some(n)) => {
+                    said.custody.insert(n);
+                }
+                ("refused", _) => {
+                    *said.refused.entry(line["code"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+                }
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+/// A network of the village.
+#[derive(Debug)]
+pub struct Network {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub net: Net,
+    /// PAN id, 4 hex digits.
+    pub pan: String,
+    /// The combination.
+    pub profile: Profile,
+    /// Its gateways, the primary first.
+    pub gateways: Vec<Gateway>,
+    /// Its nodes.
+    pub nodes: Vec<Node>,
+    /// What the ear heard.
+    pub recording: PathBuf,
+    /// The ear.
+    pub ear: Process,
+}
+
+impl Network {
+    /// As it heads a column: `e1+e3+e4`, or `e1 only`.
+    pub fn title(&self) -> &'static str {
+        if self.profile == Profile::DangerLinkOnly { "e1 only" } else { self.profile.as_str() }
+    }
+}
+
+/// The whole village, running.
+#[derive(Debug)]
+pub struct Village {
+    /// The operator's folder.
+    pub dir: PathBuf,
+    /// Folder of logs and recordings.
+    pub logs: PathBuf,
+    /// The cloud.
+    pub cloud: Process,
+    /// Where the cloud listens for gateways.
+    pub ingest: SocketAddr,
+    /// Where the cloud's API listens.
+    pub api: SocketAddr,
+    /// A token for the API.
+    pub token: String,
+    /// The machine in the middle.
+    pub backhaul: Obedient,
+    /// The networks.
+    pub networks: Vec<Network>,
+}
+
+/// Addresses of one network before anything runs.
+struct Site {
+    gateways: Vec<SocketAddr>,
+    nodes: Vec<SocketAddr>,
+    ear: SocketAddr,
+}
+
+impl Site {
+    fn new(gateways: usize) -> anyhow::Result<Self> {
+        let all = free_udp(gateways + NODES + 1)?;
+        let (first, rest) = all.split_at(gateways);
+        let (nodes, ear) = rest.split_at(NODES);
+        Ok(Self {
+            gateways: first.to_vec(),
+            nodes: nodes.to_vec(),
+            ear: ear.first().copied().unwrap_or(([127, 0, 0, 1], 0).into()),
+        })
+    }
+
+    /// Who hears node `n`: its neighbours and the ear. Direct neighbours of one gateway are those of all.
+    fn air_of_node(&self, n: usize) -> Vec<SocketAddr> {
+        let neighbours: &[usize] = match n {
+            0 => &[1, INSIDER],
+            1 => &[0, 2],
+            2 => &[1],
+            INSIDER => &[0],
+            _ => &[],
+        };
+        let gateways = if matches!(n, 0 | 3 | INSIDER) { self.gateways.as_slice() } else { &[] };
+        let nodes = neighbours.iter().filter_map(|&i| self.nodes.get(i));
+        gateways.iter().chain(nodes).copied().chain([self.ear]).collect()
+    }
+
+    fn air_of_gateway(&self) -> Vec<SocketAddr> {
+        [0, 3, INSIDER].iter().filter_map(|&i| self.nodes.get(i)).copied().chain([self.ear]).collect()
+    }
+}
+
+/// Short ids of the nodes of every network, as the map above.
+fn sid_of(n: usize) -> Sid {
+    Sid(0x0101 + n as u16)
+}
+
+fn strings(words: &[&str]) -> Vec<String> {
+    words.iter().map(|w| (*w).to_owned()).collect()
+}
+
+impl Village {
+    /// Builds and starts everything. `tell` hears of progress.
+    ///
+    /// # Errors
+    /// A part cannot be made or started.
+    pub fn start(root: &Path, capture: bool, every: f64, mut tell: impl FnMut(&str)) -> anyhow::Result<Self> {
+        let (dir, logs) = (root.join("operator"), root.join("logs"));
+        std::fs::create_dir_all(&logs)?;
+        let tcp = free_tcp(2 + NETWORKS.iter().map(|n| n.2).sum::<usize>())?;
+        let [ingest, api, ref wires @ ..] = tcp[..] else { anyhow::bail!("no free ports") };
+        tell("making the operator's folder");
+        init::create(&init::Args {
+            dir: dir.clone(),
+            name: "dam".into(),
+            cloud_names: vec!["localhost".into(), "127.0.0.1".into()],
+            ingest,
+            api,
+        })?;
+        let mut operator = Folder { dir: dir.clone(), passphrase_file: None }.open()?;
+        let token = operator.registry.add_token("demo", crate::clock::now()?)?.to_string();
+
+        tell("starting the cloud and the wires to it");
+        let cloud = Process::start(
+            &logs,
+            "cloud",
+            strings(&["-o", "json", "cloud", "run", "--dir", &text(&dir.join("cloud"))]),
+        )?;
+        let mut arguments = strings(&["attack", "backhaul", "--record", &text(&logs)]);
+        for wire in wires {
+            arguments.extend(["--forward".into(), format!("{wire}={ingest}")]);
+        }
+        let backhaul = Obedient::start(&arguments)?;
+
+        let mut networks = Vec::new();
+        let mut wires = wires.iter().copied().enumerate();
+        for (name, profile, count) in NETWORKS {
+            tell(&format!("enrolling network {name} ({profile})"));
+            networks.push(settle(&mut operator, &logs, (name, profile, count), &mut wires, capture, every)?);
+        }
+        Ok(Self { dir, logs, cloud, ingest, api, token, backhaul, networks })
+    }
+
+    /// Every process that should be running and is not, with its last words.
+    pub fn casualties(&mut self) -> Vec<String> {
+        let networks = self.networks.iter_mut();
+        let parts = networks.flat_map(|n| {
+            let gateways = n.gateways.iter_mut().map(|g| &mut g.process);
+            gateways.chain(n.nodes.iter_mut().map(|n| &mut n.process)).chain([&mut n.ear])
+        });
+        parts.chain([&mut self.cloud]).filter_map(Process::has_died).collect()
+    }
+
+    /// Lets everything run on.
+    pub fn leave_running(&mut self) {
+        for network in &mut self.networks {
+            network.gateways.iter_mut().for_each(|g| g.process.leave_running());
+            network.nodes.iter_mut().for_each(|n| n.process.leave_running());
+        }
+        self.cloud.leave_running();
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Enrols one network and starts its gateways and nodes.
+fn settle(
+    operator: &mut Operator,
+    logs: &Path,
+    (name, profile, count): (&str, Profile, usize),
+    wires: &mut impl Iterator<Item = (usize, SocketAddr)>,
+    capture: bool,
+    every: f64,
+) -> anyhow::Result<Network> {
+    let site = Site::new(count)?;
+    let words = (profile == Profile::DangerLinkOnly).then_some(OVERRIDE);
+    let network = operator.registry.add_network(&operator.vault, name, profile, words)?;
+    let recording = logs.join(format!("air-{name}.jsonl"));
+    std::fs::write(&recording, "")?;
+    let ear = Process::start(
+        logs,
+        &format!("ear {name}"),
+        strings(&["attack", "listen", "--bind", &site.ear.to_string(), "--out", &text(&recording)]),
+    )?;
+    let mut gateways = Vec::new();
+    for (i, &bind) in site.gateways.iter().enumerate() {
+        let (wire, uplink) = wires.next().ok_or_else(|| anyhow::anyhow!("no wire left"))?;
+        let made = gateway::create(
+            operator,
+            &gateway::New {
+                net: name.into(),
+                name: if i == 0 { name.into() } else { format!("{name}-{}", i + 1) },
+                radio: bind,
+                air: site.air_of_gateway(),
+                coap: None,
+                cloud: Some(format!("https://localhost:{}", uplink.port())),
+                did: None,
+                sid: None,
+                secondary: i > 0,
+            },
+        )?;
+        let folder = operator.gateway_folder(&made.name);
+        let station = Station {
+            name: format!("gateway {}", made.name),
+            addr: bind,
+            sid: made.sid.to_string(),
+            eui64: made.did.to_string(),
+        };
+        let mut arguments = strings(&["-o", "json", "gateway", "run", "--dir", &text(&folder)]);
+        if capture {
+            arguments.extend(["--pcap".into(), text(&logs.join(format!("{}.pcapng", made.name)))]);
+        }
+        let process = Process::start(logs, &station.name, arguments)?;
+        let id = made.gateway.to_string();
+        gateways.push(Gateway { name: made.name, id, station, folder, wire, uplink, process });
+    }
+    let mut nodes = Vec::new();
+    for (n, &bind) in site.nodes.iter().enumerate() {
+        let hops = [1, 2, 3, 1, 1].get(n).copied().unwrap_or(1);
+        let parent = if hops == 1 { Sid::ANY_GATEWAY } else { sid_of(n - 1) };
+        let (made, folder) = device::create(
+            operator,
+            &device::New {
+                net: name.into(),
+                did: None,
+                sid: Some(sid_of(n)),
+                // One stock device among them: AES-128, as Wireshark can open it.
+                alg: if n == 3 { 10 } else { 11 },
+                mode: Mode::Persistent,
+                kid_length: 0,
+                ack_every: 1,
+                radio: Radio::Ieee802154,
+                danger_no_link: None,
+                handing: device::Handing {
+                    bind: Some(bind),
+                    air: site.air_of_node(n),
+                    parents: vec![parent],
+                    aiocoap: None,
+                },
+            },
+        )?;
+        let station = Station {
+            name: format!("node {} {}", name, made.sid),
+            addr: bind,
+            sid: made.sid.to_string(),
+            eui64: made.did.to_string(),
+        };
+        let (dir, every) = (text(&folder), every.to_string());
+        let arguments = strings(&["-o", "json", "node", "run", "--dir", &dir, "--every", &every, "--retry", "3"]);
+        let process = Process::start(logs, &station.name, arguments)?;
+        nodes.push(Node { did: made.did, sid: made.sid, station, folder, hops, process });
+    }
+    let pan = format!("{:04x}", network.pan);
+    Ok(Network { name: name.into(), net: network.net, pan, profile, gateways, nodes, recording, ear })
+}
+
+/// Numbers in a JSON object.
+pub fn number(value: &Value, key: &str) -> u64 {
+    value.get(key).and_then(Value::as_u64).unwrap_or(0)
+}
