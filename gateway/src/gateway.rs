@@ -1,0 +1,506 @@
+//! # The gateway engine: one E1 hop, one C2 end, and a proxy for what it cannot read
+//!
+//! | | |
+//! |---|---|
+//! | Key held by | K_net, and MS2(gg) or the receive part of the devices of its group; never MS3, K_e2root, root_psk |
+//! | Hides       | nothing that it passes on; what it opened under C2 it reads |
+//! | Proves      | to the cloud that a C2 message was new and of that device: the gateway's word |
+//! | Binds       | every message to the number, window and hash that were durable before it was answered or handed on |
+//! | Drops as    | all of `E1`, `T`, `E2`; `E3-01`, `E3-05`, `E3-08`, `E3-09`; `E4-03`, `E4-04`; counted, and told upward |
+//! | Does not    | read C3, answer in the cloud's place, change what it forwards, trust what it stored in the clear |
+//! | Spec        | docs/protocol.md 4 to 6, 8, 9, 10 |
+//!
+//! [`Gateway`] has no socket, clock, disk or thread. Inputs are its `handle_*` methods, what it wants done comes out of
+//! [`Gateway::poll`] as a script to be carried out in order. Nothing is sealed before what it depends on is durable: the
+//! rim says so by [`Gateway::handle_durable`], and only then is the answer made, so that a crash between any two outputs
+//! loses work and never repeats a nonce.
+
+mod answer;
+mod devices;
+mod downlink;
+mod flight;
+mod neighbours;
+mod output;
+mod prefilter;
+mod proxy;
+mod receive;
+mod sealed;
+mod state;
+mod tally;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use fivefold_core::e1_link::{E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy};
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::{BootContext, GatewayId, Net, Sid};
+use fivefold_core::key::Key;
+use fivefold_core::profile::LinkClass;
+use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::cbor::List;
+use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
+use fivefold_core::wire::event::{self, Event};
+use fivefold_core::wire::ieee802154::MAX_FRAME;
+use fivefold_core::wire::tiny::Reassembly;
+
+use answer::{C2Answer, Held};
+use devices::Devices;
+use downlink::Asked;
+use flight::{Flights, Timer};
+use output::first8;
+pub use neighbours::Air;
+pub use output::{AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward};
+pub use receive::OpenedFrame;
+use sealed::{Orphan, Waiting};
+use state::Collecting;
+pub use tally::Tally;
+
+/// HELLO exchanges at a time.
+const GREETINGS: usize = 256;
+/// Milliseconds between two events, when there is something to tell, and when there is not.
+const EVENT_PAUSE: u64 = 2_000;
+const SIGN_OF_LIFE: u64 = 60_000;
+/// The spool takes no events any more above this many percent of its size: readings go first.
+const EVENTS_UP_TO: u64 = 90;
+const WARN_FROM: u64 = 80;
+const WARN_AGAIN_BELOW: u64 = 70;
+/// Milliseconds without the cloud after which `E4-05` is counted.
+const AWAY_LONG: [u64; 2] = [15 * 60_000, 6 * 3_600_000];
+
+/// Whether expanded messages are handed out for a capture file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Capture {
+    /// No.
+    #[default]
+    Off,
+    /// As [`Output::Expanded`].
+    On,
+}
+
+/// Whether the cloud can be reached, as far as the uplink knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// The last exchange failed, or none was tried yet.
+    Away,
+    /// The last exchange worked.
+    Reachable,
+}
+
+/// What bounds a gateway.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// C3 messages a minute and device that are passed on (docs/protocol.md 5).
+    pub messages_a_minute: u16,
+    /// Bytes of envelopes in the spool; above it new messages are refused, stored ones stay.
+    pub spool_bytes: u64,
+    /// Milliseconds to wait for the cloud's answer before custody is confirmed (5.04 "stored").
+    pub custody_after: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { messages_a_minute: 60, spool_bytes: 64 << 20, custody_after: 400 }
+    }
+}
+
+/// Who a gateway is, and what it starts with.
+pub struct Setup {
+    /// The network of its certificate.
+    pub net: Net,
+    /// Its name there.
+    pub gateway: GatewayId,
+    /// This run.
+    pub boot: GatewayBoot,
+    /// Who it is on the radio.
+    pub identity: Identity,
+    /// Levels of the network.
+    pub policy: LinkPolicy,
+    /// 32 random bytes, drawn at this start.
+    pub seed: [u8; 32],
+    /// Network keys to use before the first state comes, the oldest first.
+    pub keys: Vec<(u8, Key<E1, 16>)>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Whether to hand out expanded messages.
+    pub capture: Capture,
+}
+
+/// What the store has from before.
+#[derive(Default)]
+pub struct Restored {
+    /// The state that was applied last.
+    pub state: Option<AppliedState>,
+    /// Bounds of frame counters.
+    pub link_leases: Vec<(LinkKeyName, u32)>,
+    /// The next sequence number.
+    pub next_seq: u64,
+    /// Bytes in the spool.
+    pub spool_used: u64,
+}
+
+/// What waits until a write is durable.
+enum Then {
+    Answer(Box<C2Answer>),
+    AnswerLease { sid: Sid, context: ContextName, bound: u32 },
+
+    Flight(u64),
+    LinkLease(LeaseWrite),
+}
+
+/// The engine of one gateway.
+pub struct Gateway {
+    net: Net,
+    limits: Limits,
+    capture: Capture,
+    boot: GatewayBoot,
+    link: Link<Air, GREETINGS>,
+    link_keys: HashMap<u8, LinkKeyName>,
+    link_leases: HashMap<LinkKeyName, u32>,
+    link_lease_asked: bool,
+    held: VecDeque<Held>,
+    devices: Devices,
+    revoked: usize,
+    flights: Flights,
+    timers: BTreeSet<(Millis, Timer)>,
+    waiting: HashMap<u64, Waiting>,
+    orphans: VecDeque<Orphan>,
+    pieces: HashMap<Sid, Box<Reassembly<{ receive::LONGEST_TINY }>>>,
+    asked: HashMap<(Sid, u8), Asked>,
+    confirmed: HashMap<u16, proxy::Outgoing>,
+    applied: Option<(u64, Vec<Option<fivefold_core::wire::state::PartHash>>)>,
+    collecting: Option<Collecting>,
+    tally: Tally,
+    outputs: VecDeque<Output>,
+    then: VecDeque<(u64, Then)>,
+    persisted: u64,
+    next_seq: u64,
+    spool_used: u64,
+    warned_full: bool,
+    store_works: bool,
+    cloud: Cloud,
+    away_since: Millis,
+    away_said: usize,
+    started: Millis,
+    last_event: Millis,
+    ticket: u64,
+    message_id: u16,
+    downlink_token: u8,
+    scratch: Box<[u8; receive::LONGEST_COAP]>,
+}
+
+impl Gateway {
+    /// A gateway that has just started. Its first outputs ask the store what it knows of each context.
+    pub fn new(now: Millis, setup: Setup, restored: Restored) -> Self {
+        let mut keys = LinkKeys::new();
+        let link_leases: HashMap<_, _> = restored.link_leases.into_iter().collect();
+        let mut link_keys = HashMap::new();
+        for (index, key) in &setup.keys {
+            let name = link_key_name(*index, key);
+            if keys.install(*index, key, link_leases.get(&name).copied().unwrap_or(0)).is_ok() {
+                link_keys.insert(*index, name);
+            }
+        }
+        let mut gateway = Self {
+            net: setup.net,
+            limits: setup.limits,
+            capture: setup.capture,
+            boot: setup.boot,
+            link: Link::new(setup.identity, setup.policy, keys, Air::new(), setup.seed),
+            link_keys,
+            link_leases,
+            link_lease_asked: false,
+            held: VecDeque::new(),
+            devices: Devices::new(),
+            revoked: 0,
+            flights: Flights::default(),
+            timers: BTreeSet::new(),
+            waiting: HashMap::new(),
+            orphans: VecDeque::new(),
+            pieces: HashMap::new(),
+            asked: HashMap::new(),
+            confirmed: HashMap::new(),
+            applied: None,
+            collecting: None,
+            tally: Tally::default(),
+            outputs: VecDeque::new(),
+            then: VecDeque::new(),
+            persisted: 0,
+            next_seq: restored.next_seq.max(1),
+            spool_used: restored.spool_used,
+            warned_full: false,
+            store_works: true,
+            cloud: Cloud::Away,
+            away_since: now,
+            away_said: 0,
+            started: now,
+            last_event: now,
+            ticket: 0,
+            message_id: u16::from_be_bytes([setup.seed[0], setup.seed[1]]),
+            downlink_token: 0,
+            scratch: Box::new([0; receive::LONGEST_COAP]),
+        };
+        if let Some(state) = restored.state {
+            gateway.resume_state(now, &state);
+        }
+        gateway.ask_link_lease();
+        gateway
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        let event = if self.tally.has_news() { self.last_event.plus(EVENT_PAUSE) } else { self.last_event.plus(SIGN_OF_LIFE) };
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let link = self.link.poll_timeout().filter(|_| self.link.keys().is_ready());
+        [Some(event), timer, link, self.flights.expiry()].into_iter().flatten().min()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Millis) {
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now
+        {
+            let Some((_, timer)) = self.timers.pop_first() else { break };
+            self.ring(now, timer);
+        }
+        let mut frame = [0; MAX_FRAME];
+        while let Some(control) = self.link.poll_control(now, &mut frame) {
+            self.transmit(frame.get(..control.len).unwrap_or_default());
+        }
+        self.ask_link_lease();
+        self.flights.expire(now);
+        self.orphans.retain(|o| o.is_young(now));
+        self.asked.retain(|_, a| a.is_young(now));
+        self.expire_pieces(now);
+        if self.cloud == Cloud::Away
+            && let Some(long) = AWAY_LONG.get(self.away_said)
+            && now.since(self.away_since) >= *long
+        {
+            self.away_said += 1;
+            self.count(Rejected::new(Code::CloudUnreachable, "the cloud cannot be reached"), None);
+        }
+        self.tell(now);
+    }
+
+    /// The first `count` outputs of [`Output::Persist`], counted since the start of the engine, are durable.
+    pub fn handle_durable(&mut self, now: Millis, count: u64) {
+        while let Some((mark, _)) = self.then.front()
+            && *mark <= count
+        {
+            let Some((_, then)) = self.then.pop_front() else { break };
+            match then {
+                Then::Answer(answer) => self.answer_c2(now, *answer),
+                Then::AnswerLease { sid, context, bound } => {
+                    if let Some(slot) = self.devices.slot(sid, context) {
+                        slot.lease.extend(bound);
+                        slot.lease_asked = false;
+                    }
+                }
+                
+                Then::Flight(id) => self.flight_is_durable(now, id),
+                Then::LinkLease(lease) => {
+                    self.link_lease_asked = false;
+                    self.link.keys_mut().extend_lease(lease);
+                    self.send_held();
+                    self.ask_link_lease();
+                }
+            }
+        }
+    }
+
+    /// A write failed: nothing of what was polled since the last [`Self::handle_durable`] is durable. Everything that
+    /// would have to be stored is refused (`E4-04`) until the rim has made a new engine from the store.
+    pub fn handle_store_failed(&mut self) {
+        self.store_works = false;
+        self.then.clear();
+        self.outputs.clear();
+        self.count(Rejected::new(Code::StoreFull, "the store cannot be written"), None);
+    }
+
+    /// The cloud came or went.
+    pub fn handle_cloud(&mut self, now: Millis, cloud: Cloud) {
+        if self.cloud != cloud {
+            self.away_since = now;
+            self.away_said = 0;
+        }
+        self.cloud = cloud;
+    }
+
+    /// All counters.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// Counts something that the rim refused, so that the cloud hears of it.
+    pub fn count(&mut self, rejected: Rejected, sid: Option<Sid>) {
+        self.tally.count(rejected.code, sid.filter(|s| self.devices.contains(*s)));
+        self.outputs.push_back(Output::Dropped { rejected, sid });
+    }
+
+    /// Version of the state that is applied; 0 before the first.
+    pub fn state_version(&self) -> u64 {
+        self.applied.as_ref().map_or(0, |(version, _)| *version)
+    }
+
+    /// How many devices are let in.
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// Bytes of envelopes in the spool, written or about to be.
+    pub fn spool_used(&self) -> u64 {
+        self.spool_used
+    }
+
+    /// The link, to look at.
+    pub fn link(&self) -> &Link<Air, GREETINGS> {
+        &self.link
+    }
+
+    /// Believes a neighbour's last frame counter without proof: for tests, and for replaying captures.
+    ///
+    /// # Errors
+    /// As [`Link::danger_assume_synced`].
+    pub fn danger_assume_synced(
+        &mut self,
+        did: fivefold_core::id::Did,
+        sid: Sid,
+        key_index: u8,
+        counter: u32,
+    ) -> Result<(), Rejected> {
+        self.link.danger_assume_synced(did, sid, key_index, counter)
+    }
+
+    fn persist(&mut self, record: Record) {
+        self.persisted += 1;
+        self.outputs.push_back(Output::Persist(record));
+    }
+
+    fn after_persist(&mut self, then: Then) {
+        self.then.push_back((self.persisted, then));
+    }
+
+    fn transmit(&mut self, frame: &[u8]) {
+        self.outputs.push_back(Output::Transmit(frame.into()));
+    }
+
+    fn expanded(&mut self, sid: Sid, toward: Toward, message: &[u8]) {
+        if self.capture == Capture::On {
+            self.outputs.push_back(Output::Expanded { sid, toward, message: message.into() });
+        }
+    }
+
+    fn next_ticket(&mut self) -> u64 {
+        self.ticket += 1;
+        self.ticket
+    }
+
+    fn ask_link_lease(&mut self) {
+        if self.link_lease_asked {
+            return;
+        }
+        let Some(lease) = self.link.keys().lease_due() else { return };
+        let Some(&key) = self.link_keys.get(&lease.key_index) else { return };
+        self.link_lease_asked = true;
+        self.link_leases.insert(key, lease.bound);
+        self.persist(Record::LinkLease { key, bound: lease.bound });
+        self.after_persist(Then::LinkLease(lease));
+    }
+
+    /// Writes an envelope, if there is room; its number.
+    ///
+    /// # Errors
+    /// `E4-04`.
+    fn store(&mut self, envelope: &Envelope<'_>) -> Result<u64, Rejected> {
+        let mut bytes = vec![0; envelope.bytes.len() + 128];
+        let len = envelope
+            .emit(&mut bytes)
+            .map_err(|_| Rejected::new(Code::TinyMalformed, "longer than an envelope takes"))?;
+        bytes.truncate(len);
+        self.check_room(len)?;
+        self.spool_used += len as u64;
+        if !self.warned_full && self.spool_used * 100 >= self.limits.spool_bytes * WARN_FROM {
+            self.warned_full = true;
+            self.count(Rejected::new(Code::StoreFull, "the spool is 80 % full"), None);
+        }
+        let seq = self.next_seq;
+        self.next_seq += 1;
+        self.persist(Record::Envelope { seq, bytes: bytes.into() });
+        Ok(seq)
+    }
+
+    /// Whether so many bytes more can be stored.
+    ///
+    /// # Errors
+    /// `E4-04`.
+    fn check_room(&self, bytes: usize) -> Result<(), Rejected> {
+        let room = self.limits.spool_bytes.saturating_sub(self.spool_used);
+        if self.store_works && bytes as u64 <= room {
+            return Ok(());
+        }
+        Err(Rejected::new(Code::StoreFull, "the spool is full: what is stored stays, what is new is refused"))
+    }
+
+    /// Bytes of envelopes that the store deleted for a [`Record::Delivered`].
+    pub fn handle_freed(&mut self, bytes: u64) {
+        self.spool_used = self.spool_used.saturating_sub(bytes);
+        if self.spool_used * 100 < self.limits.spool_bytes * WARN_AGAIN_BELOW {
+            self.warned_full = false;
+        }
+    }
+
+    /// Tells the cloud what was counted.
+    fn tell(&mut self, now: Millis) {
+        let pause = if self.tally.has_news() { EVENT_PAUSE } else { SIGN_OF_LIFE };
+        if now.since(self.last_event) < pause {
+            return;
+        }
+        self.last_event = now;
+        if !self.store_works || self.spool_used * 100 >= self.limits.spool_bytes * EVENTS_UP_TO {
+            return;
+        }
+        let counts = self.tally.take();
+        let event = Event {
+            uptime: now.since(self.started) / 1000,
+            spool_used: self.spool_used,
+            spool_max: self.limits.spool_bytes,
+            counts: List::of(&counts),
+        };
+        let mut bytes = [0; event::BYTES];
+        let Ok(len) = event.emit(&mut bytes) else { return };
+        let envelope = Envelope {
+            seq: self.next_seq,
+            received: now,
+            kind: Kind::Event,
+            bytes: bytes.get(..len).unwrap_or_default(),
+            originator: Originator::Node { net: self.net, sid: Sid::ANY_GATEWAY },
+            rssi: None,
+            lqi: None,
+            opened: None,
+            link: LinkClass::None,
+            hops: None,
+            key_index: None,
+        };
+        // A spool without room for it: the next event says the same.
+        let _ = self.store(&envelope);
+    }
+}
+
+impl std::fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gateway").field("net", &self.net).field("devices", &self.devices.len()).finish_non_exhaustive()
+    }
+}
+
+fn link_key_name(index: u8, key: &Key<E1, 16>) -> LinkKeyName {
+    LinkKeyName(first8(&[b"fivefold net key", &[index], key.danger_bytes()]))
+}
+
+/// A boot id as bytes, for an OSCORE option.
+fn boot_bytes(boot: Option<&BootContext>) -> Option<&[u8]> {
+    boot.map(|b| &b.0[..])
+}

@@ -1,0 +1,207 @@
+//! What the engine wants done, what it asks the store, and what the store says.
+
+use std::net::SocketAddr;
+
+use fivefold_core::error::Rejected;
+use fivefold_core::id::{BootContext, Sid};
+use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::suite::{CiphertextHash, sha256};
+use fivefold_core::time::Millis;
+
+/// Names a C2 context in the store without telling its key: 8 bytes of a hash over group, sid, epoch, boot id and secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContextName(pub [u8; 8]);
+
+/// Names a network key in the store without telling it: 8 bytes of a hash over index and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkKeyName(pub [u8; 8]);
+
+pub(super) fn first8(parts: &[&[u8]]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = sha256(parts);
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Something to be carried out, in order; stop at the first that fails.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Something was refused. It is counted already.
+    Dropped {
+        /// Code and reason.
+        rejected: Rejected,
+        /// Who sent it, as far as that is known or claimed.
+        sid: Option<Sid>,
+    },
+    /// What a tiny frame stands for, as CoAP; only with [`Capture::On`](super::Capture::On).
+    Expanded {
+        /// The device.
+        sid: Sid,
+        /// Which way it goes.
+        toward: Toward,
+        /// A CoAP message.
+        message: Box<[u8]>,
+    },
+    /// A question to the store; it sees every `Persist` before it. To be answered by
+    /// [`handle_stored`](super::Gateway::handle_stored) at once.
+    Lookup(Lookup),
+    /// To be written; durable when [`handle_durable`](super::Gateway::handle_durable) says so, in any group.
+    Persist(Record),
+    /// A CoAP message over UDP.
+    Send {
+        /// To whom.
+        to: SocketAddr,
+        /// The message.
+        message: Box<[u8]>,
+    },
+    /// An 802.15.4 frame with its check sequence, for the air.
+    Transmit(Box<[u8]>),
+}
+
+/// Direction of an expanded message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Toward {
+    /// From a device.
+    Cloud,
+    /// To a device.
+    Device,
+}
+
+/// One durable write. What waits for it waits for [`handle_durable`](super::Gateway::handle_durable).
+#[derive(Debug)]
+pub enum Record {
+    /// A number under C2 was taken: its window bit and hash (W5). Also: no answer without a number will be made for it
+    /// after the one that this acceptance allows (9.2).
+    Accepted {
+        /// The context.
+        context: ContextName,
+        /// The number.
+        number: u32,
+        /// Hash of its ciphertext.
+        hash: CiphertextHash,
+    },
+    /// Sender numbers below `bound` may be used for answers in this context (W1).
+    AnswerLease {
+        /// The context.
+        context: ContextName,
+        /// The bound.
+        bound: u32,
+    },
+    /// A boot of a device in mode R was opened: it is kept for ever (8.1).
+    BootOpened {
+        /// The context without boot id.
+        family: ContextName,
+        /// The boot.
+        boot: BootContext,
+    },
+    /// The cloud has everything up to this number durable: delete it (W8).
+    Delivered {
+        /// The run that numbered it.
+        boot: GatewayBoot,
+        /// Up to and with this one.
+        upto: u64,
+    },
+    /// An envelope for the cloud, under the present boot id.
+    Envelope {
+        /// Its number.
+        seq: u64,
+        /// The envelope.
+        bytes: Box<[u8]>,
+    },
+    /// Failed verifications of a context so far.
+    Failures {
+        /// The context.
+        context: ContextName,
+        /// How many.
+        count: u32,
+    },
+    /// Frame counters below `bound` may be sent under this network key (W1).
+    LinkLease {
+        /// The key.
+        key: LinkKeyName,
+        /// The bound.
+        bound: u32,
+    },
+    /// The gateway state that was applied; replaces the one before. Holds secrets: it is sealed at rest.
+    State(AppliedState),
+}
+
+/// A gateway state as it was applied.
+#[derive(Clone, Default)]
+pub struct AppliedState {
+    /// Its version.
+    pub version: u64,
+    /// When it was applied first.
+    pub applied: Millis,
+    /// Its parts, as they came.
+    pub parts: Vec<Box<[u8]>>,
+}
+
+impl std::fmt::Debug for AppliedState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AppliedState(version {}, {} parts)", self.version, self.parts.len())
+    }
+}
+
+/// A question to the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lookup {
+    /// Was this boot opened ever?
+    Boot {
+        /// To be given back.
+        ticket: u64,
+        /// The context without boot id.
+        family: ContextName,
+        /// The boot.
+        boot: BootContext,
+    },
+    /// What is known of a context: its window, lease and failures.
+    Context(ContextName),
+    /// The two boots of a family that were opened last.
+    Family(ContextName),
+    /// The hash of an accepted number.
+    Hash {
+        /// To be given back.
+        ticket: u64,
+        /// The context.
+        context: ContextName,
+        /// The number.
+        number: u32,
+    },
+}
+
+/// The store's answer to a [`Lookup`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stored {
+    /// To [`Lookup::Boot`].
+    Boot {
+        /// As asked.
+        ticket: u64,
+        /// Whether it was.
+        opened: bool,
+    },
+    /// To [`Lookup::Context`].
+    Context {
+        /// As asked.
+        context: ContextName,
+        /// Accepted numbers, the last 64 at least as far as they lie in the window; in any order.
+        numbers: Vec<u32>,
+        /// Bound of its answer numbers; 0 when none was written.
+        bound: u32,
+        /// Failures, as last written.
+        failures: u32,
+    },
+    /// To [`Lookup::Family`].
+    Family {
+        /// As asked.
+        family: ContextName,
+        /// Up to two, the newer one last.
+        boots: Vec<BootContext>,
+    },
+    /// To [`Lookup::Hash`].
+    Hash {
+        /// As asked.
+        ticket: u64,
+        /// The hash, if the number is there.
+        hash: Option<CiphertextHash>,
+    },
+}

@@ -1,0 +1,239 @@
+//! Frames from the air: E1 before anything else, then what the tiny frame says it is.
+
+use fivefold_core::e1_link::{KeyState, Received};
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::{Epoch, Sid};
+use fivefold_core::oscore::{Id, PartialIv};
+use fivefold_core::profile::{KidLength as RecordKid, LinkClass, Profile};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
+use fivefold_core::wire::ieee802154::{Address, Frame};
+use fivefold_core::wire::mesh::Dispatch;
+use fivefold_core::wire::tiny::{EdhocRule, KidLength, Layers, Reassembly, Tiny, Wants};
+
+use super::flight::{Reply, Way};
+use super::{Gateway, Toward};
+
+/// Longest tiny frame that is put together from fragments.
+pub(super) const LONGEST_TINY: usize = 1280;
+/// Longest CoAP message that is taken.
+pub(super) const LONGEST_COAP: usize = 2048;
+/// Datagrams that are being put together at a time.
+const PIECES: usize = 64;
+
+/// Where a message came from, and how its answer goes back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source {
+    /// Who it says sent it.
+    pub(super) sid: Sid,
+    pub(super) wants: Wants,
+    pub(super) way: Way,
+    pub(super) link: LinkClass,
+    pub(super) hops: Option<u8>,
+    pub(super) key_index: Option<u8>,
+    pub(super) lqi: Option<u8>,
+}
+
+impl Source {
+    pub(super) fn envelope<'b>(&self, g: &Gateway, now: Millis, kind: Kind, bytes: &'b [u8], opened: Option<Opened>) -> Envelope<'b> {
+        Envelope {
+            seq: g.next_seq,
+            received: now,
+            kind,
+            bytes,
+            originator: Originator::Node { net: g.net, sid: self.sid },
+            rssi: None,
+            lqi: self.lqi,
+            opened,
+            link: self.link,
+            hops: self.hops,
+            key_index: self.key_index,
+        }
+    }
+}
+
+/// What [`Gateway::open_frame`] opened: the plaintext under C2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenedFrame {
+    /// The device.
+    pub sid: Sid,
+    /// Its number.
+    pub number: u64,
+    /// Length of the plaintext, at the front of the buffer.
+    pub len: usize,
+    /// Whether its number was not seen in the window.
+    pub fresh: bool,
+}
+
+impl Gateway {
+    /// A frame from the air, with its check sequence. It is decrypted in place.
+    pub fn handle_frame(&mut self, now: Millis, frame: &mut [u8], lqi: Option<u8>) {
+        let delivered = match self.link.receive(now, frame) {
+            Err(rejected) => {
+                // The header, which says who claims to have sent it, is never changed.
+                let claimed = Frame::parse(frame).ok().and_then(|f| match f.source {
+                    Address::Short(sid) => Some(sid),
+                    Address::Extended(_) => None,
+                });
+                return self.count(rejected, claimed);
+            }
+            Ok(Received::Deliver(d)) => d,
+            Ok(Received::Forward(f)) => {
+                let not_ours = Rejected::new(Code::LinkNotOurs, "a gateway is the end of the way");
+                return self.count(not_ours, Some(f.mesh.originator));
+            }
+            Ok(Received::Hello { .. } | Received::KeySwitch { .. } | Received::Synced { .. }) => return,
+        };
+        let source = Source {
+            sid: delivered.originator,
+            wants: Wants::Nothing,
+            way: Way::Radio { to: delivered.originator, via: delivered.from, token: 0, layers: Layers::C3 },
+            link: LinkClass::MacCcm,
+            hops: delivered.mesh.map(|m| m.hops),
+            key_index: Some(delivered.security.key_index),
+            lqi,
+        };
+        let judged = match delivered.dispatch {
+            Dispatch::Tiny(_) if delivered.key == KeyState::Usable => self.tiny(now, source, delivered.from, delivered.payload),
+            Dispatch::Tiny(_) => Err(EDHOC),
+            Dispatch::Iphc | Dispatch::Fragment => Err(Rejected::new(Code::TinyMalformed, "no 6LoWPAN is spoken here")),
+        };
+        if let Err(rejected) = judged {
+            self.count(rejected, Some(source.sid));
+        }
+    }
+
+    /// Opens E1 and C2 of one frame, in memory alone: parsing, neighbour, counter, device, context and window are
+    /// judged, nothing is stored, marked under C2, answered or counted. For measuring what opening costs; the plaintext
+    /// is at the front of `out`.
+    ///
+    /// # Errors
+    /// As the code it would be counted under.
+    pub fn open_frame(&mut self, now: Millis, frame: &mut [u8], out: &mut [u8]) -> Result<OpenedFrame, Rejected> {
+        let Received::Deliver(d) = self.link.receive(now, frame)? else {
+            return Err(Rejected::new(Code::LinkNotOurs, "no datagram for this gateway"));
+        };
+        let (kid, ciphertext, piv, boot) = match Tiny::parse(d.payload, self.kid_length(d.originator))? {
+            Tiny::Request { piv, bctx, kid, ciphertext, .. } => (kid, ciphertext, piv, bctx),
+            _ => return Err(Rejected::new(Code::TinyMalformed, "no request")),
+        };
+        let sid = kid.unwrap_or(d.originator);
+        let device = self.devices.find_mut(sid).ok_or(Rejected::new(Code::GatewayUnknownKid, "unknown kid"))?;
+        let spoken = device.open(piv, boot, ciphertext, out)?;
+        let verdict = device.slot(spoken.context).map(|s| s.window.check(piv.value()));
+        let fresh = verdict == Some(fivefold_core::window::Verdict::Fresh);
+        Ok(OpenedFrame { sid, number: piv.value(), len: spoken.len, fresh })
+    }
+
+    fn kid_length(&self, originator: Sid) -> KidLength {
+        match self.devices.find(originator).map(|d| d.policy.kid_length) {
+            Some(RecordKid::Two) => KidLength::Two,
+            _ => KidLength::None,
+        }
+    }
+
+    /// A tiny frame of `source.sid`, which the link names, that came by the neighbour `via`.
+    fn tiny(&mut self, now: Millis, source: Source, via: Sid, frame: &[u8]) -> Result<(), Rejected> {
+        match Tiny::parse(frame, self.kid_length(source.sid))? {
+            Tiny::Request { layers, wants, piv, bctx, kid, ciphertext } => {
+                let sid = kid.unwrap_or(source.sid);
+                let way = Way::Radio { to: source.sid, via, token: piv.value() as u8, layers };
+                let source = Source { sid, wants, way, ..source };
+                let id = Id::from(sid);
+                let tiny = Tiny::Request { layers, wants, piv, bctx, kid: Some(sid), ciphertext };
+                let mut scratch = [0; 2];
+                let message = tiny.protected(Some(&id), &mut scratch).ok_or(MALFORMED)?;
+                if self.capture == super::Capture::On {
+                    let mut out = [0; LONGEST_TINY];
+                    if let Ok(n) = message.emit(&mut out) {
+                        self.expanded(sid, Toward::Cloud, out.get(..n).unwrap_or_default());
+                    }
+                }
+                match (self.devices.find(sid).map(|d| d.policy.profile), layers) {
+                    (None, Layers::C3) => Err(Rejected::new(Code::CloudUnknownKid, "not in the allow-list")),
+                    (None, _) => Err(Rejected::new(Code::GatewayUnknownKid, "unknown kid")),
+                    (Some(Profile::ToCloud), Layers::C3) => {
+                        self.heard(now, sid, via);
+                        self.offer(now, source, &message, Kind::CloudTiny, None, Reply { way, c2: None })
+                    }
+                    (Some(Profile::ToCloud), Layers::C2) => Err(Rejected::new(Code::CloudLevelMissing, "E3 is missing")),
+                    (Some(Profile::ToGateway | Profile::ToBoth), Layers::C3) => Err(LEVEL_MISSING),
+                    (Some(Profile::DangerLinkOnly), Layers::C3) => {
+                        Err(Rejected::new(Code::CloudUnknownKid, "the device has no C3 context"))
+                    }
+                    (Some(Profile::DangerLinkOnly | Profile::ToCloud), _) => {
+                        Err(Rejected::new(Code::GatewayUnknownKid, "the device has no C2 context"))
+                    }
+                    (Some(Profile::ToGateway | Profile::ToBoth), _) => self.sealed(now, source, piv, bctx, ciphertext),
+                }
+            }
+            Tiny::Plain { piv, kid, payload } => self.plain(now, Source { sid: kid.unwrap_or(source.sid), ..source }, piv, payload),
+            Tiny::DeviceAnswer { layers, token, ciphertext } => self.device_answer(now, source, layers, token, ciphertext),
+            Tiny::Fragment { tag, index, last, bytes } => {
+                let whole = {
+                    if !self.pieces.contains_key(&source.sid) && self.pieces.len() >= PIECES {
+                        return Err(Rejected::new(Code::FragmentLost, "too many datagrams are being put together"));
+                    }
+                    let pieces = self.pieces.entry(source.sid).or_insert_with(|| Box::new(Reassembly::new()));
+                    let expired = pieces.expire(now);
+                    let whole = pieces.take(now, tag, index, last, bytes);
+                    let whole = whole.map(|w| w.map(Box::<[u8]>::from));
+                    if matches!(whole, Ok(Some(_)) | Err(_)) {
+                        self.pieces.remove(&source.sid);
+                    }
+                    if let Err(lost) = expired {
+                        self.count(lost, Some(source.sid));
+                    }
+                    whole?
+                };
+                match whole {
+                    Some(w) if w.first() == Some(&fivefold_core::wire::tiny::FRAGMENT) => Err(MALFORMED),
+                    Some(w) => self.tiny(now, source, via, &w),
+                    None => Ok(()),
+                }
+            }
+            Tiny::Edhoc { rule: EdhocRule::ToServer, .. } => Err(EDHOC),
+            Tiny::Answer { .. } | Tiny::Downlink { .. } | Tiny::Edhoc { .. } | Tiny::Hello(_) | Tiny::Link(_) => {
+                Err(Rejected::new(Code::TinyMalformed, "not a frame for a gateway"))
+            }
+        }
+    }
+
+    /// The body of a device with E1 alone: only where its record says so, by the operator's override.
+    fn plain(&mut self, now: Millis, source: Source, piv: PartialIv, payload: &[u8]) -> Result<(), Rejected> {
+        let device = self.devices.find(source.sid);
+        let allowed = |d: &super::devices::Device| {
+            d.policy.profile == Profile::DangerLinkOnly && d.overrides.danger_link_only && source.link.is_e1()
+        };
+        if !device.is_some_and(allowed) {
+            return Err(LEVEL_MISSING);
+        }
+        let opened = Opened { kid: source.sid, piv: piv.value(), bctx: None, epoch: Epoch(0) };
+        let envelope = source.envelope(self, now, Kind::DangerPlain, payload, Some(opened));
+        self.store(&envelope).map(drop)
+    }
+
+    pub(super) fn heard(&mut self, now: Millis, sid: Sid, via: Sid) {
+        if let Some(device) = self.devices.find_mut(sid) {
+            device.heard(now, via);
+        }
+    }
+
+    pub(super) fn expire_pieces(&mut self, now: Millis) {
+        let mut lost = Vec::new();
+        self.pieces.retain(|sid, pieces| match pieces.expire(now) {
+            Ok(()) => true,
+            Err(rejected) => {
+                lost.push((rejected, *sid));
+                false
+            }
+        });
+        for (rejected, sid) in lost {
+            self.count(rejected, Some(sid));
+        }
+    }
+}
+
+pub(super) const LEVEL_MISSING: Rejected = Rejected::new(Code::GatewayLevelMissing, "E2 is missing");
+const EDHOC: Rejected = Rejected::new(Code::TinyMalformed, "EDHOC is not taken by this release");
+const MALFORMED: Rejected = Rejected::new(Code::TinyMalformed, "no OSCORE message");

@@ -1,0 +1,210 @@
+//! What the cloud pushes: the allow-list, C2 contexts, network keys, revocations. Never something older.
+
+use std::collections::{HashMap, HashSet};
+
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::{BootContext, Did, GatewayGroup, Sid};
+use fivefold_core::key::Key;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::state::{Admission, Known, NetworkKey, PartHash, Phase, State, admit};
+
+use super::devices::{Device, boot_name};
+use super::output::AppliedState;
+use super::{ContextName, Gateway, Lookup, Output, Record, link_key_name};
+
+/// How long a gateway takes EDHOC under a retired network key, in milliseconds: 30 days (docs/protocol.md 4.3).
+const RECOVERY: u64 = 30 * 24 * 3_600_000;
+
+/// A state whose parts are coming in.
+pub(super) struct Collecting {
+    version: u64,
+    parts: Vec<Option<Box<[u8]>>>,
+    hashes: Vec<Option<PartHash>>,
+}
+
+impl Gateway {
+    /// One part of a state that the cloud pushed. When it is the last one missing, the state is applied and written.
+    ///
+    /// # Errors
+    /// `E4-03` for an older version, or the same with other content; `E4-02` for another network's. It is counted.
+    pub fn handle_state(&mut self, now: Millis, part: &[u8]) -> Result<(), Rejected> {
+        let taken = self.take_state(now, part);
+        if let Err(rejected) = taken {
+            self.count(rejected, None);
+        }
+        taken
+    }
+
+    fn take_state(&mut self, now: Millis, part: &[u8]) -> Result<(), Rejected> {
+        let state = State::parse(part).map_err(|m| Rejected::new(Code::ChannelSequence, m.reason))?;
+        if state.net != self.net {
+            return Err(Rejected::new(Code::ChannelWrongNet, "state: it is another network's"));
+        }
+        let hash = PartHash::of(part);
+        let known = self.applied.as_ref().map(|(version, parts)| Known { version: *version, parts });
+        let collecting = self.collecting.as_ref().map(|c| Known { version: c.version, parts: &c.hashes });
+        match admit(known, collecting, state.version, state.part, hash)? {
+            Admission::Repeat => return Ok(()),
+            Admission::Start => {
+                let count = usize::from(state.part.count);
+                self.collecting =
+                    Some(Collecting { version: state.version, parts: vec![None; count], hashes: vec![None; count] });
+            }
+            Admission::Continue => {}
+        }
+        let Some(collecting) = &mut self.collecting else { return Ok(()) };
+        let at = usize::from(state.part.index);
+        if let (Some(place), Some(h)) = (collecting.parts.get_mut(at), collecting.hashes.get_mut(at)) {
+            (*place, *h) = (Some(part.into()), Some(hash));
+        }
+        if collecting.parts.iter().any(Option::is_none) {
+            return Ok(());
+        }
+        let Some(whole) = self.collecting.take() else { return Ok(()) };
+        let applied =
+            AppliedState { version: whole.version, applied: now, parts: whole.parts.into_iter().flatten().collect() };
+        self.apply(now, &applied)?;
+        self.persist(Record::State(applied));
+        Ok(())
+    }
+
+    /// Takes up what was applied before a restart.
+    pub(super) fn resume_state(&mut self, now: Millis, state: &AppliedState) {
+        if let Err(rejected) = self.apply(now, state) {
+            self.count(rejected, None);
+        }
+    }
+
+    fn apply(&mut self, now: Millis, applied: &AppliedState) -> Result<(), Rejected> {
+        let mut parts = Vec::with_capacity(applied.parts.len());
+        for part in &applied.parts {
+            parts.push(State::parse(part).map_err(|m| Rejected::new(Code::ChannelSequence, m.reason))?);
+        }
+        let revoked: HashSet<Did> = parts.iter().flat_map(|p| p.revoked.iter()).collect();
+        let mut old: HashMap<(Did, Sid), Device> = self.devices.take_all().into_iter().map(|d| ((d.did, d.sid), d)).collect();
+        let count = parts.iter().map(|p| p.devices.len()).sum();
+        self.devices.reserve(count);
+        let mut members = HashMap::with_capacity(count);
+        for d in parts.iter().flat_map(|p| p.devices.iter()).filter(|d| !revoked.contains(&d.did)) {
+            let device = match old.remove(&(d.did, d.sid)) {
+                Some(mut device) => {
+                    (device.policy, device.overrides) = (d.policy, d.overrides);
+                    device
+                }
+                None => Device::new(d.did, d.sid, d.policy, d.overrides),
+            };
+            self.devices.put(device);
+            members.insert(d.did, d.sid);
+        }
+        drop(old);
+        let mut named = HashSet::new();
+        for part in &parts {
+            for c in part.contexts.iter() {
+                if let Some(device) = self.devices.find_mut(c.sid)
+                    && let Some(name) = device.install(part.group, &c)
+                {
+                    named.insert(name);
+                }
+            }
+        }
+        self.recall_contexts(&named);
+        self.link.neighbours_mut().register(members);
+        let keys: Vec<NetworkKey<'_>> = parts.iter().flat_map(|p| p.keys.iter()).collect();
+        self.apply_keys(applied.applied, &keys);
+        self.revoked = revoked.len();
+        let hashes = applied.parts.iter().map(|p| Some(PartHash::of(p))).collect();
+        self.applied = Some((applied.version, hashes));
+        self.retry_orphans(now);
+        Ok(())
+    }
+
+    /// Drops contexts that are not in the state any more, and asks the store about those that are new here.
+    fn recall_contexts(&mut self, named: &HashSet<ContextName>) {
+        let mut lookups = Vec::new();
+        for device in self.devices.iter_mut() {
+            device.retain(&|name| named.contains(&name));
+            lookups.extend(device.families.iter().filter(|f| !f.ready).map(|f| Lookup::Family(f.name)));
+            lookups.extend(device.slots.iter().filter(|s| !s.ready).map(|s| Lookup::Context(s.name)));
+        }
+        self.outputs.extend(lookups.into_iter().map(Output::Lookup));
+    }
+
+    fn apply_keys(&mut self, applied: Millis, keys: &[NetworkKey<'_>]) {
+        let gone: Vec<u8> = self.link.keys().indexes().filter(|i| keys.iter().all(|k| k.index != *i)).collect();
+        // A state without any key says nothing about keys: those from the gateway's own share stay.
+        if keys.is_empty() {
+            return;
+        }
+        for index in gone {
+            self.link.keys_mut().forget(index);
+            self.link_keys.remove(&index);
+        }
+        // Twice: a retired key makes room for a new one, and is retired only when there is another to send under.
+        for _ in 0..2 {
+            for key in keys.iter().filter(|k| k.phase != Phase::Retire) {
+                self.install_key(key);
+            }
+            for key in keys.iter().filter(|k| k.phase == Phase::Retire) {
+                if self.link.keys().indexes().all(|i| i != key.index) && !self.link_keys.contains_key(&key.index) {
+                    self.install_key(key);
+                }
+                let _ = self.link.keys_mut().retire(key.index, applied.plus(RECOVERY));
+            }
+        }
+        if let Some(key) = keys.iter().rfind(|k| k.phase == Phase::Switch) {
+            let _ = self.link.keys_mut().send_under(key.index);
+        }
+        self.link_lease_asked = false;
+        self.ask_link_lease();
+    }
+
+    fn install_key(&mut self, key: &NetworkKey<'_>) {
+        let index = key.index;
+        let key = Key::new(*key.key);
+        let name = link_key_name(index, &key);
+        let bound = self.link_leases.get(&name).copied().unwrap_or(0);
+        if self.link.keys_mut().install(index, &key, bound).is_ok() {
+            self.link_keys.insert(index, name);
+        }
+    }
+
+    /// The store has said what it knows of a context.
+    pub(super) fn recalled(&mut self, now: Millis, context: ContextName, numbers: &[u32], bound: u32, failures: u32) {
+        let mut sid = None;
+        for device in self.devices.iter_mut() {
+            if let Some(slot) = device.slot(context).filter(|s| !s.ready) {
+                slot.recall(numbers, bound, failures);
+                sid = Some(device.sid);
+            }
+        }
+        if let Some(sid) = sid {
+            self.ask_answer_lease(sid, context);
+        }
+        if self.orphans.iter().any(|o| Some(o.sid()) == sid) {
+            self.retry_orphans(now);
+        }
+    }
+
+    /// The store has said which boots of a family were opened last.
+    pub(super) fn family_recalled(&mut self, now: Millis, family: ContextName, boots: &[BootContext]) {
+        let mut sid = None;
+        for device in self.devices.iter_mut() {
+            let Some(f) = device.families.iter_mut().find(|f| f.name == family && !f.ready) else { continue };
+            f.ready = true;
+            sid = Some(device.sid);
+            for boot in boots {
+                if device.add_boot(family, *boot).is_some() {
+                    self.outputs.push_back(Output::Lookup(Lookup::Context(boot_name(family, *boot))));
+                }
+            }
+        }
+        if boots.is_empty() && self.orphans.iter().any(|o| Some(o.sid()) == sid) {
+            self.retry_orphans(now);
+        }
+    }
+
+    /// The gateway group of the state, for showing.
+    pub fn group_of(state: &AppliedState) -> Option<GatewayGroup> {
+        state.parts.first().and_then(|p| State::parse(p).ok()).map(|s| s.group)
+    }
+}

@@ -1,0 +1,433 @@
+//! # The gateway's store: what was accepted stays
+//!
+//! SQLite in WAL mode with `synchronous=FULL`, one writer. In it: envelopes until the cloud has them (W8), the numbers
+//! accepted under C2 with their hashes (W5), old boot ids, leases (W1), and the pushed state, sealed.
+//!
+//! The spool has a size. When it is full, new messages are refused and not acknowledged (`E4-04`); what is stored stays.
+//! From 80 % on it is counted once. Names of contexts and keys are hashes; secrets stand in it only sealed.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use fivefold_core::id::BootContext;
+use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::suite::CiphertextHash;
+use fivefold_core::time::Millis;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use zeroize::Zeroizing;
+
+use crate::gateway::{AppliedState, ContextName, LinkKeyName, Lookup, Record, Restored, Stored};
+
+/// What seals secrets before they are written: keep's vault, with a key from the operator's passphrase.
+pub trait Wrap: Send {
+    /// Seals `plain` under a name.
+    ///
+    /// # Errors
+    /// When there is no randomness.
+    fn wrap(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, WrapError>;
+
+    /// Opens what was sealed under the same name.
+    ///
+    /// # Errors
+    /// When it was sealed under another key or name, or changed.
+    fn unwrap(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, WrapError>;
+}
+
+/// A secret could not be sealed or opened.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WrapError(pub String);
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// The file is no store of ours, or damaged.
+    #[error("the store {path} is damaged ({detail}): stop the gateway, move the file aside and keep it; what was acknowledged is in it")]
+    Damaged {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite says.
+        detail: String,
+    },
+    /// No space left, or the file system is read-only.
+    #[error("the store {path} cannot grow ({detail}): make room on its file system; what was accepted before stays")]
+    Full {
+        /// Which file.
+        path: PathBuf,
+        /// What SQLite says.
+        detail: String,
+    },
+    /// Another process has it.
+    #[error("the store {path} is in use by another gateway process: stop that one first")]
+    InUse {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// Anything else that SQLite or the file system says.
+    #[error("the store {path} cannot be used: {detail}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// What it says.
+        detail: String,
+    },
+    /// The pushed state cannot be opened.
+    #[error("the state in {path} was sealed under another passphrase ({source}): give the one that the store was made with")]
+    Sealed {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: WrapError,
+    },
+    /// The store was made by a later release.
+    #[error("the store {path} was written by a later release (version {found}): upgrade the gateway")]
+    Version {
+        /// Which file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+}
+
+const VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE IF NOT EXISTS envelopes (seq INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, bytes BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS numbers (context BLOB NOT NULL, slot INTEGER NOT NULL, number INTEGER NOT NULL,
+        hash BLOB NOT NULL, PRIMARY KEY (context, slot)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS contexts (context BLOB PRIMARY KEY, bound INTEGER NOT NULL DEFAULT 0,
+        failures INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS boots (n INTEGER PRIMARY KEY AUTOINCREMENT, family BLOB NOT NULL, boot BLOB NOT NULL,
+        UNIQUE (family, boot));
+    CREATE TABLE IF NOT EXISTS link_leases (name BLOB PRIMARY KEY, bound INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS state (part INTEGER PRIMARY KEY, version INTEGER NOT NULL, applied INTEGER NOT NULL,
+        sealed BLOB NOT NULL);
+";
+
+/// The writer.
+pub struct Spool {
+    db: Connection,
+    path: PathBuf,
+    boot: GatewayBoot,
+    wrap: Box<dyn Wrap>,
+    open: bool,
+    _lock: File,
+}
+
+impl Spool {
+    /// Opens or makes the store in the folder `dir`, and says what is in it.
+    ///
+    /// # Errors
+    /// One clear sentence each: [`SpoolError`].
+    pub fn open(dir: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<(Self, Restored), SpoolError> {
+        let path = dir.join("spool.db");
+        let io = |e: std::io::Error| SpoolError::Io { path: path.clone(), detail: e.to_string() };
+        std::fs::create_dir_all(dir).map_err(io)?;
+        std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(io)?;
+        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock")).map_err(io)?;
+        lock.try_lock().map_err(|_| SpoolError::InUse { path: path.clone() })?;
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+        let fail = |e| explain(&path, &e);
+        let db = Connection::open(&path).map_err(fail)?;
+        db.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
+        db.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
+        let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(fail)?;
+        if check != "ok" {
+            return Err(SpoolError::Damaged { path, detail: check });
+        }
+        let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)?;
+        match found {
+            0 => {
+                db.execute_batch(SCHEMA).map_err(fail)?;
+                db.pragma_update(None, "user_version", VERSION).map_err(fail)?;
+            }
+            VERSION => {}
+            _ => return Err(SpoolError::Version { path, found }),
+        }
+        let spool = Self { db, path, boot, wrap, open: false, _lock: lock };
+        let restored = spool.restore()?;
+        Ok((spool, restored))
+    }
+
+    /// What the store has from before, for a new engine.
+    ///
+    /// # Errors
+    /// As [`Spool::open`].
+    pub fn restore(&self) -> Result<Restored, SpoolError> {
+        let fail = |e| self.explain(&e);
+        let last: Option<i64> = self
+            .db
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'", [], |r| r.get(0))
+            .optional()
+            .map_err(fail)?;
+        let used: i64 =
+            self.db.query_row("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM envelopes", [], |r| r.get(0)).map_err(fail)?;
+        let mut leases = self.db.prepare("SELECT name, bound FROM link_leases").map_err(fail)?;
+        let link_leases = leases
+            .query_map([], |r| Ok((LinkKeyName(r.get(0)?), r.get(1)?)))
+            .and_then(Iterator::collect)
+            .map_err(fail)?;
+        Ok(Restored { state: self.state()?, link_leases, next_seq: last.unwrap_or(0) as u64 + 1, spool_used: used as u64 })
+    }
+
+    fn state(&self) -> Result<Option<AppliedState>, SpoolError> {
+        let fail = |e| self.explain(&e);
+        let mut query = self.db.prepare("SELECT part, version, applied, sealed FROM state ORDER BY part").map_err(fail)?;
+        let mut rows = query.query([]).map_err(fail)?;
+        let mut state: Option<AppliedState> = None;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let read = || -> rusqlite::Result<(i64, i64, i64, Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)) };
+            let (part, version, applied, sealed) = read().map_err(fail)?;
+            let plain = self
+                .wrap
+                .unwrap(&state_name(version, part), &sealed)
+                .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
+            let state = state.get_or_insert_with(|| AppliedState {
+                version: version as u64,
+                applied: Millis(applied as u64),
+                parts: Vec::new(),
+            });
+            state.parts.push(plain.as_slice().into());
+        }
+        Ok(state)
+    }
+
+    /// Writes a record into the open transaction. Returns the bytes of envelopes that it deleted.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; nothing since the last [`Spool::commit`] stays.
+    pub fn write(&mut self, record: &Record) -> Result<u64, SpoolError> {
+        let written = self.begin().and_then(|()| self.put(record));
+        if written.is_err() {
+            self.rollback();
+        }
+        written
+    }
+
+    fn begin(&mut self) -> Result<(), SpoolError> {
+        if !self.open {
+            self.db.execute_batch("BEGIN IMMEDIATE").map_err(|e| self.explain(&e))?;
+            self.open = true;
+        }
+        Ok(())
+    }
+
+    fn put(&self, record: &Record) -> Result<u64, SpoolError> {
+        let fail = |e| self.explain(&e);
+        let run = |sql: &str, p: &[&dyn rusqlite::ToSql]| -> Result<(), SpoolError> {
+            self.db.prepare_cached(sql).and_then(|mut s| s.execute(p)).map(drop).map_err(fail)
+        };
+        match record {
+            Record::Accepted { context, number, hash } => run(
+                "INSERT INTO numbers VALUES (?1, ?2, ?3, ?4)
+                 ON CONFLICT DO UPDATE SET number = excluded.number, hash = excluded.hash",
+                params![context.0, number % 64, number, hash.0],
+            )?,
+            Record::AnswerLease { context, bound } => run(
+                "INSERT INTO contexts (context, bound) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",
+                params![context.0, bound],
+            )?,
+            Record::BootOpened { family, boot } => {
+                run("INSERT OR IGNORE INTO boots (family, boot) VALUES (?1, ?2)", params![family.0, boot.0])?;
+            }
+            Record::Delivered { boot, upto } => {
+                let upto = i64::try_from(*upto).unwrap_or(i64::MAX);
+                let freed: i64 = self
+                    .db
+                    .prepare_cached("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM envelopes WHERE seq <= ?1 AND boot = ?2")
+                    .and_then(|mut s| s.query_row(params![upto, boot.0], |r| r.get(0)))
+                    .map_err(fail)?;
+                run("DELETE FROM envelopes WHERE seq <= ?1 AND boot = ?2", params![upto, boot.0])?;
+                return Ok(freed as u64);
+            }
+            Record::Envelope { seq, bytes } => {
+                let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
+                run("INSERT INTO envelopes VALUES (?1, ?2, ?3)", params![seq, self.boot.0, &bytes[..]])?;
+            }
+            Record::Failures { context, count } => run(
+                "INSERT INTO contexts (context, failures) VALUES (?1, ?2)
+                 ON CONFLICT DO UPDATE SET failures = MAX(failures, excluded.failures)",
+                params![context.0, count],
+            )?,
+            Record::LinkLease { key, bound } => run(
+                "INSERT INTO link_leases VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",
+                params![key.0, bound],
+            )?,
+            Record::State(state) => {
+                run("DELETE FROM state", &[])?;
+                for (part, plain) in state.parts.iter().enumerate() {
+                    let (version, part) = (state.version as i64, part as i64);
+                    let sealed = self
+                        .wrap
+                        .wrap(&state_name(version, part), plain)
+                        .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
+                    let applied = state.applied.0 as i64;
+                    run("INSERT INTO state VALUES (?1, ?2, ?3, ?4)", params![part, version, applied, sealed])?;
+                }
+            }
+        }
+        Ok(0)
+    }
+
+    /// Makes everything since the last commit durable.
+    ///
+    /// # Errors
+    /// [`SpoolError`]; nothing since the last commit stays.
+    pub fn commit(&mut self) -> Result<(), SpoolError> {
+        if !self.open {
+            return Ok(());
+        }
+        let done = self.db.execute_batch("COMMIT").map_err(|e| self.explain(&e));
+        match done {
+            Ok(()) => self.open = false,
+            Err(_) => self.rollback(),
+        }
+        done
+    }
+
+    fn rollback(&mut self) {
+        // After some failures SQLite has rolled back by itself.
+        let _ = self.db.execute_batch("ROLLBACK");
+        self.open = false;
+    }
+
+    /// Whether something waits for [`Spool::commit`].
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Answers a question of the engine; it sees what was written and not yet committed.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn answer(&self, lookup: Lookup) -> Result<Stored, SpoolError> {
+        let fail = |e| self.explain(&e);
+        Ok(match lookup {
+            Lookup::Boot { ticket, family, boot } => {
+                let opened: bool = self
+                    .db
+                    .prepare_cached("SELECT EXISTS (SELECT 1 FROM boots WHERE family = ?1 AND boot = ?2)")
+                    .and_then(|mut s| s.query_row(params![family.0, boot.0], |r| r.get(0)))
+                    .map_err(fail)?;
+                Stored::Boot { ticket, opened }
+            }
+            Lookup::Context(context) => {
+                let numbers = self.numbers(context).map_err(fail)?;
+                let known: Option<(u32, u32)> = self
+                    .db
+                    .prepare_cached("SELECT bound, failures FROM contexts WHERE context = ?1")
+                    .and_then(|mut s| s.query_row(params![context.0], |r| Ok((r.get(0)?, r.get(1)?))).optional())
+                    .map_err(fail)?;
+                let (bound, failures) = known.unwrap_or((0, 0));
+                Stored::Context { context, numbers, bound, failures }
+            }
+            Lookup::Family(family) => {
+                let boots: rusqlite::Result<Vec<BootContext>> = self
+                    .db
+                    .prepare_cached("SELECT boot FROM boots WHERE family = ?1 ORDER BY n DESC LIMIT 2")
+                    .and_then(|mut s| s.query_map(params![family.0], |r| Ok(BootContext(r.get(0)?)))?.collect());
+                let mut boots = boots.map_err(fail)?;
+                boots.reverse();
+                Stored::Family { family, boots }
+            }
+            Lookup::Hash { ticket, context, number } => {
+                let hash: Option<[u8; 16]> = self
+                    .db
+                    .prepare_cached("SELECT hash FROM numbers WHERE context = ?1 AND slot = ?2 AND number = ?3")
+                    .and_then(|mut s| s.query_row(params![context.0, number % 64, number], |r| r.get(0)).optional())
+                    .map_err(fail)?;
+                Stored::Hash { ticket, hash: hash.map(CiphertextHash) }
+            }
+        })
+    }
+
+    fn numbers(&self, context: ContextName) -> rusqlite::Result<Vec<u32>> {
+        let mut query = self.db.prepare_cached("SELECT number FROM numbers WHERE context = ?1")?;
+        query.query_map(params![context.0], |r| r.get(0))?.collect()
+    }
+
+    /// A second, read-only look at the envelopes, for the uplink.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn reader(&self) -> Result<SpoolReader, SpoolError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags).map_err(|e| self.explain(&e))?;
+        Ok(SpoolReader { db, path: self.path.clone() })
+    }
+
+    fn explain(&self, e: &rusqlite::Error) -> SpoolError {
+        explain(&self.path, e)
+    }
+}
+
+impl std::fmt::Debug for Spool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spool").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn state_name(version: i64, part: i64) -> String {
+    format!("gateway state {version} part {part}")
+}
+
+fn explain(path: &Path, e: &rusqlite::Error) -> SpoolError {
+    let (path, detail) = (path.to_path_buf(), e.to_string());
+    match e.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => SpoolError::Damaged { path, detail },
+        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => SpoolError::Full { path, detail },
+        _ => SpoolError::Io { path, detail },
+    }
+}
+
+/// Envelopes of one run, in order.
+#[derive(Debug)]
+pub struct StoredBatch {
+    /// The run.
+    pub boot: GatewayBoot,
+    /// Number and bytes.
+    pub envelopes: Vec<(u64, Vec<u8>)>,
+}
+
+/// Reads envelopes while the writer writes.
+pub struct SpoolReader {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl SpoolReader {
+    /// The oldest envelopes with numbers above `after`, all of one run: at most `count`, and `bytes` bytes. `None` when
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn batch(&self, after: u64, count: usize, bytes: usize) -> Result<Option<StoredBatch>, SpoolError> {
+        let fail = |e| explain(&self.path, &e);
+        let mut query = self
+            .db
+            .prepare_cached("SELECT seq, boot, bytes FROM envelopes WHERE seq > ?1 ORDER BY seq LIMIT ?2")
+            .map_err(fail)?;
+        let mut rows = query.query(params![i64::try_from(after).unwrap_or(i64::MAX), count as i64]).map_err(fail)?;
+        let mut batch: Option<StoredBatch> = None;
+        let mut size = 0;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let read = || -> rusqlite::Result<(i64, [u8; 8], Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+            let (seq, boot, envelope) = read().map_err(fail)?;
+            let boot = GatewayBoot(boot);
+            let batch = batch.get_or_insert_with(|| StoredBatch { boot, envelopes: Vec::new() });
+            size += envelope.len();
+            if batch.boot != boot || (size > bytes && !batch.envelopes.is_empty()) {
+                break;
+            }
+            batch.envelopes.push((seq as u64, envelope));
+        }
+        Ok(batch)
+    }
+}
+
+impl std::fmt::Debug for SpoolReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpoolReader").field("path", &self.path).finish_non_exhaustive()
+    }
+}
