@@ -6,8 +6,8 @@
 //! The spool has a size. When it is full, new messages are refused and not acknowledged (`E4-04`); what is stored stays.
 //! From 80 % on it is counted once. Names of contexts and keys are hashes; secrets stand in it only sealed.
 
-use std::fs::{File, OpenOptions, Permissions};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use fivefold_core::id::BootContext;
@@ -115,18 +115,17 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens or makes the store in the folder `dir`, and says what is in it.
+    /// Opens or makes the store, and says what is in it. Beside the file lies its lock.
     ///
     /// # Errors
     /// One clear sentence each: [`SpoolError`].
-    pub fn open(dir: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<(Self, Restored), SpoolError> {
-        let path = dir.join("spool.db");
+    pub fn open(path: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<(Self, Restored), SpoolError> {
+        let path = path.to_path_buf();
         let io = |e: std::io::Error| SpoolError::Io { path: path.clone(), detail: e.to_string() };
-        std::fs::create_dir_all(dir).map_err(io)?;
-        std::fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(io)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(dir.join("lock")).map_err(io)?;
+        let file = |p: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(p).map_err(io);
+        let lock = file(&path.with_extension("lock"))?;
         lock.try_lock().map_err(|_| SpoolError::InUse { path: path.clone() })?;
-        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(io)?;
+        file(&path)?;
         let fail = |e| explain(&path, &e);
         let db = Connection::open(&path).map_err(fail)?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;

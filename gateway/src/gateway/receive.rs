@@ -4,7 +4,7 @@ use fivefold_core::e1_link::{KeyState, Received};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::oscore::{Id, PartialIv};
-use fivefold_core::profile::{KidLength as RecordKid, LinkClass, Profile};
+use fivefold_core::profile::{LinkClass, Profile};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
 use fivefold_core::wire::ieee802154::{Address, Frame};
@@ -126,10 +126,7 @@ impl Gateway {
     }
 
     fn kid_length(&self, originator: Sid) -> KidLength {
-        match self.devices.find(originator).map(|d| d.policy.kid_length) {
-            Some(RecordKid::Two) => KidLength::Two,
-            _ => KidLength::None,
-        }
+        self.devices.find(originator).map_or(KidLength::None, |d| d.policy.kid_length)
     }
 
     /// A tiny frame of `source.sid`, which the link names, that came by the neighbour `via`.
