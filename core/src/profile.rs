@@ -339,7 +339,7 @@ pub struct Policy {
 
 impl Policy {
     /// Bytes of the record as CBOR, at most.
-    pub const LONGEST: usize = 26;
+    pub const LONGEST: usize = 24;
 
     /// The record of a device that nothing special is said about: algorithm 11, mode P, K = 0, every message answered,
     /// unsigned, 802.15.4 with MIC-64, renewal after 30 days.

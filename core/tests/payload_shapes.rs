@@ -504,6 +504,25 @@ fn a_gateway_state_is_read_as_it_was_written_and_prints_no_key() {
 }
 
 #[test]
+fn what_is_longest_in_a_state_is_no_longer_than_said() {
+    use fivefold_core::wire::cbor::{Element, Writer};
+    let length = |emit: &dyn Fn(&mut Writer<'_>) -> Result<(), SealError>| {
+        let mut out = [0; 200];
+        let mut w = Writer::new(&mut out);
+        emit(&mut w).unwrap();
+        w.len()
+    };
+    let longest = Policy { ack_every: 255, batch: 64, renew_days: 90, ..Policy::new(Profile::ToBoth) };
+    let device = Device { policy: longest, overrides: Overrides::from_bits(3).unwrap(), ..device(1) };
+    assert_eq!(length(&|w| device.emit(w)), Device::LONGEST);
+    let share = Share::Secondary { device_key: &[5; 32], common_iv: &[6; 13] };
+    let context = Context { epoch: Epoch(u16::MAX), bctx: Some(BootContext([1; 8])), share, ..context(1) };
+    assert_eq!(length(&|w| context.emit(w)), Context::LONGEST);
+    let key = NetworkKey { index: 254, key: &[1; 16], phase: Phase::Retire };
+    assert_eq!(length(&|w| key.emit(w)), NetworkKey::LONGEST);
+}
+
+#[test]
 fn a_gateway_state_out_of_order_or_out_of_policy_is_refused() {
     let base = State {
         version: 1,

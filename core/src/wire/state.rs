@@ -151,6 +151,11 @@ pub struct Device {
     pub overrides: Overrides,
 }
 
+impl Device {
+    /// Bytes of one as CBOR, at most: for cutting a state into parts.
+    pub const LONGEST: usize = 1 + 3 + 9 + Policy::LONGEST + 1;
+}
+
 impl Element<'_> for Device {
     fn parse(r: &mut Reader<'_>) -> Result<Self, Malformed> {
         r.array_of(4)?;
@@ -228,6 +233,11 @@ impl fmt::Debug for Share<'_> {
             Self::Secondary { .. } => "Secondary(..)",
         })
     }
+}
+
+impl Context<'_> {
+    /// Bytes of one as CBOR, at most: for cutting a state into parts.
+    pub const LONGEST: usize = 1 + 3 + 3 + 1 + 1 + 1 + 34 + 14 + 9;
 }
 
 impl<'b> Element<'b> for Context<'b> {
@@ -322,7 +332,7 @@ impl Phase {
 pub struct NetworkKey<'b> {
     /// 1 to 254.
     pub index: u8,
-    /// K_net[index].
+    /// K_net of this index.
     pub key: &'b [u8; 16],
     /// What to do with it.
     pub phase: Phase,
@@ -332,6 +342,11 @@ impl fmt::Debug for NetworkKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "NetworkKey({}, {:?})", self.index, self.phase)
     }
+}
+
+impl NetworkKey<'_> {
+    /// Bytes of one as CBOR, at most: for cutting a state into parts.
+    pub const LONGEST: usize = 1 + 2 + 17 + 1;
 }
 
 impl<'b> Element<'b> for NetworkKey<'b> {
