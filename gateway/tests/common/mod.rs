@@ -69,7 +69,7 @@ pub struct Device {
 
 pub fn link_keys() -> LinkKeys {
     let mut keys = LinkKeys::new();
-    keys.install(1, &Key::new(KEY), 0).unwrap();
+    keys.install(1, &Key::new(KEY), 1).unwrap();
     while let Some(due) = keys.lease_due() {
         keys.extend_lease(due);
     }
@@ -311,6 +311,8 @@ impl World {
         let gateway = Gateway::new(START, setup(boot), restored);
         let mut world = Self { gateway, spool, now: START, persisted: 0, boot, boots: 1, setup, dir, fuse: None };
         world.run();
+        // Its HELLO takes frame counter 0, which the devices believe they have heard.
+        world.wait(0);
         world
     }
 
