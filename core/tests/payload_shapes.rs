@@ -644,6 +644,28 @@ fn a_reading_that_does_not_fit_or_is_no_number_leaves_the_pack_as_it_was() {
 }
 
 #[test]
+fn base_value_and_base_sum_stand_in_where_a_record_has_none() {
+    let records = [
+        Fields {
+            name: Some("a"),
+            base_value: Some(Number::Integer(10)),
+            base_sum: Some(Number::Float(0.5)),
+            ..Fields::default()
+        },
+        Fields { name: Some("b"), value: Some(Value::Number(Number::Integer(1))), ..Fields::default() },
+        Fields { name: Some("c"), value: Some(Value::Text("x")), sum: Some(Number::Integer(2)), ..Fields::default() },
+    ];
+    let mut out = [0; 100];
+    let n = Pack::emit(&records, &mut out).unwrap();
+    let resolved: Vec<_> = Pack::parse(&out[..n], BaseName::Required)
+        .unwrap()
+        .records()
+        .map(|r| (r.value.unwrap().to_string(), r.sum.unwrap().as_f64()))
+        .collect();
+    assert_eq!(resolved, [("10".into(), 0.5), ("11".into(), 0.5), ("x".into(), 2.5)]);
+}
+
+#[test]
 fn senml_rules_that_the_vectors_do_not_show_hold_too() {
     let parse = |hex_text: &str| {
         let bytes = hex::decode(hex_text.replace(' ', "")).unwrap();

@@ -320,22 +320,31 @@ impl<'b> Bases<'b> {
         self.unit = f.base_unit.or(self.unit);
         self.value = f.base_value.or(self.value);
         self.sum = f.base_sum.or(self.sum);
-        if f.value.is_none() && f.sum.is_none() {
-            let only_bases = f.name.is_none() && f.unit.is_none() && f.time.is_none() && f.update.is_none();
-            return if only_bases { Ok(None) } else { Err(Malformed::new("SenML: a record without value and sum")) };
+        let regular = [f.name.is_some(), f.unit.is_some(), f.value.is_some(), f.sum.is_some(), f.time.is_some()];
+        if !regular.contains(&true) && f.update.is_none() {
+            return Ok(None);
+        }
+        // RFC 8428 4.5.4: of base value and value, and of base sum and sum, a missing one is zero.
+        let value = match (f.value, self.value) {
+            (Some(Value::Number(own)), base) => Some(Value::Number(sum(base, own)?)),
+            (None, Some(base)) => Some(Value::Number(base)),
+            (own, _) => own,
+        };
+        let total = match (f.sum, self.sum) {
+            (Some(own), base) => Some(sum(base, own)?),
+            (None, base) => base,
+        };
+        if value.is_none() && total.is_none() {
+            return Err(Malformed::new("SenML: a record without value and sum"));
         }
         let name = f.name.unwrap_or_default();
         check_name(self.name, name, base)?;
-        let value = match f.value {
-            Some(Value::Number(v)) => Some(Value::Number(sum(self.value, v)?)),
-            other => other,
-        };
         Ok(Some(Record {
             base_name: self.name,
             name,
             unit: f.unit.or(self.unit),
             value,
-            sum: f.sum.map(|s| sum(self.sum, s)).transpose()?,
+            sum: total,
             time: sum(self.time, f.time.unwrap_or(Number::Integer(0)))?,
             update: f.update,
             version: self.version.filter(|v| *v != VERSION),
