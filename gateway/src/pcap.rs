@@ -259,9 +259,9 @@ fn datagram(identification: u16, from: SocketAddr, to: SocketAddr, payload: &[u8
 fn checksum(parts: &[&[u8]]) -> u16 {
     let mut sum = 0u32;
     for pair in parts.iter().flat_map(|p| p.chunks(2)) {
-        let word = match pair {
-            &[hi, lo] => u16::from_be_bytes([hi, lo]),
-            &[hi] => u16::from_be_bytes([hi, 0]),
+        let word = match *pair {
+            [hi, lo] => u16::from_be_bytes([hi, lo]),
+            [hi] => u16::from_be_bytes([hi, 0]),
             _ => 0,
         };
         sum += u32::from(word);
