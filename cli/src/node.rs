@@ -21,7 +21,7 @@ use fivefold_core::profile::{Mode, Radio};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::Pan;
 use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
-use fivefold_device::{Entropy, Node, Patience, SendRefused, Secrets, Settings, Slots};
+use fivefold_device::{Entropy, Node, Patience, Secrets, SendRefused, Settings, Slots};
 use fivefold_keep::share::NodeShare;
 use fivefold_keep::vault;
 use tokio::net::UdpSocket;
@@ -203,14 +203,7 @@ impl Air<'_> {
     /// A radio hears everybody or nobody: an address that cannot be reached is a frame that is lost.
     async fn transmit(&mut self, frame: &[u8]) {
         self.sequence = self.sequence.wrapping_add(1);
-        let zep = Zep {
-            channel: 26,
-            device: self.share.sid.0,
-            lqi: 255,
-            time: ntp(),
-            sequence: self.sequence,
-            frame,
-        };
+        let zep = Zep { channel: 26, device: self.share.sid.0, lqi: 255, time: ntp(), sequence: self.sequence, frame };
         let mut datagram = [0; MAX_DATAGRAM];
         if let Ok(len) = zep.emit(&mut datagram) {
             self.datagram(datagram.get(..len).unwrap_or_default()).await;

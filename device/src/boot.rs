@@ -199,7 +199,8 @@ fn mesh(
     }
     let mut keys = LinkKeys::new();
     for stored in record.keys.iter().flatten() {
-        let installed = || secrets.link.iter().find(|(index, _)| *index == stored.index).map(|(_, k)| *k.danger_bytes());
+        let installed =
+            || secrets.link.iter().find(|(index, _)| *index == stored.index).map(|(_, k)| *k.danger_bytes());
         // A key that cannot be taken is left out; without any the next line says so.
         if let Some(key) = stored.key.or_else(installed) {
             let _ = keys.install(stored.index, &Key::new(key), stored.bound);

@@ -300,7 +300,8 @@ impl<const N: usize> Node<N> {
             // The answer to a downlink request has no room for a number (docs/protocol.md 6.2): challenged by Echo under
             // the request's own nonce, a device that rebooted would use that nonce twice. So it acts on none.
             Tiny::Downlink { .. } => {
-                let code = if self.settings.policy.profile.has_e3() { Code::CloudReplayed } else { Code::GatewayReplayed };
+                let code =
+                    if self.settings.policy.profile.has_e3() { Code::CloudReplayed } else { Code::GatewayReplayed };
                 Err(Rejected::new(code, "a downlink request cannot be proven fresh: commands come in answers"))
             }
             _ => Err(Rejected::new(Code::TinyMalformed, "no message for a device")),
@@ -369,7 +370,8 @@ impl<const N: usize> Node<N> {
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Millis> {
         let link = self.mesh.as_ref().and_then(|m| m.poll_timeout().filter(|_| m.link().keys().is_ready()));
-        let own = if self.halted { None } else { self.outbox.poll_timeout().into_iter().chain(self.reports.next()).min() };
+        let own =
+            if self.halted { None } else { self.outbox.poll_timeout().into_iter().chain(self.reports.next()).min() };
         let ready = self.ready.unwrap_or(self.booted.plus(GREETING));
         let own = own.map(|at| at.max(self.held_until).max(ready));
         link.into_iter().chain(own).chain(self.keys_timeout()).min()
@@ -397,7 +399,13 @@ impl<const N: usize> Node<N> {
             let late = now >= self.booted.plus(GREETING);
             self.ready = match &mut self.mesh {
                 None => Some(now),
-                Some(mesh) => if mesh.has_neighbour() { Some(now.plus(SETTLE)) } else { late.then_some(now) },
+                Some(mesh) => {
+                    if mesh.has_neighbour() {
+                        Some(now.plus(SETTLE))
+                    } else {
+                        late.then_some(now)
+                    }
+                }
             };
         }
         !self.halted && self.ready.is_some_and(|at| at <= now) && self.held_until <= now
@@ -454,7 +462,10 @@ impl<const N: usize> Node<N> {
 
 impl<const N: usize> fmt::Debug for Node<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Node").field("did", &self.settings.did).field("waiting", &self.outbox.len()).finish_non_exhaustive()
+        f.debug_struct("Node")
+            .field("did", &self.settings.did)
+            .field("waiting", &self.outbox.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -292,9 +292,8 @@ impl Record {
             }
         }
         let confirmed = confirmed & 1 == 1;
-        let record = Self {
-            boots, epoch, next_epoch, confirmed, piv_bound, keys, sending, last_command, results, entropy,
-        };
+        let record =
+            Self { boots, epoch, next_epoch, confirmed, piv_bound, keys, sending, last_command, results, entropy };
         Some((generation, record))
     }
 }

@@ -111,7 +111,11 @@ impl Lines {
         let Some(line) = &self.next else { return Ok(None) };
         let reading = parse(line).map_err(|e| anyhow::anyhow!("line {}: {e}", self.number))?;
         if reading.len() > room {
-            bail!("line {}: {} bytes are more than the {room} that one message of this node carries; split it", self.number, reading.len());
+            bail!(
+                "line {}: {} bytes are more than the {room} that one message of this node carries; split it",
+                self.number,
+                reading.len()
+            );
         }
         Ok(Some(reading))
     }
@@ -171,7 +175,9 @@ mod tests {
 
     #[test]
     fn a_line_is_a_record_or_an_array_of_them() {
-        for line in [r#"{"n":"temp","u":"Cel","v":21.5}"#, r#"[{"n":"a","vb":true},{"n":"b","vs":"on"}]"#, r#"{"n":"a","s":3}"#] {
+        for line in
+            [r#"{"n":"temp","u":"Cel","v":21.5}"#, r#"[{"n":"a","vb":true},{"n":"b","vs":"on"}]"#, r#"{"n":"a","s":3}"#]
+        {
             assert!(Payload::parse(&parse(line).unwrap()).is_ok(), "{line}");
         }
         for line in ["", "{}", "[]", "7", r#"{"n":"a","v":1,"vb":true}"#, r#"{"n":"a","x":1}"#] {

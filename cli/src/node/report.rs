@@ -70,7 +70,11 @@ impl Report {
             Event::Sent { number, attempt } => {
                 let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
                 let insecure = if insecure { " in the clear for the network" } else { "" };
-                self.say("sent", json!({"number": number, "attempt": attempt}), &format!("sent {number}{again}{insecure}"));
+                self.say(
+                    "sent",
+                    json!({"number": number, "attempt": attempt}),
+                    &format!("sent {number}{again}{insecure}"),
+                );
             }
             Event::Custody(number) => {
                 let text = format!("stored at the gateway {number}; kept here until the cloud has it");
@@ -80,11 +84,19 @@ impl Report {
                 self.say("parked", json!({"number": number}), &format!("no answer to {number}; tried again later"));
             }
             Event::GivenUp(number) => {
-                self.say("given_up", json!({"number": number}), &format!("lost {number}: too old for the gateway's window"));
+                self.say(
+                    "given_up",
+                    json!({"number": number}),
+                    &format!("lost {number}: too old for the gateway's window"),
+                );
             }
             Event::Refused { number, code } => {
                 let code = format!("{}.{:02}", code >> 5, code & 0x1F);
-                self.say("answer", json!({"number": number, "code": code}), &format!("{number} was refused with {code}"));
+                self.say(
+                    "answer",
+                    json!({"number": number, "code": code}),
+                    &format!("{number} was refused with {code}"),
+                );
             }
             Event::RenewalNeeded(why) => {
                 let reason = match why {
@@ -109,7 +121,11 @@ impl Report {
                 self.say("time", fields, &format!("the cloud says it is {unix_s} (± {accuracy_s} s)"));
             }
             Event::CommandRefused(id) => {
-                self.say("command_refused", json!({"id": id}), &format!("command {id} refused: not possible on this node"));
+                self.say(
+                    "command_refused",
+                    json!({"id": id}),
+                    &format!("command {id} refused: not possible on this node"),
+                );
             }
             Event::ConfigIgnored => self.say("config_ignored", json!({}), "a piece of configuration was ignored"),
             Event::GroupChanged => {
@@ -155,7 +171,9 @@ fn words(payload: &[u8]) -> String {
         if let Item::Senml(pack) = item {
             for r in pack.fields() {
                 let (name, unit) = (r.name.unwrap_or_default(), r.unit.unwrap_or_default());
-                words.push(format!("{name} {} {unit}", r.value.map(|v| v.to_string()).unwrap_or_default()).trim().to_owned());
+                words.push(
+                    format!("{name} {} {unit}", r.value.map(|v| v.to_string()).unwrap_or_default()).trim().to_owned(),
+                );
             }
         }
     }

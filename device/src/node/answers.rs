@@ -4,7 +4,9 @@ use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::level::OscoreLevel;
-use fivefold_core::oscore::{Context, FAILURES_HARD, FAILURES_SOFT, Id, InnerAnswer, PartialIv, RequestId, judge_answer, nested_answer};
+use fivefold_core::oscore::{
+    Context, FAILURES_HARD, FAILURES_SOFT, Id, InnerAnswer, PartialIv, RequestId, judge_answer, nested_answer,
+};
 use fivefold_core::profile::Profile;
 use fivefold_core::wire::coap;
 use fivefold_core::wire::tiny::{Inner, Layers, Within};
@@ -87,7 +89,9 @@ impl<const N: usize> Node<N> {
         if self.mesh.is_none() {
             // On IP the C3 answer stands inside as a message of its own; without one the gateway speaks for itself.
             return match nested_answer::<E2>(plaintext)? {
-                Some((option, ciphertext)) => self.open_cloud(asked, Answer { piv: option.piv, ciphertext }, &mut inner),
+                Some((option, ciphertext)) => {
+                    self.open_cloud(asked, Answer { piv: option.piv, ciphertext }, &mut inner)
+                }
                 None => self.verdict::<E2>(asked.number, judge_answer::<E2>(plaintext)?, Voice::Keeper),
             };
         }

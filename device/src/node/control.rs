@@ -98,7 +98,12 @@ impl<const N: usize> Node<N> {
     /// The control map that goes with the next message; empty when nothing is to be said.
     pub(super) fn due_control(&self) -> (Vec<u8, PAYLOAD>, Carried) {
         let known = |r: &&StoredResult| !self.running.contains(&r.id) && !self.commands.iter().any(|c| c.id == r.id);
-        let results: Vec<CommandResult<'_>, 4> = self.durable.record().results.iter().filter(known)
+        let results: Vec<CommandResult<'_>, 4> = self
+            .durable
+            .record()
+            .results
+            .iter()
+            .filter(known)
             .map(|r| CommandResult { id: r.id, status: r.status.into(), value: None })
             .collect();
         let carried = Carried { results: results.iter().map(|r| r.id).max().unwrap_or_default() };

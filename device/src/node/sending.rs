@@ -48,7 +48,10 @@ impl<const N: usize> Node<N> {
         self.may_take()?;
         let (control, carried) = self.due_control();
         // What is due goes along if there is room for it, else on its own (see `report`).
-        if !control.is_empty() && reading.len() + control.len() <= self.room() && body.payload.extend_from_slice(&control).is_ok() {
+        if !control.is_empty()
+            && reading.len() + control.len() <= self.room()
+            && body.payload.extend_from_slice(&control).is_ok()
+        {
             body.carried = carried;
             self.control_sealed(now);
         }
@@ -148,7 +151,8 @@ impl<const N: usize> Node<N> {
                 request(Layers::C2, sealed.get(..len).unwrap_or_default())
             }
             (Some(c2), Some(c3)) => {
-                let both = seal_both(c2, c3, n, &plaintext, nesting, &mut wrapped, &mut sealed).map_err(SendRefused::Seal)?;
+                let both =
+                    seal_both(c2, c3, n, &plaintext, nesting, &mut wrapped, &mut sealed).map_err(SendRefused::Seal)?;
                 if nesting == Nesting::Tiny {
                     let ct3 = wrapped.get(both.ct3.0..both.ct3.1).unwrap_or_default();
                     let _ = inner.extend_from_slice(ct3);
@@ -164,7 +168,17 @@ impl<const N: usize> Node<N> {
         let asked = Asked { number, outer: number, by_gateway: Taken::default(), by_cloud: Taken::default() };
         let state = State::Due(now);
         let Body { carried, .. } = body;
-        self.outbox.push(Message { asked, wants, state, frame, inner, carried, attempts: 0, parkings: 0, first_sent: None });
+        self.outbox.push(Message {
+            asked,
+            wants,
+            state,
+            frame,
+            inner,
+            carried,
+            attempts: 0,
+            parkings: 0,
+            first_sent: None,
+        });
         self.sealed = self.sealed.wrapping_add(1);
         if number >= RENEW_AT && !core::mem::replace(&mut self.warned, true) {
             self.tell(Event::RenewalNeeded(Why::Number));

@@ -1,6 +1,14 @@
 //! A radio world in one process: nodes on model flash, a gateway and a cloud built from core, and an air that loses,
 //! doubles and delays.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    clippy::too_many_arguments
+)]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -136,14 +144,14 @@ impl Device {
     fn run(&mut self, now: Millis) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         while !self.dead {
+            let Some(output) = self.node.poll() else { break };
             if let Some((left, torn)) = &mut self.fuse {
                 if *left == 0 {
+                    // The power goes while this one is carried out.
                     self.dead = true;
-                    let torn = *torn;
-                    if let Some(Output::Persist(record)) = self.node.poll() {
-                        let slots = self.slots.take().unwrap();
-                        let mut flash = slots.into_storage();
-                        flash.power = Some(torn);
+                    if let Output::Persist(record) = output {
+                        let mut flash = self.slots.take().unwrap().into_storage();
+                        flash.power = Some(*torn);
                         let mut slots = Slots::open(flash).unwrap().0;
                         let _ = slots.write(&record);
                         self.slots = Some(slots);
@@ -152,7 +160,6 @@ impl Device {
                 }
                 *left -= 1;
             }
-            let Some(output) = self.node.poll() else { break };
             match output {
                 Output::Persist(record) => self.slots.as_mut().unwrap().write(&record).unwrap(),
                 Output::Transmit(frame) => frames.push(frame.as_bytes().to_vec()),
@@ -185,6 +192,8 @@ pub enum Mood {
     Kind,
     /// The gateway acknowledges custody and hands nothing on.
     Withholding,
+    /// The gateway answers with this code in its own name.
+    Lying(u8),
     /// Nothing is answered.
     Silent,
     /// The cloud answers with this code.
@@ -211,6 +220,10 @@ pub struct GatewayStation {
     answered: BTreeSet<(u8, u16, Option<[u8; 8]>, u64)>,
     hashes: HashMap<(u8, u16, Option<[u8; 8]>, u64), [u8; 32]>,
     pub plain: Vec<Vec<u8>>,
+    /// Answers as they left, before E1.
+    pub answers: Vec<Vec<u8>>,
+    /// Requests as they came, after E1.
+    pub requests: Vec<Vec<u8>>,
     boots: HashMap<Sid, BootContext>,
     pub refused: Vec<fivefold_core::error::Rejected>,
 }
@@ -232,6 +245,8 @@ impl GatewayStation {
             answered: BTreeSet::new(),
             hashes: HashMap::new(),
             plain: Vec::new(),
+            answers: Vec::new(),
+            requests: Vec::new(),
             boots: HashMap::new(),
             refused: Vec::new(),
         }
@@ -247,8 +262,10 @@ impl GatewayStation {
                 return vec![];
             }
         };
+        self.requests.push(payload.clone());
         let answer = self.request(originator, &payload);
         let Some(answer) = answer else { return vec![] };
+        self.answers.push(answer.clone());
         let header = mesh::Header { hops: 14, originator: GATEWAY, destination: originator };
         let mut out = [0; 127];
         let len = self.link.seal(from, Ack::Request, Some(header), &answer, &mut out).unwrap();
@@ -290,7 +307,7 @@ impl GatewayStation {
                 return match self.mood {
                     Mood::Silent => None,
                     Mood::Withholding => own(self, &[coap::GATEWAY_TIMEOUT]),
-                    Mood::Code(code) => own(self, &[code]),
+                    Mood::Code(code) | Mood::Lying(code) => own(self, &[code]),
                     Mood::Kind => {
                         let plaintext = self.confirmation();
                         own(self, &plaintext)
@@ -308,6 +325,11 @@ impl GatewayStation {
         };
         if self.mood == Mood::Withholding {
             return own(self, &[&[0x04, coap::GATEWAY_TIMEOUT][..], &fivefold_core::wire::control::STORED].concat());
+        }
+        if let Mood::Lying(code) = self.mood
+            && layers == Layers::C2OverC3
+        {
+            return own(self, &[0x04, code]);
         }
         let opened = c3.open_request(piv3, &ct3, &mut inner).unwrap();
         let reading = judge_tiny_request::<E3>(opened.plaintext()).unwrap().to_vec();
@@ -402,6 +424,8 @@ pub struct World {
     pub log: Vec<(usize, Millis, Vec<u8>)>,
     seen: HashMap<(Did, u8, u32), Vec<u8>>,
     pub repeated_counters: usize,
+    /// Frames of this length are lost.
+    pub lost_length: Option<usize>,
 }
 
 impl World {
@@ -441,6 +465,7 @@ impl World {
             log: Vec::new(),
             seen: HashMap::new(),
             repeated_counters: 0,
+            lost_length: None,
         }
     }
 
@@ -502,10 +527,21 @@ impl World {
         if self.seen.insert((sender, security.key_index, security.frame_counter), frame.clone()).is_some() {
             self.repeated_counters += 1;
         }
+        if self.lost_length == Some(frame.len()) {
+            return;
+        }
         let others: Vec<usize> = self
             .reach
             .iter()
-            .filter_map(|&(a, b)| if a == from { Some(b) } else if b == from { Some(a) } else { None })
+            .filter_map(|&(a, b)| {
+                if a == from {
+                    Some(b)
+                } else if b == from {
+                    Some(a)
+                } else {
+                    None
+                }
+            })
             .collect();
         for to in others {
             let copies = 1 + usize::from(self.rng.next_u32() % 1000 < self.weather.double);
@@ -516,6 +552,20 @@ impl World {
                 }
             }
         }
+    }
+
+    /// The gateway sends these bytes as a datagram of its own to a device in reach.
+    pub fn gateway_says(&mut self, n: usize, payload: &[u8]) {
+        let to = self.devices[n].settings.sid;
+        let header = mesh::Header { hops: 14, originator: GATEWAY, destination: to };
+        let mut out = [0; 127];
+        let len = self.gateway.link.seal(to, Ack::Request, Some(header), payload, &mut out).unwrap();
+        self.send(0, out[..len].to_vec());
+    }
+
+    /// What is on its way is lost.
+    pub fn air_is_cleared(&mut self) {
+        self.air.clear();
     }
 
     /// Hands a reading to a device.
