@@ -3,6 +3,7 @@
 //! Exit codes: 0 yes, 1 the answer is no, 2 error. Every command takes `-o json`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod api;
 pub mod attack;
 pub mod clock;
 pub mod demo;

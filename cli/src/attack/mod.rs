@@ -10,6 +10,7 @@ pub mod impersonate;
 pub mod insider;
 pub mod plan;
 pub mod radio;
+pub mod thief;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,0 +1,381 @@
+//! The stolen gateway: the thief has its folder with the passphrase file, hence its certificate, its keys and its memory,
+//! and calls the cloud with them.
+
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use fivefold_core::e4_channel::GatewayName;
+use fivefold_core::id::{Did, Epoch, Net, Sid};
+use fivefold_core::oscore::Id;
+use fivefold_core::profile::{LinkClass, Profile};
+use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
+use fivefold_core::wire::mesh;
+use fivefold_core::wire::tiny::{KidLength, Layers, Tiny};
+use fivefold_keep::files;
+use fivefold_keep::share::{self, CERTIFICATE_FILE, GATEWAY_FILE, GatewaySecrets, GatewaySettings};
+use fivefold_keep::sign::SigningKey;
+use fivefold_keep::vault::{PASSPHRASE_FILE, Vault};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::Report;
+use super::air::{self, Seen, recorded};
+use super::impersonate::{Identity, as_gateway};
+use super::plan::{Plan, found};
+
+/// A request that went through the stolen gateway, with E1 taken off.
+#[derive(Clone, Debug)]
+pub struct Passed {
+    /// Who sent it.
+    pub originator: Sid,
+    /// The tiny frame.
+    pub tiny: Vec<u8>,
+}
+
+/// The gateway in the wrong hands.
+pub struct Thief<'p> {
+    plan: &'p Plan,
+    folder: PathBuf,
+    name: GatewayName,
+    secrets: GatewaySecrets,
+    /// Everything that passed, oldest first.
+    pub passed: Vec<Passed>,
+    seq: u64,
+}
+
+impl<'p> Thief<'p> {
+    /// Opens everything in the stolen folder.
+    ///
+    /// # Errors
+    /// The plan names no gateway, or the recording cannot be read.
+    pub fn new(plan: &'p Plan) -> anyhow::Result<Self> {
+        let folder = plan.gateway.clone().context("the plan names no stolen gateway")?;
+        let path = folder.join(GATEWAY_FILE);
+        let settings: GatewaySettings = share::read_config(&path)?;
+        let (gateway, net, _) = share::gateway_identity(&path, &settings)?;
+        let vault = Vault::open_folder(&folder, &folder.join(PASSPHRASE_FILE))?;
+        let secrets = GatewaySecrets::read(&vault, &folder)?;
+        let eui64s: Vec<Did> = plan.stations.iter().filter_map(|s| s.eui64.parse().ok()).collect();
+        let mut passed = Vec::new();
+        for seen in recorded(&plan.recording)?.iter().filter_map(Seen::of) {
+            let Some(key) = secrets.network_keys.iter().find(|k| k.index == seen.key_index) else { continue };
+            let Some(plain) = air::open(&seen, &key.key, &eui64s) else { continue };
+            let Ok(parsed) = mesh::parse(&plain) else { continue };
+            if matches!(parsed.dispatch, mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37)) {
+                let originator = parsed.mesh.map_or(seen.from, |m| m.originator);
+                passed.push(Passed { originator, tiny: parsed.rest.to_vec() });
+            }
+        }
+        Ok(Self { plan, folder, name: GatewayName { net, gateway }, secrets, passed, seq: 0 })
+    }
+
+    /// Its certificate and key.
+    fn identity(&self) -> anyhow::Result<Identity> {
+        let pem = files::read_text(&self.folder.join(CERTIFICATE_FILE))?;
+        let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let key = PrivatePkcs8KeyDer::from(self.secrets.tls_key.to_vec());
+        let chain = chain.map_err(|_| anyhow::anyhow!("the certificate cannot be read"))?;
+        Ok(Identity { chain, key: PrivateKeyDer::Pkcs8(key) })
+    }
+
+    /// A batch of envelopes with a true receipt: the cloud sees a gateway of its own.
+    fn batch(&mut self, mail: &[(Kind, Sid, Vec<u8>, Option<Opened>)]) -> anyhow::Result<Vec<u8>> {
+        let mut boot = [0; 8];
+        getrandom::fill(&mut boot)?;
+        let mut tally = Tally::new(self.name.gateway, GatewayBoot(boot));
+        let mut body = Vec::new();
+        self.seq = 0;
+        for (kind, sid, bytes, opened) in mail {
+            self.seq += 1;
+            let envelope = Envelope {
+                seq: self.seq,
+                received: Millis(crate::clock::now()? * 1000),
+                kind: *kind,
+                bytes,
+                originator: Originator::Node { net: self.name.net, sid: *sid },
+                rssi: None,
+                lqi: None,
+                opened: *opened,
+                link: LinkClass::MacCcm,
+                hops: None,
+                key_index: Some(1),
+            };
+            let mut out = vec![0; bytes.len() + 128];
+            let len = envelope.emit(&mut out)?;
+            out.truncate(len);
+            tally.add(&out, &envelope);
+            body.extend(out);
+        }
+        let key = SigningKey::from_pkcs8(&self.secrets.signing_key)?;
+        let mut receipt = [0; Receipt::LONGEST];
+        let len = tally.receipt().seal(&key, &mut receipt).map_err(|e| anyhow::anyhow!("no receipt: {e:?}"))?;
+        body.extend(receipt.get(..len).unwrap_or_default());
+        Ok(body)
+    }
+
+    /// Hands envelopes in. Says what the cloud answered.
+    fn hand_in(&mut self, mail: &[(Kind, Sid, Vec<u8>, Option<Opened>)]) -> anyhow::Result<String> {
+        let body = self.batch(mail)?;
+        let (address, host) = cloud_of(&self.plan.cloud)?;
+        Ok(as_gateway(address, &host, Some(self.identity()?), &body)?.note)
+    }
+
+    /// The C3 message inside what passed, expanded, if the gateway can see it: L = 0 only, for nested ones are under C2.
+    fn expanded(passed: &Passed) -> Option<Vec<u8>> {
+        let tiny = Tiny::parse(&passed.tiny, KidLength::None).ok()?;
+        let mut out = vec![0; 256];
+        let len = tiny.expand(Some(Id::from(passed.originator)), &mut out).ok()?;
+        out.truncate(len);
+        Some(out)
+    }
+
+    /// Number of what passed, for item 8.
+    fn item8(passed: &Passed) -> Option<Opened> {
+        match Tiny::parse(&passed.tiny, KidLength::None).ok()? {
+            Tiny::Request { piv, bctx, .. } => {
+                Some(Opened { kid: passed.originator, piv: piv.value(), bctx, epoch: Epoch(1) })
+            }
+            Tiny::Plain { piv, .. } => {
+                Some(Opened { kid: passed.originator, piv: piv.value(), bctx: None, epoch: Epoch(0) })
+            }
+            _ => None,
+        }
+    }
+
+    /// The combination, as the traffic shows it.
+    fn profile(&self) -> Profile {
+        let last = self.passed.iter().rev().find_map(|p| match Tiny::parse(&p.tiny, KidLength::None).ok()? {
+            Tiny::Request { layers, .. } => Some(match layers {
+                Layers::C2 => Profile::ToGateway,
+                Layers::C3 => Profile::ToCloud,
+                Layers::C2OverC3 => Profile::ToBoth,
+            }),
+            _ => None,
+        });
+        last.unwrap_or(Profile::DangerLinkOnly)
+    }
+
+    /// An envelope for `victim` as this network's honest gateway would write it around `bytes`.
+    fn envelope(&self, victim: Sid, bytes: Vec<u8>, mut opened: Opened) -> (Kind, Sid, Vec<u8>, Option<Opened>) {
+        let kind = match self.profile() {
+            Profile::ToGateway => Kind::GatewayOpened,
+            Profile::DangerLinkOnly => Kind::DangerPlain,
+            Profile::ToBoth | Profile::ToCloud => Kind::CloudTiny,
+        };
+        opened.kid = victim;
+        let with_item8 = self.profile() != Profile::ToCloud;
+        (kind, victim, bytes, with_item8.then_some(opened))
+    }
+}
+
+/// Address and host name of `https://HOST:PORT`.
+///
+/// # Errors
+/// It is none, or cannot be resolved.
+pub fn cloud_of(url: &str) -> anyhow::Result<(SocketAddr, String)> {
+    let rest = url.strip_prefix("https://").context("the cloud's address starts with https://")?.trim_end_matches('/');
+    let (host, _) = rest.rsplit_once(':').context("the cloud's address has a port")?;
+    let mut addresses = rest.to_socket_addrs().with_context(|| format!("cannot resolve {rest}"))?;
+    let v4 = addresses.clone().find(SocketAddr::is_ipv4);
+    Ok((v4.or(addresses.next()).context("the cloud has no address")?, host.to_owned()))
+}
+
+/// A reading of the thief's own: `forged` = 42. What C2 opens to, too: code POST, no options, payload.
+const LIE: &[u8] = b"\x81\xa2\x00\x66forged\x02\x18\x2a";
+
+fn lie(profile: Profile) -> Vec<u8> {
+    match profile {
+        Profile::ToGateway => [&[0x02, 0xFF], LIE].concat(),
+        _ => LIE.to_vec(),
+    }
+}
+
+/// `gateway-disk-memory`: everything on its disk and in its process.
+///
+/// # Errors
+/// The plan names no gateway.
+pub fn disk_and_memory(plan: &Plan) -> anyhow::Result<Report> {
+    let folder = plan.gateway.as_ref().context("the plan names no stolen gateway")?;
+    let needles = plan.payloads();
+    let mut read = vec![false; needles.len()];
+    let mut look = |bytes: &[u8]| {
+        for (needle, read) in needles.iter().zip(&mut read) {
+            *read = *read || found(bytes, std::slice::from_ref(needle)) > 0;
+        }
+    };
+    let (mut places, mut searched) = (0u64, 0usize);
+    let mut folders = vec![folder.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)?.filter_map(Result::ok) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(bytes) = std::fs::read(&path) {
+                places += 1;
+                searched += bytes.len();
+                look(&bytes);
+            }
+        }
+    }
+    let disk = places;
+    if let Some(pid) = plan.gateway_pid {
+        for region in memory_of(pid)? {
+            places += 1;
+            searched += region.len();
+            look(&region);
+        }
+    }
+    let read = read.iter().filter(|r| **r).count() as u64;
+    let note = format!(
+        "searched {disk} files and {} memory regions ({:.1} MB) for {} readings",
+        places - disk,
+        searched as f64 / 1e6,
+        needles.len()
+    );
+    Ok(Report { attempts: places, read, note })
+}
+
+/// The readable, writable memory of a process.
+fn memory_of(pid: u32) -> anyhow::Result<Vec<Vec<u8>>> {
+    const MOST: u64 = 64 << 20;
+    let maps = File::open(format!("/proc/{pid}/maps")).context("cannot look at the gateway's memory")?;
+    let mut memory = File::open(format!("/proc/{pid}/mem")).context("cannot read the gateway's memory")?;
+    let mut regions = Vec::new();
+    for line in BufReader::new(maps).lines().map_while(Result::ok) {
+        let mut words = line.split_whitespace();
+        let (range, rights) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let Some((start, end)) = range.split_once('-') else { continue };
+        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else { continue };
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let mut region = Vec::new();
+        if memory.seek(SeekFrom::Start(start)).is_ok() {
+            // A region that is gone, or has holes, gives what it gives.
+            let _ = (&mut memory).take((end - start).min(MOST)).read_to_end(&mut region);
+        }
+        regions.push(region);
+    }
+    Ok(regions)
+}
+
+/// `gateway-alters`: one bit of every byte of a message that it forwards.
+///
+/// # Errors
+/// Nothing passed, or the cloud cannot be reached.
+pub fn alters(plan: &Plan) -> anyhow::Result<Report> {
+    let mut thief = Thief::new(plan)?;
+    let profile = thief.profile();
+    let last = thief.passed.last().cloned().context("nothing passed the gateway")?;
+    let honest = match profile {
+        Profile::ToGateway | Profile::DangerLinkOnly => lie(profile),
+        // Of nested messages the thief holds C2: what it forwards is the C3 message, as good as these bytes to the cloud.
+        _ => Thief::expanded(&last).context("what passed cannot be expanded")?,
+    };
+    let opened = Thief::item8(&last).context("what passed has no number")?;
+    let mut mail = Vec::new();
+    for at in 0..honest.len() {
+        let mut bytes = honest.clone();
+        if let Some(byte) = bytes.get_mut(at) {
+            *byte ^= 1 << (at % 8);
+        }
+        // Where the number is the gateway's word, an altered message takes one that the node has not come to.
+        let piv = if profile == Profile::ToCloud { opened.piv } else { 20_000 + at as u64 };
+        mail.push(thief.envelope(last.originator, bytes, Opened { piv, ..opened }));
+    }
+    let answer = thief.hand_in(&mail)?;
+    Ok(Report::tried(mail.len(), format!("altered messages handed in; the cloud answered {answer}")))
+}
+
+/// `gateway-splices`: what one device sent, as another's.
+///
+/// # Errors
+/// Nothing passed, or the cloud cannot be reached.
+pub fn splices(plan: &Plan) -> anyhow::Result<Report> {
+    let mut thief = Thief::new(plan)?;
+    let profile = thief.profile();
+    let mut others: Vec<Sid> = thief.passed.iter().map(|p| p.originator).collect();
+    others.sort();
+    others.dedup();
+    let mut mail = Vec::new();
+    for (i, passed) in thief.passed.iter().rev().take(10).enumerate() {
+        let Some(opened) = Thief::item8(passed) else { continue };
+        let bytes = match profile {
+            Profile::ToGateway | Profile::DangerLinkOnly => lie(profile),
+            _ => Thief::expanded(passed).unwrap_or_default(),
+        };
+        for &victim in others.iter().filter(|v| **v != passed.originator) {
+            let piv = if profile == Profile::ToCloud { opened.piv } else { 21_000 + (i * 16 + mail.len()) as u64 };
+            mail.push(thief.envelope(victim, bytes.clone(), Opened { piv, ..opened }));
+        }
+    }
+    let answer = thief.hand_in(&mail)?;
+    Ok(Report::tried(mail.len(), format!("messages under another device's name; the cloud answered {answer}")))
+}
+
+/// `gateway-replays`: what passed, in new batches, twice.
+///
+/// # Errors
+/// Nothing passed, or the cloud cannot be reached.
+pub fn replays(plan: &Plan, contents: impl Fn(&Passed) -> Option<Vec<u8>>) -> anyhow::Result<Report> {
+    let mut thief = Thief::new(plan)?;
+    let profile = thief.profile();
+    let mut mail = Vec::new();
+    for passed in thief.passed.iter().rev().skip(2).take(20) {
+        let Some(opened) = Thief::item8(passed) else { continue };
+        let bytes = match profile {
+            Profile::ToCloud => Thief::expanded(passed),
+            _ => contents(passed),
+        };
+        let Some(bytes) = bytes else { continue };
+        mail.push(thief.envelope(passed.originator, bytes, opened));
+    }
+    anyhow::ensure!(!mail.is_empty(), "nothing passed that could be forwarded again");
+    let first = thief.hand_in(&mail)?;
+    let second = thief.hand_in(&mail)?;
+    Ok(Report::tried(2 * mail.len(), format!("what passed, handed in twice more; the cloud answered {first}, {second}")))
+}
+
+/// `gateway-invents`: readings that no node made, under every way the wire has.
+///
+/// # Errors
+/// Nothing passed, or the cloud cannot be reached.
+pub fn invents(plan: &Plan) -> anyhow::Result<Report> {
+    let mut thief = Thief::new(plan)?;
+    let victim = thief.passed.last().context("nothing passed the gateway")?.originator;
+    let mut mail = Vec::new();
+    for i in 0..4u64 {
+        let opened = |epoch| Opened { kid: victim, piv: 22_000 + i, bctx: None, epoch: Epoch(epoch) };
+        let mut sealed = Thief::expanded(thief.passed.last().context("nothing passed")?).unwrap_or_default();
+        let tail = sealed.len().saturating_sub(20);
+        getrandom::fill(sealed.get_mut(tail..).unwrap_or_default())?;
+        mail.push((Kind::CloudTiny, victim, sealed, Some(opened(1))));
+        mail.push((Kind::GatewayOpened, victim, lie(Profile::ToGateway), Some(opened(1))));
+        mail.push((Kind::DangerPlain, victim, LIE.to_vec(), Some(opened(0))));
+    }
+    let answer = thief.hand_in(&mail)?;
+    Ok(Report::tried(mail.len(), format!("readings of its own; the cloud answered {answer}")))
+}
+
+/// The identity of the stolen gateway, to play the cloud with.
+///
+/// # Errors
+/// The plan names no gateway.
+pub fn identity_of(plan: &Plan) -> anyhow::Result<Identity> {
+    Thief::new(plan)?.identity()
+}
+
+/// Net of the stolen gateway.
+///
+/// # Errors
+/// Its folder cannot be read.
+pub fn net_of(folder: &Path) -> anyhow::Result<Net> {
+    let path = folder.join(GATEWAY_FILE);
+    let settings: GatewaySettings = share::read_config(&path)?;
+    Ok(share::gateway_identity(&path, &settings)?.1)
+}
