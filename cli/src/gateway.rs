@@ -9,8 +9,8 @@ use fivefold_keep::ca::{LONGEST_DAYS, Role, signing_key};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Gateway;
 use fivefold_keep::share::{
-    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayCoap, GatewayLink, GatewaySecrets, GatewaySettings,
-    GatewayStore, GatewayUplink,
+    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayCoap, GatewayLimits, GatewayLink, GatewaySecrets,
+    GatewaySettings, GatewayStore, GatewayUplink,
 };
 use fivefold_keep::vault::{PASSPHRASE_FILE, Vault, random};
 use serde_json::{Value, json};
@@ -204,6 +204,8 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
             pan: format!("{:04x}", network.pan),
             bind: args.radio,
             air: args.air.clone(),
+            minimum_level: 6,
+            danger_synced: Vec::new(),
         },
         coap: args.coap.map(|bind| GatewayCoap { bind }),
         uplink: GatewayUplink {
@@ -211,6 +213,8 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
             insecure_allow_x25519: false,
         },
         store: GatewayStore::default(),
+        limits: GatewayLimits::default(),
+        metrics: None,
     };
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
     operator.registry.add_gateway(&gateway)?;

@@ -354,6 +354,40 @@ pub struct GatewaySettings {
     /// What it keeps.
     #[serde(default)]
     pub store: GatewayStore,
+    /// What bounds it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: GatewayLimits,
+    /// Counters for Prometheus; absent: not offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<GatewayMetrics>,
+}
+
+/// `[limits]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatewayLimits {
+    /// Messages a minute and device that are passed on where only the cloud can open them (docs/protocol.md 5).
+    pub messages_a_minute: u16,
+    /// Milliseconds to wait for the cloud's answer before the gateway confirms that it stored a message.
+    pub custody_after_ms: u64,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self { messages_a_minute: 60, custody_after_ms: 400 }
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// `[metrics]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayMetrics {
+    /// TCP address on loopback.
+    pub bind: SocketAddr,
 }
 
 /// `[link]` of `gateway.toml`.
@@ -370,6 +404,35 @@ pub struct GatewayLink {
     pub bind: SocketAddr,
     /// The air: UDP addresses of the radios that hear it.
     pub air: Vec<SocketAddr>,
+    /// Weakest 802.15.4 security level that is accepted, 6 (MIC-64) or 5 (MIC-32, only with E2 or E3).
+    #[serde(default = "level_six", skip_serializing_if = "is_level_six")]
+    pub minimum_level: u8,
+    /// Neighbours whose last frame counter is believed without proof: for replaying captures, never in the field.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub danger_synced: Vec<DangerSynced>,
+}
+
+fn level_six() -> u8 {
+    6
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_level_six(level: &u8) -> bool {
+    *level == 6
+}
+
+/// `[[link.danger_synced]]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DangerSynced {
+    /// EUI-64, 16 hex digits.
+    pub did: String,
+    /// Short address, 4 hex digits.
+    pub sid: String,
+    /// Index of the network key.
+    pub key_index: u8,
+    /// Its last frame counter under that key.
+    pub counter: u32,
 }
 
 /// `[coap]` of `gateway.toml`.
