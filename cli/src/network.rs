@@ -1,9 +1,12 @@
 //! `fivefold network`: networks and the combination that each must use.
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fivefold_core::profile::Profile;
+use fivefold_keep::files;
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::operator::{Folder, check_name};
 use crate::output::{Output, answer, table};
@@ -36,6 +39,25 @@ struct Add {
     /// Allows `--levels e1`. Your words are kept and shown, e.g. "a test bench; readings may be read and forged".
     #[arg(long, value_name = "WORDS")]
     danger_link_only: Option<String>,
+    /// PAN id of radios that exist already, 4 hex digits; with --danger-adopt-key.
+    #[arg(long, value_name = "PAN", value_parser = pan, requires = "danger_adopt_key")]
+    pan: Option<u16>,
+    /// Take the network key that these radios have from this file (32 hex digits, readable by you alone) rather than draw
+    /// one: whoever had it keeps it.
+    #[arg(long, value_name = "FILE", requires = "pan")]
+    danger_adopt_key: Option<PathBuf>,
+}
+
+fn pan(text: &str) -> Result<u16, String> {
+    u16::from_str_radix(text, 16).ok().filter(|_| text.len() == 4).ok_or_else(|| "expected 4 hex digits".into())
+}
+
+fn read_key(path: &Path) -> anyhow::Result<Zeroizing<[u8; 16]>> {
+    let text = files::read_private(path)?;
+    let mut key = Zeroizing::new([0; 16]);
+    hex::decode_to_slice(text.trim_ascii(), key.as_mut_slice())
+        .map_err(|_| anyhow::anyhow!("{} holds no network key; expected 32 hex digits", path.display()))?;
+    Ok(key)
 }
 
 fn profile(text: &str) -> Result<Profile, String> {
@@ -64,8 +86,14 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             );
             let mut operator = add.folder.open()?;
             let vault = &operator.vault;
-            let network =
-                operator.registry.add_network(vault, &add.name, add.levels, add.danger_link_only.as_deref())?;
+            let words = add.danger_link_only.as_deref();
+            let network = match (add.pan, &add.danger_adopt_key) {
+                (Some(pan), Some(file)) => {
+                    let key = read_key(file)?;
+                    operator.registry.danger_adopt_network(vault, &add.name, add.levels, words, pan, &key)?
+                }
+                _ => operator.registry.add_network(vault, &add.name, add.levels, words)?,
+            };
             let dir = operator.dir.display();
             answer(output, &json_of(&network), || {
                 let mark = insecure_mark(network.profile);

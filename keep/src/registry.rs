@@ -335,6 +335,52 @@ impl Registry {
         profile: Profile,
         override_words: Option<&str>,
     ) -> Result<Network> {
+        let key = random::<16>()?;
+        let taken = self.networks()?;
+        let pan = loop {
+            let pan = u16::from_be_bytes(*random::<2>()?);
+            if is_pan(pan) && taken.iter().all(|n| n.pan != pan) {
+                break pan;
+            }
+        };
+        self.insert_network(vault, name, profile, override_words, pan, &key)
+    }
+
+    /// Adds a network whose radios have their PAN id and network key already: the key is as good as its history. It stands
+    /// under index 1.
+    ///
+    /// # Errors
+    /// As [`add_network`](Self::add_network), and when the PAN id is taken or none.
+    pub fn danger_adopt_network(
+        &mut self,
+        vault: &Vault,
+        name: &str,
+        profile: Profile,
+        override_words: Option<&str>,
+        pan: u16,
+        key: &Zeroizing<[u8; 16]>,
+    ) -> Result<Network> {
+        if !is_pan(pan) {
+            return Err(RegistryError::Refused(format!("{pan:04x} is no PAN id of a network; name another")));
+        }
+        if let Some(other) = self.networks()?.iter().find(|n| n.pan == pan) {
+            return Err(RegistryError::Refused(format!(
+                "PAN {pan:04x} is that of network {}; name another",
+                other.name
+            )));
+        }
+        self.insert_network(vault, name, profile, override_words, pan, key)
+    }
+
+    fn insert_network(
+        &mut self,
+        vault: &Vault,
+        name: &str,
+        profile: Profile,
+        override_words: Option<&str>,
+        pan: u16,
+        key: &Zeroizing<[u8; 16]>,
+    ) -> Result<Network> {
         let all = self.networks()?;
         if all.iter().any(|n| n.name == name) {
             return Err(RegistryError::Refused(format!("a network called {name} exists already; choose another name")));
@@ -345,12 +391,6 @@ impl Registry {
             ));
         }
         let net = Net(all.iter().map(|n| n.net.0).max().unwrap_or(0) + 1);
-        let pan = loop {
-            let pan = u16::from_be_bytes(*random::<2>()?);
-            if !matches!(pan, 0 | 0xFFFE | 0xFFFF) && all.iter().all(|n| n.pan != pan) {
-                break pan;
-            }
-        };
         let words = if profile == Profile::DangerLinkOnly { override_words } else { None };
         let network = Network {
             net,
@@ -360,7 +400,6 @@ impl Registry {
             group: GatewayGroup(net.0),
             override_words: words.map(str::to_owned),
         };
-        let key = random::<16>()?;
         let sealed = vault.seal(&key_name(net, 1), key.as_slice())?;
         self.change(|tx| {
             tx.execute(
@@ -773,6 +812,11 @@ fn secret_name(did: Did, epoch: Epoch) -> String {
     format!("device secrets {did} {epoch}")
 }
 
+/// Whether a network can have this PAN id.
+const fn is_pan(pan: u16) -> bool {
+    !matches!(pan, 0 | 0xFFFE | 0xFFFF)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -832,6 +876,21 @@ mod tests {
                 assert!(!bytes.windows(needle.len()).any(|w| w == needle), "{}", path.display());
             }
         }
+    }
+
+    #[test]
+    fn an_adopted_network_has_the_key_and_pan_of_its_radios() {
+        let mut b = book();
+        let key = Zeroizing::new([0xC0; 16]);
+        let adopt = |b: &mut Book, name: &str, pan| {
+            b.registry.danger_adopt_network(&b.vault, name, Profile::ToCloud, None, pan, &key)
+        };
+        let network = adopt(&mut b, "old", 0x4321).unwrap();
+        assert_eq!(network.pan, 0x4321);
+        let keys = b.registry.network_keys(&b.vault, network.net).unwrap();
+        assert_eq!((keys[0].index, &keys[0].key), (1, &key));
+        assert!(adopt(&mut b, "other", 0x4321).unwrap_err().to_string().contains("network old"));
+        assert!(adopt(&mut b, "other", 0xFFFF).is_err());
     }
 
     #[test]
