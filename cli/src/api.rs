@@ -46,7 +46,11 @@ impl Api {
             let answer = request.send().await.with_context(|| format!("cannot reach {}", self.base))?;
             let status = answer.status();
             let body: Value = answer.json().await.with_context(|| format!("{url} answered {status} without JSON"))?;
-            anyhow::ensure!(status.is_success(), "the cloud answered {status}: {}", body["public"].as_str().unwrap_or("no reason"));
+            anyhow::ensure!(
+                status.is_success(),
+                "the cloud answered {status}: {}",
+                body["public"].as_str().unwrap_or("no reason")
+            );
             Ok(body)
         })
     }

@@ -338,7 +338,10 @@ pub fn replays(plan: &Plan, contents: impl Fn(&Passed) -> Option<Vec<u8>>) -> an
     anyhow::ensure!(!mail.is_empty(), "nothing passed that could be forwarded again");
     let first = thief.hand_in(&mail)?;
     let second = thief.hand_in(&mail)?;
-    Ok(Report::tried(2 * mail.len(), format!("what passed, handed in twice more; the cloud answered {first}, {second}")))
+    Ok(Report::tried(
+        2 * mail.len(),
+        format!("what passed, handed in twice more; the cloud answered {first}, {second}"),
+    ))
 }
 
 /// `gateway-invents`: readings that no node made, under every way the wire has.

@@ -1,5 +1,6 @@
 //! The demo.
 
 pub mod processes;
+pub mod siege;
 pub mod threats;
 pub mod village;

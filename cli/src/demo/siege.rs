@@ -1,0 +1,582 @@
+//! The siege: every attack of docs/threats.md against every network, through live processes, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use fivefold_core::profile::Profile;
+use fivefold_keep::registry::Registry;
+use fivefold_keep::share::NodeShare;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::processes::free_tcp;
+use super::threats::{Attack, Gain, Outcome, Table};
+use super::village::{INSIDER, Network, Village};
+use crate::api::Api;
+use crate::attack::Report;
+use crate::attack::plan::{Plan, Station};
+use crate::operator::REGISTRY_FILE;
+
+/// What one attack came to in one network.
+#[derive(Clone, Debug, Serialize)]
+pub struct Cell {
+    /// `e1+e3+e4` and so on.
+    pub network: String,
+    /// What docs/threats.md says.
+    pub expected: Outcome,
+    /// What was seen.
+    pub obtained: Outcome,
+    /// How many things the attacker tried.
+    pub attempts: u64,
+    /// How many the receiving processes counted meanwhile, by code.
+    pub counted: BTreeMap<String, u64>,
+    /// The attacker's own words.
+    pub note: String,
+}
+
+/// One row of the second table.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The attack.
+    pub attack: String,
+    /// What is done.
+    pub what: String,
+    /// One for each network.
+    pub cells: Vec<Cell>,
+}
+
+impl Cell {
+    /// Whether it came out as the page says.
+    pub fn is_as_stated(&self) -> bool {
+        self.expected == self.obtained
+    }
+}
+
+/// A reading as the cloud shows it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stored {
+    /// EUI-64 of the device.
+    pub did: String,
+    /// Its number.
+    pub piv: u64,
+    /// Its payload, in hex.
+    pub payload: String,
+}
+
+/// The besieger: all attackers at once, with what each of them needs.
+pub struct Siege<'v> {
+    /// What is besieged.
+    pub village: &'v mut Village,
+    api: Api,
+    folder: PathBuf,
+}
+
+/// Counters of the deployment: (network, code) → count.
+type Counts = BTreeMap<(String, String), u64>;
+
+impl<'v> Siege<'v> {
+    /// Before the first attack.
+    ///
+    /// # Errors
+    /// The API client cannot be made.
+    pub fn new(village: &'v mut Village) -> anyhow::Result<Self> {
+        let api = Api::new(
+            &village.dir.join("ca.pem"),
+            &format!("https://localhost:{}", village.api.port()),
+            &village.token,
+        )?;
+        let folder = village.logs.join("attacks");
+        std::fs::create_dir_all(&folder)?;
+        Ok(Self { village, api, folder })
+    }
+
+    /// The API, to look at what is stored.
+    pub fn api(&self) -> &Api {
+        &self.api
+    }
+
+    /// Runs one attack against every network.
+    ///
+    /// # Errors
+    /// An attacker cannot be started, or the cloud does not answer.
+    pub fn run(&mut self, attack: &Attack, table: &Table) -> anyhow::Result<Row> {
+        let before = self.counts()?;
+        let reports = self.carry_out(&attack.name)?;
+        let counted = self.settle(&before)?;
+        let forged = self.forged()?;
+        let mut cells = Vec::new();
+        for (column, title) in table.networks.iter().enumerate() {
+            let at =
+                self.village.networks.iter().position(|n| n.title() == title).context("a column without a network")?;
+            let Some(network) = self.village.networks.get(at) else { continue };
+            let (report, mut obtained) = reports.get(at).cloned().context("an attack without a report")?;
+            if report.read > 0 {
+                obtained = obtained.and(Gain::Reads);
+            }
+            if forged.contains(&network.net.to_string()) {
+                obtained = obtained.and(Gain::Forges);
+            }
+            let net = network.net.to_string();
+            let counted = counted.iter().filter(|((n, _), _)| *n == net || n.is_empty());
+            cells.push(Cell {
+                network: title.clone(),
+                expected: attack.expected.get(column).cloned().unwrap_or_default(),
+                obtained,
+                attempts: report.attempts,
+                counted: counted.map(|((_, code), n)| (code.clone(), *n)).collect(),
+                note: report.note,
+            });
+        }
+        Ok(Row { attack: attack.name.clone(), what: attack.what.clone(), cells })
+    }
+
+    /// Reports by network, and what was gained beyond reading and forging, which are judged for every attack alike.
+    fn carry_out(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        match name {
+            "recorder-replays-restart" => self.replay_over_restarts(),
+            "backhaul-reads" => self.read_the_wires(),
+            "backhaul-flips" => self.flip_the_wires(),
+            "backhaul-impersonates" => self.lead_astray("backhaul-impersonates"),
+            "gateway-as-cloud" => self.lead_astray("gateway-as-cloud"),
+            "gateway-withholds" => self.withhold(false),
+            "gateway-drops" => self.withhold(true),
+            "stolen-node-itself" => self.be_itself(),
+            _ => self.plain(name),
+        }
+    }
+
+    /// An attacker process for each network, all at once.
+    fn plain(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let insider = name.starts_with("insider-") || name.starts_with("stolen-node");
+        if insider {
+            // The insider's own process makes room for its evil twin, once: both would use the same counters.
+            self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)).for_each(|n| n.process.stop());
+        }
+        let mut running = Vec::new();
+        for at in 0..self.village.networks.len() {
+            let plan = self.plan(at, name)?;
+            running.push(start(&self.folder, name, at, &plan)?);
+        }
+        running.into_iter().map(|child| Ok((report_of(child)?, Outcome::default()))).collect()
+    }
+
+    /// What an attacker of this kind has.
+    fn plan(&self, at: usize, name: &str) -> anyhow::Result<Plan> {
+        let network = self.village.networks.get(at).context("no such network")?;
+        let others = self.village.networks.iter().filter(|n| n.net != network.net);
+        let elsewhere: Vec<Station> = if network.gateways.len() > 1 {
+            network.gateways.iter().skip(1).map(|g| g.station.clone()).collect()
+        } else {
+            others.filter_map(|n| n.gateways.first()).map(|g| g.station.clone()).collect()
+        };
+        // In reach: the primary gateway, and the nodes.
+        let stations = network.gateways.iter().take(1).map(|g| g.station.clone());
+        let stations = stations.chain(network.nodes.iter().map(|n| n.station.clone())).collect();
+        let mut plan = Plan {
+            net: network.net.to_string(),
+            pan: network.pan.clone(),
+            recording: network.recording.clone(),
+            stations,
+            elsewhere,
+            cloud: format!("https://localhost:{}", self.village.ingest.port()),
+            oracle: payloads(network),
+            ..Plan::default()
+        };
+        if name.starts_with("insider-") || name.starts_with("stolen-node") {
+            plan.node = network.nodes.get(INSIDER).map(|n| n.folder.clone());
+        }
+        if name.starts_with("gateway-") {
+            let gateway = network.gateways.first().context("no gateway")?;
+            plan.gateway = Some(gateway.folder.clone());
+            plan.gateway_pid = gateway.process.id();
+        }
+        if name.starts_with("database-") {
+            plan.database = self.copy_of_the_databases()?;
+            plan.oracle_secrets = secrets_of(network)?;
+        }
+        Ok(plan)
+    }
+
+    fn copy_of_the_databases(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let folder = self.folder.join("stolen");
+        std::fs::create_dir_all(&folder)?;
+        let cloud = self.village.dir.join("cloud");
+        let mut copies = Vec::new();
+        for source in [&self.village.dir, &cloud] {
+            for entry in std::fs::read_dir(source)?.filter_map(Result::ok) {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.contains(".db") {
+                    let copy = folder.join(&name);
+                    std::fs::copy(entry.path(), &copy)?;
+                    copies.push(copy);
+                }
+            }
+        }
+        Ok(copies)
+    }
+
+    /// `recorder-replays-restart`: node, relay, gateway and cloud in turn are cut off and start again; the recording is
+    /// played to them each time.
+    fn replay_over_restarts(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let mut sum: Vec<Report> = vec![Report::default(); self.village.networks.len()];
+        for part in ["node", "relay", "gateway", "cloud"] {
+            for network in &mut self.village.networks {
+                match part {
+                    "node" => restart(network.nodes.get_mut(3).map(|n| &mut n.process))?,
+                    "relay" => restart(network.nodes.first_mut().map(|n| &mut n.process))?,
+                    "gateway" => restart(network.gateways.first_mut().map(|g| &mut g.process))?,
+                    _ => {}
+                }
+            }
+            if part == "cloud" {
+                restart(Some(&mut self.village.cloud))?;
+                self.await_cloud()?;
+            }
+            std::thread::sleep(Duration::from_millis(400));
+            for (sum, (report, _)) in sum.iter_mut().zip(self.plain("recorder-replays-hop")?) {
+                sum.attempts += report.attempts;
+            }
+        }
+        let note = "node, relay, gateway and cloud restarted; the recording played after each".to_owned();
+        Ok(sum.into_iter().map(|r| (Report { note: note.clone(), ..r }, Outcome::default())).collect())
+    }
+
+    /// Waits until the cloud answers.
+    ///
+    /// # Errors
+    /// It does not within 20 seconds.
+    pub fn await_cloud(&mut self) -> anyhow::Result<()> {
+        let until = now() + Duration::from_secs(20);
+        loop {
+            match self.api.fetch("/v1/health") {
+                Ok(_) => return Ok(()),
+                Err(e) if now() > until => return Err(e.context("the cloud does not come up")),
+                Err(_) => {}
+            }
+            if let Some(last_words) = self.village.cloud.has_died() {
+                anyhow::bail!("{last_words}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn read_the_wires(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let mut reports = Vec::new();
+        for network in &self.village.networks {
+            let needles: Vec<Vec<u8>> = payloads(network).iter().filter_map(|h| hex::decode(h).ok()).collect();
+            let mut report = Report::default();
+            for gateway in &network.gateways {
+                let bytes = std::fs::read(crate::attack::backhaul::recording(&self.village.logs, gateway.wire))?;
+                report.attempts += bytes.len() as u64;
+                report.read += crate::attack::plan::found(&bytes, &needles);
+            }
+            report.note = format!("searched {} bytes of the wire for {} readings", report.attempts, needles.len());
+            reports.push((report, Outcome::default()));
+        }
+        Ok(reports)
+    }
+
+    fn flip_the_wires(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let wires = self.wires();
+        let flipped = |village: &mut Village, order: &str| -> anyhow::Result<Vec<u64>> {
+            wires.iter().map(|ws| ws.iter().map(|w| flips(village, order, *w)).sum()).collect()
+        };
+        let before = flipped(self.village, "flip")?;
+        std::thread::sleep(Duration::from_millis(3000));
+        let after = flipped(self.village, "pass")?;
+        let reports = before.iter().zip(after).map(|(b, a)| {
+            let report = Report::tried((a - b) as usize, "bits flipped on the wire; TLS cut each connection");
+            (report, Outcome::default())
+        });
+        Ok(reports.collect())
+    }
+
+    fn wires(&self) -> Vec<Vec<usize>> {
+        self.village.networks.iter().map(|n| n.gateways.iter().map(|g| g.wire).collect()).collect()
+    }
+
+    /// Leads every gateway to somebody who plays the cloud, and lets him call the cloud as a gateway.
+    fn lead_astray(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let impostors = free_tcp(self.village.networks.len())?;
+        let mut running = Vec::new();
+        for (at, bind) in impostors.iter().enumerate() {
+            let mut plan = self.plan(at, name)?;
+            // He listens here; the plan's stations are of no use to him.
+            plan.stations =
+                vec![Station { name: "impostor".into(), addr: *bind, sid: String::new(), eui64: String::new() }];
+            running.push(start(&self.folder, name, at, &plan)?);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        let wires = self.wires();
+        for (wires, bind) in wires.iter().zip(&impostors) {
+            for wire in wires {
+                self.village.backhaul.order(&format!("to {wire} {bind}"))?;
+            }
+        }
+        let reports: anyhow::Result<Vec<_>> = running.into_iter().map(report_of).collect();
+        for wire in wires.iter().flatten() {
+            self.village.backhaul.order(&format!("to {wire} {}", self.village.ingest))?;
+        }
+        Ok(reports?.into_iter().map(|r| (r, Outcome::default())).collect())
+    }
+
+    /// The gateway forwards nothing for a while; with `drop`, it then throws away what it took.
+    fn withhold(&mut self, drop: bool) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let wires = self.wires();
+        let nowhere = free_tcp(1)?;
+        let nowhere = nowhere.first().context("no port")?;
+        for wire in wires.iter().flatten() {
+            self.village.backhaul.order(&format!("to {wire} {nowhere}"))?;
+        }
+        let reached: Vec<BTreeSet<(String, u64)>> = self.village.networks.iter().map(sent_by).collect();
+        std::thread::sleep(Duration::from_millis(4500));
+        let held: Vec<BTreeSet<(String, u64)>> = self
+            .village
+            .networks
+            .iter()
+            .zip(&reached)
+            .map(|(n, r)| sent_by(n).difference(r).cloned().collect())
+            .collect();
+        let stored = self.stored()?;
+        let kept_away: Vec<usize> =
+            held.iter().map(|h| h.iter().filter(|k| !stored.contains_key(*k)).count()).collect();
+        if drop {
+            for network in &mut self.village.networks {
+                for gateway in &mut network.gateways {
+                    gateway.process.kill();
+                    throw_away(&gateway.folder)?;
+                    gateway.process.resume()?;
+                }
+            }
+        }
+        for wire in wires.iter().flatten() {
+            self.village.backhaul.order(&format!("to {wire} {}", self.village.ingest))?;
+        }
+        // What the nodes still hold comes now; they try again after three seconds, six, twelve.
+        let until = now() + Duration::from_secs(12);
+        let mut missing = Vec::new();
+        while now() < until {
+            std::thread::sleep(Duration::from_millis(300));
+            let stored = self.stored()?;
+            missing = held.iter().map(|h| h.iter().filter(|k| !stored.contains_key(*k)).count()).collect();
+            let is_weak = |n: &Network| matches!(n.profile, Profile::ToGateway | Profile::DangerLinkOnly);
+            let expected: usize = self
+                .village
+                .networks
+                .iter()
+                .zip(&missing)
+                .filter(|(n, _)| !(drop && is_weak(n)))
+                .map(|(_, m)| *m)
+                .sum();
+            if expected == 0 {
+                break;
+            }
+        }
+        let mut reports = Vec::new();
+        for ((held, kept), missing) in held.iter().zip(kept_away).zip(missing) {
+            let outcome = match (kept, missing) {
+                (0, _) => Outcome::default(),
+                (_, 0) => Outcome::default().and(Gain::Withholds),
+                _ => Outcome::default().and(Gain::Loses),
+            };
+            let note = format!("{kept} of {} readings kept away for a while, {missing} for good", held.len());
+            reports.push((Report::tried(held.len(), note), outcome));
+        }
+        Ok(reports)
+    }
+
+    /// The stolen node speaks as itself, and is then revoked.
+    fn be_itself(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let stored_of = |siege: &Self| -> anyhow::Result<Vec<usize>> {
+            let stored = siege.stored()?;
+            let dids = siege.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)).map(|n| n.did.to_string());
+            Ok(dids.map(|did| stored.keys().filter(|(d, _)| *d == did).count()).collect())
+        };
+        let before = stored_of(self)?;
+        for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+            node.process.resume()?;
+        }
+        let until = now() + Duration::from_secs(8);
+        let mut taken = before.clone();
+        while now() < until && taken.iter().zip(&before).any(|(t, b)| t == b) {
+            std::thread::sleep(Duration::from_millis(200));
+            taken = stored_of(self)?;
+        }
+        let mut registry = Registry::open(&self.village.dir.join(REGISTRY_FILE))?;
+        for node in self.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)) {
+            registry.revoke_device(node.did, crate::clock::now()?)?;
+        }
+        // The cloud looks once a second and tells its gateways.
+        std::thread::sleep(Duration::from_millis(2500));
+        let revoked = stored_of(self)?;
+        std::thread::sleep(Duration::from_millis(4000));
+        let after = stored_of(self)?;
+        for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+            node.process.stop();
+        }
+        let mut reports = Vec::new();
+        for (((before, taken), revoked), after) in before.into_iter().zip(taken).zip(revoked).zip(after) {
+            let note =
+                format!("{} readings of its own taken; {} after it was revoked", taken - before, after - revoked);
+            let outcome = match (taken > before, after == revoked) {
+                (true, true) => Outcome::default().and(Gain::Itself),
+                (_, false) => Outcome::default().and(Gain::Forges),
+                _ => Outcome::default(),
+            };
+            reports.push((Report::tried(after - before, note), outcome));
+        }
+        Ok(reports)
+    }
+
+    /// All that is stored, by device and number.
+    ///
+    /// # Errors
+    /// The cloud does not answer.
+    pub fn stored(&self) -> anyhow::Result<BTreeMap<(String, u64), Value>> {
+        let mut all = BTreeMap::new();
+        let mut cursor = String::new();
+        loop {
+            let page = self.api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
+            let readings = page["readings"].as_array().cloned().unwrap_or_default();
+            for reading in &readings {
+                let key =
+                    (reading["did"].as_str().unwrap_or_default().to_owned(), reading["piv"].as_u64().unwrap_or(0));
+                all.insert(key, reading.clone());
+            }
+            match page["next"].as_str().or(page["cursor"].as_str()) {
+                Some(next) if !readings.is_empty() => cursor = format!("&cursor={next}"),
+                _ => return Ok(all),
+            }
+        }
+    }
+
+    /// Networks in which something is stored that no node said it had made.
+    fn forged(&self) -> anyhow::Result<HashSet<String>> {
+        let stored = self.stored()?;
+        let mut true_readings = HashSet::new();
+        for node in self.village.networks.iter().flat_map(|n| &n.nodes) {
+            let did = node.did.to_string();
+            true_readings.extend(node.said().readings.into_iter().map(|(n, payload)| (did.clone(), n, payload)));
+        }
+        let mut networks = HashSet::new();
+        for ((did, piv), reading) in stored {
+            let payload = reading["payload"].as_str().unwrap_or_default().to_owned();
+            let is_control = reading["records"].as_array().is_some_and(Vec::is_empty);
+            if !true_readings.contains(&(did, piv, payload)) && !is_control {
+                networks.insert(reading["net"].as_str().unwrap_or_default().to_owned());
+            }
+        }
+        Ok(networks)
+    }
+
+    fn counts(&self) -> anyhow::Result<Counts> {
+        let mut counts = Counts::new();
+        let answer = self.api.fetch("/v1/rejections")?;
+        for row in answer["rejections"].as_array().into_iter().flatten() {
+            let key = (
+                row["net"].as_str().unwrap_or_default().to_owned(),
+                row["code"].as_str().unwrap_or_default().to_owned(),
+            );
+            *counts.entry(key).or_default() += row["count"].as_u64().unwrap_or(0);
+        }
+        for network in &self.village.networks {
+            for node in &network.nodes {
+                for (code, n) in node.said().refused {
+                    *counts.entry((network.net.to_string(), code)).or_default() += n;
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    /// Waits until the counters stand still, and says how far they moved.
+    fn settle(&self, before: &Counts) -> anyhow::Result<Counts> {
+        let until = now() + Duration::from_millis(2500);
+        let mut last = self.counts()?;
+        loop {
+            std::thread::sleep(Duration::from_millis(350));
+            let counts = self.counts()?;
+            let moved = counts != *before;
+            if (counts == last && moved) || now() > until {
+                let since = |key: &(String, String), n: u64| n.saturating_sub(before.get(key).copied().unwrap_or(0));
+                return Ok(counts
+                    .into_iter()
+                    .map(|(k, n)| {
+                        let n = since(&k, n);
+                        (k, n)
+                    })
+                    .filter(|(_, n)| *n > 0)
+                    .collect());
+            }
+            last = counts;
+        }
+    }
+}
+
+fn flips(village: &mut Village, order: &str, wire: usize) -> anyhow::Result<u64> {
+    Ok(village.backhaul.order(&format!("{order} {wire}"))?["flipped"].as_u64().unwrap_or(0))
+}
+
+fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()> {
+    let Some(process) = process else { return Ok(()) };
+    process.kill();
+    process.resume()
+}
+
+/// Empties the spool of a gateway that does not run, and touches nothing else in its store.
+fn throw_away(folder: &Path) -> anyhow::Result<()> {
+    let store = rusqlite::Connection::open(folder.join("store.db"))?;
+    store.execute("DELETE FROM spool", []).context("the gateway's spool cannot be emptied")?;
+    Ok(())
+}
+
+fn payloads(network: &Network) -> Vec<String> {
+    let mut all: Vec<String> = network.nodes.iter().flat_map(|n| n.said().readings.into_values()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// (device, number) of everything that nodes but the insider have sent.
+fn sent_by(network: &Network) -> BTreeSet<(String, u64)> {
+    let honest = network.nodes.iter().enumerate().filter(|(i, _)| *i != INSIDER).map(|(_, n)| n);
+    honest.flat_map(|n| n.said().sent.into_iter().map(|number| (n.did.to_string(), number))).collect()
+}
+
+/// Secrets of the deployment, to judge whether a copy of the database holds one.
+fn secrets_of(network: &Network) -> anyhow::Result<Vec<String>> {
+    let mut all = Vec::new();
+    for node in &network.nodes {
+        let share = NodeShare::read(&node.folder)?;
+        all.push(hex::encode(share.secrets.network_key.as_slice()));
+        all.push(hex::encode(share.secrets.root_psk.as_slice()));
+        all.extend(share.secrets.e3.iter().map(|(ms3, _)| hex::encode(ms3.as_slice())));
+        all.extend(share.secrets.e2_root.iter().map(|root| hex::encode(root.as_slice())));
+    }
+    all.sort();
+    all.dedup();
+    Ok(all)
+}
+
+fn start(folder: &Path, name: &str, at: usize, plan: &Plan) -> anyhow::Result<Child> {
+    let path = folder.join(format!("{name}-{at}.json"));
+    std::fs::write(&path, serde_json::to_vec(plan)?)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["attack", "run", name, "--plan"]).arg(&path);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().with_context(|| format!("cannot start the attacker {name}"))
+}
+
+fn report_of(child: Child) -> anyhow::Result<Report> {
+    let done = child.wait_with_output()?;
+    anyhow::ensure!(done.status.success(), "an attacker failed: {}", String::from_utf8_lossy(&done.stderr).trim());
+    serde_json::from_slice(&done.stdout).context("an attacker did not report")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo waits for real processes")]
+fn now() -> Instant {
+    Instant::now()
+}
