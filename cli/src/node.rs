@@ -249,8 +249,9 @@ impl Process<'_> {
         let mut next = self.clock.now();
         let mut taken = 0u64;
         let mut give_up = None;
+        let mut told = false;
         let mut buffer = vec![0; 2048];
-        loop {
+        while !told {
             let done = args.count.is_some_and(|count| taken >= count) || lines.as_ref().is_some_and(Lines::is_over);
             if done {
                 if self.node.waiting().next().is_none() {
@@ -281,8 +282,8 @@ impl Process<'_> {
             let wait = self.clock.until(wake).min(Duration::from_secs(3600));
             let full = lines.as_ref().is_some_and(Lines::has_one);
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => told = true,
+                _ = interrupt.recv() => told = true,
                 received = self.air.socket.recv_from(&mut buffer) => {
                     if let Ok((len, _)) = received {
                         self.heard(buffer.get_mut(..len).unwrap_or_default());
@@ -295,7 +296,7 @@ impl Process<'_> {
         }
         let waiting: Vec<u32> = self.node.waiting().collect();
         self.report.stopped(taken, &waiting, self.node.tally());
-        let complete = args.count.is_none_or(|count| taken >= count && waiting.is_empty());
+        let complete = told || waiting.is_empty();
         Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 

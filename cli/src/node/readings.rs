@@ -109,7 +109,12 @@ impl Lines {
     /// One sentence about what is wrong with the line.
     pub(super) fn reading(&self, room: usize) -> anyhow::Result<Option<Vec<u8>>> {
         let Some(line) = &self.next else { return Ok(None) };
-        let reading = parse(line).map_err(|e| anyhow::anyhow!("line {}: {e}", self.number))?;
+        let reading = parse(line).map_err(|e| {
+            anyhow::anyhow!(
+                "line {} is no SenML record in JSON ({e}); write e.g. {{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}}",
+                self.number
+            )
+        })?;
         if reading.len() > room {
             bail!(
                 "line {}: {} bytes are more than the {room} that one message of this node carries; split it",

@@ -4,6 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use fivefold_core::suite::sha256;
 use fivefold_device::storage::{OpenError, RECORD};
 use fivefold_device::{Record, Slot, Slots, Storage};
 use fivefold_keep::files;
@@ -12,7 +13,7 @@ use fivefold_keep::vault::{PASSPHRASE_FILE, Vault, VaultError};
 
 const FOLDER: &str = "state";
 const LOCK: &str = "lock";
-/// Stands beside the state folder once counters were written: without them the node must not start again.
+/// Stands beside the state folder once counters were written: without them these secrets must not be used again.
 const MARKER: &str = "started";
 
 /// What a node starts from.
@@ -65,18 +66,41 @@ impl Storage for Files {
     }
 }
 
-/// Remembers beside the state folder that counters exist.
+/// Remembers beside the state folder for which secrets counters were written.
 pub(super) struct Marker {
     path: PathBuf,
-    set: bool,
+    /// What it says for the present secrets.
+    text: String,
+    found: Found,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    /// Of an earlier enrolment: its counters are of no use, nor needed.
+    Earlier,
+    Nothing,
+    Present,
 }
 
 impl Marker {
+    fn read(dir: &Path) -> anyhow::Result<Self> {
+        let path = dir.join(MARKER);
+        let secrets = files::read_private(&dir.join(SECRETS_FILE))?;
+        let text = format!("{}\n", hex::encode(sha256(&[&secrets])));
+        let found = match fs::read_to_string(&path) {
+            Ok(found) if found == text => Found::Present,
+            Ok(_) => Found::Earlier,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Found::Nothing,
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        Ok(Self { path, text, found })
+    }
+
     /// After the first record is durable.
     pub(super) fn set(&mut self) -> anyhow::Result<()> {
-        if !self.set {
-            files::write(&self.path, files::Readers::Everybody, b"The counters of this node are in state/.\n")?;
-            self.set = true;
+        if self.found != Found::Present {
+            files::write(&self.path, files::Readers::Everybody, self.text.as_bytes())?;
+            self.found = Found::Present;
         }
         Ok(())
     }
@@ -98,27 +122,20 @@ pub(super) fn open(dir: &Path) -> anyhow::Result<State> {
         Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("cannot lock {}", folder.display())),
     }
     let vault = Vault::open_folder(dir, &dir.join(PASSPHRASE_FILE))?;
-    let files = Files { vault, folder: folder.clone(), _lock: lock };
-    let (slots, record) = Slots::open(files).map_err(|e| match e {
+    let marker = Marker::read(dir)?;
+    let opened = Slots::open(Files { vault, folder: folder.clone(), _lock: lock });
+    let (slots, record) = opened.map_err(|e| match e {
+        // New secrets start from 0 by right; the damaged counters of the old ones are in the way.
+        OpenError::Corrupt if marker.found == Found::Earlier => {
+            anyhow::anyhow!("{0}: the counters of the earlier enrolment are damaged; type: rm -r {0}", folder.display())
+        }
         OpenError::Corrupt => anyhow::anyhow!("{}: both copies of the counters are damaged; {AGAIN}", folder.display()),
         OpenError::Medium(e) => anyhow::Error::from(e),
     })?;
-    let marker = marker(dir)?;
-    if record.is_none() && marker.set {
+    if record.is_none() && marker.found == Found::Present {
         bail!("{} has lost the counters of this node; {AGAIN}", folder.display());
     }
     Ok(State { marker, slots, record })
-}
-
-/// The marker is younger than the secrets of the enrolment it belongs to: new secrets need no old counters.
-fn marker(dir: &Path) -> anyhow::Result<Marker> {
-    let path = dir.join(MARKER);
-    let written = |path: &Path| fs::metadata(path).and_then(|m| m.modified()).ok();
-    let set = match (written(&path), written(&dir.join(SECRETS_FILE))) {
-        (Some(marker), Some(secrets)) => marker >= secrets,
-        (marker, _) => marker.is_some(),
-    };
-    Ok(Marker { path, set })
 }
 
 const AGAIN: &str = "starting from 0 would repeat nonces: enrol the device again, which draws new secrets";
