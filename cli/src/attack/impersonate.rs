@@ -15,6 +15,8 @@ use rustls::{
 };
 
 use super::Report;
+use super::plan::Plan;
+use super::thief::{cloud_of, identity_of};
 
 /// A certificate chain and its key.
 #[derive(Debug)]
@@ -135,6 +137,43 @@ pub fn as_gateway(cloud: SocketAddr, name: &str, who: Option<Identity>, body: &[
     let taken = answer.starts_with("HTTP/1.1 200");
     let note = answer.lines().next().unwrap_or("the cloud ended the connection").to_owned();
     Ok(Report { attempts: 1, read: u64::from(taken), note })
+}
+
+/// How long an impostor plays the cloud.
+const PLAY: Duration = Duration::from_secs(3);
+
+fn bind_of(plan: &Plan) -> anyhow::Result<SocketAddr> {
+    plan.stations.first().map(|s| s.addr).context("the plan names no place to listen at")
+}
+
+/// `backhaul-impersonates`: plays the cloud with a homemade certificate, and calls the cloud as a gateway with another and
+/// with none.
+///
+/// # Errors
+/// The plan is not complete, or the cloud cannot be reached.
+pub fn stranger(plan: &Plan) -> anyhow::Result<Report> {
+    let (cloud, name) = cloud_of(&plan.cloud)?;
+    let uri = format!("urn:gw:{}:00000001", plan.net);
+    let bind = bind_of(plan)?;
+    let homemade = Identity::homemade(&Part::Cloud(vec![name.clone(), "127.0.0.1".into()]))?;
+    let playing = std::thread::spawn(move || as_cloud(bind, homemade, PLAY));
+    let mut calls = Report::default();
+    for who in [None, Some(Identity::homemade(&Part::Gateway(uri))?)] {
+        let call = as_gateway(cloud, &name, who, b"")?;
+        calls.attempts += call.attempts;
+        calls.read += call.read;
+    }
+    let played = playing.join().map_err(|_| anyhow::anyhow!("the impostor fell over"))??;
+    let note = format!("{}; {} calls to the cloud as a gateway, {} taken", played.note, calls.attempts, calls.read);
+    Ok(Report { attempts: played.attempts + calls.attempts, read: played.read + calls.read, note })
+}
+
+/// `gateway-as-cloud`: plays the cloud with the stolen gateway's certificate.
+///
+/// # Errors
+/// The plan is not complete.
+pub fn stolen(plan: &Plan) -> anyhow::Result<Report> {
+    as_cloud(bind_of(plan)?, identity_of(plan)?, PLAY)
 }
 
 #[expect(clippy::disallowed_methods, reason = "an attacker's own clock decides nothing of ours")]

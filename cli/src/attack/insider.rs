@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use super::Report;
 use super::air::{self, Forgery, Seen, Transmitter, recorded};
 use super::plan::{Plan, Station, found};
+use super::thief::Passed;
 
 /// What lets the insider speak on the air.
 pub struct Badge {
@@ -21,13 +22,6 @@ pub struct Badge {
     pub key: Zeroizing<[u8; 16]>,
 }
 
-/// A datagram of another node, as it left that node: the mesh header and what follows.
-struct Datagram {
-    mesh: mesh::Header,
-    /// RuleID and what it covers.
-    tiny: Vec<u8>,
-}
-
 /// The insider at work in one network.
 struct Insider<'p> {
     plan: &'p Plan,
@@ -35,7 +29,7 @@ struct Insider<'p> {
     radio: Transmitter,
     counter: u32,
     /// Requests of other nodes, heard and opened with the network key; oldest first.
-    heard: Vec<Datagram>,
+    heard: Vec<Passed>,
     /// Every plaintext of E1, for [`reads`].
     opened: Vec<u8>,
     frames: usize,
@@ -57,11 +51,10 @@ impl<'p> Insider<'p> {
             let Ok(parsed) = mesh::parse(&plain) else {
                 continue;
             };
-            let mesh =
-                parsed.mesh.unwrap_or(mesh::Header { hops: 5, originator: frame.from, destination: Sid::ANY_GATEWAY });
+            let originator = parsed.mesh.map_or(frame.from, |m| m.originator);
             let is_request = matches!(parsed.dispatch, mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37));
-            if mesh.originator != badge.sid && is_request {
-                heard.push(Datagram { mesh, tiny: parsed.rest.to_vec() });
+            if originator != badge.sid && is_request {
+                heard.push(Passed { originator, tiny: parsed.rest.to_vec() });
             }
         }
         let counter = own.unwrap_or(0) + 3000;
@@ -87,6 +80,14 @@ impl<'p> Insider<'p> {
     }
 }
 
+/// What other nodes sent, with E1 taken off.
+///
+/// # Errors
+/// The recording cannot be read.
+pub fn heard_of_others(plan: &Plan, badge: Badge) -> anyhow::Result<Vec<Passed>> {
+    Ok(Insider::new(plan, badge)?.heard)
+}
+
 /// `insider-reads`: opens E1 of everything heard and looks for a reading.
 ///
 /// # Errors
@@ -106,7 +107,7 @@ pub fn reads(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
 pub fn forges(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     let mut insider = Insider::new(plan, badge)?;
     let mut victims: Vec<(Sid, u8)> =
-        insider.heard.iter().filter_map(|d| Some((d.mesh.originator, *d.tiny.first()?))).collect();
+        insider.heard.iter().filter_map(|d| Some((d.originator, *d.tiny.first()?))).collect();
     victims.sort();
     victims.dedup();
     let mut attempts = 0;
@@ -137,7 +138,7 @@ pub fn replays(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     let heard = std::mem::take(&mut insider.heard);
     let mut attempts = 0;
     for datagram in heard.iter().rev().take(40).rev() {
-        insider.relay(datagram.mesh.originator, &datagram.tiny)?;
+        insider.relay(datagram.originator, &datagram.tiny)?;
         attempts += 1;
     }
     Ok(Report::tried(attempts, "other nodes' messages, sent again as if relayed"))
@@ -155,7 +156,7 @@ pub fn flips(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
         if let Some(byte) = tiny.get_mut(at) {
             *byte ^= 1 << (at % 8);
         }
-        insider.relay(last.mesh.originator, &tiny)?;
+        insider.relay(last.originator, &tiny)?;
     }
     Ok(Report::tried(last.tiny.len(), "one bit of every byte of another node's message, properly framed"))
 }

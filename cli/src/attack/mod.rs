@@ -8,6 +8,7 @@ pub mod air;
 pub mod backhaul;
 pub mod impersonate;
 pub mod insider;
+pub mod opener;
 pub mod plan;
 pub mod radio;
 pub mod thief;
@@ -72,6 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<ExitCode> {
 }
 
 fn attack(name: &str, plan: &plan::Plan) -> anyhow::Result<Report> {
+    let badge = || opener::badge_of(plan);
     match name {
         "stranger-no-key" => radio::no_key(plan),
         "stranger-wrong-key" => radio::wrong_key(plan),
@@ -79,6 +81,21 @@ fn attack(name: &str, plan: &plan::Plan) -> anyhow::Result<Report> {
         "recorder-replays-hop" => radio::replays_hop(plan),
         "recorder-replays-elsewhere" => radio::replays_elsewhere(plan),
         "recorder-flips" => radio::flips(plan),
+        "insider-reads" => insider::reads(plan, badge()?),
+        "insider-forges" => insider::forges(plan, badge()?),
+        "insider-replays" => insider::replays(plan, badge()?),
+        "insider-flips" => insider::flips(plan, badge()?),
+        "backhaul-impersonates" => impersonate::stranger(plan),
+        "gateway-as-cloud" => impersonate::stolen(plan),
+        "gateway-disk-memory" => thief::disk_and_memory(plan),
+        "gateway-decrypts" => opener::gateway_decrypts(plan),
+        "gateway-alters" => thief::alters(plan),
+        "gateway-splices" => thief::splices(plan),
+        "gateway-replays" => thief::replays(plan, opener::contents(plan)?),
+        "gateway-invents" => thief::invents(plan),
+        "database-keys" => opener::database_keys(plan),
+        "database-readings" => opener::database_readings(plan),
+        "stolen-node-others" => opener::stolen_node_others(plan),
         _ => anyhow::bail!("no attack is called {name}"),
     }
 }

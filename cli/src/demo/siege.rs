@@ -529,7 +529,7 @@ fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()
 /// Empties the spool of a gateway that does not run, and touches nothing else in its store.
 fn throw_away(folder: &Path) -> anyhow::Result<()> {
     let store = rusqlite::Connection::open(folder.join("store.db"))?;
-    store.execute("DELETE FROM spool", []).context("the gateway's spool cannot be emptied")?;
+    store.execute("DELETE FROM envelopes", []).context("the gateway's spool cannot be emptied")?;
     Ok(())
 }
 
