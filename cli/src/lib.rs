@@ -39,6 +39,8 @@ enum Noun {
     /// One of the demo's attackers.
     #[command(hide = true)]
     Attack(attack::Args),
+    /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
+    Demo(demo::Args),
     /// Devices: add, list, show, enrol again, revoke.
     Device(device::Args),
     /// Gateways: add, list, show, revoke, renew their certificate.
@@ -72,6 +74,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = args.output;
     let done = match args.noun {
         Noun::Attack(args) => attack::run(&args),
+        Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
         Noun::Gateway(args) => gateway::run(&args, output),
         Noun::Init(args) => init::run(&args, output),

@@ -1,6 +1,207 @@
-//! The demo.
+//! `fivefold demo`: the dam of Black Hat 2018, with the levels switched on. One cloud, five gateways, four networks, as
+//! processes with real sockets and files; then every attack of docs/threats.md against each network.
 
 pub mod processes;
 pub mod siege;
+pub mod tables;
 pub mod threats;
 pub mod village;
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use fivefold_core::profile::Profile;
+use serde_json::json;
+
+use crate::output::Output;
+use siege::{Row, Siege};
+use tables::Balance;
+use threats::Table;
+use village::{INSIDER, Village};
+
+/// Arguments of `fivefold demo`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Leave everything running at the end, and print commands to try.
+    #[arg(long)]
+    keep: bool,
+    /// Write what was on the air, and the CoAP messages it stands for, as a capture for Wireshark.
+    #[arg(long, value_name = "FILE")]
+    pcap: Option<PathBuf>,
+    /// Only let readings flow.
+    #[arg(long)]
+    no_attacks: bool,
+    /// Only these attacks. Repeat for more.
+    #[arg(long = "attack", value_name = "NAME")]
+    attacks: Vec<String>,
+    /// Seconds between two readings of a node.
+    #[arg(long, default_value_t = 2.0, value_name = "SECONDS")]
+    every: f64,
+    /// Folder to work in, new or empty; a temporary one if not given.
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// Readings of each node that the cloud must have before the siege begins.
+const PEACE: usize = 3;
+
+/// Runs the demo. Exits 1 when an outcome is not the one that docs/threats.md states, or a reading got lost.
+///
+/// # Errors
+/// A part cannot be started, or ends by itself.
+pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    let table = Table::of_threats_page().map_err(|e| anyhow::anyhow!(e))?;
+    for name in &args.attacks {
+        let known = table.attacks.iter().any(|a| a.name == *name);
+        anyhow::ensure!(known, "no attack is called {name}; docs/threats.md has the list");
+    }
+    let progress = Progress::new();
+    let root = match &args.folder {
+        Some(folder) => folder.clone(),
+        None => std::env::temp_dir().join(format!("fivefold-demo-{}", std::process::id())),
+    };
+    std::fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
+    progress.tell(&format!("A dam, its sensors and its enemies, in {}", root.display()));
+    let mut village = Village::start(&root, args.pcap.is_some(), args.every, |what| progress.tell(what))?;
+    let done = besiege(args, output, &table, &progress, &mut village);
+    if let Some(path) = &args.pcap {
+        write_capture(&mut village, path)?;
+        progress.tell(&format!("capture written to {}", path.display()));
+    }
+    if args.keep && done.is_ok() {
+        println!("{}", tables::commands(&village));
+        village.leave_running();
+    } else if done.is_err() {
+        eprintln!("The logs are in {}.", village.logs.display());
+    } else {
+        drop(village);
+        if args.folder.is_none() {
+            let _ = std::fs::remove_dir_all(&root);
+        }
+    }
+    done
+}
+
+fn besiege(
+    args: &Args,
+    output: Output,
+    table: &Table,
+    progress: &Progress,
+    village: &mut Village,
+) -> anyhow::Result<ExitCode> {
+    let mut siege = Siege::new(village)?;
+    siege.await_cloud()?;
+    progress.tell("readings flow");
+    peace(&mut siege)?;
+    let mut rows: Vec<Row> = Vec::new();
+    let chosen = |name: &str| !args.no_attacks && (args.attacks.is_empty() || args.attacks.iter().any(|a| a == name));
+    let attacks: Vec<_> = table.attacks.iter().filter(|a| chosen(&a.name)).collect();
+    for (i, attack) in attacks.iter().enumerate() {
+        progress.attack(i + 1, attacks.len(), &attack.name, &attack.what);
+        let row = siege.run(attack, table).with_context(|| format!("attack {}", attack.name))?;
+        progress.outcome(&row);
+        rows.push(row);
+        if let Some(dead) = siege.village.casualties().into_iter().find(|d| !is_insider(d)) {
+            anyhow::bail!("{dead}");
+        }
+    }
+    progress.tell("letting the last readings arrive");
+    let balances = tables::balance(&mut siege, Duration::from_secs(15))?;
+    let lost: Vec<&Balance> = balances.iter().filter(|b| !b.is_whole()).collect();
+    let wrong = rows.iter().flat_map(|r| &r.cells).filter(|c| !c.is_as_stated()).count();
+    match output {
+        Output::Json => {
+            let ok = wrong == 0 && lost.is_empty();
+            println!("{:#}", json!({ "networks": balances, "attacks": rows, "as_stated": ok }));
+        }
+        Output::Human => {
+            println!("\n{}", tables::balances(&balances));
+            if !rows.is_empty() {
+                println!("\n{}", tables::attacks(&rows, &table.networks));
+            }
+            println!("\n{}", tables::verdict(&rows, &balances));
+        }
+    }
+    Ok(if wrong == 0 && lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The insider's process stops when its owner turns: that is no casualty.
+fn is_insider(words: &str) -> bool {
+    words.contains(&format!("{:04x} ended", 0x0101 + INSIDER))
+}
+
+/// Waits until every node has been heard.
+fn peace(siege: &mut Siege<'_>) -> anyhow::Result<()> {
+    for round in 0..200 {
+        std::thread::sleep(Duration::from_millis(200));
+        if let Some(dead) = siege.village.casualties().into_iter().next() {
+            anyhow::bail!("{dead}");
+        }
+        let stored = siege.stored()?;
+        let heard = |did: String| stored.keys().filter(|(d, _)| *d == did).count();
+        let nodes = siege.village.networks.iter().flat_map(|n| n.nodes.iter().map(move |node| (n, node)));
+        let silent: Vec<_> =
+            nodes.filter(|(_, n)| heard(n.did.to_string()) < PEACE).map(|(_, n)| n.station.name.clone()).collect();
+        if silent.is_empty() {
+            return Ok(());
+        }
+        anyhow::ensure!(round < 199, "after 40 s the cloud has not enough readings of: {}", silent.join(", "));
+    }
+    Ok(())
+}
+
+fn write_capture(village: &mut Village, path: &std::path::Path) -> anyhow::Result<()> {
+    let mut parts = Vec::new();
+    for gateway in village.networks.iter_mut().flat_map(|n| &mut n.gateways) {
+        gateway.process.stop();
+        let part = village.logs.join(format!("{}.pcapng", gateway.name));
+        if part.exists() {
+            parts.push(part);
+        }
+    }
+    fivefold_gateway::pcap::merge(&parts, path).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(())
+}
+
+/// What the demo says while it works, on standard error.
+struct Progress {
+    lively: bool,
+    started: std::time::Instant,
+}
+
+impl Progress {
+    #[expect(clippy::disallowed_methods, reason = "progress shows how long it took")]
+    fn new() -> Self {
+        Self { lively: std::io::stderr().is_terminal(), started: std::time::Instant::now() }
+    }
+
+    fn tell(&self, what: &str) {
+        eprintln!("{:>5.1} s  {what}", self.started.elapsed().as_secs_f32());
+    }
+
+    fn attack(&self, i: usize, n: usize, name: &str, what: &str) {
+        if self.lively {
+            eprint!("{:>5.1} s  {i:>2}/{n}  {name}: {what} ...\r", self.started.elapsed().as_secs_f32());
+        }
+    }
+
+    fn outcome(&self, row: &Row) {
+        let cells: Vec<String> = row.cells.iter().map(|c| format!("{}: {}", c.network, c.obtained)).collect();
+        let mark = if row.cells.iter().all(siege::Cell::is_as_stated) { "" } else { "  NOT AS STATED" };
+        let clear = if self.lively { "\x1b[2K" } else { "" };
+        eprintln!(
+            "{clear}{:>5.1} s  {:<27} {}{mark}",
+            self.started.elapsed().as_secs_f32(),
+            row.attack,
+            cells.join("  ")
+        );
+    }
+}
+
+/// What a network is called in a table: insecure ones say so.
+fn title(profile: Profile) -> &'static str {
+    if profile == Profile::DangerLinkOnly { "e1 only (INSECURE)" } else { profile.as_str() }
+}

@@ -1,0 +1,250 @@
+//! The two tables at the end of the demo, and the commands to try.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use comfy_table::{Cell as Field, Color, ContentArrangement, Table, presets};
+use fivefold_core::profile::Profile;
+use serde::Serialize;
+
+use super::siege::{Row, Siege};
+use super::threats::{Gain, Outcome};
+use super::village::{INSIDER, Village};
+
+/// What became of one network's readings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Balance {
+    /// Its name.
+    pub network: String,
+    /// The combination.
+    pub levels: String,
+    /// Whether it is marked insecure.
+    pub insecure: bool,
+    /// Nodes, and how deep the farthest is.
+    pub nodes: usize,
+    /// Radio hops of the farthest node.
+    pub hops: u8,
+    /// Readings sent by honest nodes.
+    pub sent: usize,
+    /// Of these, stored.
+    pub stored: usize,
+    /// Of these, acknowledged to the node.
+    pub acknowledged: usize,
+    /// Acknowledged and not stored, by attacks that docs/threats.md says lose readings.
+    pub lost: usize,
+    /// Stored readings by how they were proven.
+    pub proven: BTreeMap<String, usize>,
+    /// Stored readings that no node made.
+    pub forged: usize,
+    /// Median milliseconds from sending to a verified confirmation.
+    pub median_ms: Option<u64>,
+    /// Bytes that an application has left in a frame.
+    pub bytes_left: Option<u64>,
+    #[serde(skip)]
+    end_to_end: bool,
+}
+
+impl Balance {
+    /// Whether everything that the network promises was kept: with E3, what was acknowledged is stored.
+    pub fn is_whole(&self) -> bool {
+        !self.end_to_end || self.lost == 0
+    }
+}
+
+/// Waits until nothing acknowledged or waiting is missing, or `patience` is over, and counts.
+///
+/// # Errors
+/// The cloud does not answer.
+pub fn balance(siege: &mut Siege<'_>, patience: Duration) -> anyhow::Result<Vec<Balance>> {
+    let until = now() + patience;
+    loop {
+        let balances = count(siege)?;
+        let complete = balances.iter().all(|b| b.stored == b.sent || !b.end_to_end);
+        if complete || now() > until {
+            return Ok(balances);
+        }
+        std::thread::sleep(Duration::from_millis(300));
+    }
+}
+
+fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
+    let said: Vec<Vec<_>> = siege.village.networks.iter().map(|n| n.nodes.iter().map(|n| n.said()).collect()).collect();
+    let stored = siege.stored()?;
+    let mut balances = Vec::new();
+    for (network, said) in siege.village.networks.iter().zip(&said) {
+        let net = network.net.to_string();
+        let mut balance = Balance {
+            network: network.name.clone(),
+            levels: super::title(network.profile).into(),
+            insecure: network.profile == Profile::DangerLinkOnly,
+            nodes: network.nodes.len(),
+            hops: network.nodes.iter().map(|n| n.hops).max().unwrap_or(0),
+            sent: 0,
+            stored: 0,
+            acknowledged: 0,
+            lost: 0,
+            proven: BTreeMap::new(),
+            forged: 0,
+            median_ms: None,
+            bytes_left: None,
+            end_to_end: network.profile.has_e3(),
+        };
+        let mut latencies = Vec::new();
+        let mut of_nodes = std::collections::HashSet::new();
+        for (i, (node, said)) in network.nodes.iter().zip(said).enumerate() {
+            let did = node.did.to_string();
+            for (number, payload) in &said.readings {
+                of_nodes.insert((did.clone(), *number, payload.clone()));
+            }
+            if i == INSIDER {
+                continue;
+            }
+            let is_stored = |n: &u64| stored.contains_key(&(did.clone(), *n));
+            let readings = said.readings.keys().filter(|n| said.sent.contains(n));
+            balance.sent += readings.clone().count();
+            balance.stored += readings.clone().filter(|n| is_stored(n)).count();
+            balance.acknowledged += readings.clone().filter(|n| said.delivered.contains(n)).count();
+            balance.lost += readings.filter(|n| said.delivered.contains(n) && !is_stored(n)).count();
+            latencies.extend(said.latencies.iter().copied());
+        }
+        for ((did, number), reading) in &stored {
+            if reading["net"].as_str() != Some(&net) {
+                continue;
+            }
+            let payload = reading["payload"].as_str().unwrap_or_default().to_owned();
+            if of_nodes.contains(&(did.clone(), *number, payload)) {
+                let proof = reading["proof"].as_str().unwrap_or("?").to_owned();
+                *balance.proven.entry(proof).or_default() += 1;
+            } else if reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
+                balance.forged += 1;
+            }
+        }
+        latencies.sort_unstable();
+        balance.median_ms = latencies.get(latencies.len() / 2).copied();
+        balances.push(balance);
+    }
+    Ok(balances)
+}
+
+fn ruled() -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
+    if table.width().is_none() {
+        table.set_width(140);
+    }
+    table
+}
+
+/// Table 1: what was sent, stored, how it was proven, and what is left in a frame.
+pub fn balances(balances: &[Balance]) -> String {
+    let mut table = ruled();
+    table.set_header(vec![
+        "network",
+        "levels",
+        "nodes",
+        "hops",
+        "sent",
+        "stored",
+        "proven by",
+        "made by no node",
+        "median ms",
+        "bytes left",
+    ]);
+    for b in balances {
+        let proven = b.proven.iter().map(|(proof, n)| format!("{proof} {n}")).collect::<Vec<_>>().join(", ");
+        let text = |n: Option<u64>| n.map_or("-".into(), |n| n.to_string());
+        table.add_row(vec![
+            Field::new(&b.network),
+            if b.insecure { Field::new(&b.levels).fg(Color::Red) } else { Field::new(&b.levels) },
+            Field::new(b.nodes),
+            Field::new(b.hops),
+            Field::new(b.sent),
+            Field::new(b.stored),
+            Field::new(proven),
+            if b.forged > 0 { Field::new(b.forged).fg(Color::Red) } else { Field::new(0) },
+            Field::new(text(b.median_ms)),
+            Field::new(text(b.bytes_left)),
+        ]);
+    }
+    format!("What was sent by honest nodes, what is stored, and how it was proven\n{table}")
+}
+
+/// Table 2: what each attacker obtained in each network, and what the receivers counted.
+pub fn attacks(rows: &[Row], networks: &[String]) -> String {
+    let mut table = ruled();
+    let mut head = vec!["attack".to_owned()];
+    head.extend(networks.iter().map(|n| if n == "e1 only" { "e1 only (INSECURE)".to_owned() } else { n.clone() }));
+    table.set_header(head);
+    for row in rows {
+        let mut fields = vec![Field::new(format!("{}\n{}", row.attack, row.what))];
+        for cell in &row.cells {
+            let counted: Vec<String> = cell.counted.iter().map(|(code, n)| format!("{code} {n}")).collect();
+            let mut text = format!("{}\n{} tried", cell.obtained, cell.attempts);
+            if !counted.is_empty() {
+                text += &format!("; counted {}", counted.join(", "));
+            }
+            if !cell.is_as_stated() {
+                text += &format!("\nNOT AS STATED: {}", cell.expected);
+            }
+            fields.push(Field::new(text).fg(colour(&cell.obtained)));
+        }
+        table.add_row(fields);
+    }
+    format!("What each attacker obtained, as observed\n{table}")
+}
+
+fn colour(outcome: &Outcome) -> Color {
+    if outcome.0.is_empty() {
+        Color::Green
+    } else if outcome.0.iter().all(|g| matches!(g, Gain::Withholds | Gain::Itself)) {
+        Color::Yellow
+    } else {
+        Color::Red
+    }
+}
+
+/// The last words.
+pub fn verdict(rows: &[Row], balances: &[Balance]) -> String {
+    let cells: Vec<_> = rows.iter().flat_map(|r| r.cells.iter().map(move |c| (r, c))).collect();
+    let mut text = String::new();
+    for (row, cell) in cells.iter().filter(|(_, c)| !c.is_as_stated()) {
+        text += &format!(
+            "{} in {}: obtained {}, docs/threats.md says {} ({})\n",
+            row.attack, cell.network, cell.obtained, cell.expected, cell.note
+        );
+    }
+    for b in balances.iter().filter(|b| !b.is_whole()) {
+        text += &format!("network {}: {} readings were acknowledged and are not stored\n", b.network, b.lost);
+    }
+    if !text.is_empty() {
+        return text;
+    }
+    let stolen = "What a stolen gateway can still do: forward nothing, until somebody looks (all networks); and where it is meant \
+                  to read data, read, change, invent and lose it (e1+e2+e4). It cannot read, change or forge under E3.";
+    match cells.len() {
+        0 => "Every reading that was acknowledged under E3 is stored.".into(),
+        n => format!("All {n} outcomes are what docs/threats.md states.\n{stolen}"),
+    }
+}
+
+/// What to try while everything runs on.
+pub fn commands(village: &Village) -> String {
+    let dir = village.dir.display();
+    let mut text = format!(
+        "Everything runs on. Try:\n  fivefold reading follow --dir {dir}\n  fivefold reading list --dir {dir}\n  \
+         fivefold device list --dir {dir}\n  fivefold gateway list --dir {dir}\n"
+    );
+    text += &format!(
+        "The API: https://localhost:{}/openapi.json with --cacert {dir}/ca.pem; token {}\nThe logs: {}\n",
+        village.api.port(),
+        village.token,
+        village.logs.display()
+    );
+    text += "Stop it with: pkill -f fivefold-demo";
+    text
+}
+
+#[expect(clippy::disallowed_methods, reason = "the demo waits for real processes")]
+fn now() -> Instant {
+    Instant::now()
+}
