@@ -251,6 +251,11 @@ impl Gateway {
         self.outputs.pop_front()
     }
 
+    /// Whether [`Self::poll`] has something.
+    pub fn has_output(&self) -> bool {
+        !self.outputs.is_empty()
+    }
+
     /// When [`Self::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Millis> {
         let event = if self.tally.has_news() { self.last_event.plus(EVENT_PAUSE) } else { self.last_event.plus(SIGN_OF_LIFE) };

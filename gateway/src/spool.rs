@@ -161,7 +161,7 @@ impl Spool {
             .map_err(fail)?;
         let used: i64 =
             self.db.query_row("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM envelopes", [], |r| r.get(0)).map_err(fail)?;
-        let mut leases = self.db.prepare("SELECT name, bound FROM link_leases").map_err(fail)?;
+        let mut leases = self.db.prepare("SELECT name, bound FROM link_leases WHERE LENGTH(name) = 8").map_err(fail)?;
         let link_leases = leases
             .query_map([], |r| Ok((LinkKeyName(r.get(0)?), r.get(1)?)))
             .and_then(Iterator::collect)
@@ -289,6 +289,23 @@ impl Spool {
         // After some failures SQLite has rolled back by itself.
         let _ = self.db.execute_batch("ROLLBACK");
         self.open = false;
+    }
+
+    /// Whether a write works at all.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn probe(&mut self) -> Result<(), SpoolError> {
+        self.begin()?;
+        let touched = self.db.execute("INSERT OR REPLACE INTO link_leases VALUES (x'', 0)", []);
+        match touched {
+            Ok(_) => self.commit(),
+            Err(e) => {
+                let why = self.explain(&e);
+                self.rollback();
+                Err(why)
+            }
+        }
     }
 
     /// Whether something waits for [`Spool::commit`].

@@ -1,0 +1,267 @@
+//! From a gateway's folder to a [`Config`] that is checked and ready.
+//!
+//! `gateway.toml` is [`GatewaySettings`], exactly the file; secrets are in one sealed file beside it, the passphrase in
+//! another, which others must not be able to read. Everything that is wrong is one sentence with the next step.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use fivefold_core::e1_link::{E1, Identity as LinkIdentity, LinkPolicy, Station};
+use fivefold_core::e4_channel::GatewayName;
+use fivefold_core::id::{Did, GatewayGroup, Sid};
+use fivefold_core::key::Key;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::ieee802154::{Pan, SecurityLevel};
+use fivefold_core::wire::state::Phase;
+use fivefold_keep::files::{self, FileError};
+use fivefold_keep::share::{
+    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewaySecrets, GatewaySettings, ShareError,
+};
+use fivefold_keep::sign::SigningKey;
+use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
+use fivefold_keep::vault::{PASSPHRASE_FILE, Vault, VaultError};
+
+use crate::gateway::Limits;
+
+/// 2025-01-01 in Unix milliseconds: nothing of ours is older, so an earlier clock is wrong.
+const EARLIEST: u64 = 1_735_689_600_000;
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The clock cannot be right.
+    #[error("the clock of this machine says a time before 2025: set it (by NTP, for one), since certificates and receipts depend on it")]
+    Clock,
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A value is out of range.
+    #[error("{path}: {key}: {reason}", path = path.display())]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The key in it.
+        key: &'static str,
+        /// What is wrong, and what to write instead.
+        reason: String,
+    },
+    /// The share is not of its form.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// The certificate cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: TlsError,
+    },
+    /// The vault did not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+}
+
+/// A neighbour whose last frame counter is believed without proof.
+#[derive(Clone, Copy, Debug)]
+pub struct Synced {
+    /// EUI-64.
+    pub did: Did,
+    /// Short address.
+    pub sid: Sid,
+    /// Index of the network key.
+    pub key_index: u8,
+    /// Last frame counter.
+    pub counter: u32,
+}
+
+/// A gateway's configuration, checked.
+#[derive(Debug)]
+pub struct Config {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its name, for people.
+    pub name: String,
+    /// Network and id, as in its certificate.
+    pub identity: GatewayName,
+    /// Its group.
+    pub group: GatewayGroup,
+    /// Who it is on the radio.
+    pub radio: LinkIdentity,
+    /// Levels of the network.
+    pub policy: LinkPolicy,
+    /// UDP address of its radio.
+    pub bind: SocketAddr,
+    /// Who hears it.
+    pub air: Vec<SocketAddr>,
+    /// UDP address for CoAP.
+    pub coap: Option<SocketAddr>,
+    /// Where the cloud is.
+    pub cloud: String,
+    /// Which key exchange is taken.
+    pub groups: Groups,
+    /// The store's file.
+    pub store: PathBuf,
+    /// Bounds.
+    pub limits: Limits,
+    /// TCP address of the counters.
+    pub metrics: Option<SocketAddr>,
+    /// For replaying captures.
+    pub danger_synced: Vec<Synced>,
+}
+
+/// What a gateway holds that others must not. Prints nothing of it.
+pub struct Secrets {
+    /// Opens and seals.
+    pub vault: Vault,
+    /// Certificate and key for E4.
+    pub identity: Identity,
+    /// The operator's CA.
+    pub anchor: Anchor,
+    /// Signs receipts.
+    pub signing: SigningKey,
+    /// Network keys as of enrolment, the one to send under first.
+    pub keys: Vec<(u8, Key<E1, 16>)>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets(..)")
+    }
+}
+
+impl Config {
+    /// Reads and checks `gateway.toml` of a folder.
+    ///
+    /// # Errors
+    /// One sentence about the first thing that is wrong: an unknown key, an id that is none, a clock before 2025.
+    pub fn read(folder: &Path, now: Millis) -> Result<Self, ConfigError> {
+        if now.0 < EARLIEST {
+            return Err(ConfigError::Clock);
+        }
+        let path = folder.join(GATEWAY_FILE);
+        let settings: GatewaySettings = share::read_config(&path)?;
+        let invalid =
+            |key, reason: &str| ConfigError::Invalid { path: path.clone(), key, reason: reason.to_owned() };
+        let (gateway, net, group) = share::gateway_identity(&path, &settings)?;
+        let minimum = match settings.link.minimum_level {
+            6 => SecurityLevel::EncMic64,
+            5 => SecurityLevel::EncMic32,
+            _ => return Err(invalid("link.minimum_level", "write 6 (MIC-64) or 5 (MIC-32)")),
+        };
+        if settings.store.max_mib == 0 {
+            return Err(invalid("store.max_mib", "a store of no size takes nothing; 256 is a good start"));
+        }
+        if !settings.uplink.cloud.starts_with("https://") {
+            return Err(invalid("uplink.cloud", "write https://HOST:PORT, with a host that is in the cloud's certificate"));
+        }
+        if let Some(metrics) = &settings.metrics
+            && !metrics.bind.ip().is_loopback()
+        {
+            return Err(invalid("metrics.bind", "counters are offered on loopback only, e.g. 127.0.0.1:9754"));
+        }
+        let did: Did = share::parse(&path, "link.did", &settings.link.did)?;
+        let sid: Sid = share::parse(&path, "link.sid", &settings.link.sid)?;
+        if !sid.is_assignable() {
+            return Err(invalid("link.sid", "this short address is reserved"));
+        }
+        let mut danger_synced = Vec::new();
+        for s in &settings.link.danger_synced {
+            danger_synced.push(Synced {
+                did: share::parse(&path, "link.danger_synced.did", &s.did)?,
+                sid: share::parse(&path, "link.danger_synced.sid", &s.sid)?,
+                key_index: s.key_index,
+                counter: s.counter,
+            });
+        }
+        let pan = Pan(share::pan(&path, &settings.link.pan)?);
+        Ok(Self {
+            folder: folder.to_owned(),
+            name: settings.name,
+            identity: GatewayName { net, gateway },
+            group,
+            radio: LinkIdentity { did, sid, pan, station: Station::Gateway },
+            policy: LinkPolicy { minimum, sending: SecurityLevel::EncMic64 },
+            bind: settings.link.bind,
+            air: settings.link.air,
+            coap: settings.coap.map(|c| c.bind),
+            cloud: settings.uplink.cloud.trim_end_matches('/').to_owned(),
+            groups: if settings.uplink.insecure_allow_x25519 { Groups::DangerAllowX25519 } else { Groups::HybridOnly },
+            store: folder.join(settings.store.path),
+            limits: Limits {
+                messages_a_minute: settings.limits.messages_a_minute,
+                spool_bytes: u64::from(settings.store.max_mib) << 20,
+                custody_after: settings.limits.custody_after_ms,
+            },
+            metrics: settings.metrics.map(|m| m.bind),
+            danger_synced,
+        })
+    }
+
+    /// The certificate and its key, as they are on disk now.
+    ///
+    /// # Errors
+    /// A file is missing, readable by others or sealed under another passphrase; the certificate is another gateway's or
+    /// another network's.
+    pub fn identity(&self, vault: &Vault) -> Result<(Identity, GatewaySecrets), ConfigError> {
+        let secrets = GatewaySecrets::read(vault, &self.folder)?;
+        let path = self.folder.join(CERTIFICATE_FILE);
+        let tls = |source| ConfigError::Tls { path: path.clone(), source };
+        let identity =
+            Identity::from_pkcs8(files::read_text(&path)?.as_bytes(), &secrets.tls_key).map_err(tls)?;
+        identity.require_gateway(self.identity).map_err(tls)?;
+        Ok((identity, secrets))
+    }
+
+    /// Opens the vault and takes what is in it.
+    ///
+    /// # Errors
+    /// As [`Config::identity`]; a wrong passphrase, an unreadable CA.
+    pub fn secrets(&self) -> Result<Secrets, ConfigError> {
+        let vault = Vault::open_folder(&self.folder, &self.folder.join(PASSPHRASE_FILE))?;
+        let (identity, secrets) = self.identity(&vault)?;
+        let path = self.folder.join(CA_FILE);
+        let anchor = Anchor::from_pem(files::read_text(&path)?.as_bytes())
+            .map_err(|source| ConfigError::Tls { path, source })?;
+        let signing = SigningKey::from_pkcs8(&secrets.signing_key).map_err(|e| ConfigError::Invalid {
+            path: self.folder.join(share::SECRETS_FILE),
+            key: "signing key",
+            reason: e.to_string(),
+        })?;
+        let mut keys: Vec<_> = secrets.network_keys.iter().filter(|k| k.phase != Phase::Retire).collect();
+        keys.sort_by_key(|k| k.phase != Phase::Switch);
+        let keys = keys.into_iter().map(|k| (k.index, Key::new(*k.key))).collect();
+        Ok(Secrets { vault, identity, anchor, signing, keys })
+    }
+}
+
+impl std::fmt::Display for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |a: &[SocketAddr]| a.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        writeln!(f, "gateway      {} ({})", self.name, self.identity)?;
+        writeln!(f, "group        {}", self.group)?;
+        writeln!(f, "radio        {} as {} in PAN {:04x}, security level {} or more", self.radio.did, self.radio.sid, self.radio.pan.0, match self.policy.minimum {
+            SecurityLevel::EncMic64 => 6,
+            SecurityLevel::EncMic32 => 5,
+        })?;
+        writeln!(f, "  listens on {}, is heard by {}", self.bind, list(&self.air))?;
+        match self.coap {
+            Some(coap) => writeln!(f, "coap         {coap}")?,
+            None => writeln!(f, "coap         not offered")?,
+        }
+        let groups = match self.groups {
+            Groups::HybridOnly => "X25519MLKEM768",
+            Groups::DangerAllowX25519 => "X25519MLKEM768 or X25519 (INSECURE against a future quantum computer)",
+        };
+        writeln!(f, "cloud        {} by {groups}", self.cloud)?;
+        writeln!(f, "store        {}, at most {} MiB", self.store.display(), self.limits.spool_bytes >> 20)?;
+        writeln!(f, "limits       {} messages a minute and device", self.limits.messages_a_minute)?;
+        match self.metrics {
+            Some(metrics) => write!(f, "metrics      http://{metrics}/metrics")?,
+            None => write!(f, "metrics      not offered")?,
+        }
+        for s in &self.danger_synced {
+            write!(f, "\nDANGER       {} = {} is believed to be at counter {} of key {}", s.sid, s.did, s.counter, s.key_index)?;
+        }
+        Ok(())
+    }
+}

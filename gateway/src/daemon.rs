@@ -1,0 +1,473 @@
+//! The running gateway: one thread owns engine and store, two listen on sockets, the uplink runs beside them.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use fivefold_core::e1_link::E1;
+use fivefold_core::error::Rejected;
+use fivefold_core::key::Key;
+use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::{Reply, parse_downlinks};
+use fivefold_keep::tls::{LiveIdentity, LiveRevoked, TlsError, client_config_e4};
+use fivefold_keep::vault::Vault;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use crate::config::{Config, ConfigError, Secrets};
+use crate::gateway::{Capture, Cloud, Gateway, Output, Restored, Setup, Toward};
+use crate::metrics::{self, Snapshot};
+use crate::pcap;
+use crate::radio::{self, Air, SocketError};
+use crate::spool::{Spool, SpoolError, Wrap, WrapError};
+use crate::uplink::{FromCloud, Uplink};
+
+/// Events that wait for the engine, at most.
+const QUEUE: usize = 8192;
+/// Events that are handled before their writes are committed: what comes during a commit is the next group.
+const GROUP: usize = 64;
+/// How long to wait before a store that failed is tried again.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
+/// How often the folder is looked at for a new certificate or air.
+const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+
+/// Something for the engine.
+#[derive(Debug)]
+pub enum Event {
+    /// Others hear this gateway's radio from now on.
+    Air(Vec<SocketAddr>),
+    /// From the uplink.
+    Cloud(FromCloud),
+    /// A CoAP datagram.
+    Coap(SocketAddr, Vec<u8>),
+    /// An 802.15.4 frame with its link quality.
+    Frame(Vec<u8>, u8),
+    /// Something that was no frame.
+    Refused(Rejected),
+    /// End.
+    Stop,
+}
+
+/// Why a gateway does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The capture file cannot be made.
+    #[error("the capture file {0} cannot be written ({1}): choose another place")]
+    Capture(std::path::PathBuf, std::io::Error),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The HTTP client cannot be made.
+    #[error("the uplink cannot be set up: {0}")]
+    Http(#[from] reqwest::Error),
+    /// The system gives no randomness.
+    #[error("the system gives no randomness: a gateway cannot run without it")]
+    Random,
+    /// A socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The system refuses a thread, a signal or a listener.
+    #[error("the system refuses: {0}")]
+    System(#[from] std::io::Error),
+    /// The certificate cannot be used.
+    #[error("E4 cannot be set up: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// Unix milliseconds that do not jump while nothing is wrong: read from the monotonic clock, compared with the wall clock
+/// now and then.
+#[derive(Debug)]
+struct Clock {
+    start: Instant,
+    unix_ms: u64,
+}
+
+impl Clock {
+    fn new() -> Self {
+        #[expect(clippy::disallowed_methods, reason = "this is the rim")]
+        let start = Instant::now();
+        Self { start, unix_ms: wall_clock().0 }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.unix_ms + self.start.elapsed().as_millis() as u64)
+    }
+
+    /// Follows the wall clock when it was set.
+    fn follow(&mut self) {
+        let (shown, wall) = (self.now().0, wall_clock().0);
+        if shown.abs_diff(wall) > 2_000 {
+            tracing::warn!("the clock was set by {} s", wall as i64 / 1000 - shown as i64 / 1000);
+            *self = Self::new();
+        }
+    }
+}
+
+/// Unix milliseconds of this machine; 0 when its clock is before 1970.
+pub fn wall_clock() -> Millis {
+    #[expect(clippy::disallowed_methods, reason = "this is the rim")]
+    let now = SystemTime::now();
+    Millis(now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64))
+}
+
+impl Wrap for Arc<Vault> {
+    fn wrap(&self, name: &str, plain: &[u8]) -> Result<Vec<u8>, WrapError> {
+        self.seal(name, plain).map_err(|e| WrapError(e.to_string()))
+    }
+
+    fn unwrap(&self, name: &str, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, WrapError> {
+        self.open(name, sealed).map_err(|e| WrapError(e.to_string()))
+    }
+}
+
+/// Runs the gateway of a folder until SIGTERM or SIGINT. With `pcap`, what is heard and said goes into a capture file.
+/// `ready` is called once it listens.
+///
+/// # Errors
+/// One sentence about why it cannot start, or go on.
+pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)) -> Result<(), DaemonError> {
+    let config = Config::read(folder, wall_clock())?;
+    let Secrets { vault, identity, anchor, signing, keys } = config.secrets()?;
+    let vault = Arc::new(vault);
+    let boot = GatewayBoot(random()?);
+    let (spool, restored) = Spool::open(&config.store, boot, Box::new(vault.clone()))?;
+    let zep = radio::bind(config.bind, "the radio (ZEP)")?;
+    let coap = config.coap.map(|address| radio::bind(address, "CoAP")).transpose()?;
+    let capture = match pcap {
+        Some(path) => Some(pcap::Capture::create(path).map_err(|e| DaemonError::Capture(path.to_owned(), e))?),
+        None => None,
+    };
+    let live = LiveIdentity::new(identity);
+    let tls = client_config_e4(&live, &anchor, Arc::new(LiveRevoked::default()), config.groups)?;
+    let (from_cloud, mut cloud_events) = mpsc::channel(64);
+    let uplink = Arc::new(Uplink::new(tls, config.cloud.clone(), config.identity.gateway, signing, from_cloud)?);
+    let (events, queue) = sync_channel(QUEUE);
+    let (stored, watch_stored) = watch::channel(0);
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut threads = vec![radio::listen_zep(zep.try_clone()?, events.clone(), stop.clone())?];
+    if let Some(coap) = &coap {
+        threads.push(radio::listen_coap(coap.try_clone()?, events.clone(), stop.clone())?);
+    }
+    let snapshot = Arc::new(Mutex::new(Snapshot::default()));
+    let reader = spool.reader()?;
+    let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
+    let mut engine = Engine {
+        setup: SetupSource { config: Config::read(folder, wall_clock())?, keys, boot, capture: capture.is_some() },
+        air,
+        coap,
+        capture,
+        spool,
+        stored,
+        persisted: 0,
+        snapshot: snapshot.clone(),
+        clock: Clock::new(),
+        broken: None,
+        last_snapshot: Millis(0),
+    };
+    let main = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(restored, &queue))?;
+    let bridge = events.clone();
+    let bridge = std::thread::Builder::new().name("downlink".into()).spawn(move || {
+        while let Some(event) = cloud_events.blocking_recv() {
+            if bridge.send(Event::Cloud(event)).is_err() {
+                return;
+            }
+        }
+    })?;
+    let drain = tokio::spawn({
+        let uplink = uplink.clone();
+        async move { uplink.drain(reader, watch_stored).await }
+    });
+    let listen = tokio::spawn({
+        let uplink = uplink.clone();
+        async move { uplink.listen().await }
+    });
+    if let Some(address) = config.metrics {
+        let listener = tokio::net::TcpListener::bind(address).await?;
+        tokio::spawn(metrics::serve(listener, snapshot));
+    }
+    ready(&config);
+    let ended = attend(&config, &vault, &live, &events).await;
+    stop.store(true, Ordering::Relaxed);
+    drain.abort();
+    listen.abort();
+    let _ = (drain.await, listen.await);
+    drop(uplink);
+    let _ = tokio::task::spawn_blocking(move || {
+        let _ = events.send(Event::Stop);
+        drop(events);
+        threads.into_iter().chain([main, bridge]).for_each(|t| drop(t.join()));
+    })
+    .await;
+    ended
+}
+
+/// Waits for signals, and for files that change.
+async fn attend(
+    config: &Config,
+    vault: &Vault,
+    live: &LiveIdentity,
+    events: &SyncSender<Event>,
+) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut tick = tokio::time::interval(LOOK_AT_FILES);
+    let mut seen = changed(config);
+    loop {
+        let asked = tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hangup.recv() => true,
+            _ = tick.tick() => false,
+        };
+        let now = changed(config);
+        if !asked && now == seen {
+            continue;
+        }
+        seen = now;
+        match config.identity(vault) {
+            Ok((identity, _)) if identity.serial() != live.current().serial() => {
+                tracing::info!("new certificate {}", identity.serial());
+                live.replace(identity);
+            }
+            Ok(_) => {}
+            Err(why) => tracing::error!("the old certificate stays: {why}"),
+        }
+        match Config::read(&config.folder, wall_clock()) {
+            Ok(new) => drop(events.try_send(Event::Air(new.air))),
+            Err(why) => tracing::error!("the old configuration stays: {why}"),
+        }
+    }
+}
+
+/// When the files that may be replaced were written last.
+fn changed(config: &Config) -> Vec<Option<SystemTime>> {
+    use fivefold_keep::share::{CERTIFICATE_FILE, GATEWAY_FILE, SECRETS_FILE};
+    let written = |file| std::fs::metadata(config.folder.join(file)).and_then(|m| m.modified()).ok();
+    [CERTIFICATE_FILE, GATEWAY_FILE, SECRETS_FILE].map(written).into()
+}
+
+fn random<const N: usize>() -> Result<[u8; N], DaemonError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| DaemonError::Random)?;
+    Ok(bytes)
+}
+
+/// Makes the same setup again, for an engine that is built anew.
+struct SetupSource {
+    config: Config,
+    keys: Vec<(u8, Key<E1, 16>)>,
+    boot: GatewayBoot,
+    capture: bool,
+}
+
+impl SetupSource {
+    fn engine(&self, now: Millis, restored: Restored) -> Result<Gateway, DaemonError> {
+        let setup = Setup {
+            net: self.config.identity.net,
+            gateway: self.config.identity.gateway,
+            boot: self.boot,
+            identity: self.config.radio,
+            policy: self.config.policy,
+            seed: random()?,
+            keys: self.keys.iter().map(|(index, key)| (*index, Key::new(*key.danger_bytes()))).collect(),
+            limits: self.config.limits,
+            capture: if self.capture { Capture::On } else { Capture::Off },
+        };
+        let mut gateway = Gateway::new(now, setup, restored);
+        for s in &self.config.danger_synced {
+            if let Err(rejected) = gateway.danger_assume_synced(s.did, s.sid, s.key_index, s.counter) {
+                tracing::error!("link.danger_synced {}: {rejected}", s.sid);
+            }
+        }
+        Ok(gateway)
+    }
+}
+
+/// The thread that owns engine and store.
+struct Engine {
+    setup: SetupSource,
+    air: Air,
+    coap: Option<UdpSocket>,
+    capture: Option<pcap::Capture<std::io::BufWriter<std::fs::File>>>,
+    spool: Spool,
+    stored: watch::Sender<u64>,
+    persisted: u64,
+    snapshot: Arc<Mutex<Snapshot>>,
+    clock: Clock,
+    broken: Option<Millis>,
+    last_snapshot: Millis,
+}
+
+impl Engine {
+    fn run(&mut self, restored: Restored, queue: &Receiver<Event>) {
+        let mut gateway = match self.setup.engine(self.clock.now(), restored) {
+            Ok(gateway) => gateway,
+            Err(why) => return tracing::error!("{why}"),
+        };
+        self.carry_out(&mut gateway);
+        loop {
+            let now = self.clock.now();
+            let due = gateway.poll_timeout().map_or(1_000, |at| at.since(now)).min(1_000);
+            let mut next = match queue.recv_timeout(Duration::from_millis(due)) {
+                Ok(event) => Some(event),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let now = self.clock.now();
+            let mut left = GROUP;
+            while let Some(event) = next.take() {
+                if matches!(event, Event::Stop) {
+                    self.carry_out(&mut gateway);
+                    return;
+                }
+                self.handle(&mut gateway, now, event);
+                left -= 1;
+                if left > 0 {
+                    next = queue.try_recv().ok();
+                }
+            }
+            if gateway.poll_timeout().is_some_and(|at| at <= now) {
+                gateway.handle_timeout(now);
+            }
+            self.carry_out(&mut gateway);
+            if now.since(self.last_snapshot) >= 1_000 {
+                self.last_snapshot = now;
+                self.clock.follow();
+                if let Ok(mut snapshot) = self.snapshot.lock() {
+                    snapshot.take(&gateway);
+                }
+                self.mend(&mut gateway);
+            }
+        }
+    }
+
+    fn handle(&mut self, gateway: &mut Gateway, now: Millis, event: Event) {
+        match event {
+            Event::Air(hearers) => self.air.set_hearers(hearers),
+            Event::Cloud(FromCloud::Away(code, why)) => {
+                tracing::debug!("the cloud is away: {why}");
+                if let Some(rejected) = code {
+                    gateway.count(rejected, None);
+                }
+                gateway.handle_cloud(now, Cloud::Away);
+            }
+            Event::Cloud(FromCloud::Downlinks(bytes)) => match parse_downlinks(&bytes) {
+                Ok(downlinks) => downlinks.iter().for_each(|d| gateway.handle_downlink(now, &d)),
+                Err(malformed) => tracing::error!("downlinks of the cloud: {}", malformed.reason),
+            },
+            Event::Cloud(FromCloud::Reachable) => gateway.handle_cloud(now, Cloud::Reachable),
+            Event::Cloud(FromCloud::Reply(boot, bytes)) => match Reply::parse(&bytes) {
+                Ok(reply) => gateway.handle_uplink_reply(now, boot, &reply),
+                Err(malformed) => tracing::error!("reply of the cloud: {}", malformed.reason),
+            },
+            Event::Coap(from, datagram) => {
+                let to = self.setup.config.coap.unwrap_or(from);
+                self.record(|c, at| c.coap(at, from, to, &datagram));
+                gateway.handle_coap(now, from, &datagram);
+            }
+            Event::Frame(mut frame, lqi) => {
+                self.record(|c, at| c.frame(at, &frame));
+                gateway.handle_frame(now, &mut frame, Some(lqi));
+            }
+            Event::Refused(rejected) => gateway.count(rejected, None),
+            Event::Stop => {}
+        }
+    }
+
+    fn record(
+        &mut self,
+        write: impl FnOnce(&mut pcap::Capture<std::io::BufWriter<std::fs::File>>, Duration) -> std::io::Result<()>,
+    ) {
+        let at = Duration::from_millis(self.clock.now().0);
+        if let Some(capture) = &mut self.capture
+            && let Err(why) = write(capture, at)
+        {
+            tracing::error!("the capture ends here: {why}");
+            self.capture = None;
+        }
+    }
+
+    /// Carries out what the engine wants, in order; writes of one round are one transaction.
+    fn carry_out(&mut self, gateway: &mut Gateway) {
+        loop {
+            if let Err(why) = self.round(gateway) {
+                tracing::error!("{why}");
+                gateway.handle_store_failed();
+                self.broken = Some(self.clock.now());
+                return;
+            }
+            if !self.spool.is_open() && !gateway.has_output() {
+                return;
+            }
+        }
+    }
+
+    fn round(&mut self, gateway: &mut Gateway) -> Result<(), SpoolError> {
+        while let Some(output) = gateway.poll() {
+            match output {
+                Output::Dropped { rejected, sid } => {
+                    tracing::debug!(code = rejected.code.as_str(), sid = ?sid, "{}", rejected.reason);
+                }
+                Output::Expanded { sid, toward, message } => {
+                    let node = pcap::tiny_endpoint(sid);
+                    let (from, to) = match toward {
+                        Toward::Cloud => (node, pcap::PROXY),
+                        Toward::Device => (pcap::PROXY, node),
+                    };
+                    self.record(|c, at| c.coap(at, from, to, &message));
+                }
+                Output::Lookup(lookup) => {
+                    let stored = self.spool.answer(lookup)?;
+                    gateway.handle_stored(self.clock.now(), stored);
+                }
+                Output::Persist(record) => {
+                    let freed = self.spool.write(&record)?;
+                    gateway.handle_freed(freed);
+                    self.persisted += 1;
+                }
+                Output::Send { to, message } => {
+                    if let Some(socket) = &self.coap {
+                        let _ = socket.send_to(&message, to);
+                    }
+                    let from = self.setup.config.coap.unwrap_or(to);
+                    self.record(|c, at| c.coap(at, from, to, &message));
+                }
+                Output::Transmit(frame) => {
+                    self.air.send(&frame, self.clock.now().0);
+                    self.record(|c, at| c.frame(at, &frame));
+                }
+            }
+        }
+        if self.spool.is_open() {
+            self.spool.commit()?;
+            self.stored.send_replace(self.persisted);
+            gateway.handle_durable(self.clock.now(), self.persisted);
+        }
+        Ok(())
+    }
+
+    /// Tries a store that failed again, with an engine made from what is in it.
+    fn mend(&mut self, gateway: &mut Gateway) {
+        let now = self.clock.now();
+        if self.broken.is_none_or(|at| now.since(at) < STORE_PAUSE.as_millis() as u64) {
+            return;
+        }
+        self.broken = Some(now);
+        let mended = self.spool.probe().and_then(|()| self.spool.restore());
+        let Ok(restored) = mended else { return };
+        let Ok(fresh) = self.setup.engine(now, restored) else { return };
+        tracing::warn!("the store works again: messages are taken from now on");
+        *gateway = fresh;
+        self.persisted = 0;
+        self.broken = None;
+        self.carry_out(gateway);
+    }
+}

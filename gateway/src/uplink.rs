@@ -1,0 +1,287 @@
+//! # E4 at the gateway: batches up, downlinks down
+//!
+//! | | |
+//! |---|---|
+//! | Key held by | this gateway: its TLS key and the key for receipts |
+//! | Hides       | batches and downlinks, from everybody between gateway and cloud |
+//! | Proves      | to the cloud which gateway speaks, and what it sent in which order (receipt) |
+//! | Binds       | the gateway's name and network; each batch by a signed Merkle root |
+//! | Drops as    | `E4-01`, `E4-07` what is not the operator's cloud; `E4-05` while it is away |
+//! | Does not    | delete anything before the cloud has it durable (W8) |
+//! | Spec        | docs/protocol.md 10 |
+
+use std::time::Duration;
+
+use fivefold_core::error::Rejected;
+use fivefold_core::id::GatewayId;
+use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
+use fivefold_core::wire::envelope::{BYTES, Envelope};
+use fivefold_keep::sign::SigningKey;
+use fivefold_keep::tls::classify;
+use rustls::ClientConfig;
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::spool::{SpoolReader, StoredBatch};
+
+/// Room for the receipt in a batch.
+const RECEIPT_ROOM: usize = 512;
+/// Pauses between attempts while the cloud is away.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How long a batch, and a long poll, may take.
+const BATCH_TIME: Duration = Duration::from_secs(30);
+const POLL_TIME: Duration = Duration::from_secs(60);
+/// Largest reply that is read.
+const REPLY: usize = 16 << 20;
+
+/// What the uplink tells the engine.
+#[derive(Debug)]
+pub enum FromCloud {
+    /// The last exchange failed; with the code of a refused handshake, if it was one.
+    Away(Option<Rejected>, String),
+    /// An array of downlinks.
+    Downlinks(Vec<u8>),
+    /// The last exchange worked.
+    Reachable,
+    /// The reply to a batch of one run.
+    Reply(GatewayBoot, Vec<u8>),
+}
+
+/// Where the cloud is and who we are.
+pub struct Uplink {
+    client: reqwest::Client,
+    cloud: String,
+    gateway: GatewayId,
+    signing: SigningKey,
+    events: mpsc::Sender<FromCloud>,
+    /// The long poll works again: what waits in a pause tries at once.
+    back: Notify,
+}
+
+/// What one exchange came to.
+enum Exchange {
+    Done(Vec<u8>),
+    /// The cloud does not take it as it is: sending it again changes nothing, and is all there is to do.
+    Refused(String),
+    Away(Option<Rejected>, String),
+}
+
+impl Uplink {
+    /// Over a TLS configuration of keep's.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn new(
+        tls: ClientConfig,
+        cloud: String,
+        gateway: GatewayId,
+        signing: SigningKey,
+        events: mpsc::Sender<FromCloud>,
+    ) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(Duration::from_secs(90))
+            .tcp_nodelay(true)
+            .build()?;
+        Ok(Self { client, cloud, gateway, signing, events, back: Notify::new() })
+    }
+
+    /// Sends what is in the store, the oldest first, one batch at a time, until told to stop. `stored` tells that
+    /// something was written or deleted.
+    pub async fn drain(&self, reader: SpoolReader, mut stored: watch::Receiver<u64>) {
+        let reader = std::sync::Arc::new(std::sync::Mutex::new(reader));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            stored.borrow_and_update();
+            let from = reader.clone();
+            let batch = tokio::task::spawn_blocking(move || {
+                let reader = from.lock().map_err(|_| "the store's reader is gone".to_owned())?;
+                reader.batch(0, fivefold_core::wire::envelope::ENVELOPES, BYTES - RECEIPT_ROOM).map_err(|e| e.to_string())
+            });
+            let batch = match batch.await {
+                Ok(Ok(batch)) => batch,
+                Ok(Err(why)) => {
+                    tracing::error!("{why}");
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
+                Err(_) => return,
+            };
+            let Some(batch) = batch else {
+                if stored.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let boot = batch.boot;
+            let upto = batch.envelopes.last().map_or(0, |(seq, _)| *seq);
+            let body = match self.body(&batch) {
+                Ok(body) => body,
+                Err(why) => {
+                    tracing::error!("no receipt can be signed: {why}");
+                    tokio::time::sleep(LONGEST_PAUSE).await;
+                    continue;
+                }
+            };
+            match self.post(body).await {
+                Exchange::Done(reply) => {
+                    pause = FIRST_PAUSE;
+                    if self.events.send(FromCloud::Reachable).await.is_err()
+                        || self.events.send(FromCloud::Reply(boot, reply)).await.is_err()
+                    {
+                        return;
+                    }
+                    // The engine deletes; what is read before that would be sent twice.
+                    while reader_has(&reader, upto).await {
+                        if tokio::time::timeout(Duration::from_secs(1), stored.changed()).await.is_ok_and(|c| c.is_err()) {
+                            return;
+                        }
+                    }
+                }
+                Exchange::Refused(why) | Exchange::Away(_, why) if self.events.is_closed() => {
+                    tracing::debug!("{why}");
+                    return;
+                }
+                Exchange::Refused(why) => {
+                    tracing::error!("the cloud does not take a batch: {why}");
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Exchange::Away(code, why) => {
+                    let _ = self.events.send(FromCloud::Away(code, why)).await;
+                    let _ = tokio::time::timeout(jittered(pause), self.back.notified()).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Waits for downlinks, for ever.
+    pub async fn listen(&self) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let request = self.client.get(format!("{}/v1/downlink", self.cloud)).timeout(POLL_TIME);
+            match exchange(request).await {
+                Exchange::Done(downlinks) => {
+                    pause = FIRST_PAUSE;
+                    self.back.notify_waiters();
+                    if self.events.send(FromCloud::Reachable).await.is_err() {
+                        return;
+                    }
+                    if !downlinks.is_empty() && self.events.send(FromCloud::Downlinks(downlinks)).await.is_err() {
+                        return;
+                    }
+                }
+                Exchange::Refused(why) => {
+                    tracing::warn!("no downlinks: {why}");
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+                Exchange::Away(code, why) => {
+                    if self.events.send(FromCloud::Away(code, why)).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(jittered(pause)).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// A batch: its envelopes, and the receipt over them.
+    fn body(&self, batch: &StoredBatch) -> Result<Vec<u8>, String> {
+        let mut tally = Tally::new(self.gateway, batch.boot);
+        let size: usize = batch.envelopes.iter().map(|(_, e)| e.len()).sum();
+        let mut body = Vec::with_capacity(size + RECEIPT_ROOM);
+        for (seq, bytes) in &batch.envelopes {
+            let envelope = Envelope::parse(bytes).map_err(|m| format!("envelope {seq} in the store: {}", m.reason))?;
+            tally.add(bytes, &envelope);
+            body.extend_from_slice(bytes);
+        }
+        let mut receipt = [0; Receipt::LONGEST];
+        let len = tally.receipt().seal(&self.signing, &mut receipt).map_err(|e| e.to_string())?;
+        body.extend_from_slice(receipt.get(..len).unwrap_or_default());
+        Ok(body)
+    }
+
+    async fn post(&self, body: Vec<u8>) -> Exchange {
+        let id = uuid();
+        let request = self
+            .client
+            .post(format!("{}/v1/ingest", self.cloud))
+            .header("Batch-Id", id)
+            .header("Content-Type", "application/cbor-seq")
+            .timeout(BATCH_TIME)
+            .body(body);
+        exchange(request).await
+    }
+}
+
+impl std::fmt::Debug for Uplink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Uplink").field("cloud", &self.cloud).finish_non_exhaustive()
+    }
+}
+
+async fn reader_has(reader: &std::sync::Arc<std::sync::Mutex<SpoolReader>>, upto: u64) -> bool {
+    let reader = reader.clone();
+    let first = tokio::task::spawn_blocking(move || {
+        let reader = reader.lock().ok()?;
+        let batch = reader.batch(0, 1, 1).ok()??;
+        batch.envelopes.first().map(|(seq, _)| *seq)
+    });
+    matches!(first.await, Ok(Some(first)) if first <= upto)
+}
+
+async fn exchange(request: reqwest::RequestBuilder) -> Exchange {
+    let mut response = match request.send().await {
+        Ok(response) => response,
+        Err(e) => return Exchange::Away(classify(&e), chain(&e)),
+    };
+    let status = response.status();
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() <= REPLY => body.extend_from_slice(&chunk),
+            Ok(Some(_)) => return Exchange::Refused("its reply is longer than this gateway reads".into()),
+            Ok(None) => break,
+            Err(e) => return Exchange::Away(None, chain(&e)),
+        }
+    }
+    match status.as_u16() {
+        200 => Exchange::Done(body),
+        204 => Exchange::Done(Vec::new()),
+        429 | 500..=599 => Exchange::Away(None, format!("it says {status}")),
+        _ => Exchange::Refused(format!("it says {status}: {}", String::from_utf8_lossy(&body).chars().take(200).collect::<String>())),
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Between half of a pause and all of it, so that gateways do not come back all at once.
+fn jittered(pause: Duration) -> Duration {
+    let mut byte = [0];
+    let _ = getrandom::fill(&mut byte);
+    pause / 2 + pause / 2 * u32::from(byte[0]) / 255
+}
+
+/// A random UUID (version 4) in text.
+fn uuid() -> String {
+    let mut bytes = [0; 16];
+    let _ = getrandom::fill(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+}
