@@ -40,6 +40,8 @@ enum Verb {
     RenewCertificate(Name),
     /// Revoke a gateway: live connections are cut within a second.
     Revoke(Name),
+    /// Run the gateway of a share until it is told to stop.
+    Run(crate::gateway_run::Run),
     /// Show one gateway.
     Show(Name),
 }
@@ -97,6 +99,7 @@ pub struct New {
 /// The book refuses, or a file cannot be written.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
+        Verb::Run(run) => return crate::gateway_run::run(run, output),
         Verb::Add(args) => add(args, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;

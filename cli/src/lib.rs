@@ -9,6 +9,7 @@ pub mod clock;
 pub mod demo;
 pub mod device;
 pub mod gateway;
+pub mod gateway_run;
 pub mod init;
 pub mod network;
 pub mod node;

@@ -30,7 +30,9 @@ const EARLIEST: u64 = 1_735_689_600_000;
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The clock cannot be right.
-    #[error("the clock of this machine says a time before 2025: set it (by NTP, for one), since certificates and receipts depend on it")]
+    #[error(
+        "the clock of this machine says a time before 2025: set it (by NTP, for one), since certificates and receipts depend on it"
+    )]
     Clock,
     /// A file could not be read.
     #[error(transparent)]
@@ -140,8 +142,7 @@ impl Config {
         }
         let path = folder.join(GATEWAY_FILE);
         let settings: GatewaySettings = share::read_config(&path)?;
-        let invalid =
-            |key, reason: &str| ConfigError::Invalid { path: path.clone(), key, reason: reason.to_owned() };
+        let invalid = |key, reason: &str| ConfigError::Invalid { path: path.clone(), key, reason: reason.to_owned() };
         let (gateway, net, group) = share::gateway_identity(&path, &settings)?;
         let minimum = match settings.link.minimum_level {
             6 => SecurityLevel::EncMic64,
@@ -152,7 +153,10 @@ impl Config {
             return Err(invalid("store.max_mib", "a store of no size takes nothing; 256 is a good start"));
         }
         if !settings.uplink.cloud.starts_with("https://") {
-            return Err(invalid("uplink.cloud", "write https://HOST:PORT, with a host that is in the cloud's certificate"));
+            return Err(invalid(
+                "uplink.cloud",
+                "write https://HOST:PORT, with a host that is in the cloud's certificate",
+            ));
         }
         if let Some(metrics) = &settings.metrics
             && !metrics.bind.ip().is_loopback()
@@ -206,8 +210,7 @@ impl Config {
         let secrets = GatewaySecrets::read(vault, &self.folder)?;
         let path = self.folder.join(CERTIFICATE_FILE);
         let tls = |source| ConfigError::Tls { path: path.clone(), source };
-        let identity =
-            Identity::from_pkcs8(files::read_text(&path)?.as_bytes(), &secrets.tls_key).map_err(tls)?;
+        let identity = Identity::from_pkcs8(files::read_text(&path)?.as_bytes(), &secrets.tls_key).map_err(tls)?;
         identity.require_gateway(self.identity).map_err(tls)?;
         Ok((identity, secrets))
     }
@@ -239,10 +242,17 @@ impl std::fmt::Display for Config {
         let list = |a: &[SocketAddr]| a.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         writeln!(f, "gateway      {} ({})", self.name, self.identity)?;
         writeln!(f, "group        {}", self.group)?;
-        writeln!(f, "radio        {} as {} in PAN {:04x}, security level {} or more", self.radio.did, self.radio.sid, self.radio.pan.0, match self.policy.minimum {
-            SecurityLevel::EncMic64 => 6,
-            SecurityLevel::EncMic32 => 5,
-        })?;
+        writeln!(
+            f,
+            "radio        {} as {} in PAN {:04x}, security level {} or more",
+            self.radio.did,
+            self.radio.sid,
+            self.radio.pan.0,
+            match self.policy.minimum {
+                SecurityLevel::EncMic64 => 6,
+                SecurityLevel::EncMic32 => 5,
+            }
+        )?;
         writeln!(f, "  listens on {}, is heard by {}", self.bind, list(&self.air))?;
         match self.coap {
             Some(coap) => writeln!(f, "coap         {coap}")?,
@@ -260,7 +270,11 @@ impl std::fmt::Display for Config {
             None => write!(f, "metrics      not offered")?,
         }
         for s in &self.danger_synced {
-            write!(f, "\nDANGER       {} = {} is believed to be at counter {} of key {}", s.sid, s.did, s.counter, s.key_index)?;
+            write!(
+                f,
+                "\nDANGER       {} = {} is believed to be at counter {} of key {}",
+                s.sid, s.did, s.counter, s.key_index
+            )?;
         }
         Ok(())
     }

@@ -47,8 +47,8 @@ use answer::{C2Answer, Held};
 use devices::Devices;
 use downlink::Asked;
 use flight::{Flights, Timer};
-use output::first8;
 pub use neighbours::Air;
+use output::first8;
 pub use output::{AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward};
 pub use receive::OpenedFrame;
 use sealed::{Orphan, Waiting};
@@ -258,7 +258,8 @@ impl Gateway {
 
     /// When [`Self::handle_timeout`] has something to do.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let event = if self.tally.has_news() { self.last_event.plus(EVENT_PAUSE) } else { self.last_event.plus(SIGN_OF_LIFE) };
+        let event =
+            if self.tally.has_news() { self.last_event.plus(EVENT_PAUSE) } else { self.last_event.plus(SIGN_OF_LIFE) };
         let timer = self.timers.first().map(|(at, _)| *at);
         let link = self.link.poll_timeout().filter(|_| self.link.keys().is_ready());
         [Some(event), timer, link, self.flights.expiry()].into_iter().flatten().min()
@@ -305,7 +306,7 @@ impl Gateway {
                         slot.lease_asked = false;
                     }
                 }
-                
+
                 Then::Flight(id) => self.flight_is_durable(now, id),
                 Then::LinkLease(lease) => {
                     self.link_lease_asked = false;

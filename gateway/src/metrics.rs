@@ -21,7 +21,9 @@ impl Snapshot {
         page.clear();
         let mut counts: Vec<_> = gateway.tally().totals().collect();
         counts.sort_by_key(|c| (c.code, c.sid));
-        page.push_str("# HELP fivefold_gateway_rejected_total What was refused, by code of docs/protocol.md 14 and device.\n");
+        page.push_str(
+            "# HELP fivefold_gateway_rejected_total What was refused, by code of docs/protocol.md 14 and device.\n",
+        );
         page.push_str("# TYPE fivefold_gateway_rejected_total counter\n");
         for c in counts {
             let sid = c.sid.map_or(String::new(), |s| s.to_string());

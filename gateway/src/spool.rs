@@ -43,7 +43,9 @@ pub struct WrapError(pub String);
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The file is no store of ours, or damaged.
-    #[error("the store {path} is damaged ({detail}): stop the gateway, move the file aside and keep it; what was acknowledged is in it")]
+    #[error(
+        "the store {path} is damaged ({detail}): stop the gateway, move the file aside and keep it; what was acknowledged is in it"
+    )]
     Damaged {
         /// Which file.
         path: PathBuf,
@@ -73,7 +75,9 @@ pub enum SpoolError {
         detail: String,
     },
     /// The pushed state cannot be opened.
-    #[error("the state in {path} was sealed under another passphrase ({source}): give the one that the store was made with")]
+    #[error(
+        "the state in {path} was sealed under another passphrase ({source}): give the one that the store was made with"
+    )]
     Sealed {
         /// Which file.
         path: PathBuf,
@@ -92,7 +96,7 @@ pub enum SpoolError {
 
 const VERSION: i64 = 1;
 const SCHEMA: &str = "
-    CREATE TABLE IF NOT EXISTS envelopes (seq INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, bytes BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, bytes BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS numbers (context BLOB NOT NULL, slot INTEGER NOT NULL, number INTEGER NOT NULL,
         hash BLOB NOT NULL, PRIMARY KEY (context, slot)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS contexts (context BLOB PRIMARY KEY, bound INTEGER NOT NULL DEFAULT 0,
@@ -122,7 +126,8 @@ impl Spool {
     pub fn open(path: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<(Self, Restored), SpoolError> {
         let path = path.to_path_buf();
         let io = |e: std::io::Error| SpoolError::Io { path: path.clone(), detail: e.to_string() };
-        let file = |p: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(p).map_err(io);
+        let file =
+            |p: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(p).map_err(io);
         let lock = file(&path.with_extension("lock"))?;
         lock.try_lock().map_err(|_| SpoolError::InUse { path: path.clone() })?;
         file(&path)?;
@@ -156,26 +161,34 @@ impl Spool {
         let fail = |e| self.explain(&e);
         let last: Option<i64> = self
             .db
-            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'envelopes'", [], |r| r.get(0))
+            .query_row("SELECT seq FROM sqlite_sequence WHERE name = 'spool'", [], |r| r.get(0))
             .optional()
             .map_err(fail)?;
         let used: i64 =
-            self.db.query_row("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM envelopes", [], |r| r.get(0)).map_err(fail)?;
+            self.db.query_row("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM spool", [], |r| r.get(0)).map_err(fail)?;
         let mut leases = self.db.prepare("SELECT name, bound FROM link_leases WHERE LENGTH(name) = 8").map_err(fail)?;
         let link_leases = leases
             .query_map([], |r| Ok((LinkKeyName(r.get(0)?), r.get(1)?)))
             .and_then(Iterator::collect)
             .map_err(fail)?;
-        Ok(Restored { state: self.state()?, link_leases, next_seq: last.unwrap_or(0) as u64 + 1, spool_used: used as u64 })
+        Ok(Restored {
+            state: self.state()?,
+            link_leases,
+            next_seq: last.unwrap_or(0) as u64 + 1,
+            spool_used: used as u64,
+        })
     }
 
     fn state(&self) -> Result<Option<AppliedState>, SpoolError> {
         let fail = |e| self.explain(&e);
-        let mut query = self.db.prepare("SELECT part, version, applied, sealed FROM state ORDER BY part").map_err(fail)?;
+        let mut query =
+            self.db.prepare("SELECT part, version, applied, sealed FROM state ORDER BY part").map_err(fail)?;
         let mut rows = query.query([]).map_err(fail)?;
         let mut state: Option<AppliedState> = None;
         while let Some(row) = rows.next().map_err(fail)? {
-            let read = || -> rusqlite::Result<(i64, i64, i64, Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)) };
+            let read = || -> rusqlite::Result<(i64, i64, i64, Vec<u8>)> {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            };
             let (part, version, applied, sealed) = read().map_err(fail)?;
             let plain = self
                 .wrap
@@ -234,15 +247,15 @@ impl Spool {
                 let upto = i64::try_from(*upto).unwrap_or(i64::MAX);
                 let freed: i64 = self
                     .db
-                    .prepare_cached("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM envelopes WHERE seq <= ?1 AND boot = ?2")
+                    .prepare_cached("SELECT COALESCE(SUM(LENGTH(bytes)), 0) FROM spool WHERE seq <= ?1 AND boot = ?2")
                     .and_then(|mut s| s.query_row(params![upto, boot.0], |r| r.get(0)))
                     .map_err(fail)?;
-                run("DELETE FROM envelopes WHERE seq <= ?1 AND boot = ?2", params![upto, boot.0])?;
+                run("DELETE FROM spool WHERE seq <= ?1 AND boot = ?2", params![upto, boot.0])?;
                 return Ok(freed as u64);
             }
             Record::Envelope { seq, bytes } => {
                 let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
-                run("INSERT INTO envelopes VALUES (?1, ?2, ?3)", params![seq, self.boot.0, &bytes[..]])?;
+                run("INSERT INTO spool VALUES (?1, ?2, ?3)", params![seq, self.boot.0, &bytes[..]])?;
             }
             Record::Failures { context, count } => run(
                 "INSERT INTO contexts (context, failures) VALUES (?1, ?2)
@@ -392,7 +405,9 @@ fn explain(path: &Path, e: &rusqlite::Error) -> SpoolError {
     let (path, detail) = (path.to_path_buf(), e.to_string());
     match e.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => SpoolError::Damaged { path, detail },
-        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => SpoolError::Full { path, detail },
+        Some(ErrorCode::DiskFull | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => {
+            SpoolError::Full { path, detail }
+        }
         _ => SpoolError::Io { path, detail },
     }
 }
@@ -422,7 +437,7 @@ impl SpoolReader {
         let fail = |e| explain(&self.path, &e);
         let mut query = self
             .db
-            .prepare_cached("SELECT seq, boot, bytes FROM envelopes WHERE seq > ?1 ORDER BY seq LIMIT ?2")
+            .prepare_cached("SELECT seq, boot, bytes FROM spool WHERE seq > ?1 ORDER BY seq LIMIT ?2")
             .map_err(fail)?;
         let mut rows = query.query(params![i64::try_from(after).unwrap_or(i64::MAX), count as i64]).map_err(fail)?;
         let mut batch: Option<StoredBatch> = None;

@@ -100,7 +100,9 @@ impl Uplink {
             let from = reader.clone();
             let batch = tokio::task::spawn_blocking(move || {
                 let reader = from.lock().map_err(|_| "the store's reader is gone".to_owned())?;
-                reader.batch(0, fivefold_core::wire::envelope::ENVELOPES, BYTES - RECEIPT_ROOM).map_err(|e| e.to_string())
+                reader
+                    .batch(0, fivefold_core::wire::envelope::ENVELOPES, BYTES - RECEIPT_ROOM)
+                    .map_err(|e| e.to_string())
             });
             let batch = match batch.await {
                 Ok(Ok(batch)) => batch,
@@ -137,7 +139,10 @@ impl Uplink {
                     }
                     // The engine deletes; what is read before that would be sent twice.
                     while reader_has(&reader, upto).await {
-                        if tokio::time::timeout(Duration::from_secs(1), stored.changed()).await.is_ok_and(|c| c.is_err()) {
+                        if tokio::time::timeout(Duration::from_secs(1), stored.changed())
+                            .await
+                            .is_ok_and(|c| c.is_err())
+                        {
                             return;
                         }
                     }
@@ -256,7 +261,10 @@ async fn exchange(request: reqwest::RequestBuilder) -> Exchange {
         200 => Exchange::Done(body),
         204 => Exchange::Done(Vec::new()),
         429 | 500..=599 => Exchange::Away(None, format!("it says {status}")),
-        _ => Exchange::Refused(format!("it says {status}: {}", String::from_utf8_lossy(&body).chars().take(200).collect::<String>())),
+        _ => Exchange::Refused(format!(
+            "it says {status}: {}",
+            String::from_utf8_lossy(&body).chars().take(200).collect::<String>()
+        )),
     }
 }
 

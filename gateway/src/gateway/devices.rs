@@ -97,7 +97,11 @@ impl Device {
 
     /// Takes a context of the state, and returns its name. Of what this device cannot use (another algorithm than its
     /// record has, an epoch that is none) nothing is kept.
-    pub(super) fn install(&mut self, group: GatewayGroup, c: &fivefold_core::wire::state::Context<'_>) -> Option<ContextName> {
+    pub(super) fn install(
+        &mut self,
+        group: GatewayGroup,
+        c: &fivefold_core::wire::state::Context<'_>,
+    ) -> Option<ContextName> {
         if c.alg != self.policy.alg || !self.policy.profile.has_e2() {
             return None;
         }
@@ -364,7 +368,12 @@ impl Slot {
     }
 
     /// Seals a request to the device.
-    pub(super) fn seal_request(&self, n: Counter, plaintext: &[u8], out: &mut [u8]) -> Result<(RequestId, usize), SealError> {
+    pub(super) fn seal_request(
+        &self,
+        n: Counter,
+        plaintext: &[u8],
+        out: &mut [u8],
+    ) -> Result<(RequestId, usize), SealError> {
         match &self.share {
             OwnShare::Primary(context) => context.seal_request(n, plaintext, out),
             OwnShare::Secondary(_) => Err(SealError::LeaseSpent),

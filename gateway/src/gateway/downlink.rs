@@ -99,7 +99,8 @@ impl Gateway {
             }
             Profile::ToBoth => {
                 let mut inner = [0; LONGEST_COAP];
-                let Ok(n) = (Inner::Explicit { piv: piv3, bctx: None, ct3: request.ciphertext }).emit(&mut inner) else {
+                let Ok(n) = (Inner::Explicit { piv: piv3, bctx: None, ct3: request.ciphertext }).emit(&mut inner)
+                else {
                     return Ok(());
                 };
                 let Some(device) = self.devices.find_mut(sid) else { return Ok(()) };
@@ -146,4 +147,3 @@ impl Gateway {
         self.store(&envelope).map(drop)
     }
 }
-

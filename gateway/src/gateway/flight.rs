@@ -123,17 +123,8 @@ impl Flights {
         }
         self.last += 1;
         let id = self.last;
-        let flight = Flight {
-            sid,
-            seq,
-            wants,
-            durable: false,
-            delivered: false,
-            refused: false,
-            reply,
-            answer: None,
-            same,
-        };
+        let flight =
+            Flight { sid, seq, wants, durable: false, delivered: false, refused: false, reply, answer: None, same };
         self.by_id.insert(id, flight);
         self.by_hash.insert(same, id);
         self.by_seq.insert(seq, id);

@@ -47,7 +47,9 @@ impl Gateway {
             return Err(Rejected::new(Code::CloudLimitReached, "more messages a minute than are passed on"));
         }
         let mut bytes = [0; LONGEST_COAP];
-        let len = message.emit(&mut bytes).map_err(|_| Rejected::new(Code::TinyMalformed, "longer than this receiver takes"))?;
+        let len = message
+            .emit(&mut bytes)
+            .map_err(|_| Rejected::new(Code::TinyMalformed, "longer than this receiver takes"))?;
         let seq = self.store(&source.envelope(self, now, kind, bytes.get(..len).unwrap_or_default(), opened))?;
         let id = match again {
             Some(id) => {
@@ -61,7 +63,10 @@ impl Gateway {
         };
         self.after_persist(Then::Flight(id));
         if again.is_some() {
-            return Err(Rejected::new(Code::CloudDuplicate, "passed on once more: the first was delivered and not answered"));
+            return Err(Rejected::new(
+                Code::CloudDuplicate,
+                "passed on once more: the first was delivered and not answered",
+            ));
         }
         Ok(())
     }

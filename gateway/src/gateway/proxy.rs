@@ -43,7 +43,13 @@ impl Gateway {
         }
     }
 
-    fn coap(&mut self, now: Millis, from: SocketAddr, datagram: &[u8], named: &mut Option<Sid>) -> Result<(), Rejected> {
+    fn coap(
+        &mut self,
+        now: Millis,
+        from: SocketAddr,
+        datagram: &[u8],
+        named: &mut Option<Sid>,
+    ) -> Result<(), Rejected> {
         let message = Message::parse(datagram)?;
         if matches!(message.kind, Type::Ack | Type::Rst) {
             if self.confirmed.get(&message.message_id).is_some_and(|o| o.to == from) {
@@ -95,13 +101,7 @@ impl Gateway {
     }
 
     /// Sends an answer with the client's token: in the acknowledgement if that is still owed, else as CON, or NON for NON.
-    pub(super) fn send_coap_answer(
-        &mut self,
-        now: Millis,
-        way: Way,
-        option: OscoreOption<'_>,
-        ciphertext: &[u8],
-    ) {
+    pub(super) fn send_coap_answer(&mut self, now: Millis, way: Way, option: OscoreOption<'_>, ciphertext: &[u8]) {
         let Way::Coap { peer, token, message_id, kind, at, acknowledged } = way else { return };
         if now.since(at) > LIFETIME {
             return;

@@ -35,7 +35,14 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn envelope<'b>(&self, g: &Gateway, now: Millis, kind: Kind, bytes: &'b [u8], opened: Option<Opened>) -> Envelope<'b> {
+    pub(super) fn envelope<'b>(
+        &self,
+        g: &Gateway,
+        now: Millis,
+        kind: Kind,
+        bytes: &'b [u8],
+        opened: Option<Opened>,
+    ) -> Envelope<'b> {
         Envelope {
             seq: g.next_seq,
             received: now,
@@ -94,7 +101,9 @@ impl Gateway {
             lqi,
         };
         let judged = match delivered.dispatch {
-            Dispatch::Tiny(_) if delivered.key == KeyState::Usable => self.tiny(now, source, delivered.from, delivered.payload),
+            Dispatch::Tiny(_) if delivered.key == KeyState::Usable => {
+                self.tiny(now, source, delivered.from, delivered.payload)
+            }
             Dispatch::Tiny(_) => Err(EDHOC),
             Dispatch::Iphc | Dispatch::Fragment => Err(Rejected::new(Code::TinyMalformed, "no 6LoWPAN is spoken here")),
         };
@@ -153,7 +162,9 @@ impl Gateway {
                         self.heard(now, sid, via);
                         self.offer(now, source, &message, Kind::CloudTiny, None, Reply { way, c2: None })
                     }
-                    (Some(Profile::ToCloud), Layers::C2) => Err(Rejected::new(Code::CloudLevelMissing, "E3 is missing")),
+                    (Some(Profile::ToCloud), Layers::C2) => {
+                        Err(Rejected::new(Code::CloudLevelMissing, "E3 is missing"))
+                    }
                     (Some(Profile::ToGateway | Profile::ToBoth), Layers::C3) => Err(LEVEL_MISSING),
                     (Some(Profile::DangerLinkOnly), Layers::C3) => {
                         Err(Rejected::new(Code::CloudUnknownKid, "the device has no C3 context"))
@@ -164,8 +175,12 @@ impl Gateway {
                     (Some(Profile::ToGateway | Profile::ToBoth), _) => self.sealed(now, source, piv, bctx, ciphertext),
                 }
             }
-            Tiny::Plain { piv, kid, payload } => self.plain(now, Source { sid: kid.unwrap_or(source.sid), ..source }, piv, payload),
-            Tiny::DeviceAnswer { layers, token, ciphertext } => self.device_answer(now, source, layers, token, ciphertext),
+            Tiny::Plain { piv, kid, payload } => {
+                self.plain(now, Source { sid: kid.unwrap_or(source.sid), ..source }, piv, payload)
+            }
+            Tiny::DeviceAnswer { layers, token, ciphertext } => {
+                self.device_answer(now, source, layers, token, ciphertext)
+            }
             Tiny::Fragment { tag, index, last, bytes } => {
                 let whole = {
                     if !self.pieces.contains_key(&source.sid) && self.pieces.len() >= PIECES {

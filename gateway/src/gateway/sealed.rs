@@ -259,7 +259,10 @@ impl Gateway {
                 self.accept(source.sid, &spoken, hash);
                 let renew = self.devices.find_mut(source.sid).is_some_and(|d| d.wants_renewal(spoken.context, number));
                 if renew {
-                    self.count(Rejected::new(Code::GatewayLimitReached, "the context is to be renewed"), Some(source.sid));
+                    self.count(
+                        Rejected::new(Code::GatewayLimitReached, "the context is to be renewed"),
+                        Some(source.sid),
+                    );
                 }
                 if source.wants == Wants::Answer {
                     let payload = if renew { renewal() } else { Box::default() };
@@ -327,12 +330,8 @@ impl Gateway {
             }
             Ok(Inside::Cloud(message)) => {
                 let kind = if let Way::Coap { .. } = source.way { Kind::CloudCoap } else { Kind::CloudTiny };
-                let item8 = Opened {
-                    kid: source.sid,
-                    piv: spoken.request.piv.value(),
-                    bctx: spoken.boot,
-                    epoch: spoken.epoch,
-                };
+                let item8 =
+                    Opened { kid: source.sid, piv: spoken.request.piv.value(), bctx: spoken.boot, epoch: spoken.epoch };
                 // The right to an answer without a number went with the first acceptance.
                 let under = UnderC2 { context: spoken.context, request: spoken.request, right: None };
                 let reply = Reply { way: source.way, c2: Some(under) };
@@ -356,8 +355,10 @@ impl Gateway {
         normal: &'b mut [u8],
     ) -> Result<Inside<'b>, (Rejected, u8)> {
         const NO_E3: (Rejected, u8) = (Rejected::new(Code::CloudLevelMissing, "E3 is missing"), coap::UNAUTHORIZED);
-        const TOO_MUCH: (Rejected, u8) =
-            (Rejected::new(Code::GatewayInnerMalformed, "C3 inside, and the device's record has none"), coap::BAD_REQUEST);
+        const TOO_MUCH: (Rejected, u8) = (
+            Rejected::new(Code::GatewayInnerMalformed, "C3 inside, and the device's record has none"),
+            coap::BAD_REQUEST,
+        );
         let profile = self.devices.find(source.sid).map(|d| d.policy.profile);
         match source.way {
             Way::Radio { layers: Layers::C2OverC3, .. } => {
@@ -378,14 +379,16 @@ impl Gateway {
                 Ok(Inside::Cloud(tiny_c3(source, id, piv, boot_bytes(boot), ciphertext)))
             }
             Way::Radio { .. } => {
-                judge_tiny_request::<fivefold_core::e2_gateway::E2>(plaintext).map_err(|r| (r.rejected, r.answer_code))?;
+                judge_tiny_request::<fivefold_core::e2_gateway::E2>(plaintext)
+                    .map_err(|r| (r.rejected, r.answer_code))?;
                 match profile {
                     Some(Profile::ToGateway) => Ok(Inside::Ours(plaintext)),
                     _ => Err(NO_E3),
                 }
             }
             Way::Coap { token, message_id, kind, .. } => {
-                let inner = judge_request::<fivefold_core::e2_gateway::E2>(plaintext).map_err(|r| (r.rejected, r.answer_code))?;
+                let inner = judge_request::<fivefold_core::e2_gateway::E2>(plaintext)
+                    .map_err(|r| (r.rejected, r.answer_code))?;
                 match (inner, profile) {
                     (InnerRequest::Payload(payload), Some(Profile::ToGateway)) => {
                         // Options are judged here; the cloud gets the form that tiny frames have.
@@ -426,7 +429,13 @@ impl Gateway {
     }
 }
 
-fn tiny_c3<'b>(source: &Source, id: &'b Id, piv: PartialIv, boot: Option<&'b [u8]>, ciphertext: &'b [u8]) -> Protected<'b> {
+fn tiny_c3<'b>(
+    source: &Source,
+    id: &'b Id,
+    piv: PartialIv,
+    boot: Option<&'b [u8]>,
+    ciphertext: &'b [u8],
+) -> Protected<'b> {
     let (kind, token) = match source.wants {
         Wants::Answer => (Type::Con, Token::from(piv.value() as u8)),
         Wants::Nothing => (Type::Non, Token::default()),

@@ -81,7 +81,8 @@ impl Gateway {
             parts.push(State::parse(part).map_err(|m| Rejected::new(Code::ChannelSequence, m.reason))?);
         }
         let revoked: HashSet<Did> = parts.iter().flat_map(|p| p.revoked.iter()).collect();
-        let mut old: HashMap<(Did, Sid), Device> = self.devices.take_all().into_iter().map(|d| ((d.did, d.sid), d)).collect();
+        let mut old: HashMap<(Did, Sid), Device> =
+            self.devices.take_all().into_iter().map(|d| ((d.did, d.sid), d)).collect();
         let count = parts.iter().map(|p| p.devices.len()).sum();
         self.devices.reserve(count);
         let mut members = HashMap::with_capacity(count);

@@ -20,7 +20,11 @@ pub struct Tally {
 impl Tally {
     /// Counts one.
     pub(super) fn count(&mut self, code: Code, sid: Option<Sid>) {
-        let key = if self.totals.len() < DISTINCT || self.totals.contains_key(&(code, sid)) { (code, sid) } else { (code, None) };
+        let key = if self.totals.len() < DISTINCT || self.totals.contains_key(&(code, sid)) {
+            (code, sid)
+        } else {
+            (code, None)
+        };
         *self.totals.entry(key).or_default() += 1;
         *self.unsaid.entry(key).or_default() += 1;
     }

@@ -1,5 +1,12 @@
 //! A small world: one gateway engine over a real store, and devices made of core's own contexts.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_types, unreachable_pub)]
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::disallowed_types,
+    unreachable_pub
+)]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -19,7 +26,9 @@ use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::{CHANGED, Protected, Type};
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Originator, Reply};
 use fivefold_core::wire::ieee802154::{Ack, Pan};
-use fivefold_core::wire::state::{Context as Pushed, Device as Listed, NetworkKey, Part, Phase, Share, Standing, State};
+use fivefold_core::wire::state::{
+    Context as Pushed, Device as Listed, NetworkKey, Part, Phase, Share, Standing, State,
+};
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
 use fivefold_gateway::gateway::{Capture, Cloud, Gateway, Limits, Output, Record, Setup};
 use fivefold_gateway::spool::{Spool, Wrap, WrapError};
@@ -105,11 +114,17 @@ impl Device {
     }
 
     pub fn c3(&self) -> Context<E3> {
-        E3Secret::new(&self.ms3, &[3; 8]).unwrap().context_for_device(self.sid, self.epoch(), self.bctx, self.policy.alg).unwrap()
+        E3Secret::new(&self.ms3, &[3; 8])
+            .unwrap()
+            .context_for_device(self.sid, self.epoch(), self.bctx, self.policy.alg)
+            .unwrap()
     }
 
     pub fn c3_at_cloud(&self) -> Context<E3> {
-        E3Secret::new(&self.ms3, &[3; 8]).unwrap().context_for_peer(self.sid, self.epoch(), self.bctx, self.policy.alg).unwrap()
+        E3Secret::new(&self.ms3, &[3; 8])
+            .unwrap()
+            .context_for_peer(self.sid, self.epoch(), self.bctx, self.policy.alg)
+            .unwrap()
     }
 
     pub fn layers(&self) -> Layers {
@@ -139,7 +154,8 @@ impl Device {
             Layers::C2 => self.c2().seal_request(counter(n), &plaintext, &mut out).unwrap(),
             Layers::C2OverC3 => {
                 let both =
-                    seal_both(&self.c2(), &self.c3(), counter(n), &plaintext, Nesting::Tiny, &mut inner, &mut out).unwrap();
+                    seal_both(&self.c2(), &self.c3(), counter(n), &plaintext, Nesting::Tiny, &mut inner, &mut out)
+                        .unwrap();
                 (both.request, both.len)
             }
         };
@@ -245,7 +261,13 @@ pub fn state_with(version: u64, devices: &[&Device], standing: Standing, keys: &
     emit_state(version, &listed, &contexts, keys, &[])
 }
 
-pub fn emit_state(version: u64, listed: &[Listed], contexts: &[Pushed<'_>], keys: &[NetworkKey<'_>], revoked: &[Did]) -> Vec<u8> {
+pub fn emit_state(
+    version: u64,
+    listed: &[Listed],
+    contexts: &[Pushed<'_>],
+    keys: &[NetworkKey<'_>],
+    revoked: &[Did],
+) -> Vec<u8> {
     let state = State {
         version,
         net: NET,
@@ -473,8 +495,7 @@ pub fn cloud_answer(device: &Device, message: &[u8], number: Option<u32>, payloa
         None => (AnswerNumber::Unnumbered(authentic.unnumbered()), None),
         Some(n) => (AnswerNumber::Own(counter(n)), Some(PartialIv::from_value(n))),
     };
-    let plaintext =
-        if payload.is_empty() { vec![CHANGED] } else { [&[CHANGED, 0xFF], payload].concat() };
+    let plaintext = if payload.is_empty() { vec![CHANGED] } else { [&[CHANGED, 0xFF], payload].concat() };
     let mut sealed = [0; 200];
     let len = context.seal_answer(&to, n, &plaintext, &mut sealed).unwrap();
     let option = fivefold_core::oscore::OscoreOption { piv, kid_context: None, kid: None };

@@ -1,0 +1,82 @@
+//! `fivefold gateway run`: the gateway of a share, until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use fivefold_gateway::config::Config;
+use fivefold_gateway::daemon;
+use serde_json::json;
+
+use crate::output::Output;
+
+/// `fivefold gateway run`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Run {
+    /// The gateway's folder: gateway.toml, its certificate and its sealed secrets. Its store is made there.
+    #[arg(long, value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Print the resolved configuration, open the secrets, and stop.
+    #[arg(long)]
+    pub check: bool,
+    /// Write what is heard and said into this capture file (pcapng), for Wireshark.
+    #[arg(long, value_name = "FILE")]
+    pub pcap: Option<PathBuf>,
+}
+
+/// Runs the gateway.
+///
+/// # Errors
+/// One sentence about why it cannot start, or go on.
+pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
+    if args.check {
+        let config = Config::read(&args.dir, daemon::wall_clock())?;
+        config.secrets()?;
+        match output {
+            Output::Human => println!("{config}"),
+            Output::Json => println!("{:#}", resolved(&config)),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    log(output);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), |config| match output {
+        Output::Human => println!("Gateway {} listens on {} and sends to {}.", config.name, config.bind, config.cloud),
+        Output::Json => {
+            println!("{}", json!({ "event": "ready", "gateway": config.name, "radio": config.bind.to_string() }))
+        }
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn resolved(config: &Config) -> serde_json::Value {
+    json!({
+        "name": config.name,
+        "gateway": config.identity.gateway.to_string(),
+        "net": config.identity.net.to_string(),
+        "group": config.group.to_string(),
+        "radio": {
+            "did": config.radio.did.to_string(),
+            "sid": config.radio.sid.to_string(),
+            "pan": format!("{:04x}", config.radio.pan.0),
+            "bind": config.bind.to_string(),
+            "air": config.air.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        },
+        "coap": config.coap.map(|c| c.to_string()),
+        "cloud": config.cloud,
+        "store": { "path": config.store, "max_bytes": config.limits.spool_bytes },
+        "messages_a_minute": config.limits.messages_a_minute,
+        "metrics": config.metrics.map(|m| m.to_string()),
+    })
+}
+
+/// Words on standard error; as much as RUST_LOG says.
+fn log(output: Output) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber is refused: the first one stays.
+    let _ = match output {
+        Output::Human => log.with_target(false).try_init(),
+        Output::Json => log.json().try_init(),
+    };
+}
