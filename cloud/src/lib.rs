@@ -1,1 +1,20 @@
-//! The Fivefold cloud: exact ledger, readings with their proof, API.
+//! The Fivefold cloud: it opens what devices sealed for it, takes a proven gateway's word for the rest and says so, keeps
+//! every reading once, and answers.
+//!
+//! [`cloud`] is the engine, [`book`] what it knows of devices and gateways, [`store`] the exact ledger; [`ingest`],
+//! [`api`] and [`daemon`] are the rim.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+pub mod accepted;
+pub mod book;
+pub mod cloud;
+pub mod config;
+pub mod push;
+pub mod store;
+
+#[cfg(feature = "server")]
+pub mod api;
+#[cfg(feature = "server")]
+pub mod daemon;
+#[cfg(feature = "server")]
+pub mod ingest;

@@ -1,0 +1,539 @@
+//! The embedded store: one SQLite file, one writer thread, many readers.
+//!
+//! Writes are grouped: whatever waits while one commit runs goes into the next, so that a thousand messages cost one
+//! `fsync` and a single one costs no delay. A write is answered only when it is durable (W7), and the ledger's unique key
+//! decides what is new: there is no window that could forget.
+
+mod read;
+mod write;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use fivefold_core::error::Code;
+use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
+use fivefold_core::proof::merkle::Hash;
+use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::time::Millis;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::oneshot;
+
+use crate::accepted::{Accepted, ContextId, MessageHash};
+
+pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
+
+const MIGRATIONS: &[&str] = &[include_str!("store/migrations/0001_ledger.sql")];
+/// Rows that one transaction takes before it commits, when more is waiting.
+const GROUP: usize = 4096;
+
+/// What a context may be used for (docs/protocol.md 8.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Standing {
+    /// In use.
+    Active,
+    /// Known, not yet seen in use.
+    Pending,
+    /// A newer one is in use: receive only, for T_drain.
+    Draining,
+}
+
+impl Standing {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Active => 1,
+            Self::Pending => 2,
+            Self::Draining => 3,
+        }
+    }
+
+    const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::Active),
+            2 => Some(Self::Pending),
+            3 => Some(Self::Draining),
+            _ => None,
+        }
+    }
+}
+
+/// A context as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContextRow {
+    /// Its row.
+    pub id: ContextId,
+    /// Network of the device.
+    pub net: Net,
+    /// The device.
+    pub did: Did,
+    /// 3, 2 or 1.
+    pub level: u8,
+    /// Key generation.
+    pub epoch: Epoch,
+    /// Boot, in mode R.
+    pub bctx: Option<BootContext>,
+    /// What it may be used for.
+    pub standing: Standing,
+    /// Since when.
+    pub since: Millis,
+    /// MS3 and salt3 under the vault, so that a draining context outlives a restart.
+    pub sealed: Option<Vec<u8>>,
+    /// Failed verifications so far.
+    pub failures: u32,
+    /// Our own sender numbers below this may have been used.
+    pub bound: u32,
+}
+
+/// Who refused something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// Here.
+    Cloud,
+    /// A gateway, which reported it.
+    Gateway,
+}
+
+impl Place {
+    /// One word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cloud => "cloud",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// What one counter counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CountKey {
+    /// The code.
+    pub code: Code,
+    /// Network, where it is known.
+    pub net: Option<Net>,
+    /// Gateway, where it is known.
+    pub gateway: Option<GatewayId>,
+    /// Device, where it is known or claimed.
+    pub sid: Option<Sid>,
+    /// Who counted.
+    pub place: Place,
+}
+
+/// A message that opened and must not be shown: kept for the operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quarantined {
+    /// Why.
+    pub code: Code,
+    /// Under which context.
+    pub context: ContextId,
+    /// Sender number.
+    pub piv: u64,
+    /// Its hash.
+    pub hash: MessageHash,
+    /// Who brought it.
+    pub gateway: GatewayId,
+    /// When.
+    pub at: Millis,
+    /// What was inside.
+    pub payload: Vec<u8>,
+}
+
+/// A message that no context opens yet (mode R): kept for 24 hours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// Network.
+    pub net: Net,
+    /// Device.
+    pub sid: Sid,
+    /// When it came.
+    pub at: Millis,
+    /// Who brought it.
+    pub gateway: GatewayId,
+    /// Tells repeats apart.
+    pub hash: MessageHash,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+}
+
+/// Orphans kept for one device, at most.
+pub const ORPHANS: usize = 32;
+/// How long an orphan is kept, in milliseconds.
+pub const ORPHAN_LIFE: u64 = 24 * 3600 * 1000;
+
+/// A gateway's receipt, verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReceiptRow {
+    /// Its network, for counters.
+    pub net: Net,
+    /// Who signed.
+    pub gateway: GatewayId,
+    /// In which run.
+    pub boot: GatewayBoot,
+    /// Number of the first envelope.
+    pub first: u64,
+    /// How many; at least 1.
+    pub count: u64,
+    /// Root over them.
+    pub root: Hash,
+    /// When it came.
+    pub at: Millis,
+    /// The COSE_Sign1.
+    pub cose: Vec<u8>,
+}
+
+/// A command for a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandRow {
+    /// The device.
+    pub did: Did,
+    /// Grows per device.
+    pub id: u64,
+    /// What to do.
+    pub op: u64,
+    /// CBOR items, one after the other.
+    pub args: Vec<u8>,
+    /// When it was given.
+    pub at: Millis,
+}
+
+/// A device's result of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultRow {
+    /// The device.
+    pub did: Did,
+    /// Which command.
+    pub id: u64,
+    /// 0: done.
+    pub status: u64,
+    /// One CBOR item.
+    pub value: Option<Vec<u8>>,
+    /// When it came.
+    pub at: Millis,
+}
+
+/// Everything that one batch makes durable, in one transaction. Parts are carried out in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct Write {
+    /// When, for counters.
+    pub now: Millis,
+    /// Contexts that may be new.
+    pub contexts: Vec<ContextRow>,
+    /// Contexts whose standing changed.
+    pub standings: Vec<(ContextId, Standing, Millis)>,
+    /// Failed verifications, as totals.
+    pub failures: Vec<(ContextId, u32)>,
+    /// Sender numbers that will be used, as bounds (W1).
+    pub leases: Vec<(ContextId, u32)>,
+    /// Ledger rows and readings in one.
+    pub accepted: Vec<Accepted>,
+    /// Authentic messages that are not shown.
+    pub quarantined: Vec<Quarantined>,
+    /// Messages that nothing opens yet.
+    pub orphans: Vec<Orphan>,
+    /// Orphans that found their context.
+    pub adopted: Vec<MessageHash>,
+    /// The receipt over the batch.
+    pub receipt: Option<ReceiptRow>,
+    /// New commands.
+    pub commands: Vec<CommandRow>,
+    /// Results of commands.
+    pub results: Vec<ResultRow>,
+    /// Control maps in which devices said how they are.
+    pub reports: Vec<(Did, Vec<u8>)>,
+    /// What was refused, and how often.
+    pub counts: Vec<(CountKey, u64)>,
+}
+
+impl Write {
+    /// Counts once more under `key`.
+    pub fn count(&mut self, key: CountKey) {
+        match self.counts.iter_mut().find(|(k, _)| *k == key) {
+            Some((_, n)) => *n += 1,
+            None => self.counts.push((key, 1)),
+        }
+    }
+}
+
+/// What the ledger said of one row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was not there.
+    New,
+    /// The same message was there (E2-05, E3-05).
+    Dup {
+        /// Who brought it first.
+        gateway: GatewayId,
+        /// When.
+        ingested: Millis,
+    },
+    /// Another message was there under this number (E2-06, E3-06).
+    NonceReuse,
+}
+
+/// What the store said of a gateway's numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SequenceVerdict {
+    /// They go on where they stopped.
+    #[default]
+    InOrder,
+    /// Numbers are missing in between (E4-03).
+    Gap,
+    /// They were here before, with the same content or in another grouping.
+    Repeat,
+    /// They were here before, with other content (E4-03).
+    Different,
+}
+
+/// The outcome of a [`Write`] that is durable.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// One for each accepted row, in order.
+    pub verdicts: Vec<Verdict>,
+    /// Of the receipt.
+    pub sequence: SequenceVerdict,
+}
+
+/// Why the store failed. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It could not be opened or written.
+    #[error("the store {path}: {source}; nothing that was accepted is lost", path = path.display())]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// It is damaged.
+    #[error("the store {path} is damaged ({reason}); move it away and restore a backup", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
+    /// There is no room left.
+    #[error("the disk of {path} is full; free some space, gateways keep what is not acknowledged", path = path.display())]
+    Full {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has it.
+    #[error("{path} is in use by another cloud process; stop that one first", path = path.display())]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It was written by a later version.
+    #[error("{path} has format {found}, this version knows {known}; use the newer program", path = path.display())]
+    TooNew {
+        /// The file.
+        path: PathBuf,
+        /// As found.
+        found: usize,
+        /// As known.
+        known: usize,
+    },
+    /// The writer thread is gone.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl StoreError {
+    fn of(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode as E;
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(E::DatabaseCorrupt | E::NotADatabase) => Self::Damaged { path, reason: source.to_string() },
+            Some(E::DiskFull) => Self::Full { path },
+            _ => Self::Database { path, source },
+        }
+    }
+}
+
+/// Where accepted messages become durable. The embedded store is one; the engine knows no more than this of any.
+pub trait Ledger: Send + Sync {
+    /// Makes all of `write` durable, or nothing of it.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then nothing of it may be acknowledged.
+    fn commit(&self, write: Write) -> impl Future<Output = Result<Committed, StoreError>> + Send;
+}
+
+struct Job {
+    write: Write,
+    done: oneshot::Sender<Result<Committed, StoreError>>,
+}
+
+/// The embedded store. Dropping it waits until what was handed in is written.
+#[derive(Debug)]
+pub struct Store {
+    path: PathBuf,
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<std::thread::JoinHandle<()>>,
+    next_context: std::sync::atomic::AtomicI64,
+    empty_at_start: bool,
+    _lock: File,
+}
+
+impl Store {
+    /// Opens or makes the store, brings it to this version's format, and starts its writer.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::of(path, source);
+        let lock = lock(path)?;
+        let mut db = Connection::open(path).map_err(failed)?;
+        db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+        let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(failed)?;
+        if check != "ok" {
+            return Err(StoreError::Damaged { path: path.to_owned(), reason: check });
+        }
+        db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+        db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        db.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
+        db.pragma_update(None, "wal_autocheckpoint", 8192).map_err(failed)?;
+        migrate(&mut db, path)?;
+        let last: i64 =
+            db.query_row("SELECT coalesce(max(id), 0) FROM context", [], |r| r.get(0)).map_err(failed)?;
+        let rows: i64 =
+            db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
+        let (jobs, queue) = mpsc::channel();
+        let at = path.to_owned();
+        let writer = std::thread::Builder::new()
+            .name("store writer".into())
+            .spawn(move || run(&mut db, &queue, &at))
+            .map_err(|e| failed(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
+        Ok(Self {
+            path: path.to_owned(),
+            jobs: Some(jobs),
+            writer: Some(writer),
+            next_context: std::sync::atomic::AtomicI64::new(last + 1),
+            empty_at_start: rows == 0,
+            _lock: lock,
+        })
+    }
+
+    /// A row for a context that is not written yet.
+    pub fn new_context(&self) -> ContextId {
+        ContextId(self.next_context.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
+    }
+
+    /// Whether there was no reading when it was opened: then nothing has to be looked up that memory does not know.
+    pub const fn was_empty(&self) -> bool {
+        self.empty_at_start
+    }
+
+    /// A connection for reading.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn reader(&self) -> Result<Reader, StoreError> {
+        let failed = |source| StoreError::of(&self.path, source);
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
+        db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+        Ok(Reader::new(db, &self.path))
+    }
+
+    fn send(&self, write: Write) -> oneshot::Receiver<Result<Committed, StoreError>> {
+        let (done, answer) = oneshot::channel();
+        if let Some(jobs) = &self.jobs {
+            // If the writer is gone, `done` is dropped with the job, and the receiver says so.
+            let _ = jobs.send(Job { write, done });
+        }
+        answer
+    }
+
+    /// [`Ledger::commit`] for threads that may wait.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn commit_now(&self, write: Write) -> Result<Committed, StoreError> {
+        self.send(write).blocking_recv().unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Ledger for Store {
+    async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
+        self.send(write).await.unwrap_or(Err(StoreError::Closed))
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(writer) = self.writer.take() {
+            // A panic there was reported by the thread itself.
+            let _ = writer.join();
+        }
+    }
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let failed = |e: std::io::Error| StoreError::Database {
+        path: path.to_owned(),
+        source: rusqlite::Error::ToSqlConversionFailure(Box::new(e)),
+    };
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name)).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
+        Err(std::fs::TryLockError::Error(e)) => Err(failed(e)),
+    }
+}
+
+fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::of(path, source);
+    let found: usize = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
+    let known = MIGRATIONS.len();
+    if found > known {
+        return Err(StoreError::TooNew { path: path.to_owned(), found, known });
+    }
+    for (n, sql) in MIGRATIONS.iter().enumerate().skip(found) {
+        let tx = db.transaction().map_err(failed)?;
+        tx.execute_batch(sql).map_err(failed)?;
+        tx.pragma_update(None, "user_version", n + 1).map_err(failed)?;
+        tx.commit().map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The writer: takes what waits, up to a group, and commits it as one.
+fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path) {
+    while let Ok(first) = queue.recv() {
+        let mut rows = first.write.accepted.len();
+        let mut jobs = vec![first];
+        while rows < GROUP {
+            let Ok(job) = queue.try_recv() else { break };
+            rows += job.write.accepted.len();
+            jobs.push(job);
+        }
+        let outcome = write::group(db, jobs.iter().map(|j| &j.write));
+        match outcome {
+            Ok(all) => {
+                for (job, committed) in jobs.into_iter().zip(all) {
+                    let _ = job.done.send(Ok(committed));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store refused a transaction");
+                for job in jobs {
+                    let again = StoreError::of(path, again(&error));
+                    let _ = job.done.send(Err(again));
+                }
+            }
+        }
+    }
+}
+
+/// rusqlite's errors are not `Clone`; what is told to each of a group is what SQLite said.
+fn again(error: &rusqlite::Error) -> rusqlite::Error {
+    match error {
+        rusqlite::Error::SqliteFailure(e, text) => rusqlite::Error::SqliteFailure(*e, text.clone()),
+        other => rusqlite::Error::ToSqlConversionFailure(other.to_string().into()),
+    }
+}

@@ -1,0 +1,328 @@
+//! One transaction over the writes of a group.
+
+use fivefold_core::error::Code;
+use fivefold_core::id::GatewayId;
+use fivefold_core::time::Millis;
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+
+use super::{
+    Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, ReceiptRow, SequenceVerdict, Verdict, Write,
+};
+use crate::accepted::{Accepted, Row, flag};
+
+/// Variants that are kept of one number by a gateway's word, at most.
+const VARIANTS: u8 = 8;
+
+type Result<T> = rusqlite::Result<T>;
+
+pub(super) fn group<'w>(
+    db: &mut Connection,
+    writes: impl Iterator<Item = &'w Write>,
+) -> Result<Vec<Committed>> {
+    let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let committed = writes.map(|w| one(&tx, w)).collect::<Result<Vec<_>>>()?;
+    tx.commit()?;
+    Ok(committed)
+}
+
+fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
+    let mut counts = write.counts.clone();
+    contexts(tx, write)?;
+    let mut verdicts = Vec::with_capacity(write.accepted.len());
+    {
+        let mut insert = tx.prepare_cached(
+            "INSERT INTO reading (ctx, piv, variant, hash, sid, origin, gateway, seq, received, ingested, link, hops,
+                                  key_index, rssi, lqi, fresh, flags, payload)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
+             ON CONFLICT (ctx, piv, variant) DO NOTHING",
+        )?;
+        for accepted in &write.accepted {
+            let row = accepted.row();
+            if put(&mut insert, row, 0)? {
+                verdicts.push(Verdict::New);
+                continue;
+            }
+            let verdict = classify(tx, &mut insert, accepted)?;
+            let level2 = row.level < 3;
+            let code = match verdict {
+                Verdict::New => None,
+                Verdict::Dup { .. } if level2 => Some(Code::GatewayDuplicate),
+                Verdict::Dup { .. } => Some(Code::CloudDuplicate),
+                Verdict::NonceReuse if level2 => Some(Code::GatewayNonceReuse),
+                Verdict::NonceReuse => Some(Code::CloudNonceReuse),
+            };
+            if let Some(code) = code {
+                counts.push((key(code, row), 1));
+            }
+            verdicts.push(verdict);
+        }
+    }
+    kept_aside(tx, write)?;
+    let sequence = match &write.receipt {
+        Some(receipt) => sequence(tx, receipt)?,
+        None => SequenceVerdict::InOrder,
+    };
+    if let (SequenceVerdict::Gap | SequenceVerdict::Different, Some(r)) = (sequence, &write.receipt) {
+        counts.push((
+            CountKey {
+                code: Code::ChannelSequence,
+                net: Some(r.net),
+                gateway: Some(r.gateway),
+                sid: None,
+                place: Place::Cloud,
+            },
+            1,
+        ));
+    }
+    commands(tx, write)?;
+    count(tx, &counts, write.now)?;
+    Ok(Committed { verdicts, sequence })
+}
+
+fn key(code: Code, row: &Row) -> CountKey {
+    CountKey {
+        code,
+        net: Some(row.way.net),
+        gateway: Some(row.way.gateway),
+        sid: Some(row.way.sid),
+        place: Place::Cloud,
+    }
+}
+
+fn int(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
+    if !write.contexts.is_empty() {
+        let mut insert = tx.prepare_cached(
+            "INSERT INTO context (id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )?;
+        for c in &write.contexts {
+            insert.execute(params![
+                c.id.0,
+                c.net.0,
+                c.did.0,
+                c.level,
+                c.epoch.0,
+                c.bctx.as_ref().map_or(&[][..], |b| &b.0),
+                c.standing.number(),
+                int(c.since.0),
+                c.sealed,
+                c.failures,
+                c.bound
+            ])?;
+        }
+    }
+    for (id, standing, since) in &write.standings {
+        tx.prepare_cached("UPDATE context SET standing = ?, since = ? WHERE id = ?")?
+            .execute(params![standing.number(), int(since.0), id.0])?;
+    }
+    for (id, failures) in &write.failures {
+        tx.prepare_cached("UPDATE context SET failures = max(failures, ?) WHERE id = ?")?
+            .execute(params![failures, id.0])?;
+    }
+    for (id, bound) in &write.leases {
+        tx.prepare_cached("UPDATE context SET bound = max(bound, ?) WHERE id = ?")?.execute(params![bound, id.0])?;
+    }
+    Ok(())
+}
+
+fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Result<bool> {
+    let way = &row.way;
+    let changed = insert.execute(params![
+        row.context.0,
+        int(row.piv),
+        variant,
+        row.hash.0,
+        way.sid.0,
+        super::read::origin_number(row.origin),
+        way.gateway.0,
+        int(way.seq),
+        int(way.received.0),
+        int(way.ingested.0),
+        way.link.wire(),
+        way.hops,
+        way.key_index,
+        way.rssi,
+        way.lqi,
+        row.freshness == crate::accepted::Freshness::Fresh,
+        row.flags,
+        row.payload
+    ])?;
+    Ok(changed == 1)
+}
+
+/// A row stands there under this number: is it the same message (docs/protocol.md 8.1)?
+fn classify(
+    tx: &Transaction<'_>,
+    insert: &mut rusqlite::CachedStatement<'_>,
+    accepted: &Accepted,
+) -> Result<Verdict> {
+    let row = accepted.row();
+    let at = params![row.context.0, int(row.piv)];
+    let mut same = tx.prepare_cached(
+        "SELECT gateway, ingested FROM reading WHERE ctx = ? AND piv = ? AND hash = ? ORDER BY variant LIMIT 1",
+    )?;
+    let found = same
+        .query_row(params![row.context.0, int(row.piv), row.hash.0], |r| {
+            Ok((GatewayId(r.get(0)?), Millis(u64::try_from(r.get::<_, i64>(1)?).unwrap_or(0))))
+        })
+        .optional()?;
+    if let Some((gateway, ingested)) = found {
+        return Ok(Verdict::Dup { gateway, ingested });
+    }
+    if row.level < 3 {
+        // By a gateway's word alone: a gateway that invented future numbers cannot make true readings vanish.
+        tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?
+            .execute(params![row.context.0, int(row.piv), flag::CONFLICT])?;
+        let variants: u8 = tx
+            .prepare_cached("SELECT count(*) FROM reading WHERE ctx = ? AND piv = ?")?
+            .query_row(at, |r| r.get(0))?;
+        if variants < VARIANTS {
+            let marked = Row { flags: row.flags | flag::CONFLICT, ..row.clone() };
+            put(insert, &marked, variants)?;
+        }
+    } else {
+        tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?
+            .execute(params![row.context.0, int(row.piv), flag::QUARANTINED])?;
+        let known: i64 = tx
+            .prepare_cached("SELECT EXISTS (SELECT 1 FROM quarantine WHERE ctx = ? AND piv = ? AND hash = ?)")?
+            .query_row(params![row.context.0, int(row.piv), row.hash.0], |r| r.get(0))?;
+        if known == 0 {
+            aside(tx, &quarantined(row))?;
+        }
+    }
+    Ok(Verdict::NonceReuse)
+}
+
+fn quarantined(row: &Row) -> super::Quarantined {
+    super::Quarantined {
+        code: Code::CloudNonceReuse,
+        context: row.context,
+        piv: row.piv,
+        hash: row.hash,
+        gateway: row.way.gateway,
+        at: row.way.ingested,
+        payload: row.payload.clone(),
+    }
+}
+
+fn aside(tx: &Transaction<'_>, q: &super::Quarantined) -> Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO quarantine (at, code, ctx, piv, hash, gateway, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
+    )?
+    .execute(params![
+        int(q.at.0),
+        q.code.as_str(),
+        q.context.0,
+        int(q.piv),
+        q.hash.0,
+        q.gateway.0,
+        q.payload
+    ])?;
+    Ok(())
+}
+
+fn kept_aside(tx: &Transaction<'_>, write: &Write) -> Result<()> {
+    write.quarantined.iter().try_for_each(|q| aside(tx, q))?;
+    for hash in &write.adopted {
+        tx.prepare_cached("DELETE FROM orphan WHERE hash = ?")?.execute(params![hash.0])?;
+    }
+    if write.orphans.is_empty() {
+        return Ok(());
+    }
+    tx.prepare_cached("DELETE FROM orphan WHERE at < ?")?
+        .execute(params![int(write.now.0.saturating_sub(ORPHAN_LIFE))])?;
+    for o in &write.orphans {
+        // The oldest makes room: who floods a device's name pushes out what was there, and only for that device.
+        tx.prepare_cached(
+            "DELETE FROM orphan WHERE id IN (SELECT id FROM orphan WHERE net = ? AND sid = ? ORDER BY id DESC
+             LIMIT -1 OFFSET ?)",
+        )?
+        .execute(params![o.net.0, o.sid.0, ORPHANS - 1])?;
+        tx.prepare_cached(
+            "INSERT INTO orphan (net, sid, at, gateway, hash, envelope) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (hash) DO NOTHING",
+        )?
+        .execute(params![o.net.0, o.sid.0, int(o.at.0), o.gateway.0, o.hash.0, o.envelope])?;
+    }
+    Ok(())
+}
+
+fn sequence(tx: &Transaction<'_>, r: &ReceiptRow) -> Result<SequenceVerdict> {
+    let (gateway, boot) = (r.gateway.0, &r.boot.0);
+    let next: Option<i64> = tx
+        .prepare_cached("SELECT next FROM sequence WHERE gateway = ? AND boot = ?")?
+        .query_row(params![gateway, boot], |row| row.get(0))
+        .optional()?;
+    let first = int(r.first);
+    // A run counts from 0 or 1; a later start means that something before it never came.
+    let expected = next.unwrap_or(if first <= 1 { first } else { 1 });
+    let verdict = match first.cmp(&expected) {
+        std::cmp::Ordering::Equal => SequenceVerdict::InOrder,
+        std::cmp::Ordering::Greater => SequenceVerdict::Gap,
+        std::cmp::Ordering::Less => {
+            let other: i64 = tx
+                .prepare_cached(
+                    "SELECT EXISTS (SELECT 1 FROM receipt WHERE gateway = ? AND boot = ? AND first = ? AND count = ?
+                     AND root <> ?)",
+                )?
+                .query_row(params![gateway, boot, first, int(r.count), r.root.0], |row| row.get(0))?;
+            if other == 1 { SequenceVerdict::Different } else { SequenceVerdict::Repeat }
+        }
+    };
+    tx.prepare_cached(
+        "INSERT INTO receipt (gateway, boot, first, count, root, at, cose) VALUES (?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT DO NOTHING",
+    )?
+    .execute(params![gateway, boot, first, int(r.count), r.root.0, int(r.at.0), r.cose])?;
+    tx.prepare_cached(
+        "INSERT INTO sequence VALUES (?1, ?2, ?3) ON CONFLICT (gateway, boot) DO UPDATE SET next = max(next, ?3)",
+    )?
+    .execute(params![gateway, boot, first.saturating_add(int(r.count))])?;
+    Ok(verdict)
+}
+
+fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
+    for c in &write.commands {
+        tx.prepare_cached("INSERT INTO command (did, id, op, args, at) VALUES (?, ?, ?, ?, ?)")?
+            .execute(params![c.did.0, int(c.id), int(c.op), c.args, int(c.at.0)])?;
+    }
+    for r in &write.results {
+        tx.prepare_cached(
+            "UPDATE command SET done = ?, status = ?, value = ? WHERE did = ? AND id = ? AND done IS NULL",
+        )?
+        .execute(params![int(r.at.0), int(r.status), r.value, r.did.0, int(r.id)])?;
+    }
+    for (did, control) in &write.reports {
+        tx.prepare_cached(
+            "INSERT INTO report VALUES (?1, ?2, ?3) ON CONFLICT (did) DO UPDATE SET at = ?2, control = ?3",
+        )?
+        .execute(params![did.0, int(write.now.0), control])?;
+    }
+    Ok(())
+}
+
+fn count(tx: &Transaction<'_>, counts: &[(CountKey, u64)], now: Millis) -> Result<()> {
+    if counts.is_empty() {
+        return Ok(());
+    }
+    let mut add = tx.prepare_cached(
+        "INSERT INTO rejection VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?7)
+         ON CONFLICT (code, net, gateway, sid, place) DO UPDATE SET n = n + ?6, last = ?7",
+    )?;
+    for (k, n) in counts {
+        add.execute(params![
+            k.code.as_str(),
+            k.net.map_or(-1, |v| i64::from(v.0)),
+            k.gateway.map_or(-1, |v| i64::from(v.0)),
+            k.sid.map_or(-1, |v| i64::from(v.0)),
+            k.place.as_str(),
+            int(*n),
+            int(now.0)
+        ])?;
+    }
+    Ok(())
+}
