@@ -8,13 +8,6 @@
 pub mod accepted;
 pub mod book;
 pub mod cloud;
-pub mod config;
+pub mod embedded;
 pub mod push;
 pub mod store;
-
-#[cfg(feature = "server")]
-pub mod api;
-#[cfg(feature = "server")]
-pub mod daemon;
-#[cfg(feature = "server")]
-pub mod ingest;

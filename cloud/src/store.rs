@@ -220,6 +220,8 @@ pub struct Write {
     pub contexts: Vec<ContextRow>,
     /// Contexts whose standing changed.
     pub standings: Vec<(ContextId, Standing, Millis)>,
+    /// Contexts whose secrets are to be erased.
+    pub forgotten: Vec<ContextId>,
     /// Failed verifications, as totals.
     pub failures: Vec<(ContextId, u32)>,
     /// Sender numbers that will be used, as bounds (W1).
@@ -240,11 +242,32 @@ pub struct Write {
     pub results: Vec<ResultRow>,
     /// Control maps in which devices said how they are.
     pub reports: Vec<(Did, Vec<u8>)>,
+    /// Versions of the gateway state that will be pushed.
+    pub pushed: Vec<(GatewayId, u64)>,
     /// What was refused, and how often.
     pub counts: Vec<(CountKey, u64)>,
 }
 
 impl Write {
+    /// Whether there is nothing to write.
+    pub const fn is_empty(&self) -> bool {
+        self.contexts.is_empty()
+            && self.standings.is_empty()
+            && self.forgotten.is_empty()
+            && self.failures.is_empty()
+            && self.leases.is_empty()
+            && self.accepted.is_empty()
+            && self.quarantined.is_empty()
+            && self.orphans.is_empty()
+            && self.adopted.is_empty()
+            && self.receipt.is_none()
+            && self.commands.is_empty()
+            && self.results.is_empty()
+            && self.reports.is_empty()
+            && self.pushed.is_empty()
+            && self.counts.is_empty()
+    }
+
     /// Counts once more under `key`.
     pub fn count(&mut self, key: CountKey) {
         match self.counts.iter_mut().find(|(k, _)| *k == key) {
@@ -395,10 +418,8 @@ impl Store {
         db.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
         db.pragma_update(None, "wal_autocheckpoint", 8192).map_err(failed)?;
         migrate(&mut db, path)?;
-        let last: i64 =
-            db.query_row("SELECT coalesce(max(id), 0) FROM context", [], |r| r.get(0)).map_err(failed)?;
-        let rows: i64 =
-            db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
+        let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM context", [], |r| r.get(0)).map_err(failed)?;
+        let rows: i64 = db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
         let (jobs, queue) = mpsc::channel();
         let at = path.to_owned();
         let writer = std::thread::Builder::new()
@@ -488,7 +509,8 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 
 fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let failed = |source| StoreError::of(path, source);
-    let found: usize = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
+    let found: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
+    let found = usize::try_from(found).unwrap_or(usize::MAX);
     let known = MIGRATIONS.len();
     if found > known {
         return Err(StoreError::TooNew { path: path.to_owned(), found, known });
@@ -496,7 +518,7 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     for (n, sql) in MIGRATIONS.iter().enumerate().skip(found) {
         let tx = db.transaction().map_err(failed)?;
         tx.execute_batch(sql).map_err(failed)?;
-        tx.pragma_update(None, "user_version", n + 1).map_err(failed)?;
+        tx.pragma_update(None, "user_version", (n + 1) as i64).map_err(failed)?;
         tx.commit().map_err(failed)?;
     }
     Ok(())

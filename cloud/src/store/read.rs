@@ -148,7 +148,8 @@ fn boot(bytes: &[u8]) -> Option<BootContext> {
     bytes.try_into().ok().map(BootContext)
 }
 
-const READING: &str = "SELECT r.id, c.net, c.did, r.sid, c.level, c.epoch, c.bctx, r.piv, r.origin, r.gateway, r.received,
+const READING: &str =
+    "SELECT r.id, c.net, c.did, r.sid, c.level, c.epoch, c.bctx, r.piv, r.origin, r.gateway, r.received,
     r.ingested, r.link, r.hops, r.key_index, r.rssi, r.lqi, r.fresh, r.flags, r.payload
     FROM reading r JOIN context c ON c.id = r.ctx WHERE ";
 
@@ -167,7 +168,7 @@ impl Reader {
         params: impl rusqlite::Params,
         read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
     ) -> Result<Vec<T>, StoreError> {
-        let run = || self.db.prepare_cached(sql)?.query_map(params, read)?.collect();
+        let run = || self.db.prepare_cached(sql)?.query_map(params, read)?.collect::<rusqlite::Result<Vec<T>>>();
         run().map_err(|e| self.failed(e))
     }
 
@@ -181,11 +182,8 @@ impl Reader {
             Page::Oldest => (">", "ASC"),
             Page::Newest => ("<", "DESC"),
         };
-        let by_device = if q.device.is_some() {
-            "r.ctx IN (SELECT id FROM context WHERE did = ?2)"
-        } else {
-            "?2 IS NULL"
-        };
+        let by_device =
+            if q.device.is_some() { "r.ctx IN (SELECT id FROM context WHERE did = ?2)" } else { "?2 IS NULL" };
         let sql = format!(
             "{READING} r.flags & {hidden} = 0 AND {by_device} AND (?1 IS NULL OR c.net = ?1)
              AND (?3 IS NULL OR r.ingested >= ?3) AND (?4 IS NULL OR r.ingested < ?4)
@@ -358,9 +356,7 @@ impl Reader {
     pub fn report(&self, did: Did) -> Result<Option<(Millis, Vec<u8>)>, StoreError> {
         self.db
             .prepare_cached("SELECT at, control FROM report WHERE did = ?")
-            .and_then(|mut s| {
-                s.query_row([did.0], |r| Ok((Millis(uint(r.get(0)?)), r.get(1)?))).optional()
-            })
+            .and_then(|mut s| s.query_row([did.0], |r| Ok((Millis(uint(r.get(0)?)), r.get(1)?))).optional())
             .map_err(|e| self.failed(e))
     }
 
@@ -380,6 +376,14 @@ impl Reader {
         })
     }
 
+    /// Which version of its state each gateway was pushed last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn pushed(&self) -> Result<Vec<(GatewayId, u64)>, StoreError> {
+        self.all("SELECT gateway, version FROM pushed", [], |r| Ok((GatewayId(r.get(0)?), uint(r.get(1)?))))
+    }
+
     /// Messages in quarantine.
     ///
     /// # Errors
@@ -397,9 +401,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn last_id(&self) -> Result<i64, StoreError> {
-        self.db
-            .query_row("SELECT coalesce(max(id), 0) FROM reading", [], |r| r.get(0))
-            .map_err(|e| self.failed(e))
+        self.db.query_row("SELECT coalesce(max(id), 0) FROM reading", [], |r| r.get(0)).map_err(|e| self.failed(e))
     }
 }
 

@@ -5,9 +5,7 @@ use fivefold_core::id::GatewayId;
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{
-    Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, ReceiptRow, SequenceVerdict, Verdict, Write,
-};
+use super::{Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, ReceiptRow, SequenceVerdict, Verdict, Write};
 use crate::accepted::{Accepted, Row, flag};
 
 /// Variants that are kept of one number by a gateway's word, at most.
@@ -15,10 +13,7 @@ const VARIANTS: u8 = 8;
 
 type Result<T> = rusqlite::Result<T>;
 
-pub(super) fn group<'w>(
-    db: &mut Connection,
-    writes: impl Iterator<Item = &'w Write>,
-) -> Result<Vec<Committed>> {
+pub(super) fn group<'w>(db: &mut Connection, writes: impl Iterator<Item = &'w Write>) -> Result<Vec<Committed>> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let committed = writes.map(|w| one(&tx, w)).collect::<Result<Vec<_>>>()?;
     tx.commit()?;
@@ -116,8 +111,14 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
         }
     }
     for (id, standing, since) in &write.standings {
-        tx.prepare_cached("UPDATE context SET standing = ?, since = ? WHERE id = ?")?
-            .execute(params![standing.number(), int(since.0), id.0])?;
+        tx.prepare_cached("UPDATE context SET standing = ?, since = ? WHERE id = ?")?.execute(params![
+            standing.number(),
+            int(since.0),
+            id.0
+        ])?;
+    }
+    for id in &write.forgotten {
+        tx.prepare_cached("UPDATE context SET sealed = NULL WHERE id = ?")?.execute([id.0])?;
     }
     for (id, failures) in &write.failures {
         tx.prepare_cached("UPDATE context SET failures = max(failures, ?) WHERE id = ?")?
@@ -155,11 +156,7 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
 }
 
 /// A row stands there under this number: is it the same message (docs/protocol.md 8.1)?
-fn classify(
-    tx: &Transaction<'_>,
-    insert: &mut rusqlite::CachedStatement<'_>,
-    accepted: &Accepted,
-) -> Result<Verdict> {
+fn classify(tx: &Transaction<'_>, insert: &mut rusqlite::CachedStatement<'_>, accepted: &Accepted) -> Result<Verdict> {
     let row = accepted.row();
     let at = params![row.context.0, int(row.piv)];
     let mut same = tx.prepare_cached(
@@ -175,18 +172,23 @@ fn classify(
     }
     if row.level < 3 {
         // By a gateway's word alone: a gateway that invented future numbers cannot make true readings vanish.
-        tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?
-            .execute(params![row.context.0, int(row.piv), flag::CONFLICT])?;
-        let variants: u8 = tx
-            .prepare_cached("SELECT count(*) FROM reading WHERE ctx = ? AND piv = ?")?
-            .query_row(at, |r| r.get(0))?;
+        tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?.execute(params![
+            row.context.0,
+            int(row.piv),
+            flag::CONFLICT
+        ])?;
+        let variants: u8 =
+            tx.prepare_cached("SELECT count(*) FROM reading WHERE ctx = ? AND piv = ?")?.query_row(at, |r| r.get(0))?;
         if variants < VARIANTS {
             let marked = Row { flags: row.flags | flag::CONFLICT, ..row.clone() };
             put(insert, &marked, variants)?;
         }
     } else {
-        tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?
-            .execute(params![row.context.0, int(row.piv), flag::QUARANTINED])?;
+        tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?.execute(params![
+            row.context.0,
+            int(row.piv),
+            flag::QUARANTINED
+        ])?;
         let known: i64 = tx
             .prepare_cached("SELECT EXISTS (SELECT 1 FROM quarantine WHERE ctx = ? AND piv = ? AND hash = ?)")?
             .query_row(params![row.context.0, int(row.piv), row.hash.0], |r| r.get(0))?;
@@ -213,15 +215,7 @@ fn aside(tx: &Transaction<'_>, q: &super::Quarantined) -> Result<()> {
     tx.prepare_cached(
         "INSERT INTO quarantine (at, code, ctx, piv, hash, gateway, payload) VALUES (?, ?, ?, ?, ?, ?, ?)",
     )?
-    .execute(params![
-        int(q.at.0),
-        q.code.as_str(),
-        q.context.0,
-        int(q.piv),
-        q.hash.0,
-        q.gateway.0,
-        q.payload
-    ])?;
+    .execute(params![int(q.at.0), q.code.as_str(), q.context.0, int(q.piv), q.hash.0, q.gateway.0, q.payload])?;
     Ok(())
 }
 
@@ -241,7 +235,7 @@ fn kept_aside(tx: &Transaction<'_>, write: &Write) -> Result<()> {
             "DELETE FROM orphan WHERE id IN (SELECT id FROM orphan WHERE net = ? AND sid = ? ORDER BY id DESC
              LIMIT -1 OFFSET ?)",
         )?
-        .execute(params![o.net.0, o.sid.0, ORPHANS - 1])?;
+        .execute(params![o.net.0, o.sid.0, (ORPHANS - 1) as i64])?;
         tx.prepare_cached(
             "INSERT INTO orphan (net, sid, at, gateway, hash, envelope) VALUES (?, ?, ?, ?, ?, ?)
              ON CONFLICT (hash) DO NOTHING",
@@ -258,8 +252,8 @@ fn sequence(tx: &Transaction<'_>, r: &ReceiptRow) -> Result<SequenceVerdict> {
         .query_row(params![gateway, boot], |row| row.get(0))
         .optional()?;
     let first = int(r.first);
-    // A run counts from 0 or 1; a later start means that something before it never came.
-    let expected = next.unwrap_or(if first <= 1 { first } else { 1 });
+    // Numbers go on over restarts of a gateway: where a run starts says nothing.
+    let expected = next.unwrap_or(first);
     let verdict = match first.cmp(&expected) {
         std::cmp::Ordering::Equal => SequenceVerdict::InOrder,
         std::cmp::Ordering::Greater => SequenceVerdict::Gap,
@@ -287,14 +281,25 @@ fn sequence(tx: &Transaction<'_>, r: &ReceiptRow) -> Result<SequenceVerdict> {
 
 fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     for c in &write.commands {
-        tx.prepare_cached("INSERT INTO command (did, id, op, args, at) VALUES (?, ?, ?, ?, ?)")?
-            .execute(params![c.did.0, int(c.id), int(c.op), c.args, int(c.at.0)])?;
+        tx.prepare_cached("INSERT INTO command (did, id, op, args, at) VALUES (?, ?, ?, ?, ?)")?.execute(params![
+            c.did.0,
+            int(c.id),
+            int(c.op),
+            c.args,
+            int(c.at.0)
+        ])?;
     }
     for r in &write.results {
         tx.prepare_cached(
             "UPDATE command SET done = ?, status = ?, value = ? WHERE did = ? AND id = ? AND done IS NULL",
         )?
         .execute(params![int(r.at.0), int(r.status), r.value, r.did.0, int(r.id)])?;
+    }
+    for (gateway, version) in &write.pushed {
+        tx.prepare_cached(
+            "INSERT INTO pushed VALUES (?1, ?2) ON CONFLICT (gateway) DO UPDATE SET version = max(version, ?2)",
+        )?
+        .execute(params![gateway.0, int(*version)])?;
     }
     for (did, control) in &write.reports {
         tx.prepare_cached(

@@ -99,3 +99,7 @@ CREATE TABLE report (
     at       INTEGER NOT NULL,
     control  BLOB NOT NULL
 );
+CREATE TABLE pushed (
+    gateway  INTEGER NOT NULL UNIQUE,
+    version  INTEGER NOT NULL              -- of the state that it was pushed last
+);

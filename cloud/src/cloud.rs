@@ -1,0 +1,384 @@
+//! # The cloud's engine
+//!
+//! | | |
+//! |---|---|
+//! | Key held by | the cloud: C3 of every device |
+//! | Hides       | nothing here; readings are stored as they were opened |
+//! | Proves      | by which seal each reading came: the node's own, or a gateway's word |
+//! | Binds       | a reading to (network, device, level, epoch, boot, number), once |
+//! | Drops as    | `E3-01` to `E3-13`, `E4-02`, `E4-03`, `E4-06`, `EV-01`, `T-01`; `E2-05` to `E2-08` of gateways' words |
+//! | Does not    | read clocks, write disks, hold sockets: [`ingest`](crate::ingest) carries out what comes out here |
+//! | Spec        | docs/protocol.md 5, 8, 9, 10 |
+//!
+//! A batch goes through three steps. [`Cloud::judge`] opens it, in parallel with others, and says what is to be written.
+//! Once that is durable, [`Cloud::conclude`] takes note of what the ledger said, and may want one more write (numbers for
+//! answers, W1). After that [`Cloud::reply`] seals the answers. A crash in between loses the answers and nothing else: the
+//! gateway sends the batch again, and what was stored is found to be.
+
+mod answer;
+mod judge;
+mod watch;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use fivefold_core::e4_channel::ProvenGateway;
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::{Did, GatewayId, Net, Sid};
+use fivefold_core::proof::Sign1;
+use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
+use fivefold_core::suite::sha256;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::{Batch, Envelope, Item, Originator};
+
+use crate::accepted::ContextId;
+use crate::book::Book;
+use crate::store::{
+    CommandRow, Committed, CountKey, Orphan, Place, ReceiptRow, Recent, SequenceVerdict, Verdict, Write,
+};
+
+use answer::Pending;
+
+/// Hashes of envelopes that are remembered of one gateway run, to tell a repeat from other content under its number.
+const REMEMBERED: usize = 4096;
+/// A gateway's clock may be ahead by this much, in milliseconds (E4-06).
+const CLOCK_OFF: u64 = 60_000;
+
+/// What the engine asks of the past. The embedded store answers from its indexes.
+pub trait Memory: Send + Sync {
+    /// A row for a context that is not written yet.
+    fn new_context(&self) -> ContextId;
+
+    /// What a context last received.
+    fn recent(&self, context: ContextId) -> Recent;
+
+    /// Messages of a device that nothing opened, since `oldest`.
+    fn orphans(&self, net: Net, sid: Sid, oldest: Millis) -> Vec<Orphan>;
+}
+
+/// What a gateway said of itself last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// When it said so.
+    pub at: Millis,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Bytes in its spool.
+    pub spool_used: u64,
+    /// Bytes that its spool takes at most.
+    pub spool_max: u64,
+}
+
+/// What the engine keeps of one gateway.
+#[derive(Debug, Default)]
+struct Heard {
+    boot: Option<GatewayBoot>,
+    // Number and hash of envelopes that are durable.
+    envelopes: VecDeque<(u64, [u8; 8])>,
+    health: Option<Health>,
+    last: Option<Millis>,
+    pushed: u64,
+}
+
+/// The engine.
+pub struct Cloud<M> {
+    book: ArcSwap<Book>,
+    memory: M,
+    heard: Mutex<HashMap<GatewayId, Heard>>,
+    watch: Mutex<watch::Watch>,
+}
+
+impl<M> std::fmt::Debug for Cloud<M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cloud").field("devices", &self.book.load().devices.len()).finish_non_exhaustive()
+    }
+}
+
+/// A batch that was opened: what to write, and what to answer once it is durable.
+#[derive(Debug)]
+pub struct Judged {
+    /// To be committed; then hand the outcome to [`Cloud::conclude`].
+    pub write: Write,
+    gateway: ProvenGateway,
+    // One for each accepted row.
+    pending: Vec<Pending>,
+    refused: Vec<(u64, Code)>,
+    upto: u64,
+    boot: Option<GatewayBoot>,
+    hashes: Vec<(u64, [u8; 8])>,
+    now: Millis,
+}
+
+/// A batch that was refused as a whole (HTTP 400), with what to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchRefused {
+    /// Why.
+    pub rejected: Rejected,
+    /// Under what to count it.
+    pub key: CountKey,
+}
+
+/// A batch that is durable, with its answers still to be sealed.
+#[derive(Debug)]
+pub struct Concluded {
+    /// To be committed before [`Cloud::reply`] is called, unless it is empty.
+    pub write: Write,
+    verdicts: Vec<Verdict>,
+    judged: Judged,
+}
+
+impl<M: Memory> Cloud<M> {
+    /// With this book; `pushed` says which version of its state each gateway was pushed in earlier runs.
+    pub fn new(book: Book, memory: M, pushed: impl IntoIterator<Item = (GatewayId, u64)>) -> Self {
+        let heard = pushed.into_iter().map(|(gw, pushed)| (gw, Heard { pushed, ..Heard::default() })).collect();
+        Self {
+            book: ArcSwap::from_pointee(book),
+            memory,
+            heard: Mutex::new(heard),
+            watch: Mutex::new(watch::Watch::default()),
+        }
+    }
+
+    /// The book in use.
+    pub fn book(&self) -> Arc<Book> {
+        self.book.load_full()
+    }
+
+    /// From now on, `book`.
+    pub fn replace_book(&self, book: Book) {
+        self.book.store(Arc::new(book));
+    }
+
+    /// What answers for the past.
+    pub const fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    fn heard(&self) -> MutexGuard<'_, HashMap<GatewayId, Heard>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a gateway said of itself last, and when it was heard last.
+    pub fn health(&self, gateway: GatewayId) -> (Option<Health>, Option<Millis>) {
+        self.heard().get(&gateway).map_or((None, None), |h| (h.health, h.last))
+    }
+
+    /// Takes note that a gateway will be pushed `version` of its state; durable before.
+    pub fn pushed(&self, gateway: GatewayId, version: u64) {
+        let mut heard = self.heard();
+        let known = heard.entry(gateway).or_default();
+        known.pushed = known.pushed.max(version);
+    }
+
+    /// The version of its state that a gateway was pushed last, if any.
+    pub fn pushed_version(&self, gateway: GatewayId) -> Option<u64> {
+        self.heard().get(&gateway).map(|h| h.pushed).filter(|v| *v > 0)
+    }
+
+    /// Opens the batch that `gateway` posted. Nothing is stored and nothing is answered yet.
+    ///
+    /// # Errors
+    /// [`BatchRefused`] when it has another form or its receipt does not hold (T-01, EV-01), or the gateway is not
+    /// registered (E4-01).
+    pub fn judge(&self, gateway: &ProvenGateway, body: &[u8], now: Millis) -> Result<Judged, BatchRefused> {
+        let book = self.book.load();
+        let refused = |rejected: Rejected| BatchRefused {
+            rejected,
+            key: CountKey {
+                code: rejected.code,
+                net: Some(gateway.net()),
+                gateway: Some(gateway.gateway()),
+                sid: None,
+                place: Place::Cloud,
+            },
+        };
+        let known = book
+            .gateway(gateway.name())
+            .ok_or(refused(Rejected::new(Code::ChannelRefused, "this gateway is not registered, or revoked")))?;
+        let malformed = |m: fivefold_core::reading::Malformed| refused(m.counted(Code::TinyMalformed));
+        let mut envelopes = Vec::new();
+        let mut cose = &[][..];
+        for item in Batch::new(body).map_err(malformed)? {
+            match item.map_err(malformed)? {
+                Item::Envelope(bytes, envelope) => envelopes.push((bytes, envelope)),
+                Item::Receipt(bytes) => cose = bytes,
+            }
+        }
+        let receipt = self.check_receipt(gateway, known, cose, &envelopes).map_err(refused)?;
+
+        let mut judged = Judged {
+            write: Write { now, ..Write::default() },
+            gateway: gateway.clone(),
+            pending: Vec::with_capacity(envelopes.len()),
+            refused: Vec::new(),
+            upto: 0,
+            boot: (receipt.count > 0).then_some(receipt.boot),
+            hashes: Vec::with_capacity(envelopes.len()),
+            now,
+        };
+        if receipt.count > 0 {
+            judged.write.receipt = Some(ReceiptRow {
+                net: gateway.net(),
+                gateway: gateway.gateway(),
+                boot: receipt.boot,
+                first: receipt.first_seq,
+                count: receipt.count,
+                root: receipt.root,
+                at: now,
+                cose: cose.to_vec(),
+            });
+        }
+        let seen = self.numbers(&mut judged, receipt.boot, &envelopes);
+        if envelopes.iter().any(|(_, e)| e.received > now.plus(CLOCK_OFF)) {
+            judged.count(Code::GatewayClockOff, None);
+        }
+        for ((bytes, envelope), seen) in envelopes.iter().zip(seen) {
+            judged.upto = judged.upto.max(envelope.seq);
+            self.judge_envelope(&book, &mut judged, bytes, envelope, seen);
+        }
+        Ok(judged)
+    }
+
+    fn check_receipt(
+        &self,
+        gateway: &ProvenGateway,
+        known: &crate::book::KnownGateway,
+        cose: &[u8],
+        envelopes: &[(&[u8], Envelope<'_>)],
+    ) -> Result<Receipt, Rejected> {
+        const OTHER: Rejected =
+            Rejected::new(Code::EvidenceSignature, "the receipt does not fit what stands before it");
+        // The run that it names decides what it must say; the signature is checked over what it says.
+        let claimed = Sign1::parse(cose)
+            .and_then(|s| Receipt::parse(s.danger_payload()))
+            .map_err(|m| m.counted(Code::EvidenceSignature))?;
+        let mut tally = Tally::new(gateway.gateway(), claimed.boot);
+        envelopes.iter().for_each(|(bytes, envelope)| tally.add(bytes, envelope));
+        let signed = Receipt::open(cose, &known.key)?;
+        if signed == tally.receipt() { Ok(signed) } else { Err(OTHER) }
+    }
+
+    /// Looks at the numbers of a batch: they go up by one, and what was here before is the same (E4-03). Says of each
+    /// envelope whether it was here before.
+    fn numbers(&self, judged: &mut Judged, boot: GatewayBoot, envelopes: &[(&[u8], Envelope<'_>)]) -> Vec<bool> {
+        let mut heard = self.heard();
+        let known = heard.entry(judged.gateway.gateway()).or_default();
+        known.last = Some(judged.now);
+        if known.boot != Some(boot) && !envelopes.is_empty() {
+            known.boot = Some(boot);
+            known.envelopes.clear();
+        }
+        let mut gap = false;
+        let mut different = false;
+        let mut previous: Option<u64> = None;
+        let seen = envelopes
+            .iter()
+            .map(|(bytes, envelope)| {
+                gap |= previous.is_some_and(|p| p.checked_add(1) != Some(envelope.seq));
+                previous = Some(envelope.seq);
+                let hash = first8(bytes);
+                judged.hashes.push((envelope.seq, hash));
+                let at = known.envelopes.binary_search_by_key(&envelope.seq, |(seq, _)| *seq).ok();
+                let earlier = at.and_then(|i| known.envelopes.get(i)).map(|(_, earlier)| *earlier);
+                different |= earlier.is_some_and(|earlier| earlier != hash);
+                earlier == Some(hash)
+            })
+            .collect();
+        drop(heard);
+        if gap || different {
+            judged.count(Code::ChannelSequence, None);
+        }
+        seen
+    }
+
+    /// Takes note of what the ledger said of a batch.
+    pub fn conclude(&self, judged: Judged, committed: Committed) -> Concluded {
+        let mut write = Write { now: judged.now, ..Write::default() };
+        if committed.sequence != SequenceVerdict::Different {
+            let mut heard = self.heard();
+            let known = heard.entry(judged.gateway.gateway()).or_default();
+            if known.boot == judged.boot {
+                for &(seq, hash) in &judged.hashes {
+                    if known.envelopes.back().is_none_or(|(last, _)| *last < seq) {
+                        known.envelopes.push_back((seq, hash));
+                    }
+                }
+                while known.envelopes.len() > REMEMBERED {
+                    known.envelopes.pop_front();
+                }
+            }
+        }
+        for (pending, (accepted, verdict)) in
+            judged.pending.iter().zip(judged.write.accepted.iter().zip(&committed.verdicts))
+        {
+            self.note(pending, accepted.row(), *verdict, &mut write);
+        }
+        Concluded { write, verdicts: committed.verdicts, judged }
+    }
+
+    /// Queues a command for a device, to be sent in its next answers. Commit what comes back; then call
+    /// [`Cloud::commanded`].
+    ///
+    /// # Errors
+    /// Why this device takes no commands.
+    pub fn command(&self, did: Did, op: u64, args: Vec<u8>, now: Millis) -> Result<CommandRow, NoCommand> {
+        let device = self.book.load().by_did.get(&did).cloned().ok_or(NoCommand::UnknownDevice)?;
+        if device.level() < 3 {
+            return Err(NoCommand::NoE3);
+        }
+        let mut live = device.live();
+        if live.commands.len() >= 16 {
+            return Err(NoCommand::TooMany);
+        }
+        live.last_command += 1;
+        Ok(CommandRow { did, id: live.last_command, op, args, at: now })
+    }
+
+    /// Takes note that a command is durable: it goes out with the next answers.
+    pub fn commanded(&self, command: CommandRow) {
+        if let Some(device) = self.book.load().by_did.get(&command.did) {
+            device.live().commands.push(command);
+        }
+    }
+}
+
+/// Why a device takes no command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoCommand {
+    /// Its answers come from its gateway, or from nobody.
+    #[error("this device has no E3: the cloud has no protected way to it")]
+    NoE3,
+    /// Sixteen are waiting for a result.
+    #[error("sixteen commands wait for this device already; wait for their results")]
+    TooMany,
+    /// Not in the registry, or revoked.
+    #[error("no such device")]
+    UnknownDevice,
+}
+
+impl Judged {
+    fn key(&self, code: Code, sid: Option<Sid>) -> CountKey {
+        let (net, gateway) = (Some(self.gateway.net()), Some(self.gateway.gateway()));
+        CountKey { code, net, gateway, sid, place: Place::Cloud }
+    }
+
+    fn count(&mut self, code: Code, sid: Option<Sid>) {
+        let key = self.key(code, sid);
+        self.write.count(key);
+    }
+
+    fn refuse(&mut self, envelope: &Envelope<'_>, code: Code) {
+        let sid = match envelope.originator {
+            Originator::Node { sid, .. } => Some(sid),
+            Originator::Classic(_) => None,
+        };
+        self.count(code, sid);
+        self.refused.push((envelope.seq, code));
+    }
+}
+
+fn first8(bytes: &[u8]) -> [u8; 8] {
+    let [a, b, c, d, e, f, g, h, ..] = sha256(&[bytes]);
+    [a, b, c, d, e, f, g, h]
+}

@@ -1,0 +1,269 @@
+//! What devices are told: the protected answers to what they asked, with acknowledgements and commands inside.
+
+use std::sync::Arc;
+
+use fivefold_core::e3_cloud::E3;
+use fivefold_core::error::Code;
+use fivefold_core::oscore::{AnswerNumber, OscoreOption, PartialIv, Plaintext, UnnumberedAnswer};
+use fivefold_core::suite::TAG;
+use fivefold_core::wire::cbor::List;
+use fivefold_core::wire::coap::{self, Protected, Token, Type};
+use fivefold_core::wire::control::{Command, Downlink as ControlMap, Received};
+use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Originator, Refusal, Reply};
+
+use super::judge::heighten;
+use super::{Cloud, Concluded, Memory};
+use crate::accepted::{ContextId, Row};
+use crate::book::{Device, Live};
+use crate::store::{CountKey, Place, Recent, Standing, Verdict, Write};
+
+/// A repeat by another gateway within this time of the first gets no answer: the first gateway was chosen (9.5).
+const CHOSEN: u64 = 1500;
+/// Control bytes that an answer to a tiny message carries at most: what is left of a frame under both levels (6.4).
+const TINY_CONTROL: usize = 48;
+/// The same over UDP.
+const COAP_CONTROL: usize = 512;
+/// Sender numbers that one durable write leases (W1).
+const BLOCK: u32 = 64;
+
+/// An accepted row that somebody may wait for.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) device: Arc<Device>,
+    pub(super) context: ContextId,
+    /// What was asked, if an answer is wanted and may be given.
+    pub(super) question: Option<Question>,
+}
+
+/// What an answer needs to know of its request.
+pub(super) struct Question {
+    pub(super) token: Token,
+    pub(super) code: u8,
+    pub(super) renew: Option<u64>,
+    pub(super) seq: u64,
+    pub(super) tiny: bool,
+    pub(super) once: UnnumberedAnswer<E3>,
+}
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Question").field("request", &self.once.request()).finish_non_exhaustive()
+    }
+}
+
+impl<M: Memory> Cloud<M> {
+    /// Takes note of what the ledger said of one row.
+    pub(super) fn note(&self, pending: &Pending, row: &Row, verdict: Verdict, write: &mut Write) {
+        let device = &pending.device;
+        let mut live = device.live();
+        let live = &mut *live;
+        let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == pending.context) else { return };
+        ctx.written = true;
+        match verdict {
+            Verdict::New => {
+                let recent = ctx.recent.get_or_insert_default();
+                heighten(recent, row.piv);
+                let back = recent.highest.map_or(0, |h| h - row.piv);
+                recent.bitmap |= u32::try_from(back).ok().and_then(|b| 1u64.checked_shl(b)).unwrap_or(0);
+                recent.last = row.way.ingested;
+                super::watch::heard(live, row);
+            }
+            Verdict::Dup { .. } => {}
+            Verdict::NonceReuse => {
+                tracing::error!(did = %device.did, piv = row.piv, "two messages under one number: both in quarantine");
+                if ctx.bctx.is_some() {
+                    write.count(CountKey {
+                        code: Code::CloudBootRepeats,
+                        net: Some(row.way.net),
+                        gateway: Some(row.way.gateway),
+                        sid: Some(row.way.sid),
+                        place: Place::Cloud,
+                    });
+                }
+            }
+        }
+        // A repeat is answered under a number of our own, and that is leased before (W1).
+        if verdict != Verdict::New
+            && pending.question.is_some()
+            && let Some(ctx) = live.contexts.iter().find(|c| c.id == pending.context)
+            && ctx.lease.left() < BLOCK / 2
+            && let Some(bound) = ctx.lease.proposal(BLOCK)
+            && !write.leases.iter().any(|(id, _)| *id == ctx.id)
+        {
+            write.leases.push((ctx.id, bound));
+        }
+    }
+
+    /// Seals the answers of a batch and writes the reply. What [`Concluded::write`] holds is durable by now.
+    pub fn reply(&self, concluded: Concluded) -> Vec<u8> {
+        let Concluded { write, verdicts, judged } = concluded;
+        let now = judged.now;
+        let mut refused = judged.refused;
+        let mut answers = Vec::new();
+        for ((pending, accepted), verdict) in judged.pending.into_iter().zip(&judged.write.accepted).zip(verdicts) {
+            let row = accepted.row();
+            {
+                let mut live = pending.device.live();
+                if let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == pending.context) {
+                    for (_, bound) in write.leases.iter().filter(|(id, _)| *id == ctx.id) {
+                        ctx.lease.extend(*bound);
+                    }
+                }
+                live.commands.retain(|c| !judged.write.results.iter().any(|r| r.did == c.did && r.id == c.id));
+            }
+            let silent = match verdict {
+                Verdict::New => false,
+                Verdict::Dup { gateway, ingested } => gateway != row.way.gateway && now.since(ingested) < CHOSEN,
+                Verdict::NonceReuse => {
+                    let code = if row.level < 3 { Code::GatewayNonceReuse } else { Code::CloudNonceReuse };
+                    refused.push((row.way.seq, code));
+                    false
+                }
+            };
+            let Pending { device, context, question } = pending;
+            if let Some(question) = question.filter(|_| !silent) {
+                let seq = question.seq;
+                if let Some(bytes) = answer(&device, context, question, verdict) {
+                    answers.push((row.way, seq, bytes));
+                }
+            }
+        }
+        refused.sort_unstable_by_key(|(seq, _)| *seq);
+        let refused: Vec<_> = refused.into_iter().map(|(seq, code)| Refusal { seq, code }).collect();
+        let downlinks: Vec<_> = answers
+            .iter()
+            .map(|(way, seq, bytes)| Downlink {
+                kind: DownlinkKind::Answer,
+                originator: Some(Originator::Node { net: way.net, sid: way.sid }),
+                bytes,
+                seq: Some(*seq),
+                expires: None,
+            })
+            .collect();
+        let reply = Reply { durable_upto: judged.upto, refused: List::of(&refused), downlinks: List::of(&downlinks) };
+        let size = 64 + refused.len() * 24 + answers.iter().map(|(_, _, b)| b.len() + 64).sum::<usize>();
+        let mut out = vec![0; size];
+        let len = reply.emit(&mut out).unwrap_or_else(|error| {
+            // The bound above holds for every reply; an empty one would lose answers, never readings.
+            tracing::error!(%error, "a reply could not be written");
+            0
+        });
+        out.truncate(len);
+        out
+    }
+}
+
+/// Seals one answer: without a number the first time, under one of ours after that. `None` when no number is left.
+fn answer(device: &Device, context: ContextId, question: Question, verdict: Verdict) -> Option<Vec<u8>> {
+    let mut live = device.live();
+    let Live { contexts, commands, .. } = &mut *live;
+    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
+    if ctx.standing == Standing::Draining {
+        return None;
+    }
+    let request = question.once.request();
+    let (number, piv) = match verdict {
+        Verdict::New => (AnswerNumber::Unnumbered(question.once), None),
+        Verdict::Dup { .. } | Verdict::NonceReuse => {
+            let n = ctx.lease.take().ok()?;
+            let piv = PartialIv::from_value(n.value());
+            (AnswerNumber::Own(n), Some(piv))
+        }
+    };
+    let (code, renew) = match verdict {
+        Verdict::NonceReuse => (coap::UNAUTHORIZED, Some(3)),
+        _ => (question.code, question.renew),
+    };
+    let limit = if question.tiny { TINY_CONTROL } else { COAP_CONTROL };
+    let mut control = [0; COAP_CONTROL];
+    let recent = ctx.recent.unwrap_or_default();
+    let control = control_map(&mut control, limit, &recent, request.piv.value(), renew, commands);
+    let mut plaintext = [0; COAP_CONTROL + 2];
+    let len = Plaintext { code, options: &[], payload: control }.emit(&mut plaintext).ok()?;
+    let mut ciphertext = [0; COAP_CONTROL + 2 + TAG];
+    let keys = ctx.keys.as_ref()?;
+    let len = keys.seal_answer(&request, number, plaintext.get(..len)?, &mut ciphertext).ok()?;
+    let message = Protected {
+        kind: Type::Non,
+        code: coap::CHANGED,
+        message_id: 0,
+        token: question.token,
+        option: OscoreOption { piv, kid_context: None, kid: None },
+        ciphertext: ciphertext.get(..len)?,
+    };
+    let mut out = vec![0; message.emitted_len()];
+    let len = message.emit(&mut out).ok()?;
+    out.truncate(len);
+    Some(out)
+}
+
+/// What stands in an answer beside its code: which messages are here (if more than the one answered), that the device
+/// should renew, and as many commands as fit.
+fn control_map<'o>(
+    out: &'o mut [u8],
+    limit: usize,
+    recent: &Recent,
+    asked: u64,
+    renew: Option<u64>,
+    commands: &[crate::store::CommandRow],
+) -> &'o [u8] {
+    let (base_piv, bitmap, len) = received(recent);
+    let others = bitmap.iter().map(|b| b.count_ones()).sum::<u32>() > 1 || (len > 0 && base_piv != asked);
+    let received = others.then(|| Received { base_piv, bitmap: bitmap.get(..len).unwrap_or_default() });
+    let commands: Vec<Command<'_>> =
+        commands.iter().map(|c| Command { id: c.id, op: c.op, arguments: &c.args }).collect();
+    for (received, count) in (0..=commands.len()).rev().map(|n| (received, n)).chain([(None, 1), (None, 0)]) {
+        let map = ControlMap {
+            received,
+            commands: List::of(commands.get(..count).unwrap_or_default()),
+            renew,
+            ..ControlMap::default()
+        };
+        if map.received.is_none() && map.commands.is_empty() && map.renew.is_none() {
+            return &[];
+        }
+        let room = limit.min(out.len());
+        if let Some(len) = out.get_mut(..room).and_then(|o| map.emit(o).ok()) {
+            return out.get(..len).unwrap_or_default();
+        }
+    }
+    &[]
+}
+
+/// Item 1 of 7.3 out of what a context received: the lowest of the last 64 numbers that came, and a bit for each.
+fn received(recent: &Recent) -> (u64, [u8; 8], usize) {
+    let (Some(highest), true) = (recent.highest, recent.bitmap != 0) else { return (0, [0; 8], 0) };
+    let span = 63 - u64::from(recent.bitmap.leading_zeros());
+    // Bit j of ours is `highest - j`; bit j of the item is `base + j`.
+    let bits = recent.bitmap.reverse_bits() >> (63 - span);
+    let len = usize::try_from(span / 8 + 1).unwrap_or(8);
+    (highest - span, bits.to_le_bytes(), len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fivefold_core::time::Millis;
+
+    #[test]
+    fn item_one_covers_what_came_and_nothing_else() {
+        let recent = Recent { highest: Some(300), bitmap: 0b1_0000_0001_0000_0011, last: Millis(0) };
+        let (base_piv, bitmap, len) = received(&recent);
+        let item = Received { base_piv, bitmap: &bitmap[..len] };
+        let covered: Vec<u64> = (200..400).filter(|n| item.covers(*n)).collect();
+        assert_eq!(covered, [284, 292, 299, 300]);
+        let all = Recent { highest: Some(63), bitmap: u64::MAX, last: Millis(0) };
+        let (base_piv, bitmap, len) = received(&all);
+        assert_eq!((base_piv, len), (0, 8));
+        assert!((0..64).all(|n| Received { base_piv, bitmap: &bitmap }.covers(n)));
+        assert_eq!(received(&Recent::default()).2, 0);
+    }
+
+    #[test]
+    fn an_answer_to_one_message_alone_has_no_control_map() {
+        let recent = Recent { highest: Some(7), bitmap: 1, last: Millis(0) };
+        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, None, &[]), []);
+        assert!(!control_map(&mut [0; 64], 48, &recent, 6, None, &[]).is_empty());
+        assert!(!control_map(&mut [0; 64], 48, &recent, 7, Some(1), &[]).is_empty());
+    }
+}

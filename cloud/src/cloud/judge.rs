@@ -1,0 +1,645 @@
+//! One envelope: who it is from, whether it has the levels that its device must have, whether it opens.
+
+use std::sync::Arc;
+
+use fivefold_core::counter::Lease;
+use fivefold_core::e2_gateway::E2;
+use fivefold_core::e3_cloud::E3;
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::{BootContext, Epoch, Sid};
+use fivefold_core::oscore::{
+    Authentic, FAILURES_HARD, FAILURES_SOFT, InnerRequest, NUMBER_LIMIT, RENEW_AT, judge_request, judge_tiny_request,
+};
+use fivefold_core::profile::{Mode, Profile};
+use fivefold_core::reading::{Item, Payload};
+use fivefold_core::suite::{CiphertextHash, sha256};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::coap::{self, Outer, Protected, Type};
+use fivefold_core::wire::control;
+use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
+use fivefold_core::wire::event::Event;
+
+use super::answer::{Pending, Question};
+use super::{Cloud, Health, Judged, Memory};
+use crate::accepted::{Accepted, Content, ContextId, Freshness, MessageHash, Way, flag};
+use crate::book::{Book, Ctx, DRAIN, Device, Live};
+use crate::store::{CountKey, ORPHAN_LIFE, Orphan, Place, Quarantined, Recent, ResultRow, Standing};
+
+/// A reading is fresh when its gateway received it at most so long ago (docs/protocol.md 8.1).
+const FRESH: u64 = 15 * 60 * 1000;
+/// Boots that a device may make in a day (E3-13).
+const BOOTS: usize = 20;
+const DAY: u64 = 24 * 3600 * 1000;
+/// Contexts that are tried for one message, at most (docs/protocol.md 5).
+const TRIALS: usize = 6;
+
+/// The parts of a C3 message that opening needs.
+struct Sealed<'b> {
+    message: Protected<'b>,
+    piv: fivefold_core::oscore::PartialIv,
+    bctx: Option<BootContext>,
+    hash: MessageHash,
+    kind: Kind,
+}
+
+/// What opened, and under which context.
+struct Found<'b> {
+    proof: Authentic<'b, E3>,
+    context: ContextId,
+    /// Since when it drains, if it does.
+    draining: Option<Millis>,
+    /// A boot that was not known before.
+    is_new: bool,
+    freshness: Freshness,
+}
+
+impl<M: Memory> Cloud<M> {
+    pub(super) fn judge_envelope(
+        &self,
+        book: &Book,
+        judged: &mut Judged,
+        bytes: &[u8],
+        envelope: &Envelope<'_>,
+        seen: bool,
+    ) {
+        let sid = match envelope.originator {
+            Originator::Node { net, sid } if net == judged.gateway.net() => sid,
+            Originator::Node { .. } => return judged.refuse(envelope, Code::ChannelWrongNet),
+            Originator::Classic(_) => return judged.refuse(envelope, Code::CloudUnknownKid),
+        };
+        if envelope.kind == Kind::Event {
+            return self.take_event(judged, envelope, seen);
+        }
+        let Some(device) = book.devices.get(&(judged.gateway.net(), sid)) else {
+            let code =
+                if envelope.kind == Kind::GatewayOpened { Code::GatewayUnknownKid } else { Code::CloudUnknownKid };
+            return judged.refuse(envelope, code);
+        };
+        if !envelope.link.is_e1() && !device.overrides.danger_no_link {
+            return judged.refuse(envelope, Code::CloudLevelMissing);
+        }
+        let profile = device.policy.profile;
+        let outcome = match (envelope.kind, &envelope.opened) {
+            (Kind::CloudTiny | Kind::CloudCoap, Some(opened)) if profile == Profile::ToBoth && opened.kid == sid => {
+                self.open_c3(judged, device, bytes, envelope)
+            }
+            (Kind::CloudTiny | Kind::CloudCoap, _) if profile == Profile::ToCloud => {
+                self.open_c3(judged, device, bytes, envelope)
+            }
+            (Kind::GatewayOpened, Some(opened)) if profile == Profile::ToGateway => {
+                self.vouched(judged, device, envelope, opened)
+            }
+            (Kind::DangerPlain, Some(opened)) if profile == Profile::DangerLinkOnly => {
+                self.danger_plain(judged, device, envelope, opened)
+            }
+            (Kind::Edhoc, _) => Err(Rejected::new(Code::RenewalSuite, "renewal is not part of this version")),
+            (Kind::Classic, _) => Err(Rejected::new(Code::CloudUnknownKid, "no classic device has this short id")),
+            _ => Err(Rejected::new(Code::CloudLevelMissing, "below the level that the device's record declares")),
+        };
+        if let Err(rejected) = outcome {
+            tracing::debug!(net = %judged.gateway.net(), %sid, gateway = %judged.gateway.gateway(), %rejected, "refused");
+            judged.refuse(envelope, rejected.code);
+        }
+    }
+
+    fn take_event(&self, judged: &mut Judged, envelope: &Envelope<'_>, seen: bool) {
+        let Ok(event) = Event::parse(envelope.bytes) else {
+            return judged.refuse(envelope, Code::TinyMalformed);
+        };
+        if seen {
+            return;
+        }
+        for count in event.counts.iter() {
+            let key = CountKey { place: Place::Gateway, ..judged.key(count.code, count.sid) };
+            judged.write.counts.push((key, count.count));
+        }
+        let health =
+            Health { at: judged.now, uptime_s: event.uptime, spool_used: event.spool_used, spool_max: event.spool_max };
+        self.heard().entry(judged.gateway.gateway()).or_default().health = Some(health);
+    }
+
+    // E3.
+
+    fn open_c3(
+        &self,
+        judged: &mut Judged,
+        device: &Arc<Device>,
+        bytes: &[u8],
+        envelope: &Envelope<'_>,
+    ) -> Result<(), Rejected> {
+        let sealed = sealed(envelope, device.sid)?;
+        let way = way(judged, device.sid, envelope);
+        // A buffer for each trial: what opens is borrowed from the one it opened into.
+        let mut outs: [Vec<u8>; TRIALS + 1] = Default::default();
+        let mut live = device.live();
+        let found = self.find(judged, device, &mut live, &sealed, way, &mut outs);
+        let found = match found {
+            Ok(found) => found,
+            Err(rejected) => {
+                if device.policy.mode == Mode::Random
+                    && matches!(rejected.code, Code::CloudForged | Code::CloudNoContext)
+                {
+                    judged.write.orphans.push(Orphan {
+                        net: device.net,
+                        sid: device.sid,
+                        at: judged.now,
+                        gateway: way.gateway,
+                        hash: sealed.hash,
+                        envelope: bytes.to_vec(),
+                    });
+                }
+                return Err(rejected);
+            }
+        };
+        let (is_new, context) = (found.is_new, found.context);
+        self.take(judged, device, &mut live, &sealed, way, found, Answer::Wanted, envelope.seq)?;
+        if is_new {
+            self.adopt(judged, device, &mut live, context);
+        }
+        Ok(())
+    }
+
+    /// Finds the context that opens a message: active, then pending, then draining; in mode R by the boot it names.
+    fn find<'b>(
+        &self,
+        judged: &mut Judged,
+        device: &Device,
+        live: &mut Live,
+        sealed: &Sealed<'_>,
+        way: Way,
+        outs: &'b mut [Vec<u8>],
+    ) -> Result<Found<'b>, Rejected> {
+        const NO_CONTEXT: Rejected = Rejected::new(Code::CloudNoContext, "no context for this boot");
+        let failures = live.contexts.first().map_or(0, |c| c.failures);
+        if failures >= FAILURES_HARD {
+            return Err(Rejected::new(Code::CloudLimitReached, "2^20 failed verifications: renew this device"));
+        }
+        if sealed.bctx.is_some() && device.policy.mode == Mode::Persistent {
+            return Err(NO_CONTEXT);
+        }
+        let mut order: Vec<usize> = (0..live.contexts.len()).collect();
+        order.sort_by_key(|i| live.contexts.get(*i).map(|c| c.standing));
+        let ciphertext = sealed.message.ciphertext;
+        let mut outs = outs.iter_mut();
+        let mut opened = None;
+        for (i, out) in order.into_iter().zip(outs.by_ref().take(TRIALS)) {
+            let Some(ctx) = live.contexts.get(i).filter(|c| sealed.bctx.is_none() || c.bctx == sealed.bctx) else {
+                continue;
+            };
+            let Some(keys) = &ctx.keys else { continue };
+            out.resize(ciphertext.len(), 0);
+            if let Ok(proof) = keys.open_request(sealed.piv, ciphertext, out) {
+                opened = Some((i, proof));
+                break;
+            }
+        }
+        if let Some((i, proof)) = opened {
+            self.in_use(judged, device, live, i);
+            let Some(ctx) = live.contexts.get_mut(i) else { return Err(NO_CONTEXT) };
+            let freshness = self.freshness(ctx, sealed.piv.value(), way);
+            let draining = (ctx.standing == Standing::Draining).then_some(ctx.since);
+            if !ctx.written {
+                judged.write.contexts.push(ctx.row(device, 3));
+            }
+            return Ok(Found { proof, context: ctx.id, draining, is_new: false, freshness });
+        }
+        if let (Some(bctx), Some(bootstrap), Some(out)) = (sealed.bctx, &device.bootstrap, outs.next())
+            && live.contexts.iter().all(|c| c.bctx != Some(bctx))
+        {
+            let keys = bootstrap
+                .context_for_peer(device.sid, Epoch(0), Some(bctx), device.policy.alg)
+                .map_err(|_| NO_CONTEXT)?;
+            out.resize(ciphertext.len(), 0);
+            if let Ok(proof) = keys.open_request(sealed.piv, ciphertext, out) {
+                return Ok(self.boot_opened(judged, device, live, way, bctx, keys, proof));
+            }
+        }
+        if live.contexts.is_empty() && sealed.bctx.is_none() {
+            return Err(NO_CONTEXT);
+        }
+        self.failed(judged, device, live)
+    }
+
+    fn failed<'b>(&self, judged: &mut Judged, device: &Device, live: &mut Live) -> Result<Found<'b>, Rejected> {
+        if let Some(ctx) = live.contexts.first_mut() {
+            ctx.failures = ctx.failures.saturating_add(1);
+            judged.write.failures.push((ctx.id, ctx.failures));
+            if ctx.failures == FAILURES_SOFT {
+                tracing::warn!(did = %device.did, "2^14 failed verifications: renew this device");
+                judged.count(Code::CloudLimitReached, Some(device.sid));
+            }
+        }
+        Err(Rejected::new(Code::CloudForged, "tag failure under every context"))
+    }
+
+    /// A boot of mode R opened that is not one of the latest two: it is new, or an older one that drains.
+    #[expect(clippy::too_many_arguments, reason = "private: one step of `find`, cut out for its length")]
+    fn boot_opened<'b>(
+        &self,
+        judged: &mut Judged,
+        device: &Device,
+        live: &mut Live,
+        way: Way,
+        bctx: BootContext,
+        keys: fivefold_core::oscore::Context<E3>,
+        proof: Authentic<'b, E3>,
+    ) -> Found<'b> {
+        if let Some((context, since)) = live.older.get(&bctx).copied() {
+            return Found { proof, context, draining: Some(since), is_new: false, freshness: Freshness::Late };
+        }
+        let freshness = age(way);
+        let ctx = Ctx {
+            id: self.memory.new_context(),
+            epoch: Epoch(0),
+            bctx: Some(bctx),
+            standing: Standing::Active,
+            since: judged.now,
+            written: false,
+            keys: Some(keys),
+            recent: Some(Recent::default()),
+            lease: Lease::resume(0, NUMBER_LIMIT),
+            failures: 0,
+            sealed: None,
+        };
+        judged.write.contexts.push(ctx.row(device, 3));
+        let context = ctx.id;
+        self.new_boot(judged, device, live, ctx);
+        Found { proof, context, draining: None, is_new: true, freshness }
+    }
+
+    /// Puts a new boot first; the one before drains, and the one before that is kept by name.
+    fn new_boot(&self, judged: &mut Judged, device: &Device, live: &mut Live, ctx: Ctx) {
+        for before in live.contexts.iter_mut().filter(|c| c.standing != Standing::Draining) {
+            before.standing = Standing::Draining;
+            before.since = judged.now;
+            judged.write.standings.push((before.id, before.standing, before.since));
+        }
+        live.contexts.insert(0, ctx);
+        while live.contexts.len() > 2 {
+            if let Some(old) = live.contexts.pop()
+                && let Some(bctx) = old.bctx
+            {
+                live.older.insert(bctx, (old.id, old.since));
+            }
+        }
+        while live.boots.front().is_some_and(|at| judged.now.since(*at) > DAY) {
+            live.boots.pop_front();
+        }
+        live.boots.push_back(judged.now);
+        if live.boots.len() > BOOTS {
+            judged.count(Code::CloudBootRepeats, Some(device.sid));
+            live.boots.pop_front();
+        }
+    }
+
+    /// The first message under a pending context makes it the active one.
+    fn in_use(&self, judged: &mut Judged, device: &Device, live: &mut Live, i: usize) {
+        let Some(ctx) = live.contexts.get(i).filter(|c| c.standing == Standing::Pending) else { return };
+        let epoch = ctx.epoch;
+        tracing::info!(did = %device.did, epoch = epoch.0, "a newer context is in use");
+        for c in &mut live.contexts {
+            let standing = if c.epoch == epoch { Standing::Active } else { Standing::Draining };
+            if c.standing != standing && c.epoch <= epoch {
+                c.standing = standing;
+                c.since = judged.now;
+                judged.write.standings.push((c.id, standing, judged.now));
+            }
+        }
+    }
+
+    fn freshness(&self, ctx: &mut Ctx, piv: u64, way: Way) -> Freshness {
+        let recent = ctx.recent.get_or_insert_with(|| self.memory.recent(ctx.id));
+        if recent.highest.is_some_and(|h| piv <= h) || ctx.standing == Standing::Draining {
+            return Freshness::Late;
+        }
+        age(way)
+    }
+
+    /// Takes what opened: stale, refused inside, or accepted.
+    #[expect(clippy::too_many_arguments, reason = "private: one step of `open_c3`, shared with orphans")]
+    fn take(
+        &self,
+        judged: &mut Judged,
+        device: &Arc<Device>,
+        live: &mut Live,
+        sealed: &Sealed<'_>,
+        way: Way,
+        found: Found<'_>,
+        answer: Answer,
+        seq: u64,
+    ) -> Result<(), Rejected> {
+        let Found { proof, context, draining, freshness, .. } = found;
+        let piv = proof.piv().value();
+        if draining.is_some_and(|since| judged.now.since(since) > DRAIN) {
+            let code = Code::CloudStale;
+            judged.write.quarantined.push(Quarantined {
+                code,
+                context,
+                piv,
+                hash: sealed.hash,
+                gateway: way.gateway,
+                at: judged.now,
+                payload: proof.plaintext().to_vec(),
+            });
+            return Err(Rejected::new(code, "its context drained more than 96 hours ago"));
+        }
+        // What is inside is judged before anything is kept; its number is used up either way.
+        let inside = match sealed.kind {
+            Kind::CloudCoap => judge_request::<E3>(proof.plaintext()).and_then(|r| match r {
+                InnerRequest::Payload(payload) => Ok(payload),
+                InnerRequest::Nested { .. } => Err(fivefold_core::oscore::Refused {
+                    rejected: Rejected::new(Code::CloudInnerMalformed, "a C3 message inside C3"),
+                    answer_code: coap::BAD_OPTION,
+                }),
+            }),
+            _ => judge_tiny_request::<E3>(proof.plaintext()),
+        };
+        let inside = inside.and_then(|payload| {
+            check_payload(payload).map(|()| payload).map_err(|m| fivefold_core::oscore::Refused {
+                rejected: m.inside::<E3>(),
+                answer_code: coap::BAD_REQUEST,
+            })
+        });
+        let (code, mut flags, payload, refused) = match inside {
+            Ok(payload) => (coap::CHANGED, 0, payload, None),
+            Err(refused) => (refused.answer_code, flag::REFUSED, proof.plaintext(), Some(refused.rejected)),
+        };
+        // Tiny messages say by their type whether an answer is wanted; over UDP every request wants one.
+        let wanted = answer == Answer::Wanted
+            && draining.is_none()
+            && (sealed.kind == Kind::CloudCoap || sealed.message.kind == Type::Con);
+        if wanted {
+            flags |= flag::ANSWERED;
+        }
+        if refused.is_none() {
+            self.read_control(judged, device, payload);
+        }
+        let content = Content { context, hash: sealed.hash, way, freshness, flags, payload: payload.to_vec() };
+        judged.write.accepted.push(Accepted::by_node(&proof, content));
+        if let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == context)
+            && let Some(recent) = &mut ctx.recent
+            && refused.is_none()
+        {
+            // For the next one of the same batch; what counts for item 1 is set when it is durable.
+            heighten(recent, piv);
+        }
+        let question = wanted.then(|| Question {
+            token: sealed.message.token,
+            code,
+            renew: renewal(live, piv),
+            seq,
+            tiny: sealed.kind != Kind::CloudCoap,
+            once: proof.unnumbered(),
+        });
+        judged.pending.push(Pending { device: device.clone(), context, question });
+        if let Some(rejected) = refused {
+            judged.count(rejected.code, Some(device.sid));
+            judged.refused.push((seq, rejected.code));
+        }
+        Ok(())
+    }
+
+    fn read_control(&self, judged: &mut Judged, device: &Device, payload: &[u8]) {
+        let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return };
+        for item in items {
+            let Item::Control(map) = item else { continue };
+            let Ok(control) = control::Uplink::parse(map) else { continue };
+            for result in control.results.iter() {
+                judged.write.results.push(ResultRow {
+                    did: device.did,
+                    id: result.id,
+                    status: result.status,
+                    value: result.value.map(<[u8]>::to_vec),
+                    at: judged.now,
+                });
+            }
+            if control.status.is_some() || control.digest.is_some() {
+                judged.write.reports.push((device.did, map.to_vec()));
+            }
+        }
+    }
+
+    /// A boot opened for the first time: what waited for it is tried again (docs/protocol.md 8.3).
+    fn adopt(&self, judged: &mut Judged, device: &Arc<Device>, live: &mut Live, context: ContextId) {
+        let oldest = Millis(judged.now.0.saturating_sub(ORPHAN_LIFE));
+        for orphan in self.memory.orphans(device.net, device.sid, oldest) {
+            let Ok(envelope) = Envelope::parse(&orphan.envelope) else { continue };
+            let Ok(sealed) = sealed(&envelope, device.sid) else { continue };
+            let way = Way { gateway: orphan.gateway, ..way(judged, device.sid, &envelope) };
+            let mut out = vec![0; sealed.message.ciphertext.len()];
+            let found = live.contexts.iter().find(|c| c.id == context).and_then(|c| c.keys.as_ref()).and_then(|keys| {
+                let proof = keys.open_request(sealed.piv, sealed.message.ciphertext, &mut out).ok()?;
+                Some(Found { proof, context, draining: None, is_new: false, freshness: Freshness::Late })
+            });
+            if let Some(found) = found {
+                let taken = self.take(judged, device, live, &sealed, way, found, Answer::TooLate, envelope.seq);
+                if taken.is_ok() {
+                    judged.write.adopted.push(orphan.hash);
+                }
+            }
+        }
+    }
+
+    // A gateway's word.
+
+    fn vouched(
+        &self,
+        judged: &mut Judged,
+        device: &Arc<Device>,
+        envelope: &Envelope<'_>,
+        opened: &Opened,
+    ) -> Result<(), Rejected> {
+        if self.pushed_version(judged.gateway.gateway()).is_none() {
+            return Err(Rejected::new(
+                Code::GatewayUnknownKid,
+                "this gateway was never pushed the device's C2 context",
+            ));
+        }
+        if opened.kid != device.sid {
+            return Err(Rejected::new(Code::GatewayUnknownKid, "kid and originator differ"));
+        }
+        if opened.epoch != device.epoch || opened.bctx.is_some() != (device.policy.mode == Mode::Random) {
+            return Err(Rejected::new(Code::GatewayNoContext, "no context for this epoch or boot"));
+        }
+        limit(opened, Code::GatewayLimitReached)?;
+        let inner = match judge_request::<E2>(envelope.bytes).map_err(|r| r.rejected)? {
+            InnerRequest::Payload(payload) => payload,
+            InnerRequest::Nested { .. } => {
+                return Err(Rejected::new(Code::GatewayInnerMalformed, "a C3 message of a device without E3"));
+            }
+        };
+        check_payload(inner).map_err(|m| m.inside::<E2>())?;
+        let word = judged.gateway.clone();
+        let content = self.word_content(judged, device, envelope, opened, inner);
+        judged.write.accepted.push(Accepted::by_gateway(&word, opened.piv, content));
+        Ok(())
+    }
+
+    fn danger_plain(
+        &self,
+        judged: &mut Judged,
+        device: &Arc<Device>,
+        envelope: &Envelope<'_>,
+        opened: &Opened,
+    ) -> Result<(), Rejected> {
+        if opened.kid != device.sid {
+            return Err(Rejected::new(Code::CloudUnknownKid, "kid and originator differ"));
+        }
+        limit(opened, Code::CloudLimitReached)?;
+        check_payload(envelope.bytes).map_err(|m| m.counted(Code::CloudInnerMalformed))?;
+        let word = judged.gateway.clone();
+        let opened = Opened { epoch: device.epoch, ..*opened };
+        let content = self.word_content(judged, device, envelope, &opened, envelope.bytes);
+        judged.write.accepted.push(Accepted::danger_plain(&word, opened.piv, content));
+        Ok(())
+    }
+
+    fn word_content(
+        &self,
+        judged: &mut Judged,
+        device: &Arc<Device>,
+        envelope: &Envelope<'_>,
+        opened: &Opened,
+        payload: &[u8],
+    ) -> Content {
+        let way = way(judged, device.sid, envelope);
+        let mut live = device.live();
+        let known = live.contexts.iter().position(|c| c.epoch == opened.epoch && c.bctx == opened.bctx);
+        let older = opened.bctx.and_then(|b| live.older.get(&b).copied());
+        let (context, freshness) = match (known, older) {
+            (None, Some((context, _))) => (context, Freshness::Late),
+            (known, _) => {
+                if known.is_none() {
+                    let ctx = Ctx {
+                        id: self.memory.new_context(),
+                        epoch: opened.epoch,
+                        bctx: opened.bctx,
+                        standing: Standing::Active,
+                        since: judged.now,
+                        written: false,
+                        keys: None,
+                        recent: Some(Recent::default()),
+                        lease: Lease::resume(0, NUMBER_LIMIT),
+                        failures: 0,
+                        sealed: None,
+                    };
+                    self.new_boot(judged, device, &mut live, ctx);
+                }
+                match live.contexts.get_mut(known.unwrap_or(0)) {
+                    Some(ctx) => {
+                        if !ctx.written {
+                            judged.write.contexts.push(ctx.row(device, device.level()));
+                        }
+                        let freshness = self.freshness(ctx, opened.piv, way);
+                        if let Some(recent) = &mut ctx.recent {
+                            heighten(recent, opened.piv);
+                        }
+                        (ctx.id, freshness)
+                    }
+                    // It was just put there.
+                    None => (ContextId(0), Freshness::Late),
+                }
+            }
+        };
+        self.read_control(judged, device, payload);
+        judged.pending.push(Pending { device: device.clone(), context, question: None });
+        Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload: payload.to_vec() }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Wanted,
+    TooLate,
+}
+
+/// Shape and identity of a C3 message.
+fn sealed<'b>(envelope: &Envelope<'b>, sid: Sid) -> Result<Sealed<'b>, Rejected> {
+    let message = Protected::parse_request(envelope.bytes, Outer::Strict)?;
+    let (Some(piv), Some(kid)) = (message.option.piv, message.option.kid) else {
+        return Err(Rejected::new(Code::TinyMalformed, "request without PIV or kid"));
+    };
+    if kid != sid.to_bytes() {
+        return Err(Rejected::new(Code::CloudUnknownKid, "kid and originator differ"));
+    }
+    piv.check_limit::<E3>()?;
+    let bctx = match message.option.kid_context {
+        None => None,
+        Some(context) => Some(BootContext(
+            context.try_into().map_err(|_| Rejected::new(Code::CloudNoContext, "kid context is no boot id"))?,
+        )),
+    };
+    let hash = MessageHash(CiphertextHash::of(message.ciphertext).0);
+    Ok(Sealed { message, piv, bctx, hash, kind: envelope.kind })
+}
+
+fn hash(parts: &[&[u8]]) -> MessageHash {
+    let mut first = [0; 16];
+    first.iter_mut().zip(sha256(parts)).for_each(|(f, h)| *f = h);
+    MessageHash(first)
+}
+
+fn way(judged: &Judged, sid: Sid, envelope: &Envelope<'_>) -> Way {
+    Way {
+        net: judged.gateway.net(),
+        sid,
+        gateway: judged.gateway.gateway(),
+        seq: envelope.seq,
+        received: envelope.received,
+        ingested: judged.now,
+        link: envelope.link,
+        hops: envelope.hops,
+        key_index: envelope.key_index,
+        rssi: envelope.rssi,
+        lqi: envelope.lqi,
+    }
+}
+
+const fn age(way: Way) -> Freshness {
+    if way.ingested.since(way.received) <= FRESH { Freshness::Fresh } else { Freshness::Late }
+}
+
+fn limit(opened: &Opened, code: Code) -> Result<(), Rejected> {
+    if opened.piv > u64::from(NUMBER_LIMIT) {
+        return Err(Rejected::new(code, "PIV above 2^20"));
+    }
+    Ok(())
+}
+
+/// Every item is what docs/protocol.md 7 says, control maps included.
+fn check_payload(payload: &[u8]) -> Result<(), fivefold_core::reading::Malformed> {
+    if let Payload::Sequence(items) = Payload::parse(payload)? {
+        for item in items {
+            if let Item::Control(map) = item {
+                control::Uplink::parse(map)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The highest number so far, with the bitmap kept in step.
+pub(super) fn heighten(recent: &mut Recent, piv: u64) {
+    match recent.highest {
+        Some(highest) if piv <= highest => {}
+        Some(highest) => {
+            recent.bitmap = u32::try_from(piv - highest).ok().and_then(|by| recent.bitmap.checked_shl(by)).unwrap_or(0);
+            recent.highest = Some(piv);
+        }
+        None => {
+            recent.highest = Some(piv);
+            recent.bitmap = 0;
+        }
+    }
+}
+
+/// Why the device should renew, as the reason of item 6: 1 its numbers, 2 failed verifications.
+fn renewal(live: &Live, piv: u64) -> Option<u64> {
+    if piv >= u64::from(RENEW_AT) {
+        Some(1)
+    } else if live.contexts.first().is_some_and(|c| c.failures >= FAILURES_SOFT) {
+        Some(2)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,96 @@
+//! What shows only over time: numbers that never came (E3-11), and silence (E3-12).
+
+use fivefold_core::error::Code;
+use fivefold_core::time::Millis;
+
+use super::{Cloud, Memory};
+use crate::accepted::Row;
+use crate::book::Live;
+use crate::store::{CountKey, Place, Write};
+
+/// Over what time missing numbers are counted, unless set otherwise: a day, in milliseconds.
+const GAP_PERIOD: u64 = 24 * 3600 * 1000;
+/// A device is silent after so many of its periods.
+const PERIODS: u64 = 3;
+/// Periods below this are taken as this, in milliseconds: bursts say nothing about silence.
+const SHORTEST_PERIOD: u64 = 10_000;
+
+/// Settings of the watch.
+#[derive(Debug)]
+pub(super) struct Watch {
+    gap_period: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self { gap_period: GAP_PERIOD }
+    }
+}
+
+/// A reading of the device became durable.
+pub(super) fn heard(live: &mut Live, row: &Row) {
+    let now = row.way.ingested;
+    if let Some(before) = live.heard {
+        let gap = now.since(before);
+        // A quarter of each new gap; the first one counts whole.
+        live.period = if live.period == 0 { gap } else { (live.period * 3 + gap) / 4 };
+    }
+    live.heard = Some(now);
+    live.silent = false;
+    match &mut live.gap {
+        Some((base, came, _)) if row.piv >= *base => *came += 1,
+        // From before the count began.
+        Some(_) => {}
+        None => live.gap = Some((row.piv, 1, now)),
+    }
+}
+
+impl<M: Memory> Cloud<M> {
+    /// Counts missing numbers over `period` instead of a day.
+    pub fn set_gap_period(&self, period: Millis) {
+        let mut watch = self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        watch.gap_period = period.0.max(1);
+    }
+
+    /// To be called every few seconds. What comes back is to be committed, unless it is empty.
+    pub fn handle_timeout(&self, now: Millis) -> Write {
+        let gap_period = self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).gap_period;
+        let mut write = Write { now, ..Write::default() };
+        for device in self.book.load().devices.values() {
+            let mut live = device.live();
+            let mut codes = [None, None];
+            let Live { heard, period, silent, gap, contexts, .. } = &mut *live;
+            if let Some(heard) = *heard
+                && !*silent
+                && *period > 0
+                && now.since(heard) > PERIODS * (*period).max(SHORTEST_PERIOD)
+            {
+                *silent = true;
+                codes[0] = Some(Code::CloudSilence);
+            }
+            if let Some((base, came, began)) = *gap
+                && now.since(began) >= gap_period
+            {
+                let highest = contexts.first().and_then(|c| c.recent).and_then(|r| r.highest).unwrap_or(base);
+                let span = (highest + 1).saturating_sub(base);
+                let missing = span.saturating_sub(came);
+                if missing > 1 && missing * 10 > span {
+                    codes[1] = Some(Code::CloudPivGap);
+                }
+                *gap = (span > 0).then_some((highest + 1, 0, now));
+            }
+            drop(live);
+            for code in codes.into_iter().flatten() {
+                tracing::warn!(did = %device.did, %code, "{}", code.condition());
+                write.count(CountKey {
+                    code,
+                    net: Some(device.net),
+                    gateway: None,
+                    sid: Some(device.sid),
+                    place: Place::Cloud,
+                });
+            }
+        }
+        write
+    }
+}

@@ -1,0 +1,82 @@
+//! The embedded store as the engine's memory, and a pool of readers for whoever asks it something.
+
+use std::sync::{Mutex, PoisonError};
+
+use fivefold_core::id::{Net, Sid};
+use fivefold_core::time::Millis;
+
+use crate::accepted::ContextId;
+use crate::book::Remembered;
+use crate::cloud::Memory;
+use crate::store::{Committed, Ledger, Orphan, Reader, Recent, Store, StoreError, Write};
+
+/// The store with its readers.
+#[derive(Debug)]
+pub struct Embedded {
+    store: Store,
+    readers: Mutex<Vec<Reader>>,
+}
+
+impl Embedded {
+    /// Over an open store.
+    pub const fn new(store: Store) -> Self {
+        Self { store, readers: Mutex::new(Vec::new()) }
+    }
+
+    /// The store itself.
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What remains of earlier runs.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn remembered(&self) -> Result<Remembered, StoreError> {
+        self.read(|r| {
+            Ok(Remembered { contexts: r.contexts()?, commands: r.open_commands()?, last_commands: r.last_commands()? })
+        })
+    }
+
+    /// Asks with a reader of the pool.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn read<T>(&self, ask: impl FnOnce(&Reader) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let reader = match idle {
+            Some(reader) => reader,
+            None => self.store.reader()?,
+        };
+        let answer = ask(&reader);
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        answer
+    }
+}
+
+impl Ledger for Embedded {
+    async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
+        self.store.commit(write).await
+    }
+}
+
+impl Memory for Embedded {
+    fn new_context(&self) -> ContextId {
+        self.store.new_context()
+    }
+
+    fn recent(&self, context: ContextId) -> Recent {
+        self.read(|r| r.recent(context)).unwrap_or_else(|error| {
+            // Freshness and item 1 are hints; the ledger decides what is new.
+            tracing::error!(%error, "the past of a context could not be read");
+            Recent::default()
+        })
+    }
+
+    fn orphans(&self, net: Net, sid: Sid, oldest: Millis) -> Vec<Orphan> {
+        self.read(|r| r.orphans(net, sid, oldest)).unwrap_or_else(|error| {
+            tracing::error!(%error, "orphans could not be read: they wait for the next boot");
+            Vec::new()
+        })
+    }
+}
