@@ -109,7 +109,8 @@ fn bench(c: &mut Criterion) {
                     let started = Instant::now();
                     for frame in &mut copies {
                         let Received::Deliver(got) = gateway.receive(Millis(0), frame).unwrap() else { panic!() };
-                        let Tiny::Request { piv, ciphertext, .. } = Tiny::parse(got.payload, KidLength::None).unwrap() else {
+                        let Tiny::Request { piv, ciphertext, .. } = Tiny::parse(got.payload, KidLength::None).unwrap()
+                        else {
                             panic!()
                         };
                         let mut out = [0; 64];
