@@ -1,6 +1,8 @@
 //! The siege: every attack of docs/threats.md against every network, through live processes, and what came of it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -74,8 +76,8 @@ pub struct Siege<'v> {
     folder: PathBuf,
 }
 
-/// Counters of the deployment: (network, code) → count.
-type Counts = BTreeMap<(String, String), u64>;
+/// Counters of the deployment: (network, process, code) → count. A process that starts again counts from 0.
+type Counts = BTreeMap<(String, String, String), u64>;
 
 impl<'v> Siege<'v> {
     /// Before the first attack.
@@ -472,48 +474,67 @@ impl<'v> Siege<'v> {
         Ok(networks)
     }
 
+    /// What every receiving process has counted: the cloud by its API, gateways by their metrics, nodes by their words.
     fn counts(&self) -> anyhow::Result<Counts> {
         let mut counts = Counts::new();
         let answer = self.api.fetch("/v1/rejections")?;
-        for row in answer["rejections"].as_array().into_iter().flatten() {
-            let key = (
-                row["net"].as_str().unwrap_or_default().to_owned(),
-                row["code"].as_str().unwrap_or_default().to_owned(),
-            );
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        for row in answer["rejections"].as_array().into_iter().flatten().filter(|r| r["place"] == "cloud") {
+            let key = (text(row, "net"), "cloud".to_owned(), text(row, "code"));
             *counts.entry(key).or_default() += row["count"].as_u64().unwrap_or(0);
         }
         for network in &self.village.networks {
+            let net = network.net.to_string();
+            for gateway in &network.gateways {
+                for (code, n) in counted_by(gateway.metrics) {
+                    *counts.entry((net.clone(), gateway.name.clone(), code)).or_default() += n;
+                }
+            }
             for node in &network.nodes {
                 for (code, n) in node.said().refused {
-                    *counts.entry((network.net.to_string(), code)).or_default() += n;
+                    *counts.entry((net.clone(), node.sid.to_string(), code)).or_default() += n;
                 }
             }
         }
         Ok(counts)
     }
 
-    /// Waits until the counters stand still, and says how far they moved.
-    fn settle(&self, before: &Counts) -> anyhow::Result<Counts> {
+    /// Waits until the counters stand still, and says by code how far they moved in each network.
+    fn settle(&self, before: &Counts) -> anyhow::Result<BTreeMap<(String, String), u64>> {
         let until = now() + Duration::from_millis(2500);
         let mut last = self.counts()?;
         loop {
-            std::thread::sleep(Duration::from_millis(350));
+            std::thread::sleep(Duration::from_millis(250));
             let counts = self.counts()?;
-            let moved = counts != *before;
-            if (counts == last && moved) || now() > until {
-                let since = |key: &(String, String), n: u64| n.saturating_sub(before.get(key).copied().unwrap_or(0));
-                return Ok(counts
-                    .into_iter()
-                    .map(|(k, n)| {
-                        let n = since(&k, n);
-                        (k, n)
-                    })
-                    .filter(|(_, n)| *n > 0)
-                    .collect());
+            if counts == last || now() > until {
+                let mut moved = BTreeMap::new();
+                for ((net, process, code), n) in counts {
+                    let key = (net, process, code);
+                    let old = before.get(&key).copied().filter(|old| *old <= n).unwrap_or(0);
+                    if n > old {
+                        *moved.entry((key.0, key.2)).or_default() += n - old;
+                    }
+                }
+                return Ok(moved);
             }
             last = counts;
         }
     }
+}
+
+/// The counters of a gateway, from its metrics page; nothing while it is away.
+fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
+    let fetch = || -> std::io::Result<String> {
+        let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_millis(500))?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok(page)
+    };
+    let page = fetch().unwrap_or_default();
+    let counters = page.lines().filter_map(|l| l.strip_prefix("fivefold_gateway_rejected_total{code=\""));
+    counters.filter_map(|l| Some((l.split_once('"')?.0.to_owned(), l.rsplit_once(' ')?.1.parse().ok()?))).collect()
 }
 
 fn flips(village: &mut Village, order: &str, wire: usize) -> anyhow::Result<u64> {

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::profile::{Mode, Profile, Radio};
-use serde_json::Value;
+use fivefold_keep::share::{self, GATEWAY_FILE, GatewayMetrics, GatewaySettings};
 
 use super::processes::{Obedient, Process, free_tcp, free_udp};
 use crate::attack::plan::Station;
@@ -48,8 +48,8 @@ pub struct Gateway {
     pub folder: PathBuf,
     /// Its wire at the backhaul.
     pub wire: usize,
-    /// Where it calls the cloud: the backhaul's end of the wire.
-    pub uplink: SocketAddr,
+    /// Where its counters are read.
+    pub metrics: SocketAddr,
     /// The daemon.
     pub process: Process,
 }
@@ -323,13 +323,20 @@ fn settle(
             sid: made.sid.to_string(),
             eui64: made.did.to_string(),
         };
+        let metrics = free_tcp(1)?.first().copied().unwrap_or(bind);
+        let path = folder.join(GATEWAY_FILE);
+        let mut settings: GatewaySettings = share::read_config(&path)?;
+        settings.metrics = Some(GatewayMetrics { bind: metrics });
+        // Attackers speak in the nodes' names all the time: the limit for honest fleets would starve the nodes.
+        settings.limits.messages_a_minute = 6000;
+        share::write_config(&path, gateway::GATEWAY_HEADING, &settings)?;
         let mut arguments = strings(&["-o", "json", "gateway", "run", "--dir", &text(&folder)]);
         if capture {
             arguments.extend(["--pcap".into(), text(&logs.join(format!("{}.pcapng", made.name)))]);
         }
         let process = Process::start(logs, &station.name, arguments)?;
         let id = made.gateway.to_string();
-        gateways.push(Gateway { name: made.name, id, station, folder, wire, uplink, process });
+        gateways.push(Gateway { name: made.name, id, station, folder, wire, metrics, process });
     }
     let mut nodes = Vec::new();
     for (n, &bind) in site.nodes.iter().enumerate() {
@@ -369,9 +376,4 @@ fn settle(
     }
     let pan = format!("{:04x}", network.pan);
     Ok(Network { name: name.into(), net: network.net, pan, profile, gateways, nodes, recording, ear })
-}
-
-/// Numbers in a JSON object.
-pub fn number(value: &Value, key: &str) -> u64 {
-    value.get(key).and_then(Value::as_u64).unwrap_or(0)
 }
