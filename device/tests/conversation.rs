@@ -80,6 +80,20 @@ fn a_parked_reading_is_sent_again_when_the_way_is_open() {
 }
 
 #[test]
+fn a_parent_that_forgot_its_child_learns_of_it_again() {
+    let mut world = World::row(19, &[Profile::ToCloud; 2]);
+    world.run(10_000);
+    // The parent reboots, and the child does not hear its HELLO.
+    let reach = core::mem::replace(&mut world.reach, vec![(0, 1)]);
+    world.reboot(0);
+    world.run(30_000);
+    world.reach = reach;
+    let number = world.read(1, 7).unwrap();
+    world.run(90_000);
+    assert!(world.devices[1].delivered().contains(&number), "{:?}", world.devices[1].events);
+}
+
+#[test]
 fn at_most_four_requests_wait_for_their_answers() {
     let mut world = World::row(5, &[Profile::ToCloud]);
     world.run(5_000);
