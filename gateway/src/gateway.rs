@@ -289,6 +289,11 @@ impl Gateway {
             self.away_said += 1;
             self.count(Rejected::new(Code::CloudUnreachable, "the cloud cannot be reached"), None);
         }
+        if let Some(rejected) = self.link.keys().alarm()
+            && self.tally.total(rejected.code) == 0
+        {
+            self.count(rejected, None);
+        }
         self.tell(now);
     }
 

@@ -1,14 +1,17 @@
 //! C2 messages: opened, judged new or repeated, marked and stored before they are answered or handed on.
 
+use fivefold_core::e2_gateway::E2;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Sid};
 use fivefold_core::oscore::{Id, InnerRequest, OscoreOption, PartialIv, judge_request, judge_tiny_request};
 use fivefold_core::profile::Profile;
+use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
 use fivefold_core::window::Verdict;
+use fivefold_core::wire::cbor::Malformed;
 use fivefold_core::wire::coap::{self, POST, Protected, Token, Type};
-use fivefold_core::wire::control::Downlink;
+use fivefold_core::wire::control::{Downlink, Uplink};
 use fivefold_core::wire::envelope::{Kind, Opened};
 use fivefold_core::wire::tiny::{Inner, Layers, Wants, Within};
 
@@ -254,6 +257,10 @@ impl Gateway {
         let item8 = Opened { kid: source.sid, piv: number, bctx: spoken.boot, epoch: spoken.epoch };
         match inside {
             Inside::Ours(plaintext) => {
+                if let Err(malformed) = check_payload(plaintext.get(2..).unwrap_or_default()) {
+                    self.answer_own(now, &source, &spoken, coap::BAD_REQUEST, &[]);
+                    return Err(malformed.inside::<E2>());
+                }
                 let envelope = source.envelope(self, now, Kind::GatewayOpened, plaintext, Some(item8));
                 self.store(&envelope)?;
                 self.accept(source.sid, &spoken, hash);
@@ -379,16 +386,14 @@ impl Gateway {
                 Ok(Inside::Cloud(tiny_c3(source, id, piv, boot_bytes(boot), ciphertext)))
             }
             Way::Radio { .. } => {
-                judge_tiny_request::<fivefold_core::e2_gateway::E2>(plaintext)
-                    .map_err(|r| (r.rejected, r.answer_code))?;
+                judge_tiny_request::<E2>(plaintext).map_err(|r| (r.rejected, r.answer_code))?;
                 match profile {
                     Some(Profile::ToGateway) => Ok(Inside::Ours(plaintext)),
                     _ => Err(NO_E3),
                 }
             }
             Way::Coap { token, message_id, kind, .. } => {
-                let inner = judge_request::<fivefold_core::e2_gateway::E2>(plaintext)
-                    .map_err(|r| (r.rejected, r.answer_code))?;
+                let inner = judge_request::<E2>(plaintext).map_err(|r| (r.rejected, r.answer_code))?;
                 match (inner, profile) {
                     (InnerRequest::Payload(payload), Some(Profile::ToGateway)) => {
                         // Options are judged here; the cloud gets the form that tiny frames have.
@@ -427,6 +432,18 @@ impl Gateway {
         };
         self.answer_c2(now, answer);
     }
+}
+
+/// What the gateway says it accepted must be something: items of docs/protocol.md 7, or a classic frame.
+fn check_payload(payload: &[u8]) -> Result<(), Malformed> {
+    if let Payload::Sequence(items) = Payload::parse(payload)? {
+        for item in items {
+            if let Item::Control(map) = item {
+                Uplink::parse(map)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn tiny_c3<'b>(
