@@ -14,7 +14,7 @@ import os
 import socket
 import subprocess
 import sys
-import time
+import tomllib
 import traceback
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from aiocoap.message import Direction
 import link
 import pcap
 from village import (
-    ROOT, Failed, Village, bracketed, coap_host, counters, expect, free_port, wait_until, write_private,
+    ROOT, Failed, Village, bracketed, coap_host, counters, expect, free_port, gauge, wait_until, write_private,
 )
 
 CAPTURES = ROOT / "vectors" / "captures"
@@ -200,6 +200,7 @@ def greet(d: Deployment) -> None:
     gateway_sid = int.from_bytes(greeting[10:12], "big")
     frame = link.seal_extended(KEY, 1, PAN, gateway_sid, NEIGHBOUR, 0, body)
     d.air.sendto(link.zep(frame, 0), d.radio)
+    wait_until(lambda: gauge(d.metrics, "fivefold_gateway_synced_neighbours") == 1, 5, "the gateway did not believe it")
 
 
 def radio_capture(d: Deployment) -> None:
@@ -238,10 +239,7 @@ def tshark(capture: Path, settings: list[str], fields: list[str], display: str) 
 
 def station_addresses(d: Deployment) -> list[str]:
     found = [f'uat:802154_addresses:"{d.node["sid"]}","{PAN:04x}",{d.node["did"]}']
-    share = (d.gateway_folder / "gateway.toml").read_text()
-    values = dict(
-        (k.strip(), v.strip().strip('"')) for k, _, v in (l.partition("=") for l in share.split("[link]")[1].splitlines())
-    )
+    values = tomllib.loads((d.gateway_folder / "gateway.toml").read_text())["link"]
     found.append(f'uat:802154_addresses:"{values["sid"]}","{PAN:04x}",{values["did"]}')
     return found
 
@@ -353,8 +351,10 @@ def main() -> int:
         deployment = Deployment(village)
         deployment.start_cloud()
         deployment.start_gateway()
-        time.sleep(2)  # the cloud's first push of devices and keys
-        village.stop("gateway")
+        wait_until(
+            lambda: gauge(deployment.metrics, "fivefold_gateway_devices") >= 4, 30, "the cloud pushed no devices"
+        )
+        village.stop("gateway")  # so that it says HELLO again, now that it knows its devices
         deployment.start_gateway()
         steps = [
             ("the gateway proves the captures' neighbour fresh", lambda: greet(deployment)),

@@ -100,12 +100,20 @@ class Village:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def metrics(address: tuple[str, int]) -> list[str]:
+    with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/metrics", timeout=5) as answer:
+        return answer.read().decode().splitlines()
+
+
+def gauge(address: tuple[str, int], name: str) -> int:
+    found = [line for line in metrics(address) if line.startswith(name + " ")]
+    return int(float(found[0].split()[1])) if found else 0
+
+
 def counters(address: tuple[str, int]) -> dict[str, int]:
     """What a gateway refused so far, by code, from its metrics."""
-    with urllib.request.urlopen(f"http://{address[0]}:{address[1]}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
     found: dict[str, int] = {}
-    for line in text.splitlines():
+    for line in metrics(address):
         if 'code="' in line and not line.startswith("#"):
             code = line.split('code="', 1)[1].split('"', 1)[0]
             found[code] = found.get(code, 0) + int(float(line.rsplit(" ", 1)[1]))
