@@ -30,7 +30,7 @@ use fivefold_core::wire::state::{
     Context as Pushed, Device as Listed, NetworkKey, Part, Phase, Share, Standing, State,
 };
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
-use fivefold_gateway::gateway::{Capture, Cloud, Gateway, Limits, Output, Record, Setup};
+use fivefold_gateway::gateway::{Capture, Cloud, Gateway, Limits, Output, Setup};
 use fivefold_gateway::spool::{Spool, Wrap, WrapError};
 use zeroize::Zeroizing;
 
@@ -379,50 +379,36 @@ impl World {
     /// Carries out what the engine wants, as the daemon does. With a fuse, the process dies when it has burnt down.
     pub fn run(&mut self) -> Heard {
         let mut heard = Heard::default();
-        loop {
+        while !self.dead() {
             while let Some(output) = self.gateway.poll() {
-                if let Some(fuse) = &mut self.fuse {
-                    if *fuse == 0 {
-                        return heard;
-                    }
-                    *fuse -= 1;
-                }
-                match output {
-                    Output::Persist(record) => {
-                        self.persisted += 1;
-                        let freed = self.spool.write(&record).unwrap();
-                        self.gateway.handle_freed(freed);
-                        if self.fuse.is_some() {
-                            // As hard as it gets: each write alone, and nothing after it may have happened.
-                            self.spool.commit().unwrap();
-                        }
-                    }
-                    Output::Lookup(lookup) => {
-                        let stored = self.spool.answer(lookup).unwrap();
-                        self.gateway.handle_stored(self.now, stored);
-                    }
-                    Output::Transmit(frame) => heard.air.push(frame.to_vec()),
-                    Output::Send { to, message } => heard.udp.push((to, message.to_vec())),
-                    Output::Dropped { rejected, sid } => heard.dropped.push((rejected.code, sid)),
-                    Output::Expanded { message, .. } => heard.expanded.push(message.to_vec()),
-                    other => panic!("{other:?}"),
+                self.carry_out(output, &mut heard);
+                if self.dead() {
+                    return heard;
                 }
             }
             self.spool.commit().unwrap();
             self.gateway.handle_durable(self.now, self.persisted);
-            match self.gateway.poll() {
-                None => return heard,
-                Some(output) => self.put_back(output, &mut heard),
+            if !self.gateway.has_output() {
+                break;
             }
         }
+        heard
     }
 
-    fn put_back(&mut self, output: Output, heard: &mut Heard) {
+    pub fn dead(&self) -> bool {
+        self.fuse == Some(0)
+    }
+
+    fn carry_out(&mut self, output: Output, heard: &mut Heard) {
         match output {
             Output::Persist(record) => {
                 self.persisted += 1;
                 let freed = self.spool.write(&record).unwrap();
                 self.gateway.handle_freed(freed);
+                if self.fuse.is_some() {
+                    // As hard as it gets: each write is durable alone, and what follows it may never happen.
+                    self.spool.commit().unwrap();
+                }
             }
             Output::Lookup(lookup) => {
                 let stored = self.spool.answer(lookup).unwrap();
@@ -433,6 +419,9 @@ impl World {
             Output::Dropped { rejected, sid } => heard.dropped.push((rejected.code, sid)),
             Output::Expanded { message, .. } => heard.expanded.push(message.to_vec()),
             other => panic!("{other:?}"),
+        }
+        if let Some(fuse) = &mut self.fuse {
+            *fuse -= 1;
         }
     }
 
@@ -517,10 +506,3 @@ pub fn kid(sid: Sid) -> Id {
     Id::from(sid)
 }
 
-pub fn record_name(record: &Record) -> &'static str {
-    match record {
-        Record::Accepted { .. } => "accepted",
-        Record::Envelope { .. } => "envelope",
-        _ => "other",
-    }
-}
