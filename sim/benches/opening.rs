@@ -1,134 +1,299 @@
-//! What a gateway's crypto path costs beside the primitive's own limit: open E1, then E2, of a 40-byte message, against the
-//! two bare AEAD calls on the same key schedules. `cargo bench -p fivefold-sim --bench opening`
+//! What a gateway's path in memory costs beside the primitive's own limit: open E1, then E2, of a 40-byte message, against
+//! the two bare AEAD calls on expanded keys. Parsing, lookup and window are in; the durable write (W5) is not.
+//!
+//! `cargo bench -p fivefold-sim --bench opening`. The last lines are the ratios.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use fivefold_core::counter::Lease;
-use fivefold_core::e1_link::{FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Received, Station};
-use fivefold_core::e2_gateway::E2Secret;
-use fivefold_core::id::{Did, Epoch, Sid};
+use fivefold_core::e1_link::{FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Station};
+use fivefold_core::e2_gateway::E2Root;
+use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::oscore::Plaintext;
+use fivefold_core::profile::{Overrides, Policy, Profile};
+use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::{AeadSchedule, Alg, LinkSchedule, MicLen};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::POST;
 use fivefold_core::wire::ieee802154::{Ack, Pan};
-use fivefold_core::wire::tiny::{KidLength, Layers, Tiny, Wants};
+use fivefold_core::wire::state::{Context, Device, NetworkKey, Part, Phase, Share, Standing, State};
+use fivefold_core::wire::tiny::{Layers, Tiny, Wants};
+use fivefold_gateway::gateway::{Capture, Gateway, Limits, Lookup, Output, Restored, Setup, Stored};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
 
 const PAYLOAD: [u8; 40] = [0x42; 40];
-const NODE: (Did, Sid) = (Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]), Sid(0x0a17));
-const GATEWAY: (Did, Sid) = (Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 2]), Sid(0x0001));
-const FRAMES: u32 = 4096;
+const KEY: [u8; 16] = [7; 16];
+const NET: Net = Net(7);
+const GROUP: GatewayGroup = GatewayGroup(7);
+const PAN: Pan = Pan(0x4321);
+/// What one network can name: short ids are 16 bits, and some are reserved.
+const FULL: u32 = 57_000;
+const ROUNDS: usize = 60_000;
 
-fn link(who: (Did, Sid), station: Station) -> Link<FixedNeighbours<4>> {
-    let mut keys = LinkKeys::new();
-    keys.install(1, &Key::new([7; 16]), 0).unwrap();
-    while let Some(write) = keys.lease_due() {
-        keys.extend_lease(write);
-        if write.bound > FRAMES {
-            break;
+fn did(n: u32) -> Did {
+    Did((0xACDE_4800_0000_0000 | u64::from(n)).to_be_bytes())
+}
+
+fn sid(n: u32) -> Sid {
+    Sid(0x0100 + n as u16)
+}
+
+/// A node that only talks.
+struct Talker {
+    sid: Sid,
+    link: Link<FixedNeighbours<1>>,
+    lease: Lease,
+    secret: fivefold_core::e2_gateway::E2Secret,
+}
+
+fn root(n: u32) -> E2Root {
+    let mut bytes = [3; 32];
+    bytes[..4].copy_from_slice(&n.to_be_bytes());
+    E2Root::new(bytes)
+}
+
+impl Talker {
+    fn new(n: u32) -> Self {
+        let mut keys = LinkKeys::new();
+        keys.install(1, &Key::new(KEY), 1).unwrap();
+        let identity = Identity { did: did(n), sid: sid(n), pan: PAN, station: Station::Node };
+        let link = Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), [9; 32]);
+        Self { sid: sid(n), link, lease: Lease::resume(0, 1 << 20), secret: root(n).secret(GROUP) }
+    }
+
+    /// E1 around tiny E2 around 40 bytes, under the next numbers.
+    fn frame(&mut self) -> Vec<u8> {
+        while let Some(write) = self.link.keys().lease_due() {
+            self.link.keys_mut().extend_lease(write);
+        }
+        if self.lease.left() == 0 {
+            let bound = self.lease.proposal(64).unwrap();
+            self.lease.extend(bound);
+        }
+        let context = self.secret.context_for_device(self.sid, Epoch(1), None, Alg::AesCcm16_64_256).unwrap();
+        let mut plaintext = [0; 64];
+        let len = Plaintext { code: POST, options: &[], payload: &PAYLOAD }.emit(&mut plaintext).unwrap();
+        let mut sealed = [0; 80];
+        let (request, len) = context.seal_request(self.lease.take().unwrap(), &plaintext[..len], &mut sealed).unwrap();
+        let ciphertext = &sealed[..len];
+        let tiny = Tiny::Request {
+            layers: Layers::C2,
+            wants: Wants::Answer,
+            piv: request.piv,
+            bctx: None,
+            kid: None,
+            ciphertext,
+        };
+        let mut payload = [0; 100];
+        let len = tiny.emit(&mut payload).unwrap();
+        let mut frame = [0; 127];
+        let len = self.link.seal(Sid::ANY_GATEWAY, Ack::None, None, &payload[..len], &mut frame).unwrap();
+        frame[..len].to_vec()
+    }
+}
+
+fn gateway() -> Gateway {
+    let setup = Setup {
+        net: NET,
+        gateway: GatewayId(1),
+        boot: GatewayBoot([1; 8]),
+        identity: Identity { did: Did([0xEE; 8]), sid: Sid(1), pan: PAN, station: Station::Gateway },
+        policy: LinkPolicy::default(),
+        seed: [5; 32],
+        keys: vec![(1, Key::new(KEY))],
+        limits: Limits::default(),
+        capture: Capture::Off,
+    };
+    Gateway::new(Millis(1), setup, Restored::default())
+}
+
+/// Carries out what the engine wants, over a store that is empty and never fails.
+fn settle(gateway: &mut Gateway, persisted: &mut u64) {
+    loop {
+        let mut idle = true;
+        while let Some(output) = gateway.poll() {
+            idle = false;
+            match output {
+                Output::Persist(_) => *persisted += 1,
+                Output::Lookup(Lookup::Context(context)) => {
+                    let stored = Stored::Context { context, numbers: Vec::new(), bound: 0, failures: 0 };
+                    gateway.handle_stored(Millis(1), stored);
+                }
+                Output::Lookup(Lookup::Family(family)) => {
+                    gateway.handle_stored(Millis(1), Stored::Family { family, boots: Vec::new() });
+                }
+                _ => {}
+            }
+        }
+        gateway.handle_durable(Millis(1), *persisted);
+        if idle {
+            return;
         }
     }
-    let identity = Identity { did: who.0, sid: who.1, pan: Pan(0x4321), station };
-    Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), [9; 32])
 }
 
-/// Frames of a node, one for each number: E1 around tiny E2 around 40 bytes.
-fn frames() -> Vec<Vec<u8>> {
-    let secret = E2Secret::new([3; 32], [4; 8]);
-    let context = secret.context_for_device(NODE.1, Epoch(1), None, Alg::AesCcm16_64_256).unwrap();
-    let mut node = link(NODE, Station::Node);
-    let mut lease = Lease::resume(0, 1 << 20);
-    lease.extend(FRAMES);
-    (0..FRAMES)
-        .map(|_| {
-            while let Some(write) = node.keys().lease_due() {
-                node.keys_mut().extend_lease(write);
-            }
-            let mut plaintext = [0; 64];
-            let len = Plaintext { code: POST, options: &[], payload: &PAYLOAD }.emit(&mut plaintext).unwrap();
-            let mut sealed = [0; 80];
-            let (request, len) = context.seal_request(lease.take().unwrap(), &plaintext[..len], &mut sealed).unwrap();
-            let tiny = Tiny::Request {
-                layers: Layers::C2,
-                wants: Wants::Answer,
-                piv: request.piv,
+/// A gateway that was told of `count` devices, all of them heard before.
+fn village(count: u32) -> Gateway {
+    const PER_PART: u32 = 2_000;
+    let (mut gateway, mut persisted) = (gateway(), 0);
+    settle(&mut gateway, &mut persisted);
+    let parts = count.div_ceil(PER_PART);
+    for part in 0..parts {
+        let numbers = part * PER_PART..count.min((part + 1) * PER_PART);
+        let policy = Policy::new(Profile::ToGateway);
+        let devices: Vec<Device> =
+            numbers.clone().map(|n| Device { sid: sid(n), did: did(n), policy, overrides: Overrides::NONE }).collect();
+        let secrets: Vec<_> = numbers.clone().map(|n| root(n).secret(GROUP)).collect();
+        let contexts: Vec<Context<'_>> = numbers
+            .zip(&secrets)
+            .map(|(n, s)| Context {
+                sid: sid(n),
+                epoch: Epoch(1),
+                alg: Alg::AesCcm16_64_256,
+                standing: Standing::Active,
                 bctx: None,
-                kid: None,
-                ciphertext: &sealed[..len],
-            };
-            let mut payload = [0; 100];
-            let len = tiny.emit(&mut payload).unwrap();
-            let mut frame = [0; 127];
-            let len = node.seal(Sid::ANY_GATEWAY, Ack::None, None, &payload[..len], &mut frame).unwrap();
-            frame[..len].to_vec()
-        })
-        .collect()
+                share: Share::Primary { master_secret: s.danger_master_secret(), master_salt: s.master_salt() },
+            })
+            .collect();
+        let keys = [NetworkKey { index: 1, key: &KEY, phase: Phase::Switch }];
+        let state = State {
+            version: 1,
+            net: NET,
+            group: GROUP,
+            part: Part { index: part as u16, count: parts as u16 },
+            devices: List::of(&devices),
+            contexts: List::of(&contexts),
+            keys: List::of(if part == 0 { &keys[..] } else { &[] }),
+            revoked: List::default(),
+        };
+        let mut bytes = vec![0; 512 * 1024];
+        let len = state.emit(&mut bytes).unwrap();
+        gateway.handle_state(Millis(1), &bytes[..len]).unwrap();
+        settle(&mut gateway, &mut persisted);
+    }
+    assert_eq!(gateway.devices(), count as usize);
+    for n in 0..count {
+        gateway.danger_assume_synced(did(n), sid(n), 1, 0).unwrap();
+    }
+    gateway
 }
 
-fn bench(c: &mut Criterion) {
-    let frames = frames();
-    let mut group = c.benchmark_group("open E1 then E2, 40 bytes");
+/// Resident memory of this process, in bytes.
+fn resident() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = text.split_whitespace().nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
 
-    let e1 = LinkSchedule::new(&[7; 16]);
+/// Nanoseconds for each of `frames`, the best of five passes of `pass`.
+fn best(count: usize, mut pass: impl FnMut() -> Duration) -> f64 {
+    (0..5).map(|_| pass().as_nanos() as f64 / count as f64).fold(f64::INFINITY, f64::min)
+}
+
+fn bare() -> f64 {
+    let e1 = LinkSchedule::new(&KEY);
     let e2 = AeadSchedule::new(Alg::AesCcm16_64_256, &[3; 32]);
-    // 52 bytes under E1: RuleID, number, 42 bytes of plaintext and 8 of tag. 42 under E2.
+    // Under E1: RuleID, a number of 2 bytes, 42 bytes of plaintext and 8 of tag. Under E2: code, marker, 40 bytes.
     let (nonce, aad1, aad2) = ([1u8; 13], [0u8; 15], [0u8; 23]);
     let (mut body1, mut body2) = ([5u8; 53], [5u8; 42]);
     let mic = e1.seal(MicLen::M8, &nonce, &aad1, &mut body1);
     let tag = e2.seal(&nonce, &aad2, &mut body2);
-    group.bench_function("two bare AEAD calls", |b| {
-        b.iter_batched(
-            || (body1, body2),
-            |(mut one, mut two)| {
-                e1.open(black_box(&nonce), &aad1, &mut one, &mic).unwrap();
-                e2.open(black_box(&nonce), &aad2, &mut two, &tag).unwrap();
-                (one, two)
-            },
-            BatchSize::SmallInput,
-        );
-    });
-
-    let secret = E2Secret::new([3; 32], [4; 8]);
-    let context = secret.context_for_peer(NODE.1, Epoch(1), None, Alg::AesCcm16_64_256).unwrap();
-    let opening = context.opening();
-    for (name, kept) in [("core, E2 key expanded each time", None), ("core, E2 key kept expanded", Some(&opening))] {
-        group.bench_function(name, |b| {
-            // All frames in order, as one round: each number is new to the receiver.
-            b.iter_custom(|rounds| {
-                let mut spent = Duration::ZERO;
-                let mut left = rounds;
-                while left > 0 {
-                    let mut gateway = link(GATEWAY, Station::Gateway);
-                    gateway.danger_assume_synced(NODE.0, NODE.1, 1, 0).unwrap();
-                    let take = left.min(u64::from(FRAMES - 1)) as usize;
-                    let mut copies: Vec<Vec<u8>> = frames[1..=take].to_vec();
-                    let started = Instant::now();
-                    for frame in &mut copies {
-                        let Received::Deliver(got) = gateway.receive(Millis(0), frame).unwrap() else { panic!() };
-                        let Tiny::Request { piv, ciphertext, .. } = Tiny::parse(got.payload, KidLength::None).unwrap()
-                        else {
-                            panic!()
-                        };
-                        let mut out = [0; 64];
-                        let opened = match kept {
-                            None => context.open_request(piv, ciphertext, &mut out),
-                            Some(kept) => context.open_request_with(kept, piv, ciphertext, &mut out),
-                        };
-                        black_box(opened.unwrap().plaintext());
-                    }
-                    spent += started.elapsed();
-                    left -= take as u64;
-                }
-                spent
-            });
-        });
-    }
-    group.finish();
+    let copies: Vec<_> = (0..ROUNDS).map(|_| (body1, body2)).collect();
+    best(ROUNDS, || {
+        let mut copies = copies.clone();
+        let started = Instant::now();
+        for (one, two) in &mut copies {
+            e1.open(black_box(&nonce), &aad1, one, &mic).unwrap();
+            e2.open(black_box(&nonce), &aad2, two, &tag).unwrap();
+            black_box((&one, &two));
+        }
+        started.elapsed()
+    })
 }
 
-criterion_group!(benches, bench);
-criterion_main!(benches);
+/// The two calls with a key of its own for each message, in random order: what the memory alone costs.
+fn bare_cold(count: u32, order: &[usize]) -> f64 {
+    let e1 = LinkSchedule::new(&KEY);
+    let keys: Vec<AeadSchedule> = (0..count)
+        .map(|n| {
+            let mut key = [3; 32];
+            key[..4].copy_from_slice(&n.to_be_bytes());
+            AeadSchedule::new(Alg::AesCcm16_64_256, &key)
+        })
+        .collect();
+    let (nonce, aad1, aad2) = ([1u8; 13], [0u8; 15], [0u8; 23]);
+    let mut body1 = [5u8; 53];
+    let mic = e1.seal(MicLen::M8, &nonce, &aad1, &mut body1);
+    let sealed: Vec<([u8; 42], [u8; 8])> = order
+        .iter()
+        .map(|&n| {
+            let mut body = [5u8; 42];
+            let tag = keys[n].seal(&nonce, &aad2, &mut body);
+            (body, tag)
+        })
+        .collect();
+    best(order.len(), || {
+        let mut copies: Vec<Vec<u8>> = sealed.iter().map(|_| body1.to_vec()).collect();
+        let mut sealed = sealed.clone();
+        let started = Instant::now();
+        for ((&n, one), (two, tag)) in order.iter().zip(&mut copies).zip(&mut sealed) {
+            e1.open(black_box(&nonce), &aad1, one, &mic).unwrap();
+            keys[n].open(black_box(&nonce), &aad2, two, tag).unwrap();
+            black_box((&one, &two));
+        }
+        started.elapsed()
+    })
+}
+
+/// Opens `frames` at `gateway` in a fresh copy of its counters each pass: passes differ in the counters only.
+fn engine(gateway: &mut Gateway, passes: &[Vec<Vec<u8>>]) -> f64 {
+    let mut passes = passes.iter();
+    let count = passes.clone().next().unwrap().len();
+    best(count, || {
+        let mut frames = passes.next().unwrap().clone();
+        let started = Instant::now();
+        for frame in &mut frames {
+            let mut out = [0; 128];
+            let opened = gateway.open_frame(Millis(2), frame, &mut out).unwrap();
+            assert!(opened.fresh);
+            black_box(&out);
+        }
+        started.elapsed()
+    })
+}
+
+fn main() {
+    let bare = bare();
+    println!("two bare AEAD calls, keys expanded         {bare:>8.0} ns");
+
+    let mut one = village(1);
+    let mut talker = Talker::new(0);
+    let passes: Vec<Vec<Vec<u8>>> = (0..5).map(|_| (0..4_000).map(|_| talker.frame()).collect()).collect();
+    let hot = engine(&mut one, &passes);
+    println!("gateway, one device                        {hot:>8.0} ns   {:.2} times bare", hot / bare);
+
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let mut shuffled = || {
+        let mut order: Vec<usize> = (0..FULL as usize).collect();
+        for i in (1..order.len()).rev() {
+            order.swap(i, random.next_u32() as usize % (i + 1));
+        }
+        order
+    };
+    let bare_cold = bare_cold(FULL, &shuffled());
+    println!("two bare AEAD calls, {FULL} keys in turn     {bare_cold:>8.0} ns");
+    let before = resident();
+    let mut full = village(FULL);
+    let per_device = (resident() - before) / u64::from(FULL);
+    let mut talkers: Vec<Talker> = (0..FULL).map(Talker::new).collect();
+    let passes: Vec<Vec<Vec<u8>>> =
+        (0..5).map(|_| shuffled().into_iter().map(|n| talkers[n].frame()).collect()).collect();
+    let cold = engine(&mut full, &passes);
+    println!("gateway, {FULL} devices in random order     {cold:>8.0} ns   {:.2} times bare", cold / bare_cold);
+    println!("gateway memory                             {per_device:>8} bytes a device");
+}
