@@ -27,7 +27,8 @@ JOBS=(
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap and other people's captures against running daemons"
-    "sim        seeded simulation and kills; ARG: seeds, 1000 by default"
+    "sim        the engines under loss, reboots and a hostile gateway, from seeds; ARG: seeds, 1000 by default"
+    "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
 )
 EXTRA=(
     "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
@@ -84,7 +85,8 @@ job_msrv() { need_deb python3; cargo metadata --format-version 1 --locked | pyth
 job_places() { bash scripts/places.sh; }
 
 job_clippy() {
-    cargo clippy --workspace --all-targets --locked -- -D warnings
+    # The feature is that of tests that watch every seal; without it their code would not be looked at.
+    cargo clippy --workspace --all-targets --features fivefold-sim/witness --locked -- -D warnings
     cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir target/fuzz-clippy -- -D warnings
 }
 
@@ -151,6 +153,10 @@ job_interop() {
 }
 
 job_sim() { bash scripts/sim.sh "${1:-1000}"; }
+
+job_kill() {
+    cargo run --release --locked -p fivefold-sim --features witness --bin kill_test -- --kills "${1:-100}"
+}
 
 list() { printf '  %s\n' "${JOBS[@]}" "${EXTRA[@]}"; }
 
