@@ -159,7 +159,8 @@ pub struct Gateway {
     link_lease_asked: bool,
     held: VecDeque<Held>,
     devices: Devices,
-    revoked: usize,
+    /// Contexts and families of which the store has not yet said what it knows, and whose they are.
+    recalling: HashMap<ContextName, Sid>,
     flights: Flights,
     timers: BTreeSet<(Millis, Timer)>,
     waiting: HashMap<u64, Waiting>,
@@ -211,7 +212,7 @@ impl Gateway {
             link_lease_asked: false,
             held: VecDeque::new(),
             devices: Devices::new(),
-            revoked: 0,
+            recalling: HashMap::new(),
             flights: Flights::default(),
             timers: BTreeSet::new(),
             waiting: HashMap::new(),

@@ -46,10 +46,6 @@ pub(super) struct Orphan {
 }
 
 impl Orphan {
-    pub(super) fn sid(&self) -> Sid {
-        self.source.sid
-    }
-
     pub(super) fn is_young(&self, now: Millis) -> bool {
         now.since(self.since) < ORPHAN_LIFE
     }

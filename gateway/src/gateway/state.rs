@@ -112,22 +112,27 @@ impl Gateway {
         self.link.neighbours_mut().register(members);
         let keys: Vec<NetworkKey<'_>> = parts.iter().flat_map(|p| p.keys.iter()).collect();
         self.apply_keys(applied.applied, &keys);
-        self.revoked = revoked.len();
         let hashes = applied.parts.iter().map(|p| Some(PartHash::of(p))).collect();
         self.applied = Some((applied.version, hashes));
-        self.retry_orphans(now);
+        if self.recalling.is_empty() {
+            self.retry_orphans(now);
+        }
         Ok(())
     }
 
     /// Drops contexts that are not in the state any more, and asks the store about those that are new here.
     fn recall_contexts(&mut self, named: &HashSet<ContextName>) {
-        let mut lookups = Vec::new();
         for device in self.devices.iter_mut() {
             device.retain(&|name| named.contains(&name));
-            lookups.extend(device.families.iter().filter(|f| !f.ready).map(|f| Lookup::Family(f.name)));
-            lookups.extend(device.slots.iter().filter(|s| !s.ready).map(|s| Lookup::Context(s.name)));
+            for family in device.families.iter().filter(|f| !f.ready) {
+                self.recalling.insert(family.name, device.sid);
+                self.outputs.push_back(Output::Lookup(Lookup::Family(family.name)));
+            }
+            for slot in device.slots.iter().filter(|s| !s.ready) {
+                self.recalling.insert(slot.name, device.sid);
+                self.outputs.push_back(Output::Lookup(Lookup::Context(slot.name)));
+            }
         }
-        self.outputs.extend(lookups.into_iter().map(Output::Lookup));
     }
 
     fn apply_keys(&mut self, applied: Millis, keys: &[NetworkKey<'_>]) {
@@ -171,35 +176,36 @@ impl Gateway {
 
     /// The store has said what it knows of a context.
     pub(super) fn recalled(&mut self, now: Millis, context: ContextName, numbers: &[u32], bound: u32, failures: u32) {
-        let mut sid = None;
-        for device in self.devices.iter_mut() {
-            if let Some(slot) = device.slot(context).filter(|s| !s.ready) {
-                slot.recall(numbers, bound, failures);
-                sid = Some(device.sid);
-            }
+        let Some(sid) = self.recalling.remove(&context) else { return };
+        if let Some(slot) = self.devices.slot(sid, context).filter(|s| !s.ready) {
+            slot.recall(numbers, bound, failures);
         }
-        if let Some(sid) = sid {
-            self.ask_answer_lease(sid, context);
-        }
-        if self.orphans.iter().any(|o| Some(o.sid()) == sid) {
-            self.retry_orphans(now);
-        }
+        self.all_recalled(now);
     }
 
     /// The store has said which boots of a family were opened last.
     pub(super) fn family_recalled(&mut self, now: Millis, family: ContextName, boots: &[BootContext]) {
-        let mut sid = None;
-        for device in self.devices.iter_mut() {
-            let Some(f) = device.families.iter_mut().find(|f| f.name == family && !f.ready) else { continue };
+        let Some(sid) = self.recalling.remove(&family) else { return };
+        if let Some(device) = self.devices.find_mut(sid)
+            && let Some(f) = device.families.iter_mut().find(|f| f.name == family && !f.ready)
+        {
             f.ready = true;
-            sid = Some(device.sid);
             for boot in boots {
                 if device.add_boot(family, *boot).is_some() {
-                    self.outputs.push_back(Output::Lookup(Lookup::Context(boot_name(family, *boot))));
+                    let name = boot_name(family, *boot);
+                    self.recalling.insert(name, sid);
+                    self.outputs.push_back(Output::Lookup(Lookup::Context(name)));
                 }
             }
         }
-        if boots.is_empty() && self.orphans.iter().any(|o| Some(o.sid()) == sid) {
+        self.all_recalled(now);
+    }
+
+    /// When the store has said everything, what waited for a context is tried again.
+    fn all_recalled(&mut self, now: Millis) {
+        if self.recalling.is_empty() {
+            self.recalling.shrink_to_fit();
+            self.outputs.shrink_to_fit();
             self.retry_orphans(now);
         }
     }

@@ -505,4 +505,3 @@ pub fn cloud_answer(device: &Device, message: &[u8], number: Option<u32>, payloa
 pub fn kid(sid: Sid) -> Id {
     Id::from(sid)
 }
-
