@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use fivefold_core::e1_link::{
-    FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours, Received, Registration, Station, TableFull,
+    FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours, Received, Registration, Station,
+    TableFull,
 };
 use fivefold_core::error::{Code, Rejected, SealError};
 use fivefold_core::id::{Did, Sid};
@@ -90,7 +91,9 @@ fn village() -> (Node, Node, Node) {
 #[test]
 fn stations_that_boot_together_sync_all_their_pairs() {
     let (a, b, g) = village();
-    for (link, other) in [(&a, Sid(0x0b)), (&a, GATEWAY), (&b, Sid(0x0a)), (&b, GATEWAY), (&g, Sid(0x0a)), (&g, Sid(0x0b))] {
+    for (link, other) in
+        [(&a, Sid(0x0b)), (&a, GATEWAY), (&b, Sid(0x0a)), (&b, GATEWAY), (&g, Sid(0x0a)), (&g, Sid(0x0b))]
+    {
         assert!(synced(link, other), "{:?} does not know {other}", link.identity().sid);
     }
 }
@@ -103,6 +106,32 @@ fn nothing_but_a_hello_is_accepted_from_a_stranger() {
     run(&mut [&mut a, &mut g], 0, 4_000);
     let mut frame = sealed(&mut a, GATEWAY, None, READING);
     assert!(matches!(g.receive(Millis(0), &mut frame), Ok(Received::Deliver(d)) if d.payload == READING));
+}
+
+/// The next control frame that a station sends after `from`, and when.
+fn control(link: &mut Node, from: u64) -> (Millis, Vec<u8>) {
+    let mut out = [0; 127];
+    let due = (from..from + 3_000).map(Millis).find_map(|now| link.poll_control(now, &mut out).map(|c| (now, c.len)));
+    let (now, len) = due.expect("it says something");
+    (now, out[..len].to_vec())
+}
+
+#[test]
+fn a_control_frame_that_was_overtaken_opens_no_door_to_a_replay() {
+    let (mut a, mut b, _) = village();
+    b.want_hello(Millis(100_000));
+    let (now, mut hello) = control(&mut b, 100_000);
+    a.receive(now, &mut hello).unwrap();
+    let (now, mut ack) = control(&mut a, now.0);
+    b.receive(now, &mut ack).unwrap();
+    let (now, mut fin) = control(&mut b, now.0);
+    // The reading that left after it is there first.
+    let reading = sealed(&mut b, Sid(0x0a), None, READING);
+    assert!(matches!(a.receive(now, &mut reading.clone()), Ok(Received::Deliver(_))));
+    assert!(matches!(a.receive(now, &mut fin), Ok(Received::Synced { .. })));
+    assert_eq!(code(a.receive(now, &mut reading.clone())), Code::LinkReplayed);
+    let mut next = sealed(&mut b, Sid(0x0a), None, READING);
+    assert!(matches!(a.receive(now, &mut next), Ok(Received::Deliver(_))));
 }
 
 #[test]
@@ -246,7 +275,11 @@ impl Neighbours for Registered {
         self.0.put(neighbour)
     }
     fn registration(&self, did: Did, sid: Sid) -> Registration {
-        if (did, sid) == (identity(Sid(0x0a)).did, Sid(0x0a)) { Registration::Registered } else { Registration::Refused }
+        if (did, sid) == (identity(Sid(0x0a)).did, Sid(0x0a)) {
+            Registration::Registered
+        } else {
+            Registration::Refused
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Who is heard directly, and how far each has counted.
 
-use super::keys::Generation;
+use super::keys::{BLOCK, Generation};
 use crate::error::{Code, Rejected};
 use crate::id::{Did, Sid};
 
@@ -104,13 +104,27 @@ impl Neighbour {
     }
 
     /// Its counter under `key` is proven fresh. Frames under keys installed earlier may be recordings: they are refused
-    /// from now on. A key installed later starts without a last counter.
-    pub(super) fn sync(&mut self, sid: Sid, key: Generation, counter: u32, older: impl Iterator<Item = Generation>, greeting: u16) {
+    /// from now on. A key installed later starts without a last counter, unless one is known.
+    ///
+    /// Frames overtake each other: what was accepted from a synced neighbour behind this one stays accepted once.
+    pub(super) fn sync(
+        &mut self,
+        sid: Sid,
+        key: Generation,
+        counter: u32,
+        older: impl Iterator<Item = Generation>,
+        greeting: u16,
+    ) {
+        let before = if self.synced { *self } else { Self::unsynced(self.did, sid) };
+        let overtaken = before.last(key).filter(|last| last.checked_sub(counter).is_some_and(|by| by <= BLOCK));
         self.generations = [NO_KEY; KEYS];
         for key in older {
             self.store(key, CLOSED);
         }
-        self.store(key, counter);
+        self.store(key, overtaken.unwrap_or(counter));
+        for (generation, last) in before.generations.into_iter().zip(before.last).filter(|(g, _)| *g > key.0) {
+            self.store(Generation(generation), last);
+        }
         (self.sid, self.synced, self.greeting) = (sid, true, greeting);
     }
 
@@ -245,9 +259,24 @@ mod tests {
         n.sync(Sid(1), NEW, 10, [OLD].into_iter(), 1);
         assert_eq!(n.step(OLD, u32::MAX), Step::Replay);
         assert_eq!(n.step(NEW, 11), Step::Fresh);
+        // Of a neighbour that is believed, what was counted under the newer key stays counted.
+        n.sync(Sid(1), OLD, 10, [].into_iter(), 1);
+        assert_eq!((n.step(NEW, 10), n.step(NEW, 11)), (Step::Replay, Step::Fresh));
+        n.unsync();
         n.sync(Sid(1), OLD, 10, [].into_iter(), 1);
         assert_eq!(n.step(NEW, 900_000), Step::Fresh);
         assert_eq!(n.step(OLD, 10), Step::Replay);
+    }
+
+    #[test]
+    fn a_sync_that_was_overtaken_takes_nothing_back_and_one_from_far_behind_does() {
+        let mut n = Neighbour::unsynced(Did([1; 8]), Sid(1));
+        n.sync(Sid(1), OLD, 5_000, [].into_iter(), 1);
+        n.sync(Sid(1), OLD, 5_000 - BLOCK, [].into_iter(), 2);
+        assert_eq!((n.step(OLD, 5_000), n.step(OLD, 5_001)), (Step::Replay, Step::Fresh));
+        // No frame is overtaken by so many: somebody else had counted on under its address.
+        n.sync(Sid(1), OLD, 5_000 - BLOCK - 1, [].into_iter(), 3);
+        assert_eq!(n.step(OLD, 5_000), Step::Fresh);
     }
 
     #[test]
