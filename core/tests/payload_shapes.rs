@@ -180,6 +180,19 @@ fn a_downlink_control_map_is_read_as_it_was_written() {
 }
 
 #[test]
+fn item_one_covers_what_came_and_nothing_else() {
+    let mut bitmap = [0; 8];
+    let some = Received::of_last(300, 0b1_0000_0001_0000_0011, &mut bitmap).unwrap();
+    let covered: Vec<u64> = (200..400).filter(|n| some.covers(*n)).collect();
+    assert_eq!(covered, [284, 292, 299, 300]);
+    let all = Received::of_last(63, u64::MAX, &mut bitmap).unwrap();
+    assert_eq!((all.base_piv, all.bitmap.len()), (0, 8));
+    assert!((0..64).all(|n| all.covers(n)) && !all.covers(64));
+    assert_eq!(Received::of_last(5, 0, &mut bitmap), None);
+    assert_eq!(Received::of_last(5, 1 << 9, &mut bitmap), None, "no number is below 0");
+}
+
+#[test]
 fn an_acknowledgement_covers_what_its_bits_say() {
     let received = Received { base_piv: 300, bitmap: &[0b1011, 1] };
     let covered: Vec<_> = (290..330).filter(|piv| received.covers(*piv)).collect();

@@ -207,9 +207,9 @@ fn control_map<'o>(
     renew: Option<u64>,
     commands: &[crate::store::CommandRow],
 ) -> &'o [u8] {
-    let (base_piv, bitmap, len) = received(recent);
-    let others = bitmap.iter().map(|b| b.count_ones()).sum::<u32>() > 1 || (len > 0 && base_piv != asked);
-    let received = others.then(|| Received { base_piv, bitmap: bitmap.get(..len).unwrap_or_default() });
+    let mut bitmap = [0; 8];
+    let received = recent.highest.and_then(|highest| Received::of_last(highest, recent.bitmap, &mut bitmap));
+    let received = received.filter(|r| recent.bitmap.count_ones() > 1 || r.base_piv != asked);
     let commands: Vec<Command<'_>> =
         commands.iter().map(|c| Command { id: c.id, op: c.op, arguments: &c.args }).collect();
     for (received, count) in (0..=commands.len()).rev().map(|n| (received, n)).chain([(None, 1), (None, 0)]) {
@@ -230,34 +230,10 @@ fn control_map<'o>(
     &[]
 }
 
-/// Item 1 of 7.3 out of what a context received: the lowest of the last 64 numbers that came, and a bit for each.
-fn received(recent: &Recent) -> (u64, [u8; 8], usize) {
-    let (Some(highest), true) = (recent.highest, recent.bitmap != 0) else { return (0, [0; 8], 0) };
-    let span = 63 - u64::from(recent.bitmap.leading_zeros());
-    // Bit j of ours is `highest - j`; bit j of the item is `base + j`.
-    let bits = recent.bitmap.reverse_bits() >> (63 - span);
-    let len = usize::try_from(span / 8 + 1).unwrap_or(8);
-    (highest - span, bits.to_le_bytes(), len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use fivefold_core::time::Millis;
-
-    #[test]
-    fn item_one_covers_what_came_and_nothing_else() {
-        let recent = Recent { highest: Some(300), bitmap: 0b1_0000_0001_0000_0011, last: Millis(0) };
-        let (base_piv, bitmap, len) = received(&recent);
-        let item = Received { base_piv, bitmap: &bitmap[..len] };
-        let covered: Vec<u64> = (200..400).filter(|n| item.covers(*n)).collect();
-        assert_eq!(covered, [284, 292, 299, 300]);
-        let all = Recent { highest: Some(63), bitmap: u64::MAX, last: Millis(0) };
-        let (base_piv, bitmap, len) = received(&all);
-        assert_eq!((base_piv, len), (0, 8));
-        assert!((0..64).all(|n| Received { base_piv, bitmap: &bitmap }.covers(n)));
-        assert_eq!(received(&Recent::default()).2, 0);
-    }
 
     #[test]
     fn an_answer_to_one_message_alone_has_no_control_map() {

@@ -402,6 +402,16 @@ pub struct Received<'b> {
     pub bitmap: &'b [u8],
 }
 
+impl<'b> Received<'b> {
+    /// What the last 64 numbers of a sender say: bit j of `bits` is `highest - j`. `None` when none of them came.
+    pub fn of_last(highest: u64, bits: u64, bitmap: &'b mut [u8; 8]) -> Option<Self> {
+        let span = 63u64.checked_sub(bits.leading_zeros().into())?;
+        *bitmap = (bits.reverse_bits() >> (63 - span)).to_le_bytes();
+        let len = usize::try_from(span / 8 + 1).unwrap_or(bitmap.len());
+        Some(Self { base_piv: highest.checked_sub(span)?, bitmap: bitmap.get(..len)? })
+    }
+}
+
 impl Received<'_> {
     /// Whether this says that number `piv` was received.
     pub fn covers(&self, piv: u64) -> bool {

@@ -11,7 +11,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::window::Verdict;
 use fivefold_core::wire::cbor::Malformed;
 use fivefold_core::wire::coap::{self, POST, Protected, Token, Type};
-use fivefold_core::wire::control::{Downlink, Uplink};
+use fivefold_core::wire::control::{Downlink, Received, Uplink};
 use fivefold_core::wire::envelope::{Kind, Opened};
 use fivefold_core::wire::tiny::{Inner, Layers, Wants, Within};
 
@@ -268,7 +268,7 @@ impl Gateway {
                     );
                 }
                 if source.wants == Wants::Answer {
-                    let payload = if renew { renewal() } else { Box::default() };
+                    let payload = self.control(&source, &spoken, renew);
                     let answer = C2Answer {
                         sid: source.sid,
                         context: spoken.context,
@@ -413,6 +413,24 @@ impl Gateway {
         }
     }
 
+    /// What stands in the answer to a message that ends here: which others came, so that the device lets go of those
+    /// that asked for no answer (9.1), and `6: 1`, when the number or the failures have reached their limit. Everything
+    /// that is marked is durable before this answer is sealed: it waits for a later write.
+    fn control(&mut self, source: &Source, spoken: &Spoken, renew: bool) -> Box<[u8]> {
+        let window = self.devices.slot(source.sid, spoken.context).map(|s| s.window.to_parts());
+        let mut bitmap = [0; 8];
+        let received = window
+            .filter(|(_, bits)| bits.count_ones() > 1)
+            .and_then(|(highest, bits)| Received::of_last(highest, bits, &mut bitmap));
+        let map = Downlink { received, renew: renew.then_some(1), ..Downlink::default() };
+        if map.received.is_none() && map.renew.is_none() {
+            return Box::default();
+        }
+        let mut out = [0; 32];
+        let n = map.emit(&mut out).unwrap_or(0);
+        out.get(..n).unwrap_or_default().into()
+    }
+
     /// An answer of our own under a number of our own.
     fn answer_own(&mut self, now: Millis, source: &Source, spoken: &Spoken, code: u8, payload: &[u8]) {
         if source.wants == Wants::Nothing {
@@ -455,14 +473,6 @@ fn tiny_c3<'b>(
     };
     let option = OscoreOption { piv: Some(piv), kid_context: boot, kid: Some(id.as_bytes()) };
     Protected { kind, code: POST, message_id: piv.value() as u16, token, option, ciphertext }
-}
-
-/// `{6: 1}`: renew now, for the number or the failures have reached their limit.
-fn renewal() -> Box<[u8]> {
-    let mut out = [0; 8];
-    let map = Downlink { renew: Some(1), ..Downlink::default() };
-    let n = map.emit(&mut out).unwrap_or(0);
-    out.get(..n).unwrap_or_default().into()
 }
 
 const UNKNOWN: Rejected = Rejected::new(Code::GatewayNoContext, "the context is gone");
