@@ -17,6 +17,9 @@ const ATTEMPTS: u8 = 4;
 /// Pauses after each of the attempts, in milliseconds.
 const BACK_OFF: [u64; 4] = [2_000, 4_000, 8_000, 8_000];
 
+/// A in the RuleID of a request (docs/protocol.md 6.1).
+const ASKS: u8 = 0x04;
+
 /// A sealed tiny frame.
 pub(crate) type Sealed = Vec<u8, PAYLOAD>;
 
@@ -173,14 +176,16 @@ impl<const N: usize> Outbox<N> {
         }
     }
 
-    /// An answer to `answered` says which numbers were received: those leave, and older ones that want no answer and are
-    /// not among them are sent again.
+    /// An answer to `answered` says which numbers were received: those leave. Older ones that want no answer and are not
+    /// among them are sent again, and want one now: item 1 reaches back 64 numbers, and what it does not reach would
+    /// otherwise be sent for ever.
     pub(crate) fn received(&mut self, now: Millis, answered: u32, covers: impl Fn(u64) -> bool) {
         for message in &mut self.messages {
             if covers(message.asked.number.into()) {
                 message.state = State::Confirmed;
             } else if message.wants == Wants::Nothing && message.asked.number < answered && message.attempts > 0 {
                 (message.state, message.attempts) = (State::Due(now), 0);
+                message.ask();
             }
         }
     }
@@ -238,6 +243,14 @@ impl Message {
             // Nothing will come back for this one.
             Wants::Nothing => State::Parked(Millis(u64::MAX)),
         };
+    }
+
+    /// From now on an answer is wanted. That stands outside of what is sealed: the sealed bytes stay as they are.
+    fn ask(&mut self) {
+        self.wants = Wants::Answer;
+        if let Some(rule) = self.frame.first_mut() {
+            *rule |= ASKS;
+        }
     }
 
     pub(crate) fn park(&mut self, now: Millis, patience: Patience) {

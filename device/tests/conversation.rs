@@ -249,8 +249,10 @@ fn readings_without_an_answer_wait_for_the_list_of_the_cloud() {
     world.run(1_000);
     let delivered = world.devices[0].delivered();
     assert!([numbers[0], numbers[2], asking].iter().all(|n| delivered.contains(n)), "{delivered:?}");
-    assert_eq!(world.devices[0].node.waiting().collect::<Vec<_>>(), [numbers[1]]);
     assert_eq!(world.gateway.requests.len() - before, 2, "the lost one was sent again");
+    assert_eq!(world.gateway.requests[before + 1][0] & 0x04, 0x04, "and asks for an answer of its own");
+    assert!(delivered.contains(&numbers[1]));
+    assert_eq!(world.devices[0].node.waiting().count(), 0);
 }
 
 #[test]
