@@ -1,0 +1,176 @@
+//! Runs villages from seeds, and says which of them broke a promise.
+//!
+//! `cargo run --release -p fivefold-sim --features witness -- --seeds 1000`
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use clap::{Parser, ValueEnum};
+use fivefold_sim::{Broken, Plan, Summary, run};
+use serde_json::json;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Json,
+    Text,
+}
+
+#[derive(Debug, Parser)]
+#[command(about = "Run the engines in villages made of seeds, under loss, reboots and a hostile gateway")]
+struct Args {
+    /// How many villages.
+    #[arg(long, default_value_t = 1000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    start: u64,
+    /// For how many virtual seconds things break in each, in place of what the seed says.
+    #[arg(long)]
+    seconds_virtual: Option<u64>,
+    /// Villages at a time; as many as there are processors if not given.
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    output: Format,
+}
+
+#[derive(Default)]
+struct Totals {
+    done: u64,
+    broken: Vec<Box<Broken>>,
+    errors: Vec<String>,
+    sent: usize,
+    acknowledged: usize,
+    stored: usize,
+    reboots: u64,
+    frames: u64,
+    forwarded: u64,
+    commands: usize,
+    hours: f64,
+    refused: BTreeMap<&'static str, u64>,
+    watched: bool,
+}
+
+impl Totals {
+    fn add(&mut self, s: &Summary) {
+        self.sent += s.sent;
+        self.acknowledged += s.acknowledged;
+        self.stored += s.stored;
+        self.reboots += s.reboots;
+        self.frames += s.frames;
+        self.forwarded += s.forwarded;
+        self.commands += s.commands;
+        self.hours += s.lasted as f64 / 3_600_000.0;
+        self.watched |= s.seals_watched;
+        for (code, n) in &s.refused {
+            *self.refused.entry(code).or_default() += n;
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    #[cfg(feature = "witness")]
+    fivefold_core::suite::set_seal_witness(fivefold_sim::watch::sealed);
+    let args = Args::parse();
+    let totals = all(&args);
+    print(&args, &totals);
+    match (totals.broken.is_empty(), totals.errors.is_empty()) {
+        (true, true) => ExitCode::SUCCESS,
+        (false, _) => ExitCode::FAILURE,
+        (true, false) => ExitCode::from(2),
+    }
+}
+
+fn all(args: &Args) -> Totals {
+    let next = AtomicU64::new(0);
+    let totals = Mutex::new(Totals::default());
+    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
+    std::thread::scope(|scope| {
+        for _ in 0..jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    if n >= args.seeds {
+                        return;
+                    }
+                    let mut plan = Plan::random(args.start.wrapping_add(n));
+                    if let Some(seconds) = args.seconds_virtual {
+                        plan.storm = seconds * 1000;
+                    }
+                    let came_to = run(&plan);
+                    let Ok(mut totals) = totals.lock() else { return };
+                    totals.done += 1;
+                    match came_to {
+                        Ok(Ok(summary)) => totals.add(&summary),
+                        Ok(Err(broken)) => {
+                            tell(args, &broken);
+                            totals.broken.push(broken);
+                        }
+                        Err(error) => totals.errors.push(format!("seed {}: {error:#}", plan.seed)),
+                    }
+                    if args.output == Format::Text && totals.done.is_multiple_of(100) {
+                        eprintln!("{} of {} villages, {} broken", totals.done, args.seeds, totals.broken.len());
+                    }
+                }
+            });
+        }
+    });
+    totals.into_inner().unwrap_or_default()
+}
+
+fn tell(args: &Args, broken: &Broken) {
+    if args.output == Format::Json {
+        return;
+    }
+    println!("SIM_SEED={} broke promise {} after {:.3} s", broken.seed, broken.what, broken.at as f64 / 1000.0);
+    println!("  {}", again(args, broken.seed));
+    println!("  {:?}", broken.plan);
+    for line in &broken.story {
+        println!("  {line}");
+    }
+}
+
+fn again(args: &Args, seed: u64) -> String {
+    let seconds = args.seconds_virtual.map_or(String::new(), |s| format!(" --seconds-virtual {s}"));
+    let witness = if cfg!(feature = "witness") { " --features witness" } else { "" };
+    format!("cargo run --release -p fivefold-sim{witness} -- --start {seed} --seeds 1{seconds}")
+}
+
+fn print(args: &Args, t: &Totals) {
+    if args.output == Format::Json {
+        let broken: Vec<_> = t
+            .broken
+            .iter()
+            .map(|b| json!({"seed": b.seed, "promise": b.what, "at_ms": b.at, "again": again(args, b.seed), "story": b.story}))
+            .collect();
+        let whole = json!({
+            "villages": t.done, "virtual_hours": t.hours, "readings": t.sent, "acknowledged": t.acknowledged,
+            "stored": t.stored, "reboots": t.reboots, "frames": t.frames, "forwarded": t.forwarded,
+            "commands": t.commands, "refused": t.refused, "nonces_watched": t.watched,
+            "broken": broken, "errors": t.errors,
+        });
+        println!("{whole:#}");
+        return;
+    }
+    for error in &t.errors {
+        println!("{error}");
+    }
+    println!(
+        "{} villages, {:.0} virtual hours: {} readings taken, {} acknowledged, {} rows stored, {} reboots, {} commands",
+        t.done, t.hours, t.sent, t.acknowledged, t.stored, t.reboots, t.commands
+    );
+    println!("{} frames on the air, {} of them sent on by relays", t.frames, t.forwarded);
+    let refused: Vec<String> = t.refused.iter().map(|(code, n)| format!("{code} {n}")).collect();
+    println!("refused: {}", refused.join(", "));
+    if !t.watched {
+        println!("nonces were not watched: build with --features witness for that");
+    }
+    match t.broken.len() {
+        0 if t.errors.is_empty() => println!("every promise was kept"),
+        0 => println!("{} villages could not be run", t.errors.len()),
+        n => println!("{n} villages broke a promise: {:?}", t.broken.iter().map(|b| b.seed).collect::<Vec<_>>()),
+    }
+}
