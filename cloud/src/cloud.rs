@@ -98,7 +98,7 @@ impl<M> std::fmt::Debug for Cloud<M> {
 /// A batch that was opened: what to write, and what to answer once it is durable.
 #[derive(Debug)]
 pub struct Judged {
-    /// To be committed; then hand the outcome to [`Cloud::conclude`].
+    /// To be committed; then hand it and the outcome to [`Cloud::conclude`].
     pub write: Write,
     gateway: ProvenGateway,
     // One for each accepted row.
@@ -123,8 +123,9 @@ pub struct BatchRefused {
 #[derive(Debug)]
 pub struct Concluded {
     /// To be committed before [`Cloud::reply`] is called, unless it is empty.
-    pub write: Write,
+    pub write: Arc<Write>,
     verdicts: Vec<Verdict>,
+    written: Arc<Write>,
     judged: Judged,
 }
 
@@ -292,8 +293,8 @@ impl<M: Memory> Cloud<M> {
         seen
     }
 
-    /// Takes note of what the ledger said of a batch.
-    pub fn conclude(&self, judged: Judged, committed: Committed) -> Concluded {
+    /// Takes note of what the ledger said of a batch; `written` is what was taken out of [`Judged::write`].
+    pub fn conclude(&self, judged: Judged, written: Arc<Write>, committed: Committed) -> Concluded {
         let mut write = Write { now: judged.now, ..Write::default() };
         if committed.sequence != SequenceVerdict::Different {
             let mut heard = self.heard();
@@ -310,11 +311,11 @@ impl<M: Memory> Cloud<M> {
             }
         }
         for (pending, (accepted, verdict)) in
-            judged.pending.iter().zip(judged.write.accepted.iter().zip(&committed.verdicts))
+            judged.pending.iter().zip(written.accepted.iter().zip(&committed.verdicts))
         {
             self.note(pending, accepted.row(), *verdict, &mut write);
         }
-        Concluded { write, verdicts: committed.verdicts, judged }
+        Concluded { write: Arc::new(write), verdicts: committed.verdicts, written, judged }
     }
 
     /// Queues a command for a device, to be sent in its next answers. Commit what comes back; then call

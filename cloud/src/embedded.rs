@@ -1,6 +1,6 @@
 //! The embedded store as the engine's memory, and a pool of readers for whoever asks it something.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fivefold_core::id::{Net, Sid};
 use fivefold_core::time::Millis;
@@ -55,7 +55,7 @@ impl Embedded {
 }
 
 impl Ledger for Embedded {
-    async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
+    async fn commit(&self, write: Arc<Write>) -> Result<Committed, StoreError> {
         self.store.commit(write).await
     }
 }

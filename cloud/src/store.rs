@@ -9,7 +9,7 @@ mod write;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use fivefold_core::error::Code;
@@ -380,11 +380,11 @@ pub trait Ledger: Send + Sync {
     ///
     /// # Errors
     /// [`StoreError`]: then nothing of it may be acknowledged.
-    fn commit(&self, write: Write) -> impl Future<Output = Result<Committed, StoreError>> + Send;
+    fn commit(&self, write: Arc<Write>) -> impl Future<Output = Result<Committed, StoreError>> + Send;
 }
 
 struct Job {
-    write: Write,
+    write: Arc<Write>,
     done: oneshot::Sender<Result<Committed, StoreError>>,
 }
 
@@ -458,7 +458,7 @@ impl Store {
         Ok(Reader::new(db, &self.path))
     }
 
-    fn send(&self, write: Write) -> oneshot::Receiver<Result<Committed, StoreError>> {
+    fn send(&self, write: Arc<Write>) -> oneshot::Receiver<Result<Committed, StoreError>> {
         let (done, answer) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
             // If the writer is gone, `done` is dropped with the job, and the receiver says so.
@@ -472,12 +472,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub fn commit_now(&self, write: Write) -> Result<Committed, StoreError> {
-        self.send(write).blocking_recv().unwrap_or(Err(StoreError::Closed))
+        self.send(Arc::new(write)).blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 }
 
 impl Ledger for Store {
-    async fn commit(&self, write: Write) -> Result<Committed, StoreError> {
+    async fn commit(&self, write: Arc<Write>) -> Result<Committed, StoreError> {
         self.send(write).await.unwrap_or(Err(StoreError::Closed))
     }
 }
@@ -534,7 +534,7 @@ fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path) {
             rows += job.write.accepted.len();
             jobs.push(job);
         }
-        let outcome = write::group(db, jobs.iter().map(|j| &j.write));
+        let outcome = write::group(db, jobs.iter().map(|j| &*j.write));
         match outcome {
             Ok(all) => {
                 for (job, committed) in jobs.into_iter().zip(all) {

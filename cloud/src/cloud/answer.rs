@@ -96,11 +96,11 @@ impl<M: Memory> Cloud<M> {
 
     /// Seals the answers of a batch and writes the reply. What [`Concluded::write`] holds is durable by now.
     pub fn reply(&self, concluded: Concluded) -> Vec<u8> {
-        let Concluded { write, verdicts, judged } = concluded;
+        let Concluded { write, verdicts, written, judged } = concluded;
         let now = judged.now;
         let mut refused = judged.refused;
         let mut answers = Vec::new();
-        for ((pending, accepted), verdict) in judged.pending.into_iter().zip(&judged.write.accepted).zip(verdicts) {
+        for ((pending, accepted), verdict) in judged.pending.into_iter().zip(&written.accepted).zip(verdicts) {
             let row = accepted.row();
             {
                 let mut live = pending.device.live();
@@ -109,7 +109,7 @@ impl<M: Memory> Cloud<M> {
                         ctx.lease.extend(*bound);
                     }
                 }
-                live.commands.retain(|c| !judged.write.results.iter().any(|r| r.did == c.did && r.id == c.id));
+                live.commands.retain(|c| !written.results.iter().any(|r| r.did == c.did && r.id == c.id));
             }
             let silent = match verdict {
                 Verdict::New => false,

@@ -388,10 +388,12 @@ pub fn post(
             return Err(refused);
         }
     };
-    let committed = store.commit_now(judged.write.clone()).unwrap();
-    let concluded = cloud.conclude(judged, committed);
+    let mut judged = judged;
+    let write = std::sync::Arc::new(std::mem::take(&mut judged.write));
+    let committed = store.commit_now((*write).clone()).unwrap();
+    let concluded = cloud.conclude(judged, write, committed);
     if !concluded.write.is_empty() {
-        store.commit_now(concluded.write.clone()).unwrap();
+        store.commit_now((*concluded.write).clone()).unwrap();
     }
     let reply = cloud.reply(concluded);
     let reply = Reply::parse(&reply).unwrap();

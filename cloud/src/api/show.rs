@@ -1,0 +1,474 @@
+//! How things look in JSON.
+
+use fivefold_core::e4_channel::Origin;
+use fivefold_core::profile::KeyIndexes;
+use fivefold_core::reading::{Item, Number, Payload, Record, Value};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::cbor::Writer;
+use fivefold_core::wire::control;
+use fivefold_keep::registry::Gateway;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use utoipa::ToSchema;
+
+use crate::accepted::flag;
+use crate::book::{Book, Device};
+use crate::cloud;
+use crate::service::Service;
+use crate::store::{CommandRow, CountRow, GatewaySummary, ReadingRow};
+
+/// Bytes of a command's arguments, at most: they share a radio frame with the answer.
+const ARGUMENTS: usize = 32;
+
+/// A page of readings.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Readings {
+    /// The readings.
+    pub readings: Vec<ReadingShown>,
+    /// Give this as `cursor` to read on; null at the end.
+    pub next: Option<i64>,
+}
+
+/// A reading.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReadingShown {
+    /// Grows with every reading stored.
+    pub id: i64,
+    /// Network, 8 hex digits.
+    pub net: String,
+    /// Its name.
+    pub network: String,
+    /// Device, 16 hex digits.
+    pub device: String,
+    /// Its short id, 4 hex digits.
+    pub sid: String,
+    /// How it was proven: `node` (its own seal, E3), `gateway` (the gateway's word, E2), `plain` (nothing but the link),
+    /// `legacy`, `signed`.
+    pub proof: String,
+    /// Nothing but the link protected it: whoever holds the network key can have made it up.
+    pub insecure: bool,
+    /// A gateway vouched for another message under the same number as well.
+    pub conflict: bool,
+    /// Class of E1 it came through: `mac-ccm`, `e1s`, `lorawan`, `3gpp`, `xbee-ee` or `none`.
+    pub e1: String,
+    /// The gateway that brought it first, 8 hex digits.
+    pub gateway: String,
+    /// Hops left in the mesh header when the gateway received it.
+    pub hops: Option<u8>,
+    /// Index of the network key.
+    pub key_index: Option<u8>,
+    /// Signal strength, dBm.
+    pub rssi: Option<i16>,
+    /// Link quality, 0 to 255.
+    pub lqi: Option<u8>,
+    /// Key generation.
+    pub epoch: u16,
+    /// Boot id, in mode R.
+    pub boot: Option<String>,
+    /// The device's sender number.
+    pub number: u64,
+    /// `fresh` or `late`.
+    pub freshness: String,
+    /// When the gateway says it received it, Unix milliseconds.
+    pub received_ms: u64,
+    /// When it came here, Unix milliseconds.
+    pub ingested_ms: u64,
+    /// SenML records, resolved.
+    pub records: Vec<RecordShown>,
+    /// Rows of templates: `{"id": .., "values": [..]}`.
+    pub templates: Vec<serde_json::Value>,
+    /// What else was in it, as hex: control maps, or a classic frame.
+    pub other: Vec<String>,
+}
+
+/// A SenML record.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecordShown {
+    /// Name within the device, or whole if the record brought a base name.
+    pub name: String,
+    /// Unit (RFC 8428 12.1).
+    pub unit: Option<String>,
+    /// A number, a text, true or false; bytes as `{"bytes": hex}`.
+    pub value: serde_json::Value,
+    /// Integrated sum.
+    pub sum: Option<f64>,
+    /// When it was measured, Unix seconds, as the device claims; relative times count from the gateway's.
+    pub time: f64,
+}
+
+fn number(n: Number) -> serde_json::Value {
+    match n {
+        Number::Integer(i) => json!(i),
+        Number::Float(f) => json!(f),
+    }
+}
+
+fn value(v: Value<'_>) -> serde_json::Value {
+    match v {
+        Value::Bool(b) => json!(b),
+        Value::Bytes(b) => json!({ "bytes": hex::encode(b) }),
+        Value::Number(n) => number(n),
+        Value::Text(t) => json!(t),
+    }
+}
+
+impl RecordShown {
+    fn of(record: &Record<'_>, received: Millis) -> Self {
+        let start = if record.is_time_relative() { received.0 as f64 / 1000.0 } else { 0.0 };
+        Self {
+            name: format!("{}{}", record.base_name, record.name),
+            unit: record.unit.map(str::to_owned),
+            value: record.value.map_or(serde_json::Value::Null, value),
+            sum: record.sum.map(Number::as_f64),
+            time: start + record.time.as_f64(),
+        }
+    }
+}
+
+impl ReadingShown {
+    /// Of a row.
+    pub fn of(row: &ReadingRow, book: &Book) -> Self {
+        let (mut records, mut templates, mut other) = (Vec::new(), Vec::new(), Vec::new());
+        match Payload::parse(&row.payload) {
+            Ok(Payload::Sequence(items)) => {
+                for item in items {
+                    match item {
+                        Item::Senml(pack) => records.extend(pack.records().map(|r| RecordShown::of(&r, row.received))),
+                        Item::Template(t) => {
+                            let values: Vec<_> =
+                                t.values().map(|v| v.map_or(serde_json::Value::Null, value)).collect();
+                            templates.push(json!({ "id": t.id(), "values": values }));
+                        }
+                        Item::Control(map) => other.push(hex::encode(map)),
+                    }
+                }
+            }
+            Ok(Payload::Classic(frame)) => other.push(hex::encode(frame)),
+            Err(_) => other.push(hex::encode(&row.payload)),
+        }
+        Self {
+            id: row.id,
+            net: row.net.to_string(),
+            network: book.network(row.net).map(|n| n.name.clone()).unwrap_or_default(),
+            device: row.did.to_string(),
+            sid: row.sid.to_string(),
+            proof: row.origin.as_str().into(),
+            insecure: row.origin == Origin::Plain || row.flags & flag::INSECURE != 0,
+            conflict: row.flags & flag::CONFLICT != 0,
+            e1: row.link.as_str().into(),
+            gateway: row.gateway.to_string(),
+            hops: row.hops,
+            key_index: row.key_index,
+            rssi: row.rssi,
+            lqi: row.lqi,
+            epoch: row.epoch.0,
+            boot: row.bctx.map(|b| b.to_string()),
+            number: row.piv,
+            freshness: row.freshness.as_str().into(),
+            received_ms: row.received.0,
+            ingested_ms: row.ingested.0,
+            records,
+            templates,
+            other,
+        }
+    }
+}
+
+/// A device.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeviceShown {
+    /// EUI-64, 16 hex digits.
+    pub device: String,
+    /// Short id, 4 hex digits.
+    pub sid: String,
+    /// Network, 8 hex digits.
+    pub net: String,
+    /// Its name.
+    pub network: String,
+    /// The combination that it must use, e.g. `e1+e3+e4`.
+    pub profile: String,
+    /// Whether the operator lets it go without end-to-end protection, or without E1.
+    pub insecure: bool,
+    /// COSE algorithm of its contexts.
+    pub alg: u8,
+    /// `P` or `R`.
+    pub mode: String,
+    /// What carries its frames.
+    pub radio: String,
+    /// Key generation.
+    pub epoch: u16,
+    /// When it was heard last, Unix milliseconds; in the list, since this process started.
+    pub last_heard_ms: Option<u64>,
+    /// Readings and other messages of it; only for a single device.
+    pub readings: Option<u64>,
+    /// What it last said of itself; only for a single device.
+    pub report: Option<serde_json::Value>,
+    /// Its last commands; only for a single device.
+    pub commands: Vec<CommandShown>,
+}
+
+impl DeviceShown {
+    /// Of a device in the book.
+    pub fn of(d: &Device, book: &Book) -> Self {
+        Self {
+            device: d.did.to_string(),
+            sid: d.sid.to_string(),
+            net: d.net.to_string(),
+            network: book.network(d.net).map(|n| n.name.clone()).unwrap_or_default(),
+            profile: d.policy.profile.as_str().into(),
+            insecure: d.overrides.danger_link_only || d.overrides.danger_no_link,
+            alg: d.policy.alg.cose(),
+            mode: d.policy.mode.as_str().into(),
+            radio: d.policy.radio.as_str().into(),
+            epoch: d.epoch.0,
+            last_heard_ms: d.heard().map(|at| at.0),
+            readings: None,
+            report: None,
+            commands: Vec::new(),
+        }
+    }
+}
+
+/// A control map in which a device said how it is, in words.
+pub(super) fn report(at: Millis, control: &[u8]) -> Option<serde_json::Value> {
+    let map = control::Uplink::parse(control).ok()?;
+    let mut shown = json!({ "at_ms": at.0 });
+    let fields = shown.as_object_mut()?;
+    if let Some(s) = map.status {
+        let status = json!({ "boots": s.boots, "uptime_s": s.uptime_s, "reset_cause": s.reset_cause,
+            "millivolts": s.millivolts, "flags": s.flags });
+        fields.insert("status".into(), status);
+    }
+    if let Some(digest) = map.digest {
+        fields.insert("policy_digest".into(), json!(hex::encode(digest)));
+    }
+    if let Some(KeyIndexes { sending, receiving }) = map.key_indexes {
+        fields.insert("key_indexes".into(), json!([sending, receiving]));
+    }
+    if let Some(version) = map.config_version {
+        fields.insert("config_version".into(), json!(version));
+    }
+    Some(shown)
+}
+
+/// A command.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct CommandShown {
+    /// Grows per device.
+    pub id: u64,
+    /// What to do.
+    pub op: u64,
+    /// Its arguments, CBOR as hex.
+    pub args: String,
+    /// When it was given, Unix milliseconds.
+    pub at_ms: u64,
+    /// When its result came.
+    pub done_ms: Option<u64>,
+    /// The result; 0: done.
+    pub status: Option<u64>,
+}
+
+impl CommandShown {
+    /// Of a command and its result.
+    pub fn of((command, done): &(CommandRow, Option<(Millis, u64)>)) -> Self {
+        Self {
+            id: command.id,
+            op: command.op,
+            args: hex::encode(&command.args),
+            at_ms: command.at.0,
+            done_ms: done.map(|(at, _)| at.0),
+            status: done.map(|(_, status)| status),
+        }
+    }
+}
+
+/// A gateway.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct GatewayShown {
+    /// Its id, 8 hex digits.
+    pub gateway: String,
+    /// Its name.
+    pub name: String,
+    /// The network it serves, 8 hex digits.
+    pub net: String,
+    /// Whether it answers under C2.
+    pub primary: bool,
+    /// When it was revoked, Unix seconds.
+    pub revoked_at: Option<u64>,
+    /// Receipts of it that were verified and stored.
+    pub receipts: u64,
+    /// Envelopes in them.
+    pub envelopes: u64,
+    /// When it was heard last, Unix milliseconds.
+    pub last_heard_ms: Option<u64>,
+    /// Version of the state that it was pushed last.
+    pub pushed_version: Option<u64>,
+    /// Seconds since it started, as it says.
+    pub uptime_s: Option<u64>,
+    /// Bytes in its spool, as it says.
+    pub spool_used: Option<u64>,
+    /// Bytes that its spool takes, as it says.
+    pub spool_max: Option<u64>,
+}
+
+impl GatewayShown {
+    /// Of a gateway and what was heard of it.
+    pub fn of(
+        g: &Gateway,
+        heard: Option<&GatewaySummary>,
+        (health, last): (Option<cloud::Health>, Option<Millis>),
+        pushed: Option<u64>,
+    ) -> Self {
+        Self {
+            gateway: g.gateway.to_string(),
+            name: g.name.clone(),
+            net: g.net.to_string(),
+            primary: g.primary,
+            revoked_at: g.revoked_at,
+            receipts: heard.map_or(0, |h| h.receipts),
+            envelopes: heard.map_or(0, |h| h.envelopes),
+            last_heard_ms: last.or(heard.map(|h| h.last)).map(|at| at.0),
+            pushed_version: pushed,
+            uptime_s: health.map(|h| h.uptime_s),
+            spool_used: health.map(|h| h.spool_used),
+            spool_max: health.map(|h| h.spool_max),
+        }
+    }
+}
+
+/// A counter of what was refused.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct CountShown {
+    /// The code, e.g. `E3-03` (docs/protocol.md 14).
+    pub code: String,
+    /// What it means.
+    pub condition: String,
+    /// `info`, `warning`, `high` or `critical`.
+    pub severity: String,
+    /// Who counted: `cloud`, or `gateway` as it reported.
+    pub place: String,
+    /// Network, where it is known.
+    pub net: Option<String>,
+    /// Gateway, where it is known.
+    pub gateway: Option<String>,
+    /// Device's short id, where it is known or claimed.
+    pub sid: Option<String>,
+    /// How many.
+    pub count: u64,
+    /// The first, Unix milliseconds.
+    pub first_ms: u64,
+    /// The last, Unix milliseconds.
+    pub last_ms: u64,
+}
+
+impl CountShown {
+    /// Of a counter.
+    pub fn of(row: &CountRow) -> Self {
+        let k = row.key;
+        Self {
+            code: k.code.as_str().into(),
+            condition: k.code.condition().into(),
+            severity: k.code.severity().as_str().into(),
+            place: k.place.as_str().into(),
+            net: k.net.map(|n| n.to_string()),
+            gateway: k.gateway.map(|g| g.to_string()),
+            sid: k.sid.map(|s| s.to_string()),
+            count: row.count,
+            first_ms: row.first.0,
+            last_ms: row.last.0,
+        }
+    }
+}
+
+/// Whether the cloud works.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Health {
+    /// `ok`.
+    pub status: &'static str,
+    /// Version of the program.
+    pub version: &'static str,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+    /// Version of the registry in use.
+    pub registry_version: u64,
+    /// Devices that are served.
+    pub devices: usize,
+    /// Id of the newest reading.
+    pub last_reading_id: i64,
+}
+
+/// Counters in the text form of Prometheus. Labels are codes and hex: nothing in them needs escaping.
+pub(super) fn metrics(service: &Service, counts: &[CountRow], last_id: i64) -> String {
+    let mut text = String::from(
+        "# HELP fivefold_rejected_total Messages refused, by code of docs/protocol.md 14.\n\
+         # TYPE fivefold_rejected_total counter\n",
+    );
+    for row in counts {
+        let k = row.key;
+        let or_empty = |s: Option<String>| s.unwrap_or_default();
+        text.push_str(&format!(
+            "fivefold_rejected_total{{code=\"{}\",net=\"{}\",gateway=\"{}\",sid=\"{}\",place=\"{}\"}} {}\n",
+            k.code,
+            or_empty(k.net.map(|n| n.to_string())),
+            or_empty(k.gateway.map(|g| g.to_string())),
+            or_empty(k.sid.map(|s| s.to_string())),
+            k.place.as_str(),
+            row.count
+        ));
+    }
+    let book = service.cloud.book();
+    text.push_str(&format!(
+        "# HELP fivefold_readings_stored_total Ledger rows written since the store was made.\n\
+         # TYPE fivefold_readings_stored_total counter\nfivefold_readings_stored_total {last_id}\n\
+         # HELP fivefold_devices Devices that are served.\n# TYPE fivefold_devices gauge\nfivefold_devices {}\n\
+         # HELP fivefold_registry_version Version of the registry in use.\n\
+         # TYPE fivefold_registry_version gauge\nfivefold_registry_version {}\n",
+        book.devices.len(),
+        book.version
+    ));
+    text
+}
+
+/// JSON values as CBOR items, one after the other. `None` for what a command cannot carry.
+pub(super) fn arguments(values: &[serde_json::Value]) -> Option<Vec<u8>> {
+    let mut out = [0; ARGUMENTS];
+    let mut w = Writer::new(&mut out);
+    for v in values {
+        argument(&mut w, v, 0)?;
+    }
+    let len = w.len();
+    out.get(..len).map(<[u8]>::to_vec)
+}
+
+fn argument(w: &mut Writer<'_>, v: &serde_json::Value, depth: u8) -> Option<()> {
+    use serde_json::Value as V;
+    match v {
+        V::Null => w.null().ok(),
+        V::Bool(b) => w.bool(*b).ok(),
+        V::String(s) => w.text(s).ok(),
+        V::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
+            (Some(i), _, _) => w.int(i).ok(),
+            (_, Some(u), _) => w.unsigned(u).ok(),
+            (_, _, Some(f)) => w.number(Number::Float(f)).ok(),
+            _ => None,
+        },
+        V::Array(items) if depth < 4 => {
+            w.array(items.len()).ok()?;
+            items.iter().try_for_each(|i| argument(w, i, depth + 1))
+        }
+        V::Array(_) | V::Object(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_become_cbor_and_objects_or_long_ones_are_refused() {
+        let values = [json!(5), json!(-1), json!("a"), json!(true), json!(null), json!([1, [2]]), json!(21.5)];
+        assert_eq!(arguments(&values).unwrap(), b"\x05\x20\x61a\xF5\xF6\x82\x01\x81\x02\xF9\x4D\x60");
+        assert!(arguments(&[json!({})]).is_none());
+        assert!(arguments(&[json!("a text that is much longer than any radio frame")]).is_none());
+    }
+}

@@ -1,0 +1,174 @@
+//! Configuration: [`CloudSettings`] is exactly the file, [`Config`] is checked and ready.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use fivefold_keep::files::{self, FileError};
+use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, ShareError, read_config};
+use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
+use fivefold_keep::vault::{Vault, VaultError};
+
+/// File name of the sealed key of the cloud's certificate.
+pub const KEY_FILE: &str = "key.sealed";
+
+/// Why a configuration cannot be used. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The folder has no config.
+    #[error("{folder} has no {CLOUD_FILE}; name the cloud's folder, made by: fivefold init DIR (it is DIR/cloud)", folder = folder.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The file is wrong.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// Ingest and API cannot have one address.
+    #[error("{file}: ingest.bind and api.bind are both {bind}; give them different ports", file = file.display())]
+    SameAddress {
+        /// The file.
+        file: PathBuf,
+        /// The address.
+        bind: SocketAddr,
+    },
+    /// Something the config names is not there.
+    #[error("{file}: `{key}` names {path}, which is not there", file = file.display(), path = path.display())]
+    Missing {
+        /// The file.
+        file: PathBuf,
+        /// The key in it.
+        key: &'static str,
+        /// What it names.
+        path: PathBuf,
+    },
+    /// A file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The passphrase or a sealed file is wrong.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The certificate cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: TlsError,
+    },
+}
+
+/// A configuration that was checked: paths are resolved, and name files that exist.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The operator's book.
+    pub registry: PathBuf,
+    /// Folder of the vault.
+    pub vault: PathBuf,
+    /// The vault's passphrase.
+    pub passphrase_file: PathBuf,
+    /// Where readings are stored.
+    pub store: PathBuf,
+    /// Where gateways connect.
+    pub ingest: SocketAddr,
+    /// Which key exchange they may use.
+    pub groups: Groups,
+    /// Where people and programs read.
+    pub api: SocketAddr,
+    /// The cloud's certificate.
+    pub certificate: PathBuf,
+    /// Its key, sealed.
+    pub key: PathBuf,
+    /// The operator's CA.
+    pub ca: PathBuf,
+}
+
+impl Config {
+    /// Reads and checks `cloud.toml` of a folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the first mistake.
+    pub fn load(folder: &Path) -> Result<Self, ConfigError> {
+        let file = folder.join(CLOUD_FILE);
+        if !file.exists() {
+            return Err(ConfigError::NoFolder { folder: folder.to_owned() });
+        }
+        let s: CloudSettings = read_config(&file)?;
+        if s.ingest.bind == s.api.bind && s.api.bind.port() != 0 {
+            return Err(ConfigError::SameAddress { file, bind: s.api.bind });
+        }
+        let config = Self {
+            registry: folder.join(s.registry),
+            vault: folder.join(s.vault),
+            passphrase_file: folder.join(s.passphrase_file),
+            store: folder.join(s.store),
+            ingest: s.ingest.bind,
+            groups: if s.ingest.insecure_allow_x25519 { Groups::DangerAllowX25519 } else { Groups::HybridOnly },
+            api: s.api.bind,
+            certificate: folder.join(CERTIFICATE_FILE),
+            key: folder.join(KEY_FILE),
+            ca: folder.join(CA_FILE),
+        };
+        let named: [(&'static str, &Path); 4] = [
+            ("registry", &config.registry),
+            ("vault", &config.vault),
+            ("passphrase_file", &config.passphrase_file),
+            ("store", files::folder_of(&config.store)),
+        ];
+        for (key, path) in named {
+            if !path.exists() {
+                return Err(ConfigError::Missing { file, key, path: path.to_owned() });
+            }
+        }
+        Ok(config)
+    }
+
+    /// Opens the vault. Takes some tenths of a second.
+    ///
+    /// # Errors
+    /// [`ConfigError::Vault`].
+    pub fn open_vault(&self) -> Result<Vault, ConfigError> {
+        Ok(Vault::open_folder(&self.vault, &self.passphrase_file)?)
+    }
+
+    /// The cloud's certificate with its key.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn identity(&self, vault: &Vault) -> Result<Identity, ConfigError> {
+        let tls = |source| ConfigError::Tls { path: self.certificate.clone(), source };
+        let chain = files::read_text(&self.certificate)?;
+        let key = vault.open_file(&self.key)?;
+        let identity = Identity::from_pkcs8(chain.as_bytes(), &key).map_err(tls)?;
+        identity.require_cloud().map_err(tls)?;
+        Ok(identity)
+    }
+
+    /// The operator's CA.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn anchor(&self) -> Result<Anchor, ConfigError> {
+        let pem = files::read_text(&self.ca)?;
+        Anchor::from_pem(pem.as_bytes()).map_err(|source| ConfigError::Tls { path: self.ca.clone(), source })
+    }
+
+    /// As it was resolved, one setting a line.
+    pub fn describe(&self) -> String {
+        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca } = self;
+        format!(
+            "registry = {}\nvault = {}\npassphrase_file = {}\nstore = {}\ningest.bind = {ingest}\n\
+             ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}",
+            registry.display(),
+            vault.display(),
+            passphrase_file.display(),
+            store.display(),
+            match groups {
+                Groups::HybridOnly => "X25519MLKEM768",
+                Groups::DangerAllowX25519 => "X25519MLKEM768, X25519 (insecure_allow_x25519)",
+            },
+            certificate.display(),
+            key.display(),
+            ca.display()
+        )
+    }
+}

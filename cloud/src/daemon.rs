@@ -1,0 +1,266 @@
+//! The running cloud: two listeners, the registry's watcher, and an end that loses nothing.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fivefold_core::time::Millis;
+use fivefold_keep::tls::{LiveIdentity, TlsError, server_config_api, server_config_e4};
+use fivefold_keep::vault::Vault;
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::clock::{self, ClockWrong};
+use crate::config::{Config, ConfigError};
+use crate::service::{Service, ServiceError};
+use crate::store::{Ledger as _, Store, StoreError};
+use crate::{api, ingest};
+
+/// How often the registry is looked at: a revocation is in force within a second.
+const REGISTRY: Duration = Duration::from_millis(300);
+/// How often certificate files are looked at.
+const CERTIFICATE: Duration = Duration::from_secs(2);
+/// How often the engine looks at silence and gaps.
+const WATCH: Duration = Duration::from_secs(10);
+/// How long open requests may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// Why the cloud does not run. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The clock cannot be right.
+    #[error(transparent)]
+    Clock(#[from] ClockWrong),
+    /// The store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The registry cannot be read.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// An address cannot be listened at.
+    #[error("{address} ({what}) cannot be listened at: {source}; stop what uses it, or change {what} in cloud.toml")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// `ingest.bind` or `api.bind`.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The runtime could not start.
+    #[error("the system gives no threads or signals: {0}")]
+    System(std::io::Error),
+}
+
+/// Checks a folder as far as that goes without taking anything: configuration, passphrase, certificate, registry, clock.
+/// Returns the resolved configuration, one setting a line.
+///
+/// # Errors
+/// [`DaemonError`].
+pub fn check(folder: &Path) -> Result<String, DaemonError> {
+    clock::check(clock::now())?;
+    let config = Config::load(folder)?;
+    let vault = config.open_vault()?;
+    let identity = config.identity(&vault)?;
+    config.anchor()?;
+    let registry = fivefold_keep::registry::Registry::open_read_only(&config.registry).map_err(ServiceError::from)?;
+    registry.version().map_err(ServiceError::from)?;
+    let (_, until) = identity.validity();
+    let days = until.since(clock::now()) / 86_400_000;
+    Ok(format!("{}\ncertificate.days_left = {days}", config.describe()))
+}
+
+/// Addresses that a running cloud listens at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// For gateways.
+    pub ingest: SocketAddr,
+    /// For people and programs.
+    pub api: SocketAddr,
+}
+
+/// Runs until SIGTERM or SIGINT. `ready` is told once both listeners are open.
+///
+/// # Errors
+/// [`DaemonError`] when it cannot start.
+pub fn run(folder: &Path, ready: impl FnOnce(Listening)) -> Result<(), DaemonError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(DaemonError::System)?;
+    let folder = folder.to_owned();
+    let outcome = runtime.block_on(async move {
+        let running = Running::start(&folder).await?;
+        let mut ends = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())]
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(DaemonError::System)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::System)?;
+        ready(running.listening);
+        let (Some(interrupt), Some(terminate)) = (ends.pop(), ends.pop()) else { return Ok(()) };
+        let (mut interrupt, mut terminate) = (interrupt, terminate);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => running.reload_certificate(),
+            }
+        }
+        tracing::info!("ending");
+        running.stop().await;
+        Ok(())
+    });
+    runtime.shutdown_timeout(ENDING);
+    outcome
+}
+
+/// A cloud that runs in this process.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub listening: Listening,
+    /// What it shares.
+    pub service: Arc<Service>,
+    config: Config,
+    identity: LiveIdentity,
+    vault: Arc<Vault>,
+    stop: watch::Sender<bool>,
+    tasks: tokio::task::JoinSet<()>,
+}
+
+impl Running {
+    /// Starts all of it.
+    ///
+    /// # Errors
+    /// [`DaemonError`].
+    pub async fn start(folder: &Path) -> Result<Self, DaemonError> {
+        let now = clock::check(clock::now())?;
+        let folder = folder.to_owned();
+        // Deriving the vault's key takes some tenths of a second, and the store may be large.
+        let opened = tokio::task::spawn_blocking(move || open(&folder, now)).await;
+        let (config, identity, vault, service) =
+            opened.map_err(|e| DaemonError::System(std::io::Error::other(e)))??;
+        let service = Arc::new(service);
+        let identity = LiveIdentity::new(identity);
+        let e4 = server_config_e4(&identity, &config.anchor()?, service.revoked.clone(), config.groups)?;
+        let https = server_config_api(&identity)?;
+        let to_gateways = listen(config.ingest, "ingest.bind")?;
+        let to_people = listen(config.api, "api.bind")?;
+        let at = |listener: &TcpListener, or| listener.local_addr().unwrap_or(or);
+        let listening = Listening { ingest: at(&to_gateways, config.ingest), api: at(&to_people, config.api) };
+        let stop = watch::Sender::new(false);
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(ingest::serve(to_gateways, Arc::new(e4), service.clone(), stop.subscribe()));
+        tasks.spawn(api::serve(to_people, Arc::new(https), service.clone(), stop.subscribe()));
+        tasks.spawn(watch_registry(service.clone()));
+        tasks.spawn(watch_time(service.clone()));
+        let running = Self { listening, service, config, identity, vault: Arc::new(vault), stop, tasks };
+        Ok(running.with_certificate_watch())
+    }
+
+    fn with_certificate_watch(mut self) -> Self {
+        let (config, identity, vault) = (self.config.clone(), self.identity.clone(), self.vault.clone());
+        self.tasks.spawn(async move {
+            let mut seen = modified(&config.certificate);
+            loop {
+                tokio::time::sleep(CERTIFICATE).await;
+                let now = modified(&config.certificate);
+                if now != seen {
+                    seen = now;
+                    reload(&config, &identity, &vault);
+                }
+            }
+        });
+        self
+    }
+
+    /// Takes the certificate that is in the folder now. If it cannot be used, the old one stays.
+    pub fn reload_certificate(&self) {
+        reload(&self.config, &self.identity, &self.vault);
+    }
+
+    /// Ends: no new connections, open requests are finished, what was accepted is written.
+    pub async fn stop(mut self) {
+        self.stop.send_replace(true);
+        let ended = async {
+            // Ingest and API end by themselves; the watchers never do.
+            self.tasks.join_next().await;
+            self.tasks.join_next().await;
+        };
+        let _ = tokio::time::timeout(ENDING, ended).await;
+        // Connections hold the service; they are told to end, and get a moment for what is under way.
+        for _ in 0..50 {
+            if Arc::strong_count(&self.service) <= 3 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.tasks.shutdown().await;
+    }
+}
+
+fn open(folder: &Path, now: Millis) -> Result<(Config, fivefold_keep::tls::Identity, Vault, Service), DaemonError> {
+    let config = Config::load(folder)?;
+    let vault = config.open_vault()?;
+    let identity = config.identity(&vault)?;
+    let store = Store::open(&config.store)?;
+    let service = Service::open(store, config.registry.clone(), config.open_vault()?, now)?;
+    Ok((config, identity, vault, service))
+}
+
+fn listen(address: SocketAddr, what: &'static str) -> Result<TcpListener, DaemonError> {
+    let failed = |source| DaemonError::Listen { address, what, source };
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.map_err(failed)?;
+    socket.set_reuseaddr(true).map_err(failed)?;
+    socket.bind(address).map_err(failed)?;
+    socket.listen(1024).map_err(failed)
+}
+
+fn modified(path: &PathBuf) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|m| m.modified()).ok()
+}
+
+fn reload(config: &Config, identity: &LiveIdentity, vault: &Vault) {
+    match config.identity(vault) {
+        Ok(new) => {
+            tracing::info!(serial = %new.serial(), "the certificate was reloaded");
+            identity.replace(new);
+        }
+        Err(error) => tracing::error!(%error, "the new certificate cannot be used; the old one stays"),
+    }
+}
+
+async fn watch_registry(service: Arc<Service>) {
+    let mut complained = false;
+    loop {
+        tokio::time::sleep(REGISTRY).await;
+        let at = service.clone();
+        let refreshed = tokio::task::spawn_blocking(move || at.refresh(clock::now())).await;
+        match refreshed {
+            Ok(Ok(())) => complained = false,
+            Ok(Err(error)) if !complained => {
+                complained = true;
+                tracing::error!(%error, "the registry cannot be read; what was known stays in force");
+            }
+            _ => {}
+        }
+    }
+}
+
+async fn watch_time(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(WATCH).await;
+        let at = service.clone();
+        let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else { return };
+        if !write.is_empty()
+            && let Err(error) = service.cloud.memory().commit(Arc::new(write)).await
+        {
+            tracing::error!(%error, "what was seen over time could not be counted");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+//! # E4 at the cloud
+//!
+//! | | |
+//! |---|---|
+//! | Key held by | the cloud's certificate key; gateways hold theirs |
+//! | Hides       | batches and downlinks, from everybody between gateway and cloud |
+//! | Proves      | which gateway speaks: every request belongs to a connection that was proven |
+//! | Binds       | a connection to one gateway of one network, until that is revoked |
+//! | Drops as    | `E4-01`, `E4-07` at the handshake; `E4-02` and on inside |
+//! | Does not    | believe what a gateway says of devices: the engine judges that |
+//! | Spec        | docs/protocol.md 10 |
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, Extension, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use fivefold_core::e4_channel::ProvenGateway;
+use fivefold_core::wire::envelope::{BYTES, Downlink, DownlinkKind, emit_downlinks};
+use fivefold_keep::tls::{classify, prove_gateway};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::service::{HANDSHAKE, IngestError, Service, stopped};
+
+/// How long a long poll waits.
+pub const POLL: Duration = Duration::from_secs(25);
+/// How long a handshake may take.
+const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
+/// How long a connection lives: after that the gateway proves itself again.
+const CONNECTION_LIFE: Duration = Duration::from_secs(3600);
+/// Handshakes at a time, and connections in all.
+const HANDSHAKES: usize = 64;
+const CONNECTIONS: usize = 4096;
+
+/// One proven connection.
+#[derive(Debug)]
+struct Connection {
+    gateway: ProvenGateway,
+    // Version of the state that was put into `parts` last.
+    pushed: AtomicU64,
+    parts: Mutex<VecDeque<Zeroizing<Vec<u8>>>>,
+}
+
+/// Takes connections of gateways until `stop` says so. Open requests are finished first, for a few seconds.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    service: Arc<Service>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let app = Router::new()
+        .route("/v1/ingest", post(ingest))
+        .route("/v1/downlink", get(downlink))
+        .layer(DefaultBodyLimit::max(BYTES))
+        .with_state(service.clone());
+    let acceptor = TlsAcceptor::from(tls);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok(place) = connections.clone().acquire_owned().await else { return };
+        let (socket, from) = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of descriptors, mostly: others must end first.
+                    tracing::warn!(%error, "no connection can be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            () = stopped(&mut stop) => return,
+        };
+        let (acceptor, service, app, stop) = (acceptor.clone(), service.clone(), app.clone(), stop.clone());
+        let handshakes = handshakes.clone();
+        tokio::spawn(async move {
+            connection(socket, from, &acceptor, service, app, stop, &handshakes).await;
+            drop(place);
+        });
+    }
+}
+
+async fn connection(
+    socket: TcpStream,
+    from: SocketAddr,
+    acceptor: &TlsAcceptor,
+    service: Arc<Service>,
+    app: Router,
+    mut stop: watch::Receiver<bool>,
+    handshakes: &Semaphore,
+) {
+    let _ = socket.set_nodelay(true);
+    let mut versions = service.versions();
+    let Ok(turn) = handshakes.acquire().await else { return };
+    let stream = match tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            // What is no TLS error is a network that failed, or somebody who only looked.
+            if let Some(rejected) = classify(&error) {
+                tracing::warn!(%from, %rejected, %error, "a handshake failed");
+                service.count_handshake(rejected, clock::now()).await;
+            }
+            return;
+        }
+        Err(_) => {
+            tracing::warn!(%from, "a handshake took too long");
+            return service.count_handshake(HANDSHAKE, clock::now()).await;
+        }
+    };
+    drop(turn);
+    let proven = prove_gateway(stream.get_ref().1, &service.revoked.load(), clock::now());
+    let gateway = match proven {
+        Ok(gateway) => gateway,
+        Err(rejected) => {
+            tracing::warn!(%from, %rejected, "a gateway was refused");
+            return service.count_handshake(rejected, clock::now()).await;
+        }
+    };
+    let name = gateway.name();
+    tracing::info!(gateway = %name, %from, "connected");
+    let known =
+        Arc::new(Connection { gateway, pushed: AtomicU64::new(0), parts: Mutex::new(VecDeque::new()) });
+    let app = TowerToHyperService::new(app.layer(Extension(known)));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(16).keep_alive_interval(Some(POLL));
+    let serving = builder.serve_connection(TokioIo::new(stream), app);
+    tokio::pin!(serving);
+    let end_of_life = tokio::time::sleep(CONNECTION_LIFE);
+    tokio::pin!(end_of_life);
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            done = serving.as_mut() => {
+                if let Err(error) = done {
+                    tracing::debug!(gateway = %name, error, "connection ended");
+                }
+                return;
+            }
+            changed = versions.changed() => {
+                // Nothing graceful: who is revoked is not heard to the end of the sentence.
+                if changed.is_err() || service.is_revoked(name) {
+                    tracing::warn!(gateway = %name, "revoked: connection cut");
+                    return;
+                }
+            }
+            () = &mut end_of_life, if !ending => {
+                ending = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = stopped(&mut stop), if !ending => {
+                ending = true;
+                serving.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+async fn ingest(
+    State(service): State<Arc<Service>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    body: Bytes,
+) -> Response {
+    match service.ingest(&connection.gateway, &body, clock::now()).await {
+        Ok(reply) => ([(header::CONTENT_TYPE, "application/cbor")], reply).into_response(),
+        Err(IngestError::Refused(refused)) => {
+            tracing::warn!(gateway = %connection.gateway.name(), rejected = %refused.rejected, "a batch was refused");
+            (StatusCode::BAD_REQUEST, refused.rejected.to_string()).into_response()
+        }
+        Err(IngestError::Store(error)) => {
+            tracing::error!(%error, "a batch could not be stored");
+            (StatusCode::SERVICE_UNAVAILABLE, "not stored; send it again").into_response()
+        }
+    }
+}
+
+async fn downlink(
+    State(service): State<Arc<Service>>,
+    Extension(connection): Extension<Arc<Connection>>,
+) -> Response {
+    let mut versions = service.versions();
+    let until = tokio::time::Instant::now() + POLL;
+    loop {
+        let version = *versions.borrow_and_update();
+        let next = connection.parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        if let Some(part) = next {
+            let downlink =
+                Downlink { kind: DownlinkKind::State, originator: None, bytes: &part, seq: None, expires: None };
+            let mut out = vec![0; part.len() + 32];
+            return match emit_downlinks(&[downlink], &mut out) {
+                Ok(len) => {
+                    out.truncate(len);
+                    cbor(out)
+                }
+                Err(error) => {
+                    tracing::error!(%error, "a downlink could not be written");
+                    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+                }
+            };
+        }
+        if connection.pushed.load(Ordering::Acquire) < version {
+            let (service, name) = (service.clone(), connection.gateway.name());
+            match tokio::task::spawn_blocking(move || service.push(name)).await {
+                Ok(Ok(push)) => {
+                    connection.pushed.store(push.version.max(version), Ordering::Release);
+                    let mut parts = connection.parts.lock().unwrap_or_else(PoisonError::into_inner);
+                    // A newer state makes the rest of an older one useless.
+                    *parts = push.parts.into();
+                    continue;
+                }
+                Ok(Err(error)) => {
+                    tracing::error!(gateway = %name, %error, "its state could not be built");
+                    return (StatusCode::SERVICE_UNAVAILABLE, "try again later").into_response();
+                }
+                Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+            }
+        }
+        match tokio::time::timeout_at(until, versions.changed()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return cbor(vec![0x80]),
+        }
+    }
+}
+
+fn cbor(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/cbor")], body).into_response()
+}

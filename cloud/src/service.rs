@@ -1,0 +1,223 @@
+//! What the running cloud shares: the engine, the operator's registry behind it, and who is told when either changes.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::time::Millis;
+use fivefold_keep::registry::{Registry, RegistryError};
+use fivefold_keep::tls::{LiveRevoked, Revoked};
+use fivefold_keep::vault::Vault;
+use tokio::sync::watch;
+
+use crate::book::{Book, Maker, Remembered, Source};
+use crate::cloud::{BatchRefused, Cloud};
+use crate::embedded::Embedded;
+use crate::push::{self, Push, PushError};
+use crate::store::{CountKey, Ledger as _, Place, Store, StoreError, Write};
+
+/// Why the service failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The gateway's state could not be built.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The registry did not give what is in it.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a batch got no reply of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// It was refused.
+    #[error("{}", .0.rejected)]
+    Refused(BatchRefused),
+    /// The store failed: nothing of it is acknowledged.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The service.
+#[derive(Debug)]
+pub struct Service {
+    /// The engine.
+    pub cloud: Cloud<Embedded>,
+    /// Consulted by every handshake.
+    pub revoked: Arc<LiveRevoked>,
+    /// When it started.
+    pub started: Millis,
+    registry: PathBuf,
+    vault: Vault,
+    // Counts commits that stored something.
+    stored: watch::Sender<u64>,
+    // Version of the book in use.
+    version: watch::Sender<u64>,
+    reading: Mutex<Registry>,
+}
+
+impl Service {
+    /// Opens store and registry.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    pub fn open(store: Store, registry: PathBuf, vault: Vault, now: Millis) -> Result<Self, ServiceError> {
+        let reading = Registry::open_read_only(&registry)?;
+        let memory = Embedded::new(store);
+        let remembered = memory.remembered()?;
+        let pushed = memory.read(|r| r.pushed())?;
+        let source = Source::read(&reading, &vault, &Book::default())?;
+        let mut write = Write { now, ..Write::default() };
+        let maker = Maker {
+            vault: Some(&vault),
+            new_context: &|| memory.store().new_context(),
+            fresh_store: memory.store().was_empty(),
+            now,
+        };
+        let book = maker.book(source, &Book::default(), remembered, &mut write);
+        if !write.is_empty() {
+            memory.store().commit_now(write)?;
+        }
+        let revoked = Arc::new(LiveRevoked::from_pointee(revoked(&book)));
+        let version = watch::Sender::new(book.version);
+        Ok(Self {
+            cloud: Cloud::new(book, memory, pushed),
+            revoked,
+            started: now,
+            registry,
+            vault,
+            stored: watch::Sender::new(0),
+            version,
+            reading: Mutex::new(reading),
+        })
+    }
+
+    /// Looks whether the registry changed, and takes over what did. May block: not for async tasks.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: then the book stays as it was.
+    pub fn refresh(&self, now: Millis) -> Result<(), ServiceError> {
+        let before = self.cloud.book();
+        let registry = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        if registry.version()? == before.version {
+            return Ok(());
+        }
+        let source = Source::read(&registry, &self.vault, &before)?;
+        drop(registry);
+        let memory = self.cloud.memory();
+        let mut write = Write { now, ..Write::default() };
+        let maker = Maker {
+            vault: Some(&self.vault),
+            new_context: &|| memory.store().new_context(),
+            fresh_store: false,
+            now,
+        };
+        // Rows of contexts that this process never saw, of a device that was revoked and is back, say.
+        let book = maker.book(source, &before, Remembered::default(), &mut write);
+        if !write.is_empty() {
+            memory.store().commit_now(write)?;
+        }
+        let version = book.version;
+        self.revoked.store(Arc::new(revoked(&book)));
+        self.cloud.replace_book(book);
+        self.version.send_replace(version);
+        tracing::info!(version, "the registry changed");
+        Ok(())
+    }
+
+    /// Tells when another version of the registry is in use.
+    pub fn versions(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Tells when readings were stored.
+    pub fn stored(&self) -> watch::Receiver<u64> {
+        self.stored.subscribe()
+    }
+
+    /// Takes a batch: opened, durable, answered. Returns the reply.
+    ///
+    /// # Errors
+    /// [`IngestError`].
+    pub async fn ingest(
+        &self,
+        gateway: &ProvenGateway,
+        body: &[u8],
+        now: Millis,
+    ) -> Result<Vec<u8>, IngestError> {
+        let mut judged = match self.cloud.judge(gateway, body, now) {
+            Ok(judged) => judged,
+            Err(refused) => {
+                self.count(refused.key, now).await;
+                return Err(IngestError::Refused(refused));
+            }
+        };
+        let memory = self.cloud.memory();
+        let write = Arc::new(std::mem::take(&mut judged.write));
+        let committed = memory.commit(write.clone()).await?;
+        let stored = !write.accepted.is_empty();
+        let concluded = self.cloud.conclude(judged, write, committed);
+        if !concluded.write.is_empty() {
+            memory.commit(concluded.write.clone()).await?;
+        }
+        if stored {
+            self.stored.send_modify(|n| *n += 1);
+        }
+        Ok(self.cloud.reply(concluded))
+    }
+
+    /// Counts something that was refused.
+    pub async fn count(&self, key: CountKey, now: Millis) {
+        let mut write = Write { now, ..Write::default() };
+        write.count(key);
+        if let Err(error) = self.cloud.memory().commit(Arc::new(write)).await {
+            tracing::error!(%error, code = %key.code, "a refusal could not be counted");
+        }
+    }
+
+    /// Counts a handshake that failed, before anybody is known.
+    pub async fn count_handshake(&self, rejected: Rejected, now: Millis) {
+        let key = CountKey { code: rejected.code, net: None, gateway: None, sid: None, place: Place::Cloud };
+        self.count(key, now).await;
+    }
+
+    /// Whether a gateway may still speak.
+    pub fn is_revoked(&self, gateway: GatewayName) -> bool {
+        self.revoked.load().gateways.contains(&gateway)
+    }
+
+    /// The state of a gateway, made durable as pushed. Blocks while it reads the registry.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    pub fn push(&self, gateway: GatewayName) -> Result<Push, ServiceError> {
+        let registry = Registry::open_read_only(&self.registry)?;
+        let push = push::build(&registry, &self.vault, gateway)?;
+        let write = Write { pushed: vec![(gateway.gateway, push.version)], ..Write::default() };
+        self.cloud.memory().store().commit_now(write)?;
+        self.cloud.pushed(gateway.gateway, push.version);
+        Ok(push)
+    }
+}
+
+/// What every handshake refuses, out of the book.
+fn revoked(book: &Book) -> Revoked {
+    let gateways = book.all_gateways.iter().filter(|g| g.revoked_at.is_some());
+    Revoked {
+        gateways: gateways.map(|g| GatewayName { net: g.net, gateway: g.gateway }).collect(),
+        ..Revoked::default()
+    }
+}
+
+/// The refusal of a handshake that was neither a TLS error nor ours.
+pub const HANDSHAKE: Rejected = Rejected::new(Code::ChannelRefused, "the handshake did not end");
+
+/// Waits until `stop` says that the process ends.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // What it lends must not be held: it is no value to keep over an await.
+    let _ = stop.wait_for(|s| *s).await.map(|s| *s);
+}
