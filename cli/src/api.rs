@@ -9,6 +9,9 @@ use fivefold_keep::tls::{Anchor, Groups, client_config_api};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+/// The cloud says something at least this often; after that the line is dead.
+const QUIET: Duration = Duration::from_secs(45);
+
 /// The client. Calls block.
 #[derive(Debug)]
 pub struct Api {
@@ -54,4 +57,80 @@ impl Api {
             Ok(body)
         })
     }
+
+    /// Follows a stream of server-sent events: `hear` gets the data of each, and says whether it wants more. A broken
+    /// connection is made again, from where it broke.
+    ///
+    /// # Errors
+    /// The first connection fails, the cloud refuses, or `hear` fails.
+    pub fn follow(&self, path: &str, mut hear: impl FnMut(&str) -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        let url = format!("{}{path}", self.base);
+        let (mut last, mut was_connected) = (None, false);
+        self.runtime.block_on(async {
+            loop {
+                match self.follow_once(&url, &mut last, &mut was_connected, &mut hear).await {
+                    Ok(More::Yes) => {}
+                    Ok(More::No) => return Ok(()),
+                    Err(Broken::Final(error)) => return Err(error),
+                    Err(Broken::Line(error)) if !was_connected => return Err(error),
+                    Err(Broken::Line(_)) => {}
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        })
+    }
+
+    async fn follow_once(
+        &self,
+        url: &str,
+        last: &mut Option<String>,
+        was_connected: &mut bool,
+        hear: &mut impl FnMut(&str) -> anyhow::Result<bool>,
+    ) -> Result<More, Broken> {
+        let line =
+            |e: reqwest::Error| Broken::Line(anyhow::Error::new(e).context(format!("cannot reach {}", self.base)));
+        let mut request = self.client.get(url).bearer_auth(&self.token).timeout(Duration::from_secs(86_400));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last.as_str());
+        }
+        let mut answer = request.send().await.map_err(line)?;
+        let status = answer.status();
+        if !status.is_success() {
+            let body: Value = answer.json().await.unwrap_or_default();
+            let reason = body["public"].as_str().unwrap_or("no reason").to_owned();
+            return Err(Broken::Final(anyhow::anyhow!("the cloud answered {status}: {reason}")));
+        }
+        *was_connected = true;
+        let mut text = Vec::new();
+        while let Ok(Ok(Some(part))) = tokio::time::timeout(QUIET, answer.chunk()).await {
+            text.extend_from_slice(&part);
+            // An event ends with an empty line (WHATWG HTML, 9.2.5).
+            while let Some(end) = text.windows(2).position(|w| w == b"\n\n") {
+                let event: Vec<u8> = text.drain(..end + 2).collect();
+                let event = String::from_utf8_lossy(&event).into_owned();
+                let field = |name: &str| event.lines().find_map(|l| l.strip_prefix(name)).map(str::to_owned);
+                if let Some(data) = field("data: ") {
+                    if !hear(&data).map_err(Broken::Final)? {
+                        return Ok(More::No);
+                    }
+                    *last = field("id: ").or(last.take());
+                }
+            }
+        }
+        Ok(More::Yes)
+    }
+}
+
+/// Whether the listener wants more.
+enum More {
+    Yes,
+    No,
+}
+
+/// Why a stream ended.
+enum Broken {
+    /// It can be made again.
+    Line(anyhow::Error),
+    /// It cannot.
+    Final(anyhow::Error),
 }

@@ -7,7 +7,7 @@ use fivefold_gateway::config::Config;
 use fivefold_gateway::daemon;
 use serde_json::json;
 
-use crate::output::Output;
+use crate::output::{self, Output};
 
 /// `fivefold gateway run`.
 #[derive(Clone, Debug, clap::Args)]
@@ -37,7 +37,7 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
         }
         return Ok(ExitCode::SUCCESS);
     }
-    log(output);
+    output::log(output);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), |config| match output {
         Output::Human => println!("Gateway {} listens on {} and sends to {}.", config.name, config.bind, config.cloud),
@@ -67,16 +67,4 @@ fn resolved(config: &Config) -> serde_json::Value {
         "messages_a_minute": config.limits.messages_a_minute,
         "metrics": config.metrics.map(|m| m.to_string()),
     })
-}
-
-/// Words on standard error; as much as RUST_LOG says.
-fn log(output: Output) {
-    use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second subscriber is refused: the first one stays.
-    let _ = match output {
-        Output::Human => log.with_target(false).try_init(),
-        Output::Json => log.json().try_init(),
-    };
 }

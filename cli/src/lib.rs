@@ -6,6 +6,7 @@
 pub mod api;
 pub mod attack;
 pub mod clock;
+pub mod cloud;
 pub mod demo;
 pub mod device;
 pub mod gateway;
@@ -15,6 +16,7 @@ pub mod network;
 pub mod node;
 pub mod operator;
 pub mod output;
+pub mod reading;
 pub mod token;
 
 use std::ffi::OsString;
@@ -40,6 +42,8 @@ enum Noun {
     /// One of the demo's attackers.
     #[command(hide = true)]
     Attack(attack::Args),
+    /// The cloud: run it.
+    Cloud(cloud::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
     Demo(demo::Args),
     /// Devices: add, list, show, enrol again, revoke.
@@ -52,6 +56,8 @@ enum Noun {
     Network(network::Args),
     /// Nodes: run one as software.
     Node(node::Args),
+    /// Readings that the cloud stored: list, follow.
+    Reading(reading::Args),
     /// Tokens for the cloud's API: add, list, revoke.
     Token(token::Args),
 }
@@ -75,12 +81,14 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = args.output;
     let done = match args.noun {
         Noun::Attack(args) => attack::run(&args),
+        Noun::Cloud(args) => cloud::run(&args, output),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
         Noun::Gateway(args) => gateway::run(&args, output),
         Noun::Init(args) => init::run(&args, output),
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
+        Noun::Reading(args) => reading::run(&args, output),
         Noun::Token(args) => token::run(&args, output),
     };
     done.unwrap_or_else(|error| {

@@ -36,3 +36,15 @@ pub fn table(head: &[&str]) -> Table {
     table.load_style(presets::NOTHING).set_header(head.to_vec());
     table
 }
+
+/// Words of a daemon, on standard error: as much as RUST_LOG says, else what an operator wants to know.
+pub fn log(output: Output) {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber is refused: the first one stays.
+    let _ = match output {
+        Output::Human => log.with_target(false).try_init(),
+        Output::Json => log.json().try_init(),
+    };
+}

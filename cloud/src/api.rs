@@ -88,9 +88,7 @@ impl IntoResponse for Problem {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -121,8 +119,7 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .build();
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("token", utoipa::openapi::security::SecurityScheme::Http(bearer));
-    api.security =
-        Some(vec![utoipa::openapi::security::SecurityRequirement::new("token", Vec::<String>::new())]);
+    api.security = Some(vec![utoipa::openapi::security::SecurityRequirement::new("token", Vec::<String>::new())]);
     (router, api)
 }
 
@@ -139,7 +136,9 @@ pub fn app(service: Arc<Service>) -> Router {
         .layer(middleware::from_fn_with_state(service.clone(), need_token))
         .with_state(service)
         .merge(open)
-        .fallback(|| async { Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing here; see /openapi.json") })
+        .fallback(|| async {
+            Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing here; see /openapi.json")
+        })
         .layer(middleware::from_fn_with_state(limits, limit_rate))
         .layer(DefaultBodyLimit::max(BODY))
 }
@@ -186,12 +185,7 @@ pub async fn serve(
     }
 }
 
-async fn need_token(
-    State(service): State<Arc<Service>>,
-    headers: HeaderMap,
-    request: Request,
-    next: Next,
-) -> Response {
+async fn need_token(State(service): State<Arc<Service>>, headers: HeaderMap, request: Request, next: Next) -> Response {
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
@@ -480,7 +474,8 @@ async fn health(State(service): State<Arc<Service>>) -> Answer<Health> {
 #[utoipa::path(get, path = "/v1/metrics", responses(
     (status = 200, body = String, content_type = "text/plain"), (status = 401, body = Problem)))]
 async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let text = ask(&service, |service, reader| Ok(show::metrics(service, &reader.counts()?, reader.last_id()?))).await?;
+    let text =
+        ask(&service, |service, reader| Ok(show::metrics(service, &reader.counts()?, reader.last_id()?))).await?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -507,8 +502,11 @@ async fn command(
     Json(new): Json<NewCommand>,
 ) -> Result<(StatusCode, Json<CommandShown>), Problem> {
     let did = parse_did(&did)?;
-    let args = show::arguments(&new.args)
-        .ok_or(Problem::new(StatusCode::BAD_REQUEST, "bad-command", "the arguments cannot be sent, or take more than 32 bytes"))?;
+    let args = show::arguments(&new.args).ok_or(Problem::new(
+        StatusCode::BAD_REQUEST,
+        "bad-command",
+        "the arguments cannot be sent, or take more than 32 bytes",
+    ))?;
     let now = clock::now();
     let command = service.cloud.command(did, new.op, args, now).map_err(|e| match e {
         NoCommand::UnknownDevice => Problem::new(StatusCode::NOT_FOUND, "unknown-device", e.to_string()),

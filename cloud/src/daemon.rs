@@ -256,7 +256,9 @@ async fn watch_time(service: Arc<Service>) {
     loop {
         tokio::time::sleep(WATCH).await;
         let at = service.clone();
-        let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else { return };
+        let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else {
+            return;
+        };
         if !write.is_empty()
             && let Err(error) = service.cloud.memory().commit(Arc::new(write)).await
         {

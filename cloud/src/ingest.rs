@@ -132,8 +132,7 @@ async fn connection(
     };
     let name = gateway.name();
     tracing::info!(gateway = %name, %from, "connected");
-    let known =
-        Arc::new(Connection { gateway, pushed: AtomicU64::new(0), parts: Mutex::new(VecDeque::new()) });
+    let known = Arc::new(Connection { gateway, pushed: AtomicU64::new(0), parts: Mutex::new(VecDeque::new()) });
     let app = TowerToHyperService::new(app.layer(Extension(known)));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME);
@@ -188,10 +187,7 @@ async fn ingest(
     }
 }
 
-async fn downlink(
-    State(service): State<Arc<Service>>,
-    Extension(connection): Extension<Arc<Connection>>,
-) -> Response {
+async fn downlink(State(service): State<Arc<Service>>, Extension(connection): Extension<Arc<Connection>>) -> Response {
     let mut versions = service.versions();
     let until = tokio::time::Instant::now() + POLL;
     loop {

@@ -110,12 +110,8 @@ impl Service {
         drop(registry);
         let memory = self.cloud.memory();
         let mut write = Write { now, ..Write::default() };
-        let maker = Maker {
-            vault: Some(&self.vault),
-            new_context: &|| memory.store().new_context(),
-            fresh_store: false,
-            now,
-        };
+        let maker =
+            Maker { vault: Some(&self.vault), new_context: &|| memory.store().new_context(), fresh_store: false, now };
         // Rows of contexts that this process never saw, of a device that was revoked and is back, say.
         let book = maker.book(source, &before, Remembered::default(), &mut write);
         if !write.is_empty() {
@@ -143,12 +139,7 @@ impl Service {
     ///
     /// # Errors
     /// [`IngestError`].
-    pub async fn ingest(
-        &self,
-        gateway: &ProvenGateway,
-        body: &[u8],
-        now: Millis,
-    ) -> Result<Vec<u8>, IngestError> {
+    pub async fn ingest(&self, gateway: &ProvenGateway, body: &[u8], now: Millis) -> Result<Vec<u8>, IngestError> {
         let mut judged = match self.cloud.judge(gateway, body, now) {
             Ok(judged) => judged,
             Err(refused) => {

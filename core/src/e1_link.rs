@@ -377,7 +377,16 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         }
         if self.is_ours(header.destination) || header.destination == Sid::BROADCAST {
             let originator = header.originator;
-            return Ok(Received::Deliver(Delivered { neighbour, from, originator, mesh, dispatch, payload, security, key }));
+            return Ok(Received::Deliver(Delivered {
+                neighbour,
+                from,
+                originator,
+                mesh,
+                dispatch,
+                payload,
+                security,
+                key,
+            }));
         }
         let Some(hops) = header.hops.checked_sub(1).filter(|&h| h > 0) else {
             return Err(Rejected::new(Code::LinkHopLimit, "this was the last hop"));

@@ -434,8 +434,7 @@ impl<L: OscoreLevel> ReceiveContext<L> {
         }
         let mut key = [0; LONGEST_KEY];
         key.get_mut(..recipient_key.len())?.copy_from_slice(recipient_key);
-        let context =
-            Self { recipient_key: Key::new(key), common_iv, alg, sender_id, recipient_id, id_context };
+        let context = Self { recipient_key: Key::new(key), common_iv, alg, sender_id, recipient_id, id_context };
         key.zeroize();
         Some(context)
     }
@@ -520,9 +519,8 @@ impl<L: OscoreLevel> ReceiveContext<L> {
             .split_last_chunk::<TAG>()
             .filter(|(body, _)| !body.is_empty())
             .ok_or(Rejected::new(Code::TinyMalformed, "shorter than tag and code"))?;
-        let plaintext = out
-            .get_mut(..body.len())
-            .ok_or(Rejected::new(Code::TinyMalformed, "longer than this receiver takes"))?;
+        let plaintext =
+            out.get_mut(..body.len()).ok_or(Rejected::new(Code::TinyMalformed, "longer than this receiver takes"))?;
         plaintext.copy_from_slice(body);
         opening
             .schedule

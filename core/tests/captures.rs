@@ -58,7 +58,8 @@ fn opens_all(file: &str, alg: Alg, secret: &[u8]) {
             client.open_answer(&asked.unwrap(), option.piv, message.payload, &mut out).unwrap().plaintext()
         };
         let inner = Plaintext::parse(plaintext).unwrap();
-        let path: Vec<_> = Options::new(inner.options).filter(|(n, _)| *n == number::URI_PATH).map(|(_, v)| v).collect();
+        let path: Vec<_> =
+            Options::new(inner.options).filter(|(n, _)| *n == number::URI_PATH).map(|(_, v)| v).collect();
         seen.push((inner.code, path.concat(), inner.payload.to_vec()));
     }
     let request = |code: u8, payload: &[u8]| (code, b"tv1".to_vec(), payload.to_vec());

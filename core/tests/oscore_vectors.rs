@@ -702,9 +702,11 @@ fn outer_options_of_stock_clients_are_skipped_and_ours_have_none() {
     assert_eq!(again.options().collect::<Vec<_>>(), [(9, &[0x09, 5, 0x0a, 0x17][..])]);
 
     // FETCH (observing), Uri-Path outside, ACK: none is taken.
-    for (code, kind, options) in
-        [(5, Type::Con, &options[..at]), (2, Type::Con, &[0x94, 9, 5, 0x0a, 0x17, 0x21, b'r']), (2, Type::Ack, &options[..at])]
-    {
+    for (code, kind, options) in [
+        (5, Type::Con, &options[..at]),
+        (2, Type::Con, &[0x94, 9, 5, 0x0a, 0x17, 0x21, b'r']),
+        (2, Type::Ack, &options[..at]),
+    ] {
         let len = Message { code, kind, options, ..message }.emit(&mut out).unwrap();
         let no = Protected::parse_request(&out[..len], Outer::StockClient).unwrap_err();
         assert_eq!(no.code.as_str(), "T-01");

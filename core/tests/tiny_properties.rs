@@ -5,12 +5,12 @@ use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Sid};
-use fivefold_core::oscore::{
-    Id, OscoreOption, PartialIv, Plaintext, judge_answer, judge_request, judge_tiny_request,
-};
+use fivefold_core::oscore::{Id, OscoreOption, PartialIv, Plaintext, judge_answer, judge_request, judge_tiny_request};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{Message, Outer, Protected};
-use fivefold_core::wire::tiny::{Fragments, Inner, KidLength, Layers, REASSEMBLY_TIMEOUT, Reassembly, Tiny, Wants, Way, Within};
+use fivefold_core::wire::tiny::{
+    Fragments, Inner, KidLength, Layers, REASSEMBLY_TIMEOUT, Reassembly, Tiny, Wants, Way, Within,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;

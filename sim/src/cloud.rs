@@ -146,16 +146,17 @@ impl CloudStation {
                     (Stage::Refused(refused.rejected.code), Durable::default())
                 }
             },
-            Stage::Judged(judged) => {
+            Stage::Judged(mut judged) => {
                 let committed = store.commit_now(judged.write.clone())?;
                 let rows = judged.write.accepted.iter().map(|a| a.row().clone());
                 let rows = rows.zip(&committed.verdicts).map(|(row, v)| Taken { row, verdict: *v }).collect();
                 let contexts = judged.write.contexts.iter().map(|c| (c.id.0, c.bctx.map(|b| b.0))).collect();
-                (Stage::Concluded(Box::new(engine.conclude(*judged, committed))), Durable { contexts, rows })
+                let written = std::sync::Arc::new(std::mem::take(&mut judged.write));
+                (Stage::Concluded(Box::new(engine.conclude(*judged, written, committed))), Durable { contexts, rows })
             }
             Stage::Concluded(concluded) => {
                 if !concluded.write.is_empty() {
-                    store.commit_now(concluded.write.clone())?;
+                    store.commit_now(Write::clone(&concluded.write))?;
                 }
                 (Stage::Leased(concluded), Durable::default())
             }

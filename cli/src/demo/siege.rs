@@ -444,11 +444,13 @@ impl<'v> Siege<'v> {
             let page = self.api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
             let readings = page["readings"].as_array().cloned().unwrap_or_default();
             for reading in &readings {
-                let key =
-                    (reading["did"].as_str().unwrap_or_default().to_owned(), reading["piv"].as_u64().unwrap_or(0));
+                let key = (
+                    reading["device"].as_str().unwrap_or_default().to_owned(),
+                    reading["number"].as_u64().unwrap_or(0),
+                );
                 all.insert(key, reading.clone());
             }
-            match page["next"].as_str().or(page["cursor"].as_str()) {
+            match page["next"].as_i64() {
                 Some(next) if !readings.is_empty() => cursor = format!("&cursor={next}"),
                 _ => return Ok(all),
             }
@@ -479,7 +481,7 @@ impl<'v> Siege<'v> {
         let mut counts = Counts::new();
         let answer = self.api.fetch("/v1/rejections")?;
         let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        for row in answer["rejections"].as_array().into_iter().flatten().filter(|r| r["place"] == "cloud") {
+        for row in answer.as_array().into_iter().flatten().filter(|r| r["place"] == "cloud") {
             let key = (text(row, "net"), "cloud".to_owned(), text(row, "code"));
             *counts.entry(key).or_default() += row["count"].as_u64().unwrap_or(0);
         }

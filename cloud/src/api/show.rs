@@ -79,6 +79,8 @@ pub struct ReadingShown {
     pub templates: Vec<serde_json::Value>,
     /// What else was in it, as hex: control maps, or a classic frame.
     pub other: Vec<String>,
+    /// All of it as it was sealed, hex.
+    pub payload: String,
 }
 
 /// A SenML record.
@@ -135,8 +137,7 @@ impl ReadingShown {
                     match item {
                         Item::Senml(pack) => records.extend(pack.records().map(|r| RecordShown::of(&r, row.received))),
                         Item::Template(t) => {
-                            let values: Vec<_> =
-                                t.values().map(|v| v.map_or(serde_json::Value::Null, value)).collect();
+                            let values: Vec<_> = t.values().map(|v| v.map_or(serde_json::Value::Null, value)).collect();
                             templates.push(json!({ "id": t.id(), "values": values }));
                         }
                         Item::Control(map) => other.push(hex::encode(map)),
@@ -170,6 +171,7 @@ impl ReadingShown {
             records,
             templates,
             other,
+            payload: hex::encode(&row.payload),
         }
     }
 }

@@ -280,7 +280,8 @@ impl<const N: usize> Greetings<N> {
     }
 
     fn line_up(&mut self, now: Millis, new: Exchange) -> Result<(), Rejected> {
-        let same = |e: &Exchange| e.did == new.did && matches!(e.step, Step::FinDue(_)) == matches!(new.step, Step::FinDue(_));
+        let same =
+            |e: &Exchange| e.did == new.did && matches!(e.step, Step::FinDue(_)) == matches!(new.step, Step::FinDue(_));
         let over = |e: &Exchange| matches!(e.step, Step::AckSent { until, .. } if now > until);
         // One exchange a device and direction; half of the places are kept for those who are known.
         let at = self.exchanges.iter().position(|e| e.as_ref().is_some_and(same));

@@ -146,7 +146,8 @@ impl LinkKeys {
             slot.take_if(|h| h.index == index);
         }
         if self.sending().is_none() {
-            let newest = self.held.iter().flatten().filter(|h| h.state == KeyState::Usable).max_by_key(|h| h.generation);
+            let newest =
+                self.held.iter().flatten().filter(|h| h.state == KeyState::Usable).max_by_key(|h| h.generation);
             self.sending = newest.map_or(0, |h| h.index);
         }
     }
@@ -219,7 +220,9 @@ impl LinkKeys {
         let held = self.held.iter().flatten().find(|h| h.index == index);
         let held = held.ok_or(Rejected::new(Code::LinkKeyUnknown, "no such key index"))?;
         match held.state {
-            KeyState::Retired { until } if now >= until => Err(Rejected::new(Code::LinkKeyUnknown, "the index is retired")),
+            KeyState::Retired { until } if now >= until => {
+                Err(Rejected::new(Code::LinkKeyUnknown, "the index is retired"))
+            }
             _ => Ok(held),
         }
     }
@@ -264,7 +267,8 @@ fn fingerprint(key: &Key<E1, 16>) -> [u8; 8] {
 
 /// A lease never goes back: a bound that somebody else stored in the meantime moves it on.
 fn resumed(durable_bound: u32, present: &Lease) -> Lease {
-    let mut lease = Lease::resume(present.next().max(if durable_bound > present.bound() { durable_bound } else { 0 }), LIMIT);
+    let mut lease =
+        Lease::resume(present.next().max(if durable_bound > present.bound() { durable_bound } else { 0 }), LIMIT);
     lease.extend(present.bound());
     lease
 }

@@ -65,7 +65,12 @@ pub(super) fn write_e1s_header(out: &mut [u8], security: &Security) -> Result<()
     Ok(())
 }
 
-pub(super) fn write_body(out: &mut [u8], at: usize, mesh: Option<mesh::Header>, payload: &[u8]) -> Result<(), SealError> {
+pub(super) fn write_body(
+    out: &mut [u8],
+    at: usize,
+    mesh: Option<mesh::Header>,
+    payload: &[u8],
+) -> Result<(), SealError> {
     let mut body = out.get_mut(at..).ok_or(SealError::BufferTooSmall)?;
     if let Some(mesh) = mesh {
         let n = mesh.emit(body)?;

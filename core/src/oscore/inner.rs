@@ -80,7 +80,8 @@ pub struct InnerAnswer<'b> {
 /// # Errors
 /// `L::INNER`, to be answered 4.05 for another code, 4.02 for options and 4.00 else.
 pub fn judge_tiny_request<L: OscoreLevel>(plaintext: &[u8]) -> Result<&[u8], Refused> {
-    let inner = Plaintext::parse(plaintext).ok_or(refused::<L>(coap::BAD_REQUEST, "no CoAP code, options and payload"))?;
+    let inner =
+        Plaintext::parse(plaintext).ok_or(refused::<L>(coap::BAD_REQUEST, "no CoAP code, options and payload"))?;
     if inner.code != coap::POST {
         return Err(refused::<L>(coap::METHOD_NOT_ALLOWED, "code must be POST"));
     }
@@ -101,7 +102,8 @@ pub fn judge_tiny_request<L: OscoreLevel>(plaintext: &[u8]) -> Result<&[u8], Ref
 /// `L::INNER`, to be answered 4.02 for an unknown critical option, 4.04 for another resource, 4.05 for another code, 4.15
 /// for another Content-Format, and 4.00 for what cannot be read or has no payload.
 pub fn judge_request<L: OscoreLevel>(plaintext: &[u8]) -> Result<InnerRequest<'_>, Refused> {
-    let inner = Plaintext::parse(plaintext).ok_or(refused::<L>(coap::BAD_REQUEST, "no CoAP code, options and payload"))?;
+    let inner =
+        Plaintext::parse(plaintext).ok_or(refused::<L>(coap::BAD_REQUEST, "no CoAP code, options and payload"))?;
     let mut nested = None;
     let mut path = None;
     let (mut elsewhere, mut format_seen, mut accept_seen) = (false, false, false);

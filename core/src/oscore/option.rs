@@ -46,7 +46,8 @@ impl<'b> OscoreOption<'b> {
         let (kid_context, rest) = if flags & KID_CONTEXT == 0 {
             (None, rest)
         } else {
-            let Some((context, rest)) = rest.split_first().and_then(|(&s, rest)| rest.split_at_checked(s.into())) else {
+            let Some((context, rest)) = rest.split_first().and_then(|(&s, rest)| rest.split_at_checked(s.into()))
+            else {
                 return malformed("kid context cut");
             };
             (Some(context), rest)

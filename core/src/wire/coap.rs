@@ -275,12 +275,8 @@ pub fn emit_option(out: &mut [u8], previous: u16, number: u16, value: &[u8]) -> 
     let (d, d_more, d_len) = nibble(delta);
     let (l, l_more, l_len) = nibble(len);
     let head = [d << 4 | l];
-    let parts: [&[u8]; 4] = [
-        &head,
-        d_more.get(..d_len).unwrap_or_default(),
-        l_more.get(..l_len).unwrap_or_default(),
-        value,
-    ];
+    let parts: [&[u8]; 4] =
+        [&head, d_more.get(..d_len).unwrap_or_default(), l_more.get(..l_len).unwrap_or_default(), value];
     let total = 1 + d_len + l_len + value.len();
     let out = out.get_mut(..total).ok_or(SealError::BufferTooSmall)?;
     out.iter_mut().zip(parts.iter().copied().flatten()).for_each(|(o, p)| *o = *p);

@@ -94,7 +94,9 @@ impl SecurityLevel {
             5 => Self::EncMic32,
             6 => Self::EncMic64,
             7 => return Err(Rejected::new(Code::LinkLevelTooLow, "security level 7 is not allowed")),
-            _ => return Err(Rejected::new(Code::LinkLevelTooLow, "a security level without encryption or without MIC")),
+            _ => {
+                return Err(Rejected::new(Code::LinkLevelTooLow, "a security level without encryption or without MIC"));
+            }
         };
         if level < minimum {
             return Err(Rejected::new(Code::LinkLevelTooLow, "the network's policy asks for a longer MIC"));
@@ -274,7 +276,11 @@ pub fn append_fcs(out: &mut [u8], len: usize) -> Result<usize, SealError> {
 /// Frame check sequence (CRC-16 ITU-T, x^16 + x^12 + x^5 + 1, least significant bit first, from 0), IEEE 802.15.4-2006
 /// 7.2.1.9. It stands low byte first at the end of a frame.
 pub fn fcs(bytes: &[u8]) -> u16 {
-    if cfg!(target_pointer_width = "64") { fcs_by_eight(bytes) } else { bytes.iter().fold(0, |crc, &b| fcs_step(crc, b)) }
+    if cfg!(target_pointer_width = "64") {
+        fcs_by_eight(bytes)
+    } else {
+        bytes.iter().fold(0, |crc, &b| fcs_step(crc, b))
+    }
 }
 
 /// One byte, without a table: on a small node flash is dearer than these eight operations.

@@ -71,14 +71,45 @@ impl<'b> Zep<'b> {
     /// # Errors
     /// [`SealError::TooLong`] for a frame of more than 127 bytes.
     pub fn header(&self) -> Result<[u8; HEADER], SealError> {
-        let len = u8::try_from(self.frame.len()).ok().filter(|&n| usize::from(n) <= MAX_FRAME).ok_or(SealError::TooLong)?;
+        let len =
+            u8::try_from(self.frame.len()).ok().filter(|&n| usize::from(n) <= MAX_FRAME).ok_or(SealError::TooLong)?;
         let [d1, d2] = self.device.to_be_bytes();
         let [t1, t2, t3, t4, t5, t6, t7, t8] = self.time;
         let [s1, s2, s3, s4] = self.sequence.to_be_bytes();
         let [p1, p2] = PREAMBLE;
         Ok([
-            p1, p2, VERSION, TYPE_DATA, self.channel, d1, d2, MODE_CRC, self.lqi, t1, t2, t3, t4, t5, t6, t7, t8, s1, s2,
-            s3, s4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, len,
+            p1,
+            p2,
+            VERSION,
+            TYPE_DATA,
+            self.channel,
+            d1,
+            d2,
+            MODE_CRC,
+            self.lqi,
+            t1,
+            t2,
+            t3,
+            t4,
+            t5,
+            t6,
+            t7,
+            t8,
+            s1,
+            s2,
+            s3,
+            s4,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            len,
         ])
     }
 

@@ -231,14 +231,15 @@ fn judge(api: &Api, village: &Village) -> anyhow::Result<Verdict> {
         let page = api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
         let readings = page["readings"].as_array().context("the API gave no readings")?;
         for reading in readings {
-            let key = (reading["did"].as_str().unwrap_or_default().to_owned(), reading["piv"].as_u64().unwrap_or(0));
+            let key =
+                (reading["device"].as_str().unwrap_or_default().to_owned(), reading["number"].as_u64().unwrap_or(0));
             let payload = reading["payload"].as_str().unwrap_or_default();
             if reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
                 verdict.invented += usize::from(made.get(&key).is_none_or(|p| p != payload));
             }
             *stored.entry(key).or_default() += 1;
         }
-        match page["next"].as_str() {
+        match page["next"].as_i64() {
             Some(next) if !readings.is_empty() => cursor = format!("&cursor={next}"),
             _ => break,
         }

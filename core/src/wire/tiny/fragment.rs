@@ -22,8 +22,12 @@ pub struct Fragments<'b> {
 impl<'b> Fragments<'b> {
     /// `None` when the datagram is empty or would need more than 128 fragments.
     pub fn new(datagram: &'b [u8], tag: u8, size: usize) -> Option<Self> {
-        (!datagram.is_empty() && size > 0 && datagram.len().div_ceil(size) <= MAX_FRAGMENTS)
-            .then_some(Self { rest: datagram, tag, index: 0, size })
+        (!datagram.is_empty() && size > 0 && datagram.len().div_ceil(size) <= MAX_FRAGMENTS).then_some(Self {
+            rest: datagram,
+            tag,
+            index: 0,
+            size,
+        })
     }
 }
 
@@ -91,7 +95,14 @@ impl<const N: usize> Reassembly<N> {
     ///
     /// # Errors
     /// `T-03` when it contradicts the ones before it (other content, size or end) or exceeds `N` bytes: all is dropped.
-    pub fn take(&mut self, now: Millis, tag: u8, index: u8, last: bool, part: &[u8]) -> Result<Option<&[u8]>, Rejected> {
+    pub fn take(
+        &mut self,
+        now: Millis,
+        tag: u8,
+        index: u8,
+        last: bool,
+        part: &[u8],
+    ) -> Result<Option<&[u8]>, Rejected> {
         if self.started.is_none() || self.tag != tag {
             *self = Self { started: Some(now), tag, ..Self::new() };
         }

@@ -83,9 +83,7 @@ impl<'b> Inner<'b> {
                     return Ok(Self::Explicit { piv, bctx: None, ct3: ct3(rest)? });
                 }
                 match rest.split_first_chunk() {
-                    Some((bctx, rest)) => {
-                        Ok(Self::Explicit { piv, bctx: Some(BootContext(*bctx)), ct3: ct3(rest)? })
-                    }
+                    Some((bctx, rest)) => Ok(Self::Explicit { piv, bctx: Some(BootContext(*bctx)), ct3: ct3(rest)? }),
                     None => malformed("inner boot id shorter than 8 bytes"),
                 }
             }

@@ -1,0 +1,185 @@
+//! `fivefold reading`: what the cloud stored, and how each was proven.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use fivefold_cloud::api::{ReadingShown, RecordShown};
+use fivefold_keep::files;
+use fivefold_keep::share::{CA_FILE, read_config};
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::clock;
+use crate::operator::{OPERATOR_FILE, Settings};
+use crate::output::{Output, answer, table};
+
+/// Arguments of `fivefold reading`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Print readings as they are stored, until interrupted. Connects again by itself.
+    Follow(Which),
+    /// List readings, the newest last.
+    List(List),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct List {
+    #[command(flatten)]
+    which: Which,
+    /// How many, at most.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    limit: u32,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Which {
+    #[command(flatten)]
+    cloud: Cloud,
+    /// Of this network alone: its id, 8 hex digits.
+    #[arg(long, value_name = "ID")]
+    net: Option<String>,
+    /// Of this device alone: its EUI-64, 16 hex digits.
+    #[arg(long, value_name = "DID")]
+    device: Option<String>,
+}
+
+/// Which cloud is asked, and with whose token.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Cloud {
+    /// The operator's folder, or another one with ca.pem and operator.toml in it.
+    #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "DIR")]
+    pub dir: PathBuf,
+    /// The cloud's API, if not where the folder says.
+    #[arg(long, env = "FIVEFOLD_API", value_name = "URL")]
+    pub api: Option<String>,
+    /// File with a token, made by: fivefold token add NAME > FILE.
+    #[arg(long, env = "FIVEFOLD_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+}
+
+impl Cloud {
+    /// A client of that cloud.
+    ///
+    /// # Errors
+    /// No token, or the folder does not say where the cloud is.
+    pub fn connect(&self) -> anyhow::Result<Api> {
+        let from_env = std::env::var("FIVEFOLD_TOKEN").ok();
+        let token = match (&self.token_file, from_env) {
+            (Some(file), _) => files::read_text(file)?,
+            (None, Some(token)) => token,
+            (None, None) => anyhow::bail!(
+                "a token is needed: fivefold token add NAME --dir {} > token, then add --token-file token",
+                self.dir.display()
+            ),
+        };
+        let base = match &self.api {
+            Some(base) => base.clone(),
+            None => {
+                let file = self.dir.join(OPERATOR_FILE);
+                anyhow::ensure!(
+                    file.exists(),
+                    "{} has no {OPERATOR_FILE}; name the operator's folder with --dir, or the cloud with --api URL",
+                    self.dir.display()
+                );
+                read_config::<Settings>(&file)?.api
+            }
+        };
+        Api::new(&self.dir.join(CA_FILE), &base, token.trim())
+    }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The cloud cannot be reached, or refuses.
+pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Verb::List(list) => {
+            let api = list.which.cloud.connect()?;
+            let page = api.fetch(&format!("/v1/readings?order=desc&limit={}{}", list.limit, list.which.query()))?;
+            let mut readings = page["readings"].as_array().cloned().context("the cloud gave no list of readings")?;
+            readings.reverse();
+            let shown: Vec<ReadingShown> = serde_json::from_value(Value::Array(readings.clone()))?;
+            answer(output, &Value::Array(readings), || {
+                if shown.is_empty() {
+                    return "No readings.".to_owned();
+                }
+                let mut t = table(&["RECEIVED", "NETWORK", "DEVICE", "NUMBER", "PROVEN BY", "GATEWAY", "READING"]);
+                for r in &shown {
+                    t.add_row(columns(r));
+                }
+                t.trim_fmt()
+            });
+        }
+        Verb::Follow(which) => {
+            let api = which.cloud.connect()?;
+            api.follow(&format!("/v1/readings/stream?{}", which.query().trim_start_matches('&')), |data| {
+                let mut out = std::io::stdout().lock();
+                let said = match output {
+                    Output::Json => writeln!(out, "{data}"),
+                    Output::Human => {
+                        let reading: ReadingShown = serde_json::from_str(data)?;
+                        writeln!(out, "{}", columns(&reading).join("  "))
+                    }
+                };
+                // Whoever read our output has gone: that ends it.
+                Ok(said.and_then(|()| out.flush()).is_ok())
+            })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Which {
+    fn query(&self) -> String {
+        let one = |key: &str, value: &Option<String>| value.as_ref().map(|v| format!("&{key}={v}")).unwrap_or_default();
+        format!("{}{}", one("net", &self.net), one("device", &self.device))
+    }
+}
+
+/// A reading for people: seven columns.
+fn columns(r: &ReadingShown) -> [String; 7] {
+    let proven = match (r.insecure, r.proof.as_str()) {
+        (true, "plain") => "nobody INSECURE".to_owned(),
+        (true, who) => format!("{who} INSECURE"),
+        (false, who) => who.to_owned(),
+    };
+    let conflict = if r.conflict { " CONFLICT" } else { "" };
+    [
+        clock::text(r.received_ms / 1000),
+        r.network.clone(),
+        r.device.clone(),
+        r.number.to_string(),
+        format!("{proven}{conflict}"),
+        r.gateway.clone(),
+        contents(r),
+    ]
+}
+
+fn contents(r: &ReadingShown) -> String {
+    let record = |record: &RecordShown| {
+        let value = match &record.value {
+            Value::String(text) => text.clone(),
+            Value::Null => record.sum.map_or_else(String::new, |sum| format!("sum {sum}")),
+            other => other.to_string(),
+        };
+        let unit = record.unit.as_ref().map(|u| format!(" {u}")).unwrap_or_default();
+        format!("{} {value}{unit}", record.name)
+    };
+    let parts: Vec<String> = r
+        .records
+        .iter()
+        .map(record)
+        .chain(r.templates.iter().map(|t| format!("template {} {}", t["id"], t["values"])))
+        .chain(r.other.iter().map(|hex| format!("control {hex}")))
+        .collect();
+    parts.join(", ")
+}
