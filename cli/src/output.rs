@@ -1,5 +1,7 @@
 //! How a command answers: for a person, or for a program (`-o json`, on every command).
 
+use std::io::IsTerminal as _;
+
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
@@ -41,7 +43,10 @@ pub fn table(head: &[&str]) -> Table {
 pub fn log(output: Output) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     // A second subscriber is refused: the first one stays.
     let _ = match output {
         Output::Human => log.with_target(false).try_init(),

@@ -197,18 +197,24 @@ async fn need_token(State(service): State<Arc<Service>>, headers: HeaderMap, req
         return Problem::new(StatusCode::UNAUTHORIZED, "token-missing", public).into_response();
     };
     let hash = sha256(&[token.as_bytes()]);
-    // All are compared, so that time says nothing about which.
-    let known = service
-        .cloud
-        .book()
-        .tokens
-        .iter()
-        .fold(false, |known, t| verify_slices_are_equal(&t.hash, &hash).is_ok() | known);
+    let mut known = is_known(&service, &hash);
+    if !known {
+        // It may be so new that the registry was not looked at since.
+        let at = service.clone();
+        let refreshed = tokio::task::spawn_blocking(move || at.refresh(clock::now())).await;
+        known = matches!(refreshed, Ok(Ok(()))) && is_known(&service, &hash);
+    }
     if !known {
         let public = "this token is not known here, or revoked";
         return Problem::new(StatusCode::UNAUTHORIZED, "token-refused", public).into_response();
     }
     next.run(request).await
+}
+
+/// Whether the operator made a token with this hash. All are compared, so that time says nothing about which.
+fn is_known(service: &Service, hash: &[u8; 32]) -> bool {
+    let book = service.cloud.book();
+    book.tokens.iter().fold(false, |known, t| verify_slices_are_equal(&t.hash, hash).is_ok() | known)
 }
 
 /// How much of its share each address has left.

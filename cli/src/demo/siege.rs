@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::processes::free_tcp;
 use super::threats::{Attack, Gain, Outcome, Table};
-use super::village::{INSIDER, Network, Village};
+use super::village::{INSIDER, Network, Said, Village};
 use crate::api::Api;
 use crate::attack::Report;
 use crate::attack::plan::{Plan, Station};
@@ -74,6 +74,8 @@ pub struct Siege<'v> {
     pub village: &'v mut Village,
     api: Api,
     folder: PathBuf,
+    // Ids of forged readings that an earlier attack is charged with.
+    charged: HashSet<i64>,
 }
 
 /// Counters of the deployment: (network, process, code) → count. A process that starts again counts from 0.
@@ -92,7 +94,7 @@ impl<'v> Siege<'v> {
         )?;
         let folder = village.logs.join("attacks");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { village, api, folder })
+        Ok(Self { village, api, folder, charged: HashSet::new() })
     }
 
     /// The API, to look at what is stored.
@@ -438,39 +440,38 @@ impl<'v> Siege<'v> {
     /// # Errors
     /// The cloud does not answer.
     pub fn stored(&self) -> anyhow::Result<BTreeMap<(String, u64), Value>> {
-        let mut all = BTreeMap::new();
+        Ok(self.rows()?.into_iter().map(|row| (key_of(&row), row)).collect())
+    }
+
+    /// All that is stored, row by row.
+    ///
+    /// # Errors
+    /// The cloud does not answer.
+    pub fn rows(&self) -> anyhow::Result<Vec<Value>> {
+        let mut all = Vec::new();
         let mut cursor = String::new();
         loop {
             let page = self.api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
-            let readings = page["readings"].as_array().cloned().unwrap_or_default();
-            for reading in &readings {
-                let key = (
-                    reading["device"].as_str().unwrap_or_default().to_owned(),
-                    reading["number"].as_u64().unwrap_or(0),
-                );
-                all.insert(key, reading.clone());
-            }
+            all.extend(page["readings"].as_array().into_iter().flatten().cloned());
             match page["next"].as_i64() {
-                Some(next) if !readings.is_empty() => cursor = format!("&cursor={next}"),
-                _ => return Ok(all),
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(all),
             }
         }
     }
 
-    /// Networks in which something is stored that no node said it had made.
-    fn forged(&self) -> anyhow::Result<HashSet<String>> {
-        let stored = self.stored()?;
-        let mut true_readings = HashSet::new();
-        for node in self.village.networks.iter().flat_map(|n| &n.nodes) {
-            let did = node.did.to_string();
-            true_readings.extend(node.said().readings.into_iter().map(|(n, payload)| (did.clone(), n, payload)));
-        }
+    /// Networks in which something is stored, since the attack before, that no node made.
+    fn forged(&mut self) -> anyhow::Result<HashSet<String>> {
+        // What nodes said is read after what is stored: then it covers that.
+        let rows = self.rows()?;
+        let nodes = self.village.networks.iter().flat_map(|n| &n.nodes);
+        let said: BTreeMap<String, Said> = nodes.map(|n| (n.did.to_string(), n.said())).collect();
         let mut networks = HashSet::new();
-        for ((did, piv), reading) in stored {
-            let payload = reading["payload"].as_str().unwrap_or_default().to_owned();
-            let is_control = reading["records"].as_array().is_some_and(Vec::is_empty);
-            if !true_readings.contains(&(did, piv, payload)) && !is_control {
-                networks.insert(reading["net"].as_str().unwrap_or_default().to_owned());
+        for row in rows {
+            let (did, number) = key_of(&row);
+            let is_true = said.get(&did).is_some_and(|s| s.made(number, &row));
+            if !is_true && self.charged.insert(row["id"].as_i64().unwrap_or(0)) {
+                networks.insert(row["net"].as_str().unwrap_or_default().to_owned());
             }
         }
         Ok(networks)
@@ -524,6 +525,11 @@ impl<'v> Siege<'v> {
     }
 }
 
+/// Device and number of a reading.
+pub fn key_of(row: &Value) -> (String, u64) {
+    (row["device"].as_str().unwrap_or_default().to_owned(), row["number"].as_u64().unwrap_or(0))
+}
+
 /// The counters of a gateway, from its metrics page; nothing while it is away.
 fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
     let fetch = || -> std::io::Result<String> {
@@ -552,7 +558,7 @@ fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()
 /// Empties the spool of a gateway that does not run, and touches nothing else in its store.
 fn throw_away(folder: &Path) -> anyhow::Result<()> {
     let store = rusqlite::Connection::open(folder.join("store.db"))?;
-    store.execute("DELETE FROM envelopes", []).context("the gateway's spool cannot be emptied")?;
+    store.execute("DELETE FROM spool", []).context("the gateway's spool cannot be emptied")?;
     Ok(())
 }
 

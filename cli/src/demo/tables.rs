@@ -1,15 +1,15 @@
 //! The two tables at the end of the demo, and the commands to try.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
 use comfy_table::{Cell as Field, Color, ContentArrangement, Table, presets};
 use fivefold_core::profile::Profile;
 use serde::Serialize;
 
-use super::siege::{Row, Siege};
+use super::siege::{Row, Siege, key_of};
 use super::threats::{Gain, Outcome};
-use super::village::{INSIDER, Village};
+use super::village::{INSIDER, Said, Village};
 
 /// What became of one network's readings.
 #[derive(Clone, Debug, Serialize)]
@@ -69,7 +69,11 @@ pub fn balance(siege: &mut Siege<'_>, patience: Duration) -> anyhow::Result<Vec<
 
 fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
     let said: Vec<Vec<_>> = siege.village.networks.iter().map(|n| n.nodes.iter().map(|n| n.said()).collect()).collect();
-    let stored = siege.stored()?;
+    let rows = siege.rows()?;
+    let stored: HashSet<(String, u64)> = rows.iter().map(key_of).collect();
+    // What was stored meanwhile, they have said by now.
+    let nodes = siege.village.networks.iter().flat_map(|n| &n.nodes);
+    let said_since: BTreeMap<String, Said> = nodes.map(|n| (n.did.to_string(), n.said())).collect();
     let mut balances = Vec::new();
     for (network, said) in siege.village.networks.iter().zip(&said) {
         let net = network.net.to_string();
@@ -90,16 +94,12 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
             end_to_end: network.profile.has_e3(),
         };
         let mut latencies = Vec::new();
-        let mut of_nodes = std::collections::HashSet::new();
         for (i, (node, said)) in network.nodes.iter().zip(said).enumerate() {
             let did = node.did.to_string();
-            for (number, payload) in &said.readings {
-                of_nodes.insert((did.clone(), *number, payload.clone()));
-            }
             if i == INSIDER {
                 continue;
             }
-            let is_stored = |n: &u64| stored.contains_key(&(did.clone(), *n));
+            let is_stored = |n: &u64| stored.contains(&(did.clone(), *n));
             let readings = said.readings.keys().filter(|n| said.sent.contains(n));
             balance.sent += readings.clone().count();
             balance.stored += readings.clone().filter(|n| is_stored(n)).count();
@@ -107,16 +107,13 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
             balance.lost += readings.filter(|n| said.delivered.contains(n) && !is_stored(n)).count();
             latencies.extend(said.latencies.iter().copied());
         }
-        for ((did, number), reading) in &stored {
-            if reading["net"].as_str() != Some(&net) {
-                continue;
-            }
-            let payload = reading["payload"].as_str().unwrap_or_default().to_owned();
-            if of_nodes.contains(&(did.clone(), *number, payload)) {
+        for reading in rows.iter().filter(|r| r["net"].as_str() == Some(&net)) {
+            let (did, number) = key_of(reading);
+            if !said_since.get(&did).is_some_and(|said| said.made(number, reading)) {
+                balance.forged += 1;
+            } else if reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
                 let proof = reading["proof"].as_str().unwrap_or("?").to_owned();
                 *balance.proven.entry(proof).or_default() += 1;
-            } else if reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
-                balance.forged += 1;
             }
         }
         latencies.sort_unstable();

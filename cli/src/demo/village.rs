@@ -118,6 +118,16 @@ impl Node {
     }
 }
 
+impl Said {
+    /// Whether the node made what the cloud shows under number `n`: the reading in it is the one it took. What it says
+    /// of itself (control maps) follows the reading, or stands alone under a number that it sent.
+    pub fn made(&self, n: u64, shown: &serde_json::Value) -> bool {
+        let control: String = shown["other"].as_array().into_iter().flatten().filter_map(|c| c.as_str()).collect();
+        let reading = shown["payload"].as_str().and_then(|p| p.strip_suffix(&control)).unwrap_or_default();
+        self.readings.get(&n).map_or(reading.is_empty() && self.sent.contains(&n), |made| made == reading)
+    }
+}
+
 /// A network of the village.
 #[derive(Debug)]
 pub struct Network {

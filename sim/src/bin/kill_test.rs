@@ -22,10 +22,11 @@ use anyhow::Context as _;
 use clap::Parser;
 use fivefold::api::Api;
 use fivefold::demo::processes::Process;
-use fivefold::demo::village::Village;
+use fivefold::demo::village::{Said, Village};
 use fivefold_core::profile::Profile;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use serde_json::Value;
 
 /// File of fingerprints in the folder of each process.
 const SEALS: &str = "seals.witness";
@@ -212,37 +213,38 @@ fn heal(api: &Api, village: &mut Village) -> anyhow::Result<Verdict> {
 
 fn judge(api: &Api, village: &Village) -> anyhow::Result<Verdict> {
     // What nodes said is read first: what is acknowledged by then must be found.
-    let mut made: HashMap<(String, u64), String> = HashMap::new();
+    let mut made = 0;
     let mut acknowledged: Vec<(String, u64)> = Vec::new();
     for network in &village.networks {
         for node in &network.nodes {
             let (did, said) = (node.did.to_string(), node.said());
+            made += said.readings.len();
             if network.profile != Profile::DangerLinkOnly {
                 acknowledged
                     .extend(said.delivered.iter().filter(|n| said.readings.contains_key(n)).map(|n| (did.clone(), *n)));
             }
-            made.extend(said.readings.into_iter().map(|(n, payload)| ((did.clone(), n), payload)));
         }
     }
     let mut stored: HashMap<(String, u64), usize> = HashMap::new();
-    let mut verdict = Verdict { made: made.len(), acknowledged: acknowledged.len(), ..Verdict::default() };
+    let mut verdict = Verdict { made, acknowledged: acknowledged.len(), ..Verdict::default() };
+    let mut shown: Vec<Value> = Vec::new();
     let mut cursor = String::new();
     loop {
         let page = api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
         let readings = page["readings"].as_array().context("the API gave no readings")?;
-        for reading in readings {
-            let key =
-                (reading["device"].as_str().unwrap_or_default().to_owned(), reading["number"].as_u64().unwrap_or(0));
-            let payload = reading["payload"].as_str().unwrap_or_default();
-            if reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
-                verdict.invented += usize::from(made.get(&key).is_none_or(|p| p != payload));
-            }
-            *stored.entry(key).or_default() += 1;
-        }
+        shown.extend(readings.iter().cloned());
         match page["next"].as_i64() {
             Some(next) if !readings.is_empty() => cursor = format!("&cursor={next}"),
             _ => break,
         }
+    }
+    // And what they said since is read last: what is stored by now must have been made by one of them.
+    let all = village.networks.iter().flat_map(|n| &n.nodes);
+    let nodes: HashMap<String, Said> = all.map(|n| (n.did.to_string(), n.said())).collect();
+    for reading in &shown {
+        let key = (reading["device"].as_str().unwrap_or_default().to_owned(), reading["number"].as_u64().unwrap_or(0));
+        verdict.invented += usize::from(!nodes.get(&key.0).is_some_and(|n| n.made(key.1, reading)));
+        *stored.entry(key).or_default() += 1;
     }
     verdict.stored = stored.len();
     verdict.doubled = stored.values().filter(|n| **n > 1).count();
