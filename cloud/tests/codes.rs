@@ -87,6 +87,26 @@ fn the_second_gateway_of_a_message_gets_no_answer_at_once_and_one_later() {
 }
 
 #[test]
+fn under_both_levels_the_primary_gets_the_answer_whoever_came_first() {
+    let mut world = World::new(vec![device(2, Profile::ToBoth, Mode::Persistent)]);
+    world.source.gateways[1].primary = false;
+    world.reload();
+    world.cloud.pushed(world.second.proven.gateway(), 1);
+    let mut node = first(&world);
+    let opened = |piv| Some(Opened { kid: Sid(2), piv, bctx: None, epoch: fivefold_core::id::Epoch(1) });
+    let sent = node.send(READING);
+    assert_eq!(world.post_second(&[Envelope { opened: opened(0), ..sent.envelope() }]).answers.len(), 0);
+    world.now = world.now.plus(3);
+    let reply = world.post(&[Envelope { opened: opened(0), ..sent.envelope() }]);
+    assert_eq!(node.open(&sent, &reply.answers[0]).0, coap::CHANGED);
+    let sent = node.send(READING);
+    let reply = world.post(&[Envelope { opened: opened(1), ..sent.envelope() }]);
+    assert_eq!(node.open(&sent, &reply.answers[0]).2, None, "the first one needs no number of its own");
+    assert_eq!(world.post_second(&[Envelope { opened: opened(1), ..sent.envelope() }]).answers.len(), 0);
+    assert_eq!(world.readings().len(), 2);
+}
+
+#[test]
 fn e3_01_unknown_kid() {
     let mut world = cloud_only();
     let stranger = Node::of(&device(0x0b00, Profile::ToCloud, Mode::Persistent)).send(READING);

@@ -98,6 +98,7 @@ impl<M: Memory> Cloud<M> {
     pub fn reply(&self, concluded: Concluded) -> Vec<u8> {
         let Concluded { write, verdicts, written, judged } = concluded;
         let now = judged.now;
+        let is_primary = self.book.load().gateway(judged.gateway.name()).is_none_or(|g| g.registered.primary);
         let mut refused = judged.refused;
         let mut answers = Vec::new();
         for ((pending, accepted), verdict) in judged.pending.into_iter().zip(&written.accepted).zip(verdicts) {
@@ -111,14 +112,15 @@ impl<M: Memory> Cloud<M> {
                 }
                 live.commands.retain(|c| !written.results.iter().any(|r| r.did == c.did && r.id == c.id));
             }
+            if verdict == Verdict::NonceReuse {
+                let code = if row.level < 3 { Code::GatewayNonceReuse } else { Code::CloudNonceReuse };
+                refused.push((row.way.seq, code));
+            }
             let silent = match verdict {
-                Verdict::New => false,
+                // Under C2 the primary alone can speak: an answer given to another gateway would be lost (9.5).
+                _ if pending.device.policy.profile.has_e2() => !is_primary,
                 Verdict::Dup { gateway, ingested } => gateway != row.way.gateway && now.since(ingested) < CHOSEN,
-                Verdict::NonceReuse => {
-                    let code = if row.level < 3 { Code::GatewayNonceReuse } else { Code::CloudNonceReuse };
-                    refused.push((row.way.seq, code));
-                    false
-                }
+                Verdict::New | Verdict::NonceReuse => false,
             };
             let Pending { device, context, question } = pending;
             if let Some(question) = question.filter(|_| !silent) {
@@ -238,7 +240,7 @@ mod tests {
     #[test]
     fn an_answer_to_one_message_alone_has_no_control_map() {
         let recent = Recent { highest: Some(7), bitmap: 1, last: Millis(0) };
-        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, None, &[]), []);
+        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, None, &[]), b"");
         assert!(!control_map(&mut [0; 64], 48, &recent, 6, None, &[]).is_empty());
         assert!(!control_map(&mut [0; 64], 48, &recent, 7, Some(1), &[]).is_empty());
     }
