@@ -23,7 +23,7 @@ impl Sensor {
     /// The next reading, without the battery where there is no room for it.
     pub(super) fn reading(&mut self, room: usize) -> Vec<u8> {
         self.temperature += i64::from(random() % 7) - 3;
-        self.battery -= i64::from(random() % 16 == 0);
+        self.battery -= i64::from(random().is_multiple_of(16));
         let temperature = self.temperature as f64 / 10.0;
         let whole = pack(&[("temp", "Cel", temperature), ("batt", "mV", self.battery as f64)]);
         if whole.len() <= room { whole } else { pack(&[("temp", "Cel", temperature)]) }
@@ -44,7 +44,7 @@ fn random() -> u8 {
     let mut byte = [0];
     // A made-up sensor may stand still.
     let _ = getrandom::fill(&mut byte);
-    byte[0]
+    u8::from_ne_bytes(byte)
 }
 
 /// One SenML record in JSON (RFC 8428 5), as far as a sensor needs it.
