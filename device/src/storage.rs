@@ -2,11 +2,14 @@
 //!
 //! Each write goes to the slot that does not hold the newest record, with a greater generation number and a CRC-32. A
 //! write that is cut short leaves the other slot as it was: work is lost, safety is not.
+//!
+//! A slot can also be damaged long after it was written, and then the older one is behind: by one lease, for whatever else
+//! changes is written to both. So where one slot is damaged, the numbers of one lease more are given up.
 
 use core::fmt;
 
 use fivefold_core::counter::Lease;
-use fivefold_core::e1_link::{LeaseWrite, LinkKeys};
+use fivefold_core::e1_link::{BLOCK, LeaseWrite, LinkKeys};
 use fivefold_core::id::Epoch;
 use heapless::Vec;
 use zeroize::Zeroize;
@@ -85,8 +88,9 @@ pub struct Slots<S> {
     storage: S,
     newest: Slot,
     generation: u32,
-    /// Nothing was ever written: the first write fills both slots, so that later damage is never taken for a new device.
-    blank: bool,
+    /// What both slots agree on; `None` where nothing was ever written. A record that differs in more than its bounds fills
+    /// both, so that later damage is never taken for a new device, nor repeats a command or a key generation.
+    essence: Option<u32>,
 }
 
 impl<S: Storage> Slots<S> {
@@ -101,13 +105,19 @@ impl<S: Storage> Slots<S> {
         let chosen = choose(&a, &b);
         // The first write goes to A. Cut short, it leaves B blank, and nothing was done that depends on it.
         let blank = chosen.is_none() && is_blank(&b);
+        let essence = |slot| Record::decode(slot).map(|(_, r)| r.essence());
+        let both = essence(&a).zip(essence(&b));
         a.zeroize();
         b.zeroize();
         match chosen {
-            Some((newest, generation, record)) => {
-                Ok((Self { storage, newest, generation, blank: false }, Some(record)))
+            Some((newest, generation, mut record)) => {
+                let essence = both.filter(|(a, b)| a == b).map(|(a, _)| a);
+                if both.is_none() {
+                    record.skip_leases();
+                }
+                Ok((Self { storage, newest, generation, essence }, Some(record)))
             }
-            None if blank => Ok((Self { storage, newest: Slot::B, generation: 0, blank }, None)),
+            None if blank => Ok((Self { storage, newest: Slot::B, generation: 0, essence: None }, None)),
             None => Err(OpenError::Corrupt),
         }
     }
@@ -118,9 +128,10 @@ impl<S: Storage> Slots<S> {
     /// When it is not: then nothing that depends on it may be done.
     pub fn write(&mut self, record: &Record) -> Result<(), S::Error> {
         self.write_next(record)?;
-        if self.blank {
+        let essence = Some(record.essence());
+        if self.essence != essence {
             self.write_next(record)?;
-            self.blank = false;
+            self.essence = essence;
         }
         Ok(())
     }
@@ -225,6 +236,28 @@ impl Record {
 
     pub(crate) fn key_mut(&mut self, index: u8) -> Option<&mut StoredKey> {
         self.keys.iter_mut().flatten().find(|k| k.index == index)
+    }
+
+    /// A mark of everything but bounds, counts of boots, and results.
+    fn essence(&self) -> u32 {
+        let mut kept = self.clone();
+        (kept.boots, kept.piv_bound, kept.sending, kept.entropy, kept.confirmed) = (0, 0, 0, [0; 4], false);
+        kept.results.clear();
+        for key in kept.keys.iter_mut().flatten() {
+            key.bound = 0;
+        }
+        let mut bytes = kept.encode(0);
+        let mark = crc32(&bytes);
+        bytes.zeroize();
+        mark
+    }
+
+    /// Gives up what the newest record may have leased beyond this one.
+    fn skip_leases(&mut self) {
+        self.piv_bound = self.piv_bound.saturating_add(PIV_BLOCK);
+        for key in self.keys.iter_mut().flatten() {
+            key.bound = key.bound.saturating_add(BLOCK);
+        }
     }
 
     /// Layout: magic, version, generation(4), boots(4), epoch(2), next_epoch(2), flags, sending, piv_bound(4),
@@ -471,7 +504,7 @@ mod tests {
         assert_eq!(found, Some(record(1)));
         // After the first write both slots are whole: damage to one is survived, damage to both is told.
         flash.slots[0][9] ^= 1;
-        assert_eq!(Slots::open(flash.clone()).unwrap().1, Some(record(1)));
+        assert_eq!(Slots::open(flash.clone()).unwrap().1.map(|r| r.boots), Some(1));
         flash.slots[1][200] ^= 1;
         assert_eq!(Slots::open(flash).err(), Some(OpenError::Corrupt));
     }
@@ -482,6 +515,30 @@ mod tests {
             let (mut slots, _) = Slots::open(Flash { power: Some(cut), ..Flash::blank() }).unwrap();
             slots.write(&record(1)).unwrap_err();
             assert_eq!(Slots::open(slots.into_storage()).unwrap().1, None);
+        }
+    }
+
+    #[test]
+    fn a_slot_that_is_damaged_later_repeats_neither_a_number_nor_a_command() {
+        let (mut slots, _) = Slots::open(Flash::blank()).unwrap();
+        slots.write(&record(1)).unwrap();
+        // Bounds alone alternate; a command goes to both.
+        let mut leased = record(1);
+        leased.piv_bound += PIV_BLOCK;
+        leased.keys[0].as_mut().unwrap().bound += BLOCK;
+        slots.write(&leased).unwrap();
+        let mut flash = slots.storage.clone();
+        flash.slots[slots.newest as usize] = [0xFF; RECORD];
+        let found = Slots::open(flash).unwrap().1.unwrap();
+        assert!(found.piv_bound >= leased.piv_bound);
+        assert!(found.key(1).unwrap().bound >= leased.key(1).unwrap().bound);
+        let mut commanded = leased.clone();
+        commanded.last_command += 1;
+        slots.write(&commanded).unwrap();
+        for slot in 0..2 {
+            let mut flash = slots.storage.clone();
+            flash.slots[slot][30] ^= 1;
+            assert_eq!(Slots::open(flash).unwrap().1.unwrap().last_command, commanded.last_command);
         }
     }
 
@@ -515,7 +572,8 @@ mod tests {
             let (_, found) = Slots::open(slots.into_storage()).unwrap();
             let found = found.unwrap();
             // All but the last bytes may have been equal already: then the new one is whole.
-            prop_assert!(found == record(before) || found == record(before + 1));
+            prop_assert!(found.boots == before || found == record(before + 1));
+            prop_assert!(found.piv_bound >= record(before).piv_bound);
         }
 
         #[test]
