@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
 use fivefold_core::suite::sha256;
@@ -24,11 +25,12 @@ pub(super) struct State {
 }
 
 /// The two slots as files, sealed by the node's vault. Each is written anew, synced, and renamed into place.
+#[derive(Clone)]
 pub(super) struct Files {
-    vault: Vault,
+    vault: Rc<Vault>,
     folder: PathBuf,
     /// Held as long as the process lives.
-    _lock: File,
+    _lock: Rc<File>,
 }
 
 impl Files {
@@ -66,41 +68,41 @@ impl Storage for Files {
     }
 }
 
-/// Remembers beside the state folder for which secrets counters were written.
+/// Remembers beside the state folder for which secrets counters were ever written: a line for each.
 pub(super) struct Marker {
     path: PathBuf,
-    /// What it says for the present secrets.
-    text: String,
-    found: Found,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    /// Of an earlier enrolment: its counters are of no use, nor needed.
-    Earlier,
-    Nothing,
-    Present,
+    lines: String,
+    /// The line of the present secrets.
+    own: String,
 }
 
 impl Marker {
     fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join(MARKER);
         let secrets = files::read_private(&dir.join(SECRETS_FILE))?;
-        let text = format!("{}\n", hex::encode(sha256(&[&secrets])));
-        let found = match fs::read_to_string(&path) {
-            Ok(found) if found == text => Found::Present,
-            Ok(_) => Found::Earlier,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Found::Nothing,
+        let own = format!("{}\n", hex::encode(sha256(&[&secrets])));
+        let lines = match fs::read_to_string(&path) {
+            Ok(lines) => lines,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
-        Ok(Self { path, text, found })
+        Ok(Self { path, lines, own })
+    }
+
+    fn is_set(&self) -> bool {
+        self.lines.contains(&self.own)
+    }
+
+    /// Whether counters were written, but none for the present secrets: those are newly enrolled.
+    fn is_of_others(&self) -> bool {
+        !self.lines.is_empty() && !self.is_set()
     }
 
     /// After the first record is durable.
     pub(super) fn set(&mut self) -> anyhow::Result<()> {
-        if self.found != Found::Present {
-            files::write(&self.path, files::Readers::Everybody, self.text.as_bytes())?;
-            self.found = Found::Present;
+        if !self.is_set() {
+            self.lines.push_str(&self.own);
+            files::write(&self.path, files::Readers::Everybody, self.lines.as_bytes())?;
         }
         Ok(())
     }
@@ -123,16 +125,23 @@ pub(super) fn open(dir: &Path) -> anyhow::Result<State> {
     }
     let vault = Vault::open_folder(dir, &dir.join(PASSPHRASE_FILE))?;
     let marker = Marker::read(dir)?;
-    let opened = Slots::open(Files { vault, folder: folder.clone(), _lock: lock });
-    let (slots, record) = opened.map_err(|e| match e {
-        // New secrets start from 0 by right; the damaged counters of the old ones are in the way.
-        OpenError::Corrupt if marker.found == Found::Earlier => {
-            anyhow::anyhow!("{0}: the counters of the earlier enrolment are damaged; type: rm -r {0}", folder.display())
+    let files = Files { vault: Rc::new(vault), folder: folder.clone(), _lock: Rc::new(lock) };
+    let opened = match Slots::open(files.clone()) {
+        // An earlier enrolment sealed them under its own vault. New secrets start from 0 by right.
+        Err(OpenError::Corrupt) if marker.is_of_others() => {
+            for slot in [Slot::A, Slot::B] {
+                let path = files.path(slot);
+                fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+            }
+            Slots::open(files)
         }
+        opened => opened,
+    };
+    let (slots, record) = opened.map_err(|e| match e {
         OpenError::Corrupt => anyhow::anyhow!("{}: both copies of the counters are damaged; {AGAIN}", folder.display()),
         OpenError::Medium(e) => anyhow::Error::from(e),
     })?;
-    if record.is_none() && marker.found == Found::Present {
+    if record.is_none() && marker.is_set() {
         bail!("{} has lost the counters of this node; {AGAIN}", folder.display());
     }
     Ok(State { marker, slots, record })
