@@ -7,6 +7,7 @@
 //! 5. Once the world has healed, everything that nodes hold arrives.
 //! 6. No relay sends on what no member of the network sent.
 //! 7. No command is carried out twice.
+//! 8. Where no gateway is hostile, none is accused: codes that mean harm or keys used twice are not counted.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};

@@ -33,6 +33,9 @@ const LINES: usize = 40;
 /// Datagrams and frames that attackers remember.
 const RECORDED: usize = 256;
 
+/// Codes that say that somebody who holds keys of ours does harm, or that keys are used twice.
+const ALARMS: [&str; 7] = ["E2-06", "E2-08", "E3-06", "E3-08", "E4-02", "E4-03", "EV-01"];
+
 /// Who can hear and send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Station {
@@ -377,10 +380,11 @@ impl World {
         self.watch.look_at_seals();
         let ledger = self.cloud.ledger()?;
         self.watch.look_at_ledger(&ledger);
-        for code in ["E2-06", "E3-06"] {
-            if self.refused.get(code).is_some_and(|n| *n > 0) {
-                self.watch.fail(format!("4: {code} at a gateway"));
-            }
+        let counted = self.summary(ledger.len())?.refused;
+        if !self.plan.hostility.is_hostile()
+            && let Some(code) = ALARMS.iter().find(|code| counted.get(*code).is_some_and(|n| *n > 0))
+        {
+            self.watch.fail(format!("8: everybody was honest, and {code} was counted"));
         }
         self.live(&last);
         if let Some(what) = self.watch.failure.take() {
