@@ -414,7 +414,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         match message {
             Control::Hello { nonce_a, sid, .. } => {
                 self.check_bearer(did, sid)?;
-                self.greetings.asked_by(now, &mut self.neighbours, did, sid, nonce_a)?;
+                let heard = (key, security.frame_counter);
+                self.greetings.asked_by(now, &mut self.neighbours, did, sid, nonce_a, heard)?;
                 Ok(Received::Hello { from: did })
             }
             Control::Ack { nonce_a, nonce_b, sid, .. } => {

@@ -3,6 +3,7 @@
 //! Nothing here changes a neighbour but the echo of a nonce that we drew less than five seconds ago. What a replayed
 //! HELLO can make us do is bounded per claimed EUI-64 and in total, and a part of the total is kept for those we know.
 
+use super::keys::Generation;
 use super::neighbour::{Neighbours, Rate, Registration, may_bind};
 use crate::error::{Code, Rejected};
 use crate::id::{Did, Sid};
@@ -18,6 +19,8 @@ pub const LONGEST: usize = 21;
 pub const NONCE_LIFE: u64 = 5_000;
 /// Answers to one claimed EUI-64 in a minute.
 pub const ANSWERS_A_MINUTE: u8 = 4;
+/// Beside those, HELLOs answered a minute that may be recordings: not counted on from what was heard before.
+const RECORDINGS_A_MINUTE: u8 = 1;
 /// Answers wait up to this long, in milliseconds.
 const JITTER: u64 = 1_000;
 /// Pauses between our own HELLOs, in milliseconds, while one is wanted.
@@ -140,6 +143,9 @@ struct Exchange {
     nonce: [u8; 8],
     step: Step,
     known: bool,
+    /// Frame counter of the HELLO that is answered. Under another key it may say "behind" of one that is not: that one is
+    /// sent again, and by then this exchange is over.
+    heard: u32,
 }
 
 /// A message that is due, and for whom.
@@ -161,7 +167,7 @@ pub(super) struct Greetings<const N: usize> {
     pause: usize,
     last_asked: Option<Millis>,
     exchanges: [Option<Exchange>; N],
-    strangers: [Option<(Did, Rate)>; N],
+    strangers: [Option<Stranger>; N],
 }
 
 impl<const N: usize> Greetings<N> {
@@ -220,6 +226,10 @@ impl<const N: usize> Greetings<N> {
     }
 
     /// A HELLO that passed CCM*: an answer is put in line if the budget allows.
+    ///
+    /// Whoever recorded it can send it again. Behind the HELLO that is being answered it is ignored; behind what the
+    /// neighbour was heard to count, it has a budget of its own: recordings of somebody do not use up his own budget, and
+    /// one who lost his counters is answered still.
     pub(super) fn asked_by<T: Neighbours>(
         &mut self,
         now: Millis,
@@ -227,25 +237,48 @@ impl<const N: usize> Greetings<N> {
         did: Did,
         sid: Sid,
         nonce_a: [u8; 8],
+        heard: (Generation, u32),
     ) -> Result<(), Rejected> {
         let registration = may_bind(table, did, sid)?;
+        let (key, counter) = heard;
+        let is_behind = |e: &Exchange| {
+            let answering = match e.step {
+                Step::AckDue(_) => true,
+                Step::AckSent { until, .. } => now <= until,
+                Step::FinDue(_) => false,
+            };
+            e.did == did && answering && counter <= e.heard
+        };
+        if self.exchanges.iter().flatten().any(is_behind) {
+            return Err(NOT_ANSWERED);
+        }
         let minute = u32::try_from(now.0 / 60_000).unwrap_or(u32::MAX);
-        let (rate, known) = match table.by_did(did) {
-            Some(n) => (n.rate_mut(), true),
+        let (rate, known, recorded) = match table.by_did(did) {
+            Some(n) => {
+                let recorded = n.last(key).is_some_and(|last| counter <= last);
+                (n.rate_mut(), true, recorded)
+            }
             None => {
                 let known = registration == Registration::Registered;
-                (stranger(&mut self.strangers, did, minute, known).ok_or(NOT_ANSWERED)?, known)
+                let stranger = stranger(&mut self.strangers, did, minute, known).ok_or(NOT_ANSWERED)?;
+                let recorded = stranger.heard.is_some_and(|furthest| counter <= furthest);
+                if !recorded {
+                    stranger.heard = Some(counter);
+                }
+                (&mut stranger.rate, known, recorded)
             }
         };
         if rate.minute != minute {
-            *rate = Rate { minute, answers: 0 };
+            *rate = Rate { minute, ..Rate::default() };
         }
-        if rate.answers >= ANSWERS_A_MINUTE {
+        let (used, budget) =
+            if recorded { (&mut rate.recorded, RECORDINGS_A_MINUTE) } else { (&mut rate.answers, ANSWERS_A_MINUTE) };
+        if *used >= budget {
             return Err(NOT_ANSWERED);
         }
-        rate.answers += 1;
+        *used += 1;
         let due = now.plus(self.jitter());
-        self.line_up(now, Exchange { did, sid, nonce: nonce_a, step: Step::AckDue(due), known })
+        self.line_up(now, Exchange { did, sid, nonce: nonce_a, step: Step::AckDue(due), known, heard: counter })
     }
 
     /// A HELLO-ACK that passed CCM*: it must echo our HELLO. A FIN is put in line.
@@ -263,7 +296,8 @@ impl<const N: usize> Greetings<N> {
         }
         let due = now.plus(self.jitter());
         // Without room for the FIN the other side does not sync, and asks by a HELLO of its own.
-        let _ = self.line_up(now, Exchange { did, sid, nonce: nonce_b, step: Step::FinDue(due), known: true });
+        let _ =
+            self.line_up(now, Exchange { did, sid, nonce: nonce_b, step: Step::FinDue(due), known: true, heard: 0 });
         self.content();
         Ok(())
     }
@@ -336,23 +370,31 @@ impl<const N: usize> Drop for Greetings<N> {
     }
 }
 
+/// Somebody who is in no table.
+#[derive(Clone, Copy, Debug)]
+struct Stranger {
+    did: Did,
+    rate: Rate,
+    /// Frame counter of the furthest HELLO so far, under any key.
+    heard: Option<u32>,
+}
+
 /// The budget of somebody who is in no table; those unknown to the registry share one half of the places.
 fn stranger<const N: usize>(
-    places: &mut [Option<(Did, Rate)>; N],
+    places: &mut [Option<Stranger>; N],
     did: Did,
     minute: u32,
     known: bool,
-) -> Option<&mut Rate> {
+) -> Option<&mut Stranger> {
     let half = if known { N } else { N.div_ceil(2) };
     let places = places.get_mut(..half)?;
-    let at = places.iter().position(|p| p.as_ref().is_some_and(|(d, _)| *d == did));
-    let at = at.or_else(|| places.iter().position(|p| p.as_ref().is_none_or(|(_, rate)| rate.minute != minute)))?;
+    let at = places.iter().position(|p| p.as_ref().is_some_and(|s| s.did == did));
+    let at = at.or_else(|| places.iter().position(|p| p.as_ref().is_none_or(|s| s.rate.minute != minute)))?;
     let place = places.get_mut(at)?;
-    match place {
-        Some((d, _)) if *d == did => {}
-        _ => *place = Some((did, Rate { minute, answers: 0 })),
+    if place.as_ref().is_none_or(|s| s.did != did) {
+        *place = Some(Stranger { did, rate: Rate { minute, ..Rate::default() }, heard: None });
     }
-    place.as_mut().map(|(_, rate)| rate)
+    place.as_mut()
 }
 
 #[cfg(test)]
@@ -369,16 +411,46 @@ mod tests {
         Did([0xac, 0, 0, 0, 0, 0, a, b])
     }
 
+    fn at(counter: u32) -> (Generation, u32) {
+        (Generation(1), counter)
+    }
+
+    #[test]
+    fn recordings_of_somebody_do_not_use_up_his_own_budget() {
+        for known in [true, false] {
+            let mut g = Greetings::<8>::new([7; 32]);
+            let mut table = FixedNeighbours::<4>::new();
+            if known {
+                let mut n = Neighbour::unsynced(did(1), Sid(7));
+                n.store(Generation(1), 500);
+                table.put(n).unwrap();
+            }
+            // What he said in earlier lives, from the beginning to the end, again and again.
+            for now in 0..120_000u64 {
+                let said = (now % 40) as u32 * 10;
+                let _ = g.asked_by(Millis(now), &mut table, did(1), Sid(7), [said as u8; 8], at(said));
+            }
+            assert_eq!(g.asked_by(Millis(120_001), &mut table, did(1), Sid(7), [1; 8], at(600)), Ok(()));
+            // Nor do they take the place of the one that is being answered, this one's own copy included.
+            for said in [0, 390, 600] {
+                let again = g.asked_by(Millis(120_002), &mut table, did(1), Sid(7), [9; 8], at(said));
+                assert_eq!(again, Err(NOT_ANSWERED), "{said}");
+            }
+            let due = core::iter::from_fn(|| g.take_due(Millis(121_500), ME, 1));
+            assert!(due.into_iter().any(|d| matches!(d.message, Control::Ack { nonce_a, .. } if nonce_a == [1; 8])));
+        }
+    }
+
     #[test]
     fn a_flood_of_replayed_hellos_starves_no_neighbour() {
         let mut g = Greetings::<8>::new([7; 32]);
         let mut table = FixedNeighbours::<4>::new();
         table.put(Neighbour::unsynced(did(1), Sid(0x11))).unwrap();
         for n in 0..500u16 {
-            let _ = g.asked_by(Millis(10), &mut table, did(100 + n), Sid(100 + n), [1; 8]);
+            let _ = g.asked_by(Millis(10), &mut table, did(100 + n), Sid(100 + n), [1; 8], at(1));
         }
-        assert_eq!(g.asked_by(Millis(10), &mut table, did(9999), Sid(9), [1; 8]), Err(NOT_ANSWERED));
-        assert_eq!(g.asked_by(Millis(11), &mut table, did(1), Sid(0x11), [2; 8]), Ok(()));
+        assert_eq!(g.asked_by(Millis(10), &mut table, did(9999), Sid(9), [1; 8], at(1)), Err(NOT_ANSWERED));
+        assert_eq!(g.asked_by(Millis(11), &mut table, did(1), Sid(0x11), [2; 8], at(1)), Ok(()));
     }
 
     #[test]
@@ -386,10 +458,10 @@ mod tests {
         let mut g = Greetings::<8>::new([7; 32]);
         let mut table = FixedNeighbours::<4>::new();
         for t in 0..4 {
-            assert_eq!(g.asked_by(Millis(t), &mut table, did(1), Sid(7), [t as u8; 8]), Ok(()));
+            assert_eq!(g.asked_by(Millis(t), &mut table, did(1), Sid(7), [t as u8; 8], at(t as u32)), Ok(()));
         }
-        assert_eq!(g.asked_by(Millis(5), &mut table, did(1), Sid(7), [9; 8]), Err(NOT_ANSWERED));
-        assert_eq!(g.asked_by(Millis(60_000), &mut table, did(1), Sid(7), [9; 8]), Ok(()));
+        assert_eq!(g.asked_by(Millis(5), &mut table, did(1), Sid(7), [9; 8], at(9)), Err(NOT_ANSWERED));
+        assert_eq!(g.asked_by(Millis(60_000), &mut table, did(1), Sid(7), [9; 8], at(10)), Ok(()));
     }
 
     #[test]
@@ -397,7 +469,7 @@ mod tests {
         let mut g = Greetings::<8>::new([7; 32]);
         g.content();
         let mut table = FixedNeighbours::<4>::new();
-        g.asked_by(Millis(1000), &mut table, did(1), Sid(7), [1; 8]).unwrap();
+        g.asked_by(Millis(1000), &mut table, did(1), Sid(7), [1; 8], at(1)).unwrap();
         let at = g.next().unwrap();
         assert!((1000..=2000).contains(&at.0));
         assert_eq!(g.take_due(Millis(at.0 - 1), ME, 1), None);

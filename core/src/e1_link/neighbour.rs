@@ -31,6 +31,8 @@ pub(super) struct Rate {
     /// Minutes of the caller's clock.
     pub(super) minute: u32,
     pub(super) answers: u8,
+    /// Beside those, to HELLOs that may be recordings.
+    pub(super) recorded: u8,
 }
 
 /// What a frame counter says about a frame of a known neighbour.
@@ -49,7 +51,7 @@ impl Neighbour {
             last: [0; KEYS],
             generations: [NO_KEY; KEYS],
             greeting: 0,
-            rate: Rate { minute: 0, answers: 0 },
+            rate: Rate { minute: 0, answers: 0, recorded: 0 },
             sid,
             synced: false,
         }
