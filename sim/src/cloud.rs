@@ -58,8 +58,7 @@ pub struct CloudStation {
     engine: Option<Cloud<Embedded>>,
     /// Counts its processes.
     pub run: u32,
-    /// How long a day is, for counting missing numbers; `None` for a day.
-    pub gap_period: Option<u64>,
+    gap_period: Option<u64>,
 }
 
 impl CloudStation {
@@ -110,6 +109,14 @@ impl CloudStation {
         self.engine = Some(engine);
         self.run += 1;
         Ok(())
+    }
+
+    /// Counts missing numbers over so many milliseconds in place of a day, in this process and later ones.
+    pub fn count_gaps_over(&mut self, ms: u64) {
+        self.gap_period = Some(ms);
+        if let Some(engine) = &self.engine {
+            engine.set_gap_period(fivefold_core::time::Millis(ms));
+        }
     }
 
     /// Whether its process runs.

@@ -1,6 +1,7 @@
 //! A gateway that was taken over: it holds the gateway's own keys, and decides what the cloud gets to see.
 
 use fivefold_core::id::Sid;
+use fivefold_core::wire::coap::{Outer, Protected};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 
 use crate::dice::Dice;
@@ -77,7 +78,7 @@ impl Hoard {
                 more.extend(emitted(&Envelope { originator, opened, ..envelope }));
                 self.deeds.spliced += 1;
             }
-            if dice.permille(manners.drop) {
+            if dice.permille(manners.drop) || is_censored(&envelope, manners.censor) {
                 self.deeds.dropped += 1;
             } else if dice.permille(manners.withhold) && self.withheld.len() < HOARD {
                 self.withheld.push(bytes);
@@ -110,6 +111,18 @@ impl Hoard {
     pub fn release(&mut self) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.withheld)
     }
+}
+
+fn is_censored(envelope: &Envelope<'_>, every: u64) -> bool {
+    // What the cloud will take it for: the number inside, whatever was put around it.
+    let number = match envelope.kind {
+        Kind::CloudCoap | Kind::CloudTiny => Protected::parse_request(envelope.bytes, Outer::Strict)
+            .ok()
+            .and_then(|message| message.option.piv)
+            .map(|piv| piv.value()),
+        _ => envelope.opened.map(|o| o.piv),
+    };
+    every > 0 && number.is_some_and(|n| n.is_multiple_of(every))
 }
 
 fn emitted(envelope: &Envelope<'_>) -> Option<Vec<u8>> {

@@ -40,7 +40,7 @@ struct Args {
 #[derive(Default)]
 struct Totals {
     done: u64,
-    broken: Vec<Box<Broken>>,
+    broken: Vec<Broken>,
     errors: Vec<String>,
     sent: usize,
     acknowledged: usize,
@@ -107,7 +107,7 @@ fn all(args: &Args) -> Totals {
                         Ok(Ok(summary)) => totals.add(&summary),
                         Ok(Err(broken)) => {
                             tell(args, &broken);
-                            totals.broken.push(broken);
+                            totals.broken.push(*broken);
                         }
                         Err(error) => totals.errors.push(format!("seed {}: {error:#}", plan.seed)),
                     }

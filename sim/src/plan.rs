@@ -88,6 +88,8 @@ pub struct Hostility {
     pub alter: u64,
     /// So many are handed on under another device's name as well.
     pub splice: u64,
+    /// Every message whose number is a multiple of this is dropped, however often it comes; 0 for none.
+    pub censor: u64,
 }
 
 impl Hostility {
@@ -218,6 +220,7 @@ impl Plan {
                 replay: some(&mut dice),
                 alter: some(&mut dice),
                 splice: some(&mut dice),
+                censor: if dice.permille(200) { dice.between(2, 5) } else { 0 },
             };
         }
         plan

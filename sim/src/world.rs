@@ -180,6 +180,8 @@ pub struct World {
     pub hellos: VecDeque<Vec<u8>>,
     /// What was refused, by code, at nodes and gateways.
     pub refused: BTreeMap<&'static str, u64>,
+    /// Who hears nothing of the radio.
+    pub deaf: BTreeSet<Station>,
     dice: Dice,
     queue: BinaryHeap<Reverse<Due>>,
     order: u64,
@@ -260,6 +262,7 @@ impl World {
             frames: VecDeque::new(),
             hellos: VecDeque::new(),
             refused: BTreeMap::new(),
+            deaf: BTreeSet::new(),
             dice,
             queue: BinaryHeap::new(),
             order: 0,
@@ -324,6 +327,43 @@ impl World {
     pub fn storm(&mut self, ms: u64) -> anyhow::Result<()> {
         let end = self.now + ms;
         self.run_until(end)
+    }
+
+    /// Cuts the power of a node and gives it back at once.
+    ///
+    /// # Errors
+    /// When this machine cannot go on.
+    pub fn reboot(&mut self, n: usize) -> anyhow::Result<()> {
+        if let Some(node) = self.nodes.get_mut(n) {
+            node.cut();
+        }
+        self.happen(Event::Boot(n))
+    }
+
+    /// Kills a gateway's process and starts another.
+    ///
+    /// # Errors
+    /// When this machine cannot go on.
+    pub fn restart_gateway(&mut self, g: usize) -> anyhow::Result<()> {
+        if let Some(gateway) = self.gateways.get_mut(g) {
+            gateway.kill();
+        }
+        self.happen(Event::StartGateway(g))
+    }
+
+    /// Kills the cloud's process and starts another.
+    ///
+    /// # Errors
+    /// When this machine cannot go on.
+    pub fn restart_cloud(&mut self) -> anyhow::Result<()> {
+        self.cloud.kill();
+        self.happen(Event::StartCloud)
+    }
+
+    /// The cloud cannot be reached for so many milliseconds.
+    pub fn cloud_leaves(&mut self, ms: u64) {
+        self.away = true;
+        self.after(ms, Event::CloudReturns);
     }
 
     /// From now on nothing breaks any more and everybody is honest.

@@ -264,7 +264,7 @@ impl World {
     pub(super) fn transmit(&mut self, from: Station, frame: Vec<u8>) {
         self.on_air += 1;
         let sid = from.sid(self.plan.nodes.len());
-        let to = frame.get(5..7).map_or(0, |b| u16::from(b[0]) | u16::from(b[1]) << 8);
+        let to = frame.get(5..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u16::from_le_bytes(*b));
         let seen = self.watch.on_air(sid, &self.schedule, &frame, from == Station::Insider);
         self.tell(|| match &seen {
             Some(d) => format!(
@@ -295,6 +295,7 @@ impl World {
             self.frames.pop_front();
         }
         self.frames.push_back(frame.clone());
+        let deaf = &self.deaf;
         let hearers: Vec<Station> = self
             .reach
             .iter()
@@ -307,6 +308,7 @@ impl World {
                     None
                 }
             })
+            .filter(|to| !deaf.contains(to))
             .collect();
         for to in hearers {
             self.weathered(|frame| Event::Frame(to, frame), &frame);
