@@ -82,6 +82,8 @@ pub struct NodeStation {
     pub bctx: Option<[u8; 8]>,
     /// Boots so far.
     pub boots: u32,
+    /// Numbers of the readings that it took since it booted.
+    pub taken: Vec<u32>,
     fuse: Option<Fuse>,
     /// Not looked at again before, however urgent it says it is.
     pub rests_until: u64,
@@ -101,6 +103,7 @@ impl NodeStation {
             booted: 0,
             bctx: None,
             boots: 0,
+            taken: Vec::new(),
             fuse: None,
             rests_until: 0,
             idle: 0,
@@ -121,6 +124,7 @@ impl NodeStation {
         self.engine = Some(engine);
         (self.booted, self.fuse, self.rests_until, self.idle) = (now, None, now, 0);
         self.boots += 1;
+        self.taken.clear();
         Ok(())
     }
 
@@ -189,7 +193,9 @@ impl NodeStation {
     /// A reading is to be sent. `None` without power.
     pub fn send(&mut self, now: u64, reading: &[u8]) -> Option<Result<u32, SendRefused>> {
         let uptime = self.uptime(now);
-        self.engine.as_mut().map(|engine| engine.send(uptime, reading))
+        let sent = self.engine.as_mut().map(|engine| engine.send(uptime, reading));
+        self.taken.extend(sent.and_then(Result::ok));
+        sent
     }
 
     /// Carries out what the engine wants, until it wants nothing more or the power goes.

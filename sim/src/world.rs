@@ -472,11 +472,20 @@ impl World {
         self.nodes.iter().flat_map(held).filter(|name| before.is_none_or(|b| b.contains(name))).collect()
     }
 
-    /// What each node was given first after the world had healed was acknowledged.
+    /// What each node was given first after the world had healed was acknowledged, and nothing that it took was forgotten.
     fn live(&mut self, last: &[Name]) {
         for name in last.iter().filter(|n| !self.watch.at_mercy.contains(&n.0)) {
             if !self.watch.acknowledged.contains(name) {
                 self.watch.fail(format!("5: the last reading of {} was never acknowledged: {name:?}", name.0));
+                return;
+            }
+        }
+        for node in self.nodes.iter().filter(|n| n.member.policy.profile != Profile::DangerLinkOnly) {
+            let waiting = node.waiting();
+            let name = |number: &u32| (node.member.sid, node.bctx, u64::from(*number));
+            let known = |name: &Name| self.watch.acknowledged.contains(name) || self.watch.lost.contains(name);
+            if let Some(number) = node.taken.iter().find(|n| !waiting.contains(n) && !known(&name(n))) {
+                self.watch.fail(format!("5: {} forgot {number}, which nobody acknowledged", node.member.sid));
                 return;
             }
         }
