@@ -52,7 +52,7 @@ impl Api {
             anyhow::ensure!(
                 status.is_success(),
                 "the cloud answered {status}: {}",
-                body["public"].as_str().unwrap_or("no reason")
+                body.get("public").and_then(Value::as_str).unwrap_or("no reason")
             );
             Ok(body)
         })
@@ -97,7 +97,7 @@ impl Api {
         let status = answer.status();
         if !status.is_success() {
             let body: Value = answer.json().await.unwrap_or_default();
-            let reason = body["public"].as_str().unwrap_or("no reason").to_owned();
+            let reason = body.get("public").and_then(Value::as_str).unwrap_or("no reason").to_owned();
             return Err(Broken::Final(anyhow::anyhow!("the cloud answered {status}: {reason}")));
         }
         *was_connected = true;

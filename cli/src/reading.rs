@@ -105,7 +105,11 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::List(list) => {
             let api = list.which.cloud.connect()?;
             let page = api.fetch(&format!("/v1/readings?order=desc&limit={}{}", list.limit, list.which.query()))?;
-            let mut readings = page["readings"].as_array().cloned().context("the cloud gave no list of readings")?;
+            let mut readings = page
+                .get("readings")
+                .and_then(Value::as_array)
+                .cloned()
+                .context("the cloud gave no list of readings")?;
             readings.reverse();
             let shown: Vec<ReadingShown> = serde_json::from_value(Value::Array(readings.clone()))?;
             answer(output, &Value::Array(readings), || {

@@ -452,8 +452,8 @@ impl<'v> Siege<'v> {
         let mut cursor = String::new();
         loop {
             let page = self.api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
-            all.extend(page["readings"].as_array().into_iter().flatten().cloned());
-            match page["next"].as_i64() {
+            all.extend(page.get("readings").and_then(Value::as_array).into_iter().flatten().cloned());
+            match page.get("next").and_then(Value::as_i64) {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return Ok(all),
             }
@@ -470,8 +470,8 @@ impl<'v> Siege<'v> {
         for row in rows {
             let (did, number) = key_of(&row);
             let is_true = said.get(&did).is_some_and(|s| s.made(number, &row));
-            if !is_true && self.charged.insert(row["id"].as_i64().unwrap_or(0)) {
-                networks.insert(row["net"].as_str().unwrap_or_default().to_owned());
+            if !is_true && self.charged.insert(row.get("id").and_then(Value::as_i64).unwrap_or(0)) {
+                networks.insert(row.get("net").and_then(Value::as_str).unwrap_or_default().to_owned());
             }
         }
         Ok(networks)
@@ -546,7 +546,8 @@ fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
 }
 
 fn flips(village: &mut Village, order: &str, wire: usize) -> anyhow::Result<u64> {
-    Ok(village.backhaul.order(&format!("{order} {wire}"))?["flipped"].as_u64().unwrap_or(0))
+    let answer = village.backhaul.order(&format!("{order} {wire}"))?;
+    Ok(answer.get("flipped").and_then(Value::as_u64).unwrap_or(0))
 }
 
 fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()> {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::profile::{Mode, Profile, Radio};
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewayMetrics, GatewaySettings};
+use serde_json::Value;
 
 use super::processes::{Obedient, Process, free_tcp, free_udp};
 use crate::attack::plan::Station;
@@ -93,23 +94,25 @@ impl Node {
     pub fn said(&self) -> Said {
         let mut said = Said::default();
         for line in self.process.said(0).0 {
-            let number = line["number"].as_u64();
-            match (line["event"].as_str().unwrap_or_default(), number) {
+            let text_of = |field| line.get(field).and_then(Value::as_str).unwrap_or_default();
+            let number_of = |field| line.get(field).and_then(Value::as_u64);
+            let number = number_of("number");
+            match (text_of("event"), number) {
                 ("reading", Some(n)) => {
-                    said.readings.insert(n, line["payload"].as_str().unwrap_or_default().to_owned());
+                    said.readings.insert(n, text_of("payload").to_owned());
                 }
                 ("sent", Some(n)) => {
                     said.sent.insert(n);
                 }
                 ("delivered", Some(n)) => {
                     said.delivered.insert(n);
-                    said.latencies.extend(line["after_ms"].as_u64());
+                    said.latencies.extend(number_of("after_ms"));
                 }
                 ("custody", Some(n)) => {
                     said.custody.insert(n);
                 }
                 ("refused", _) => {
-                    *said.refused.entry(line["code"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+                    *said.refused.entry(text_of("code").to_owned()).or_default() += 1;
                 }
                 _ => {}
             }
@@ -121,7 +124,7 @@ impl Node {
 impl Said {
     /// Whether the node made what the cloud shows under number `n`: the reading in it is the one it took. What it says
     /// of itself (control maps) follows the reading, or stands alone under a number that it sent.
-    pub fn made(&self, n: u64, shown: &serde_json::Value) -> bool {
+    pub fn made(&self, n: u64, shown: &Value) -> bool {
         let control: String = shown["other"].as_array().into_iter().flatten().filter_map(|c| c.as_str()).collect();
         let reading = shown["payload"].as_str().and_then(|p| p.strip_suffix(&control)).unwrap_or_default();
         self.readings.get(&n).map_or(reading.is_empty() && self.sent.contains(&n), |made| made == reading)
