@@ -231,9 +231,9 @@ fn judge(api: &Api, village: &Village) -> anyhow::Result<Verdict> {
     let mut cursor = String::new();
     loop {
         let page = api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
-        let readings = page["readings"].as_array().context("the API gave no readings")?;
+        let readings = page.get("readings").and_then(Value::as_array).context("the API gave no readings")?;
         shown.extend(readings.iter().cloned());
-        match page["next"].as_i64() {
+        match page.get("next").and_then(Value::as_i64) {
             Some(next) if !readings.is_empty() => cursor = format!("&cursor={next}"),
             _ => break,
         }
