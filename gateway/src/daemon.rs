@@ -2,9 +2,9 @@
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fivefold_core::e1_link::E1;
@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, ConfigError, Secrets};
 use crate::gateway::{Capture, Cloud, Gateway, Output, Restored, Setup, Toward};
-use crate::metrics::{self, Snapshot};
+use crate::metrics;
 use crate::pcap;
 use crate::radio::{self, Air, SocketError};
 use crate::spool::{Spool, SpoolError, Wrap, WrapError};
@@ -46,6 +46,8 @@ pub enum Event {
     Coap(SocketAddr, Vec<u8>),
     /// An 802.15.4 frame with its link quality.
     Frame(Vec<u8>, u8),
+    /// Somebody asks for the counters.
+    Page(tokio::sync::oneshot::Sender<String>),
     /// Something that was no frame.
     Refused(Rejected),
     /// End.
@@ -155,7 +157,6 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     if let Some(coap) = &coap {
         threads.push(radio::listen_coap(coap.try_clone()?, events.clone(), stop.clone())?);
     }
-    let snapshot = Arc::new(Mutex::new(Snapshot::default()));
     let reader = spool.reader()?;
     let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
     let mut engine = Engine {
@@ -166,10 +167,9 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         spool,
         stored,
         persisted: 0,
-        snapshot: snapshot.clone(),
         clock: Clock::new(),
         broken: None,
-        last_snapshot: Millis(0),
+        looked: Millis(0),
     };
     let main = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(restored, &queue))?;
     let bridge = events.clone();
@@ -190,7 +190,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     });
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
-        tokio::spawn(metrics::serve(listener, snapshot));
+        tokio::spawn(metrics::serve(listener, events.clone()));
     }
     ready(&config);
     let ended = attend(&config, &vault, &live, &events).await;
@@ -300,10 +300,9 @@ struct Engine {
     spool: Spool,
     stored: watch::Sender<u64>,
     persisted: u64,
-    snapshot: Arc<Mutex<Snapshot>>,
     clock: Clock,
     broken: Option<Millis>,
-    last_snapshot: Millis,
+    looked: Millis,
 }
 
 impl Engine {
@@ -338,12 +337,9 @@ impl Engine {
                 gateway.handle_timeout(now);
             }
             self.carry_out(&mut gateway);
-            if now.since(self.last_snapshot) >= 1_000 {
-                self.last_snapshot = now;
+            if now.since(self.looked) >= 1_000 {
+                self.looked = now;
                 self.clock.follow();
-                if let Ok(mut snapshot) = self.snapshot.lock() {
-                    snapshot.take(&gateway);
-                }
                 self.mend(&mut gateway);
             }
         }
@@ -376,6 +372,9 @@ impl Engine {
             Event::Frame(mut frame, lqi) => {
                 self.record(|c, at| c.frame(at, &frame));
                 gateway.handle_frame(now, &mut frame, Some(lqi));
+            }
+            Event::Page(asked) => {
+                let _ = asked.send(metrics::page(gateway));
             }
             Event::Refused(rejected) => gateway.count(rejected, None),
             Event::Stop => {}

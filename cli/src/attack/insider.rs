@@ -111,10 +111,13 @@ pub fn forges(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     victims.sort();
     victims.dedup();
     let mut attempts = 0;
+    let mut ahead = [0];
+    getrandom::fill(&mut ahead)?;
+    let [ahead] = ahead;
     for (sid, rule) in victims {
         for i in 0..4u8 {
-            // Two-byte numbers far ahead of what the node has reached.
-            let mut tiny = vec![(rule & !0x03) | 2, 0x70, i];
+            // Two-byte numbers far ahead of what the node has reached, and others each time.
+            let mut tiny = vec![(rule & !0x03) | 2, 0x40 | (ahead & 0x3f), i];
             if rule & 0x20 == 0 {
                 tiny.extend(b"\x81\xa2\x00\x66forged\x02\x18\x2a");
             } else {
@@ -154,7 +157,8 @@ pub fn flips(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
     for at in 0..last.tiny.len() {
         let mut tiny = last.tiny.clone();
         if let Some(byte) = tiny.get_mut(at) {
-            *byte ^= 1 << (at % 8);
+            // A high bit: of the number, that is one which the node has not reached.
+            *byte ^= 0x80 >> (at % 2);
         }
         insider.relay(last.originator, &tiny)?;
     }

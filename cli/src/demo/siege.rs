@@ -76,10 +76,14 @@ pub struct Siege<'v> {
     folder: PathBuf,
     // Ids of forged readings that an earlier attack is charged with.
     charged: HashSet<i64>,
+    // Gateways were started again since the insiders last proved themselves to them.
+    strange: bool,
 }
 
 /// Counters of the deployment: (network, process, code) → count. A process that starts again counts from 0.
 type Counts = BTreeMap<(String, String, String), u64>;
+/// How far counters moved: (network, code) → count.
+type Counted = BTreeMap<(String, String), u64>;
 
 impl<'v> Siege<'v> {
     /// Before the first attack.
@@ -94,7 +98,7 @@ impl<'v> Siege<'v> {
         )?;
         let folder = village.logs.join("attacks");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { village, api, folder, charged: HashSet::new() })
+        Ok(Self { village, api, folder, charged: HashSet::new(), strange: false })
     }
 
     /// The API, to look at what is stored.
@@ -107,10 +111,23 @@ impl<'v> Siege<'v> {
     /// # Errors
     /// An attacker cannot be started, or the cloud does not answer.
     pub fn run(&mut self, attack: &Attack, table: &Table) -> anyhow::Result<Row> {
-        let before = self.counts()?;
-        let reports = self.carry_out(&attack.name)?;
-        let counted = self.settle(&before)?;
-        let forged = self.forged()?;
+        let (reports, counted) = match attack.name.as_str() {
+            // The victims of one network's recorder are another network's gateway: one at a time tells whose is whose.
+            "recorder-replays-elsewhere" => self.one_at_a_time(&attack.name)?,
+            name => {
+                let before = self.counts()?;
+                let reports = self.carry_out(name)?;
+                (reports, self.settle(&before)?)
+            }
+        };
+        // What was forged may still be on its way; what comes later yet is charged to the next attack.
+        let awaited = attack.expected.iter().filter(|e| e.0.contains(&Gain::Forges)).count();
+        let mut forged = self.forged()?;
+        let until = now() + Duration::from_secs(3);
+        while forged.len() < awaited && now() < until {
+            std::thread::sleep(Duration::from_millis(150));
+            forged.extend(self.forged()?);
+        }
         let mut cells = Vec::new();
         for (column, title) in table.networks.iter().enumerate() {
             let at =
@@ -137,6 +154,21 @@ impl<'v> Siege<'v> {
         Ok(Row { attack: attack.name.clone(), what: attack.what.clone(), cells })
     }
 
+    /// One network after the other, and everything that was counted meanwhile is the attacker's.
+    fn one_at_a_time(&mut self, name: &str) -> anyhow::Result<(Vec<(Report, Outcome)>, Counted)> {
+        let (mut reports, mut counted) = (Vec::new(), Counted::new());
+        for at in 0..self.village.networks.len() {
+            let before = self.counts()?;
+            let plan = self.plan(at, name)?;
+            reports.push((report_of(start(&self.folder, name, at, &plan)?)?, Outcome::default()));
+            let net = self.village.networks.get(at).map(|n| n.net.to_string()).unwrap_or_default();
+            for ((_, code), n) in self.settle(&before)? {
+                *counted.entry((net.clone(), code)).or_default() += n;
+            }
+        }
+        Ok((reports, counted))
+    }
+
     /// Reports by network, and what was gained beyond reading and forging, which are judged for every attack alike.
     fn carry_out(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
         match name {
@@ -154,10 +186,8 @@ impl<'v> Siege<'v> {
 
     /// An attacker process for each network, all at once.
     fn plain(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        let insider = name.starts_with("insider-") || name.starts_with("stolen-node");
-        if insider {
-            // The insider's own process makes room for its evil twin, once: both would use the same counters.
-            self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)).for_each(|n| n.process.stop());
+        if name.starts_with("insider-") || name.starts_with("stolen-node") {
+            self.ready_the_insiders()?;
         }
         let mut running = Vec::new();
         for at in 0..self.village.networks.len() {
@@ -165,6 +195,33 @@ impl<'v> Siege<'v> {
             running.push(start(&self.folder, name, at, &plan)?);
         }
         running.into_iter().map(|child| Ok((report_of(child)?, Outcome::default()))).collect()
+    }
+
+    /// Lets the insiders prove themselves to gateways that started again, and stops their own processes: their evil
+    /// twins use the same counters.
+    fn ready_the_insiders(&mut self) -> anyhow::Result<()> {
+        if self.strange {
+            let before = self.of_the_insiders()?;
+            for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+                if node.process.id().is_none() {
+                    node.process.resume()?;
+                }
+            }
+            let until = now() + Duration::from_secs(8);
+            while now() < until && self.of_the_insiders()?.iter().zip(&before).any(|(now, before)| now == before) {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            self.strange = false;
+        }
+        self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)).for_each(|n| n.process.stop());
+        Ok(())
+    }
+
+    /// How many messages of each network's insider are stored.
+    fn of_the_insiders(&self) -> anyhow::Result<Vec<usize>> {
+        let stored = self.stored()?;
+        let dids = self.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)).map(|n| n.did.to_string());
+        Ok(dids.map(|did| stored.keys().filter(|(d, _)| *d == did).count()).collect())
     }
 
     /// What an attacker of this kind has.
@@ -225,6 +282,7 @@ impl<'v> Siege<'v> {
     /// `recorder-replays-restart`: node, relay, gateway and cloud in turn are cut off and start again; the recording is
     /// played to them each time.
     fn replay_over_restarts(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        self.strange = true;
         let mut sum: Vec<Report> = vec![Report::default(); self.village.networks.len()];
         for part in ["node", "relay", "gateway", "cloud"] {
             for network in &mut self.village.networks {
@@ -348,6 +406,7 @@ impl<'v> Siege<'v> {
         let kept_away: Vec<usize> =
             held.iter().map(|h| h.iter().filter(|k| !stored.contains_key(*k)).count()).collect();
         if drop {
+            self.strange = true;
             for network in &mut self.village.networks {
                 for gateway in &mut network.gateways {
                     gateway.process.kill();
@@ -394,12 +453,7 @@ impl<'v> Siege<'v> {
 
     /// The stolen node speaks as itself, and is then revoked.
     fn be_itself(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        let stored_of = |siege: &Self| -> anyhow::Result<Vec<usize>> {
-            let stored = siege.stored()?;
-            let dids = siege.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)).map(|n| n.did.to_string());
-            Ok(dids.map(|did| stored.keys().filter(|(d, _)| *d == did).count()).collect())
-        };
-        let before = stored_of(self)?;
+        let before = self.of_the_insiders()?;
         for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
             node.process.resume()?;
         }
@@ -407,7 +461,7 @@ impl<'v> Siege<'v> {
         let mut taken = before.clone();
         while now() < until && taken.iter().zip(&before).any(|(t, b)| t == b) {
             std::thread::sleep(Duration::from_millis(200));
-            taken = stored_of(self)?;
+            taken = self.of_the_insiders()?;
         }
         let mut registry = Registry::open(&self.village.dir.join(REGISTRY_FILE))?;
         for node in self.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)) {
@@ -415,9 +469,9 @@ impl<'v> Siege<'v> {
         }
         // The cloud looks once a second and tells its gateways.
         std::thread::sleep(Duration::from_millis(2500));
-        let revoked = stored_of(self)?;
+        let revoked = self.of_the_insiders()?;
         std::thread::sleep(Duration::from_millis(4000));
-        let after = stored_of(self)?;
+        let after = self.of_the_insiders()?;
         for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
             node.process.stop();
         }
@@ -503,13 +557,18 @@ impl<'v> Siege<'v> {
     }
 
     /// Waits until the counters stand still, and says by code how far they moved in each network.
-    fn settle(&self, before: &Counts) -> anyhow::Result<BTreeMap<(String, String), u64>> {
+    fn settle(&self, before: &Counts) -> anyhow::Result<Counted> {
+        // Frames for others (E1-02) are overheard all the time: nobody waits for them to end.
+        let still = |a: &Counts, b: &Counts| {
+            let meant = |(_, _, code): &(String, String, String)| code != "E1-02";
+            a.iter().filter(|(k, _)| meant(k)).eq(b.iter().filter(|(k, _)| meant(k)))
+        };
         let until = now() + Duration::from_millis(2500);
         let mut last = self.counts()?;
         loop {
-            std::thread::sleep(Duration::from_millis(250));
+            std::thread::sleep(Duration::from_millis(150));
             let counts = self.counts()?;
-            if counts == last || now() > until {
+            if still(&counts, &last) || now() > until {
                 let mut moved = BTreeMap::new();
                 for ((net, process, code), n) in counts {
                     let key = (net, process, code);

@@ -94,11 +94,13 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
             end_to_end: network.profile.has_e3(),
         };
         let mut latencies = Vec::new();
+        let mut honest = HashSet::new();
         for (i, (node, said)) in network.nodes.iter().zip(said).enumerate() {
             let did = node.did.to_string();
             if i == INSIDER {
                 continue;
             }
+            honest.insert(did.clone());
             let is_stored = |n: &u64| stored.contains(&(did.clone(), *n));
             let readings = said.readings.keys().filter(|n| said.sent.contains(n));
             balance.sent += readings.clone().count();
@@ -111,7 +113,7 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
             let (did, number) = key_of(reading);
             if !said_since.get(&did).is_some_and(|said| said.made(number, reading)) {
                 balance.forged += 1;
-            } else if reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
+            } else if honest.contains(&did) && reading["records"].as_array().is_some_and(|r| !r.is_empty()) {
                 let proof = reading["proof"].as_str().unwrap_or("?").to_owned();
                 *balance.proven.entry(proof).or_default() += 1;
             }
@@ -142,6 +144,7 @@ pub fn balances(balances: &[Balance]) -> String {
         "hops",
         "sent",
         "stored",
+        "acked, lost",
         "proven by",
         "made by no node",
         "median ms",
@@ -157,6 +160,7 @@ pub fn balances(balances: &[Balance]) -> String {
             Field::new(b.hops),
             Field::new(b.sent),
             Field::new(b.stored),
+            if b.lost > 0 { Field::new(b.lost).fg(Color::Red) } else { Field::new(0) },
             Field::new(proven),
             if b.forged > 0 { Field::new(b.forged).fg(Color::Red) } else { Field::new(0) },
             Field::new(text(b.median_ms)),
@@ -187,7 +191,10 @@ pub fn attacks(rows: &[Row], networks: &[String]) -> String {
         }
         table.add_row(fields);
     }
-    format!("What each attacker obtained, as observed\n{table}")
+    format!(
+        "What each attacker obtained, as observed; how often he tried, and what the receivers counted meanwhile\n\
+         (docs/protocol.md 14 names the codes; E1-02 is a frame for somebody else, overheard all the time)\n{table}"
+    )
 }
 
 fn colour(outcome: &Outcome) -> Color {
