@@ -57,7 +57,7 @@ impl<'p> Insider<'p> {
                 heard.push(Passed { originator, tiny: parsed.rest.to_vec() });
             }
         }
-        let counter = own.unwrap_or(0) + 3000;
+        let counter = own.unwrap_or(0) + 1000 * (plan.turn + 1);
         Ok(Self { plan, badge, radio: Transmitter::new()?, counter, heard, opened, frames: seen.len() })
     }
 

@@ -25,6 +25,9 @@ pub struct Station {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plan {
+    /// How many attacks there were before: an insider takes counters that none of them used.
+    #[serde(default)]
+    pub turn: u32,
     /// Network id, 8 hex digits.
     pub net: String,
     /// PAN of the network, 4 hex digits; every frame in the air shows it.

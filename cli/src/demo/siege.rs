@@ -78,6 +78,7 @@ pub struct Siege<'v> {
     charged: HashSet<i64>,
     // Gateways were started again since the insiders last proved themselves to them.
     strange: bool,
+    turn: u32,
 }
 
 /// Counters of the deployment: (network, process, code) → count. A process that starts again counts from 0.
@@ -98,7 +99,7 @@ impl<'v> Siege<'v> {
         )?;
         let folder = village.logs.join("attacks");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { village, api, folder, charged: HashSet::new(), strange: false })
+        Ok(Self { village, api, folder, charged: HashSet::new(), strange: false, turn: 0 })
     }
 
     /// The API, to look at what is stored.
@@ -128,6 +129,7 @@ impl<'v> Siege<'v> {
             std::thread::sleep(Duration::from_millis(150));
             forged.extend(self.forged()?);
         }
+        self.turn += 1;
         let mut cells = Vec::new();
         for (column, title) in table.networks.iter().enumerate() {
             let at =
@@ -237,6 +239,7 @@ impl<'v> Siege<'v> {
         let stations = network.gateways.iter().take(1).map(|g| g.station.clone());
         let stations = stations.chain(network.nodes.iter().map(|n| n.station.clone())).collect();
         let mut plan = Plan {
+            turn: self.turn,
             net: network.net.to_string(),
             pan: network.pan.clone(),
             recording: network.recording.clone(),
