@@ -35,8 +35,7 @@ fn drain(node: &mut Node) -> Vec<Vec<u8>> {
 fuzz_target!(|bytes: &[u8]| {
     let policy = Policy { radio: Radio::Ip, ..Policy::new(Profile::ToCloud) };
     let settings = Settings::new(Did([1; 8]), SID, Pan(7), policy, EPOCH);
-    let mut secrets = Secrets::default();
-    secrets.e3 = Some(secret());
+    let secrets = Secrets { e3: Some(secret()), ..Secrets::default() };
     let mut seed = [0; 64];
     seed.iter_mut().zip(0u8..).for_each(|(s, n)| *s = n.wrapping_mul(37));
     let entropy = Entropy::check(seed).expect("all bytes differ");
