@@ -10,6 +10,9 @@ use fivefold_device::{ENTROPY, Entropy, Event, Node, Output, SendRefused, Slot, 
 use crate::dice::Dice;
 use crate::family::Member;
 
+/// What no node wants done at one moment.
+const RESTLESS: u32 = 10_000;
+
 /// Two slots that outlive the power, and a cut in the middle of the next write.
 #[derive(Clone, Debug)]
 pub struct Flash {
@@ -202,7 +205,14 @@ impl NodeStation {
     pub fn run(&mut self, now: u64) -> anyhow::Result<Vec<Said>> {
         let uptime = self.uptime(now);
         let mut said = Vec::new();
+        let mut outputs = 0u32;
         while let Some(output) = self.engine.as_mut().and_then(Node::poll) {
+            outputs += 1;
+            anyhow::ensure!(
+                outputs < RESTLESS,
+                "{} wants more and more at one moment, and never comes to rest",
+                self.member.sid
+            );
             if let Some(fuse) = &mut self.fuse {
                 if fuse.outputs == 0 {
                     let torn = fuse.torn;
