@@ -9,6 +9,7 @@
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -182,20 +183,23 @@ def loopback_captures(d: Deployment) -> None:
 
 def greet(d: Deployment) -> None:
     """Echoes the nonce of the gateway's HELLO under counter 0: from then on it knows the captures' neighbour."""
-    greeting = None
+    # Who may use which short address, the gateway learns from the cloud.
+    wait_until(lambda: gauge(d.metrics, "fivefold_gateway_devices") == 4, 20, "the cloud told the gateway no devices")
+    # What it said before that is forgotten: an echo counts for five seconds, and for its last HELLO alone.
+    d.air.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            d.air.recv(2000)
+    d.air.settimeout(0.5)
 
-    def heard():
-        nonlocal greeting
+    def heard() -> bytes | None:
         try:
-            frame = link.unzep(d.air.recv(2000))
+            opened = link.open_extended(KEY, link.unzep(d.air.recv(2000)))
         except TimeoutError:
             return None
-        opened = link.open_extended(KEY, frame)
-        if opened and opened[1][:2] == b"\x13\x01":
-            greeting = opened[1]
-        return greeting
+        return opened[1] if opened and opened[1][:2] == b"\x13\x01" else None
 
-    wait_until(heard, 20, "the gateway said no HELLO")
+    greeting = wait_until(heard, 40, "the gateway said no HELLO")
     body = b"\x13\x02" + greeting[2:10] + os.urandom(8) + NEIGHBOUR_SID.to_bytes(2, "big") + b"\x01"
     gateway_sid = int.from_bytes(greeting[10:12], "big")
     frame = link.seal_extended(KEY, 1, PAN, gateway_sid, NEIGHBOUR, 0, body)
