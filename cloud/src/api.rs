@@ -37,7 +37,7 @@ use utoipa_axum::routes;
 use crate::clock;
 use crate::cloud::NoCommand;
 use crate::service::{Service, stopped};
-use crate::store::{self, Page, StoreError, Write};
+use crate::store::{self, CommandState, Page, StoreError, Write};
 
 pub use show::{CommandShown, CountShown, DeviceShown, GatewayShown, Health, ReadingShown, Readings, RecordShown};
 
@@ -520,7 +520,7 @@ async fn command(
     })?;
     let write = Write { now, commands: vec![command.clone()], ..Write::default() };
     store::Ledger::commit(service.cloud.memory(), Arc::new(write)).await?;
-    let shown = CommandShown::of(&(command.clone(), None));
+    let shown = CommandShown::of(&CommandState { command: command.clone(), done: None });
     service.cloud.commanded(command);
     Ok((StatusCode::ACCEPTED, Json(shown)))
 }

@@ -196,6 +196,15 @@ pub struct CommandRow {
     pub at: Millis,
 }
 
+/// A command, and what became of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandState {
+    /// The command.
+    pub command: CommandRow,
+    /// When its result came, and the status in it (0: done).
+    pub done: Option<(Millis, u64)>,
+}
+
 /// A device's result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResultRow {

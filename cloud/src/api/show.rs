@@ -15,7 +15,7 @@ use crate::accepted::flag;
 use crate::book::{Book, Device};
 use crate::cloud;
 use crate::service::Service;
-use crate::store::{CommandRow, CountRow, GatewaySummary, ReadingRow};
+use crate::store::{CommandState, CountRow, GatewaySummary, ReadingRow};
 
 /// Bytes of a command's arguments, at most: they share a radio frame with the answer.
 const ARGUMENTS: usize = 32;
@@ -272,7 +272,7 @@ pub struct CommandShown {
 
 impl CommandShown {
     /// Of a command and its result.
-    pub fn of((command, done): &(CommandRow, Option<(Millis, u64)>)) -> Self {
+    pub fn of(CommandState { command, done }: &CommandState) -> Self {
         Self {
             id: command.id,
             op: command.op,

@@ -9,7 +9,7 @@ use fivefold_core::profile::LinkClass;
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{CommandRow, ContextRow, CountKey, Orphan, Place, Standing, StoreError};
+use super::{CommandRow, CommandState, ContextRow, CountKey, Orphan, Place, Standing, StoreError};
 use crate::accepted::{ContextId, Freshness, MessageHash, flag};
 
 /// A connection for reading: sees what was committed when each question is asked.
@@ -329,11 +329,11 @@ impl Reader {
         self.all("SELECT did, max(id) FROM command GROUP BY did", [], |r| Ok((Did(r.get(0)?), uint(r.get(1)?))))
     }
 
-    /// Commands of a device: id, op, when given, when done, status.
+    /// Commands of a device, the newest first, with when the result came and what it was.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn commands_of(&self, did: Did) -> Result<Vec<(CommandRow, Option<(Millis, u64)>)>, StoreError> {
+    pub fn commands_of(&self, did: Did) -> Result<Vec<CommandState>, StoreError> {
         let sql = "SELECT id, op, args, at, done, status FROM command WHERE did = ? ORDER BY id DESC LIMIT 100";
         self.all(sql, [did.0], |r| {
             let done: Option<i64> = r.get(4)?;
@@ -345,7 +345,8 @@ impl Reader {
                 args: r.get(2)?,
                 at: Millis(uint(r.get(3)?)),
             };
-            Ok((command, done.map(|d| (Millis(uint(d)), uint(status.unwrap_or(0))))))
+            let done = done.map(|at| (Millis(uint(at)), uint(status.unwrap_or(0))));
+            Ok(CommandState { command, done })
         })
     }
 

@@ -1,7 +1,7 @@
 //! Kills gateways, the cloud and nodes (SIGKILL) at random moments under load, and then looks at what they left:
 //!
 //! 1. every reading that a node saw acknowledged is stored, and none is stored twice;
-//! 2. nothing is stored that no node made, and replays of everything on the air change nothing;
+//! 2. nothing is stored that no node made, although what is on the air is replayed all the time to everybody;
 //! 3. no process ever sealed two messages under one key and nonce: each writes a fingerprint of key and nonce to a file
 //!    before it seals, and all files are compared at the end.
 //!
@@ -13,14 +13,18 @@ use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Parser;
 use fivefold::api::Api;
+use fivefold::attack::air::{Transmitter, recorded};
 use fivefold::demo::processes::Process;
 use fivefold::demo::village::{Said, Village};
 use fivefold_core::profile::Profile;
@@ -105,12 +109,14 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let api =
         Api::new(&village.dir.join("ca.pem"), &format!("https://localhost:{}", village.api.port()), &village.token)?;
     wait_for(&api, &mut village)?;
+    let replayer = Replayer::start(&village, args.seed);
     let kills = kill(args, &mut village, &say)?;
+    let replays = replayer.finish();
     say("healing: everything may arrive now");
     let verdict = heal(&api, &mut village)?;
     let seals = check_seals(&village)?;
     say(&format!(
-        "{kills} kills; {} readings made, {} acknowledged, {} stored; {} seals under as many nonces",
+        "{kills} kills, {replays} frames replayed meanwhile; {} readings made, {} acknowledged, {} stored; {} seals under as many nonces",
         verdict.made, verdict.acknowledged, verdict.stored, seals.seen
     ));
     let mut good = true;
@@ -123,7 +129,7 @@ fn run(args: &Args) -> anyhow::Result<bool> {
         say(&format!("{n} {what}"));
         good &= n == 0;
     }
-    good &= seals.seen > 0;
+    good &= seals.seen > 0 && replays > 0;
     drop(village);
     if good && args.folder.is_none() {
         let _ = std::fs::remove_dir_all(root);
@@ -151,6 +157,55 @@ fn kill(args: &Args, village: &mut Village, say: &impl Fn(&str)) -> anyhow::Resu
         }
     }
     Ok(kills)
+}
+
+/// Sends what the ears recorded to gateways and nodes again, all the time: whoever just started is not to believe it.
+struct Replayer {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Replayer {
+    /// Frames that one receiver gets at once: the newest ones, and as many from anywhere.
+    const AT_ONCE: usize = 40;
+
+    fn start(village: &Village, seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let targets: Vec<(PathBuf, Vec<SocketAddr>)> = village
+            .networks
+            .iter()
+            .map(|n| {
+                let gateways = n.gateways.iter().map(|g| g.station.addr);
+                (n.recording.clone(), gateways.chain(n.nodes.iter().map(|n| n.station.addr)).collect())
+            })
+            .collect();
+        let ended = stop.clone();
+        let thread = std::thread::spawn(move || {
+            let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x5EED);
+            let mut sent = 0;
+            let Ok(mut radio) = Transmitter::new() else { return 0 };
+            while !ended.load(Ordering::Relaxed) {
+                let which = random.next_u32() as usize;
+                let Some((recording, stations)) = targets.get(which % targets.len().max(1)) else { return sent };
+                let heard = recorded(recording).unwrap_or_default();
+                let Some(station) = stations.get(random.next_u32() as usize % stations.len().max(1)) else { continue };
+                let newest = heard.iter().rev().take(Self::AT_ONCE).rev();
+                let any = (0..Self::AT_ONCE).filter_map(|_| heard.get(random.next_u32() as usize % heard.len().max(1)));
+                for frame in newest.chain(any) {
+                    sent += u64::from(radio.send(*station, &frame.bytes()).is_ok());
+                }
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            sent
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it, and says how many frames it sent.
+    fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or(0)
+    }
 }
 
 /// The cloud one time in five, a gateway two times, a node two times.
