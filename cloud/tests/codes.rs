@@ -477,7 +477,7 @@ fn commands_go_out_until_their_result_comes() {
     let (_, payload, _) = node.open(&sent, &reply.answers[0]);
     assert!(fivefold_core::wire::control::Downlink::parse(&payload).unwrap().commands.is_empty());
     let known = world.cloud.memory().read(|r| r.commands_of(did)).unwrap();
-    assert!(known[0].1.is_some());
+    assert!(known[0].done.is_some());
     assert!(world.restart().cloud.memory().read(|r| r.open_commands()).unwrap().is_empty());
 }
 
