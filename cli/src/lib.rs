@@ -62,6 +62,14 @@ enum Noun {
     Token(token::Args),
 }
 
+/// Whether these arguments, the program's name first, are a command; nothing is run.
+///
+/// # Errors
+/// What is wrong with them, as the command would say it.
+pub fn check(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    Args::command().try_get_matches_from(args).map(drop).map_err(|e| e.to_string())
+}
+
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match Args::command().try_get_matches_from(args) {

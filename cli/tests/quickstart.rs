@@ -1,0 +1,79 @@
+//! The README's "Run your own", on free ports: init, network, gateway, device, and readings that arrive.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::net::{TcpListener, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::Value;
+
+fn fivefold(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fivefold"));
+    command.args(["-o", "json"]).args(arguments);
+    command
+}
+
+fn answer(arguments: &[&str]) -> Value {
+    let done = fivefold(arguments).output().unwrap();
+    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).unwrap()
+}
+
+/// A daemon that ends with the test.
+struct Daemon(Child);
+
+impl Daemon {
+    fn start(arguments: &[&str], log: &Path) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        Self(fivefold(arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn readings_travel_from_node_to_cloud_and_are_listed_with_their_proof() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let farm = at("farm");
+    let tcp: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let udp: Vec<UdpSocket> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let [ingest, api] = [0, 1].map(|i| tcp[i].local_addr().unwrap().to_string());
+    let [radio, node] = [0, 1].map(|i| udp[i].local_addr().unwrap().to_string());
+    drop((tcp, udp));
+
+    answer(&["init", &farm, "--ingest", &ingest, "--api", &api]);
+    answer(&["network", "add", "--dir", &farm, "field-7"]);
+    let gateway = ["gateway", "add", "--dir", &farm, "--net", "field-7", "north", "--radio", &radio, "--air", &node];
+    answer(&gateway);
+    let device = answer(&["device", "add", "--dir", &farm, "--net", "field-7", "--bind", &node, "--air", &radio]);
+    let did = device["did"].as_str().unwrap();
+    let token = at("token");
+    std::fs::write(&token, answer(&["token", "add", "--dir", &farm, "me"])["token"].as_str().unwrap()).unwrap();
+
+    let _cloud = Daemon::start(&["cloud", "run", "--dir", &at("farm/cloud")], &folder.path().join("cloud.log"));
+    let gateway = at("farm/gateways/north");
+    let _gateway = Daemon::start(&["gateway", "run", "--dir", &gateway], &folder.path().join("gateway.log"));
+    let node = at(&format!("farm/nodes/{did}"));
+    let sent = fivefold(&["node", "run", "--dir", &node, "--every", "0.2", "--count", "3", "--wait", "30"]);
+    let sent = { sent }.output().unwrap();
+    let words = String::from_utf8_lossy(&sent.stdout);
+    let logs = || ["cloud", "gateway"].map(|l| std::fs::read_to_string(at(&format!("{l}.log"))).unwrap_or_default());
+    assert!(sent.status.success(), "{words}\n{}\n{:?}", String::from_utf8_lossy(&sent.stderr), logs());
+
+    let list = answer(&["reading", "list", "--dir", &farm, "--token-file", &token, "--device", did]);
+    let readings = list.as_array().unwrap();
+    let numbers: Vec<u64> = readings.iter().map(|r| r["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [0, 1, 2]);
+    assert!(readings.iter().all(|r| r["proof"] == "node" && r["insecure"] == false && r["device"] == did));
+    assert!(readings.iter().all(|r| r["records"].as_array().is_some_and(|r| !r.is_empty())));
+
+    let refused = fivefold(&["reading", "list", "--dir", &farm]).env_remove("FIVEFOLD_TOKEN").output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("fivefold token add"));
+}
