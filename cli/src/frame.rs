@@ -4,20 +4,19 @@ pub mod decode;
 pub mod fields;
 pub mod keys;
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use fivefold_core::error::Rejected;
 use fivefold_core::id::Did;
 use fivefold_core::oscore::{Id, PartialIv};
-use fivefold_core::wire::ieee802154::{Security, SecurityLevel};
+use fivefold_core::wire::ieee802154::Security;
 use fivefold_core::wire::tiny::KidLength;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::output::Output;
+use crate::output::{Output, answer, table};
 use decode::{CheckSequence, Question};
 use fields::Field;
 use keys::Keys;
@@ -97,7 +96,8 @@ pub enum Sender {
 pub struct Report {
     /// What the bytes were said to be.
     pub kind: Kind,
-    layers: Vec<Layer>,
+    link: Option<LinkLayer>,
+    layers: Vec<OscoreLayer>,
     /// Fields of a message that has no layer of its own: an empty CoAP message, EDHOC, a fragment.
     unprotected: Vec<Field>,
     /// What the application gets, if everything on the way to it opened.
@@ -106,13 +106,6 @@ pub struct Report {
     pub refused: Option<Rejected>,
     /// Why what an E1 frame carries did not open; E1 itself did.
     pub not_opened: Option<Rejected>,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(untagged)]
-enum Layer {
-    Link(Box<LinkLayer>),
-    Oscore(Box<OscoreLayer>),
 }
 
 /// E1: a frame or an E1S message.
@@ -176,23 +169,44 @@ impl LinkLayer {
 
 impl Report {
     fn new(kind: Kind) -> Self {
-        Self { kind, layers: Vec::new(), unprotected: Vec::new(), application: None, refused: None, not_opened: None }
+        Self {
+            kind,
+            link: None,
+            layers: Vec::new(),
+            unprotected: Vec::new(),
+            application: None,
+            refused: None,
+            not_opened: None,
+        }
     }
 
-    fn push_link(&mut self, layer: LinkLayer) -> LinkSlot {
-        self.layers.push(Layer::Link(Box::new(layer)));
-        LinkSlot
+    /// Sets the E1 layer: the first one, of which a frame has at most one.
+    fn push_link(&mut self, layer: LinkLayer) {
+        self.link = Some(layer);
     }
 
+    /// The E1 layer.
+    fn link(&mut self) -> &mut LinkLayer {
+        self.link.get_or_insert_default()
+    }
+
+    /// The OSCORE layer that was pushed last.
+    fn innermost(&mut self) -> Option<&mut OscoreLayer> {
+        self.layers.last_mut()
+    }
+
+    /// Adds an OSCORE layer inside those that are there.
     fn push_oscore(&mut self, layer: OscoreLayer) {
-        self.layers.push(Layer::Oscore(Box::new(layer)));
+        self.layers.push(layer);
     }
 
     /// As `-o json` prints it.
     pub fn to_json(&self) -> Value {
+        let link = self.link.iter().map(|layer| json!(layer));
+        let layers: Vec<Value> = link.chain(self.layers.iter().map(|layer| json!(layer))).collect();
         let mut value = json!({
             "kind": self.kind,
-            "layers": self.layers,
+            "layers": layers,
             "application": self.application.as_ref().map(hex::encode),
         });
         let object = value.as_object_mut();
@@ -211,4 +225,101 @@ impl Report {
         }
         value
     }
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What is missing in the question, or cannot be read.
+pub fn run(args: &FrameArgs, output: Output) -> anyhow::Result<ExitCode> {
+    let FrameCommand::Decode(args) = &args.command;
+    let report = decode_args(args)?;
+    answer(output, &report.to_json(), || report.to_text());
+    Ok(if report.refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn decode_args(args: &DecodeArgs) -> anyhow::Result<Report> {
+    let keys = args.keys.as_deref().map_or_else(|| Ok(Keys::none()), Keys::read)?;
+    let text: String = args.bytes.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+    let bytes = hex::decode(text).context("the frame is not hex")?;
+    if args.fcs && args.kind != Kind::E1 {
+        bail!("--fcs is for --kind e1: no other kind ends with a check sequence");
+    }
+    let link_kid = match &args.link_kid {
+        None => None,
+        Some(text) => {
+            let kid = hex::decode(text).context("--link-kid is not hex")?;
+            Some(Id::new(&kid).context("--link-kid is longer than 7 bytes")?)
+        }
+    };
+    let request = match &args.request_piv {
+        None => None,
+        Some(text) => {
+            let piv = hex::decode(text).context("--request-piv is not hex")?;
+            Some(PartialIv::from_minimal(&piv).map_err(|r| anyhow!("--request-piv: {}", r.reason))?)
+        }
+    };
+    let question = Question {
+        kind: args.kind,
+        keys: &keys,
+        link_kid,
+        kid_length: if args.kid_length == 2 { KidLength::Two } else { KidLength::None },
+        from: args.from,
+        source: args.source_eui64,
+        request,
+        check_sequence: if args.fcs { CheckSequence::Present } else { CheckSequence::Absent },
+    };
+    decode::decode(&question, &bytes)
+}
+
+fn parse_kid_length(text: &str) -> Result<u8, String> {
+    match text {
+        "0" => Ok(0),
+        "2" => Ok(2),
+        _ => Err("expected 0 or 2".into()),
+    }
+}
+
+impl Report {
+    /// As a person reads it.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        if let Some(link) = &self.link {
+            let opened = if link.plaintext.is_some() { "opened" } else { "not opened" };
+            let source = link.source_eui64.as_deref().unwrap_or("unknown EUI-64");
+            text += &format!(
+                "E1  level {}, key index {}, counter {}, from {source}: {opened}\n{}\n\n",
+                link.security_level,
+                link.key_index,
+                link.frame_counter,
+                listed(&link.fields)
+            );
+        }
+        for layer in &self.layers {
+            let context = layer.context.as_deref().map_or("not opened".into(), |name| format!("opened with {name}"));
+            let number = layer.partial_iv.as_deref().unwrap_or("none");
+            text += &format!("E{}  Partial IV {number}: {context}\n{}\n\n", layer.level, listed(&layer.fields));
+        }
+        if !self.unprotected.is_empty() {
+            text += &format!("No layer of protection\n{}\n\n", listed(&self.unprotected));
+        }
+        text += &match (&self.refused, &self.not_opened, &self.application) {
+            (Some(rejected), ..) => format!("REFUSED  {}: {}", rejected.code.as_str(), rejected.reason),
+            (_, Some(rejected), _) => {
+                format!("E1 is good; what it carries is refused: {}: {}", rejected.code.as_str(), rejected.reason)
+            }
+            (.., Some(application)) => format!("For the application: {}", hex::encode(application)),
+            _ => "Nothing for the application was opened.".into(),
+        };
+        text
+    }
+}
+
+fn listed(fields: &[Field]) -> String {
+    let mut rows = table(&["part", "at", "bytes", "name", "meaning"]);
+    for field in fields {
+        let Field { offset, part, hex, name, meaning } = field;
+        rows.add_row(vec![(*part).to_owned(), offset.to_string(), hex.clone(), (*name).to_owned(), meaning.clone()]);
+    }
+    rows.to_string()
 }

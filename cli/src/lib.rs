@@ -9,6 +9,7 @@ pub mod clock;
 pub mod cloud;
 pub mod demo;
 pub mod device;
+pub mod frame;
 pub mod gateway;
 pub mod gateway_run;
 pub mod init;
@@ -48,6 +49,8 @@ enum Noun {
     Demo(demo::Args),
     /// Devices: add, list, show, enrol again, revoke.
     Device(device::Args),
+    /// Frames: decode one, and say what each byte is.
+    Frame(frame::FrameArgs),
     /// Gateways: add, list, show, revoke, renew their certificate.
     Gateway(gateway::Args),
     /// Make an operator's folder: CA, vault and registry.
@@ -92,6 +95,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Cloud(args) => cloud::run(&args, output),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
+        Noun::Frame(args) => frame::run(&args, output),
         Noun::Gateway(args) => gateway::run(&args, output),
         Noun::Init(args) => init::run(&args, output),
         Noun::Network(args) => network::run(&args, output),

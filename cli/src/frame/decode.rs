@@ -1,6 +1,5 @@
 //! Opens one frame as a receiver would that keeps no state: no window, no counters, no PAN of its own.
 
-use anyhow::bail;
 use fivefold_core::e1_link::{Control, open_e1s, open_frame};
 use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
@@ -10,8 +9,9 @@ use fivefold_core::level::OscoreLevel;
 use fivefold_core::oscore::{
     Id, InnerRequest, OscoreOption, PartialIv, judge_answer, judge_request, judge_tiny_request, nested_answer,
 };
+use fivefold_core::suite::LinkSchedule;
 use fivefold_core::wire::coap::{Message, Outer, Protected};
-use fivefold_core::wire::ieee802154::{Address, Frame, Security, SecurityLevel, check_fcs};
+use fivefold_core::wire::ieee802154::{Address, Frame, Security, check_fcs};
 use fivefold_core::wire::mesh::{self, Dispatch};
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
 
@@ -133,31 +133,31 @@ impl Walk<'_> {
             Address::Extended(did) => layer.source_eui64 = Some(did.to_string()),
         }
         layer.fields = fields::frame(bytes, &view, security.as_ref().ok());
-        let at = self.report.push_link(layer);
+        self.report.push_link(layer);
         let security = security?;
-        let Some(schedule) = self.schedule(&security)? else {
+        let Some(schedule) = schedule(self.q.keys, &security)? else {
             return Ok(None);
         };
         let source = match view.source {
             Address::Extended(did) => did,
             Address::Short(sid) => self.eui64_of(sid)?,
         };
-        self.report.link(at).source_eui64 = Some(source.to_string());
+        self.report.link().source_eui64 = Some(source.to_string());
         let mut copy = bytes.to_vec();
         let (_, plaintext) = open_frame(schedule, source, self.q.keys.minimum, &mut copy)?;
         let plaintext = &*plaintext;
-        self.report.link(at).plaintext = Some(hex::encode(plaintext));
+        self.report.link().plaintext = Some(hex::encode(plaintext));
         if let Address::Extended(_) = view.source {
             Control::parse(plaintext)?;
         }
         let Address::Short(sender) = view.source else {
-            self.report.link(at).dispatch = Some("hello");
+            self.report.link().dispatch = Some("hello");
             if let Ok(control) = Tiny::parse(plaintext, KidLength::None) {
-                self.report.link(at).fields.extend(fields::tiny(plaintext, &control));
+                self.report.link().fields.extend(fields::tiny(plaintext, &control));
             }
             return Ok(None);
         };
-        self.under_link(at, plaintext, Some(Id::from(sender)))
+        self.under_link(plaintext, Some(Id::from(sender)))
     }
 
     fn e1s(&mut self, bytes: &[u8]) -> Result<Application, Stop> {
@@ -172,9 +172,9 @@ impl Walk<'_> {
         let mut layer = LinkLayer::of(header, security.as_ref().ok());
         layer.source_eui64 = self.q.source.map(|s| s.to_string());
         layer.fields = fields::e1s(bytes, security.as_ref().ok());
-        let at = self.report.push_link(layer);
+        self.report.push_link(layer);
         let security = security?;
-        let Some(schedule) = self.schedule(&security)? else {
+        let Some(schedule) = schedule(self.q.keys, &security)? else {
             return Ok(None);
         };
         let Some(source) = self.q.source else {
@@ -188,18 +188,8 @@ impl Walk<'_> {
         let mut copy = bytes.to_vec();
         let (_, plaintext) = open_e1s(schedule, source, self.q.keys.minimum, &mut copy)?;
         let plaintext = &*plaintext;
-        self.report.link(at).plaintext = Some(hex::encode(plaintext));
-        self.under_link(at, plaintext, known.flatten().map(Id::from))
-    }
-
-    /// The schedule of the key index, or `None` when we were given no network key at all.
-    fn schedule(&self, security: &Security) -> Result<Option<&fivefold_core::suite::LinkSchedule>, Rejected> {
-        let links = &self.q.keys.links;
-        match links.iter().find(|(index, _)| *index == security.key_index) {
-            Some((index, schedule)) if matches!(index, 1..=254) => Ok(Some(schedule)),
-            None if links.is_empty() => Ok(None),
-            _ => Err(Rejected::new(Code::LinkKeyUnknown, "unknown key index")),
-        }
+        self.report.link().plaintext = Some(hex::encode(plaintext));
+        self.under_link(plaintext, known.flatten().map(Id::from))
     }
 
     fn eui64_of(&self, sid: Sid) -> Result<Did, Rejected> {
@@ -211,10 +201,10 @@ impl Walk<'_> {
     }
 
     /// What an opened E1 frame carries: E1 has decided, so that nothing below is a refusal.
-    fn under_link(&mut self, at: usize, plaintext: &[u8], sender: Option<Id>) -> Result<Application, Stop> {
+    fn under_link(&mut self, plaintext: &[u8], sender: Option<Id>) -> Result<Application, Stop> {
         let parsed = mesh::parse(plaintext)?;
         let explained = fields::link_plaintext(plaintext, &parsed);
-        let layer = self.report.link(at);
+        let layer = self.report.link();
         layer.fields.extend(explained);
         layer.mesh = parsed.mesh.map(|m| MeshHeader {
             hops: m.hops,
@@ -247,7 +237,9 @@ impl Walk<'_> {
             Tiny::Answer { .. } | Tiny::Downlink { .. } => Sender::Peer,
             _ => Sender::Device,
         };
-        if self.q.from.is_some_and(|from| from != sent_by) && !matches!(tiny, Tiny::Edhoc { .. } | Tiny::Fragment { .. }) {
+        if self.q.from.is_some_and(|from| from != sent_by)
+            && !matches!(tiny, Tiny::Edhoc { .. } | Tiny::Fragment { .. })
+        {
             return Err(Rejected::new(Code::TinyMalformed, "RuleID of the other direction").into());
         }
         let mut scratch = [0; 2];
@@ -261,7 +253,7 @@ impl Walk<'_> {
                 let Some(plaintext) = self.open(sealed)? else { return Ok(None) };
                 self.tiny_request(layers, wants, piv, bctx.as_ref(), &kid, &plaintext)
             }
-            Tiny::Downlink { layers, piv, ref ciphertext, .. } => {
+            Tiny::Downlink { layers, piv, ciphertext, .. } => {
                 let option = OscoreOption { piv: Some(piv), kid_context: None, kid: None };
                 let sealed = Sealed {
                     levels: levels(layers),
@@ -342,7 +334,9 @@ impl Walk<'_> {
         }
         let inner = self.inner(plaintext, within)?;
         if let Inner::Own { code, payload } = inner {
-            self.report.innermost().inner_code = Some(fields::dotted(code));
+            if let Some(layer) = self.report.innermost() {
+                layer.inner_code = Some(fields::dotted(code));
+            }
             return Ok(Some(payload.to_vec()));
         }
         let Some(message) = inner.answer(0) else { return Ok(None) };
@@ -353,9 +347,10 @@ impl Walk<'_> {
 
     fn inner<'p>(&mut self, plaintext: &'p [u8], within: Within) -> Result<Inner<'p>, Rejected> {
         let inner = Inner::parse(plaintext, within)?;
-        let layer = self.report.innermost();
-        layer.inner_rule = plaintext.first().copied();
-        layer.fields.extend(fields::inner(plaintext, &inner));
+        if let Some(layer) = self.report.innermost() {
+            layer.inner_rule = plaintext.first().copied();
+            layer.fields.extend(fields::inner(plaintext, &inner));
+        }
         Ok(inner)
     }
 
@@ -375,9 +370,10 @@ impl Walk<'_> {
     }
 
     fn explain(&mut self, plaintext: &[u8]) {
-        let layer = self.report.innermost();
-        layer.fields.extend(fields::plaintext(plaintext));
-        layer.inner_code = plaintext.first().map(|code| fields::dotted(*code));
+        if let Some(layer) = self.report.innermost() {
+            layer.fields.extend(fields::plaintext(plaintext));
+            layer.inner_code = plaintext.first().map(|code| fields::dotted(*code));
+        }
     }
 
     fn coap(&mut self, bytes: &[u8]) -> Result<Application, Stop> {
@@ -400,7 +396,7 @@ impl Walk<'_> {
         let sealed = Sealed::answer(&[3, 2], from, protected.option, protected.ciphertext, fields);
         let Some(plaintext) = self.open(sealed)? else { return Ok(None) };
         self.explain(&plaintext);
-        if self.report.innermost().level == 3 {
+        if self.report.innermost().is_some_and(|layer| layer.level == 3) {
             return Ok(Some(judge_answer::<E3>(&plaintext)?.payload.to_vec()));
         }
         let Some((option, ciphertext)) = nested_answer::<E2>(&plaintext)? else {
@@ -414,15 +410,14 @@ impl Walk<'_> {
 
     fn coap_request(&mut self, from: Sender, plaintext: &[u8]) -> Result<Application, Stop> {
         self.explain(plaintext);
-        let judged = match self.report.innermost().level {
-            2 => judge_request::<E2>(plaintext),
+        let judged = match self.report.innermost().map(|layer| layer.level) {
+            Some(2) => judge_request::<E2>(plaintext),
             _ => judge_request::<E3>(plaintext),
         };
         match judged.map_err(|r| r.rejected)? {
             InnerRequest::Payload(payload) => Ok(Some(payload.to_vec())),
             InnerRequest::Nested { option, ciphertext } => {
-                let sealed =
-                    Sealed { levels: &[3], from, option, ciphertext, role: Role::Request, fields: Vec::new() };
+                let sealed = Sealed { levels: &[3], from, option, ciphertext, role: Role::Request, fields: Vec::new() };
                 let Some(plaintext) = self.open(sealed)? else { return Ok(None) };
                 self.coap_request(from, &plaintext)
             }
@@ -518,6 +513,16 @@ fn codes(level: u8) -> (Code, Code, Code) {
     }
 }
 
+/// The schedule of the key index, or `None` when we were given no network key at all.
+fn schedule<'k>(keys: &'k Keys, security: &Security) -> Result<Option<&'k LinkSchedule>, Rejected> {
+    let links = &keys.links;
+    match links.iter().find(|(index, _)| *index == security.key_index) {
+        Some((1..=254, schedule)) => Ok(Some(schedule)),
+        None if links.is_empty() => Ok(None),
+        _ => Err(Rejected::new(Code::LinkKeyUnknown, "unknown key index")),
+    }
+}
+
 /// Lookup, then trial openings. A downlink request of a tiny link names no kid: its context is found by trying.
 fn open_request<'c>(
     of_level: &[&'c Named],
@@ -570,16 +575,4 @@ fn open_answer<'c>(
         }
     }
     Err(last)
-}
-
-/// Reads the level of a key file or of `--minimum-level`.
-///
-/// # Errors
-/// For a number that is neither 5 nor 6.
-pub fn minimum_level(number: u8) -> anyhow::Result<SecurityLevel> {
-    match number {
-        5 => Ok(SecurityLevel::EncMic32),
-        6 => Ok(SecurityLevel::EncMic64),
-        other => bail!("minimum_level is 5 or 6, not {other}"),
-    }
 }

@@ -11,7 +11,7 @@ use fivefold_core::level::OscoreLevel;
 use fivefold_core::oscore::{Context, Id, Params, PartialIv, RequestId};
 use fivefold_core::suite::{Alg, LinkSchedule};
 use fivefold_core::wire::ieee802154::SecurityLevel;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 use super::Sender;
@@ -58,6 +58,7 @@ struct KeyFile {
 #[derive(Deserialize)]
 struct LinkKeyEntry {
     index: u8,
+    #[serde(deserialize_with = "wiped")]
     key: Zeroizing<String>,
 }
 
@@ -73,6 +74,7 @@ struct ContextEntry {
     name: String,
     level: u8,
     alg: u8,
+    #[serde(deserialize_with = "wiped")]
     master_secret: Zeroizing<String>,
     master_salt: Option<String>,
     id_context: Option<String>,
@@ -151,14 +153,8 @@ impl Named {
         };
         let of_peer = Params { sender_id: peer, recipient_id: device, ..of_device };
         let ends = match entry.level {
-            2 => Ends::E2 {
-                device: Box::new(Context::derive(&of_device)),
-                peer: Box::new(Context::derive(&of_peer)),
-            },
-            3 => Ends::E3 {
-                device: Box::new(Context::derive(&of_device)),
-                peer: Box::new(Context::derive(&of_peer)),
-            },
+            2 => Ends::E2 { device: Box::new(Context::derive(&of_device)), peer: Box::new(Context::derive(&of_peer)) },
+            3 => Ends::E3 { device: Box::new(Context::derive(&of_device)), peer: Box::new(Context::derive(&of_peer)) },
             other => bail!("level of {} is 2 or 3, not {other}", entry.name),
         };
         Ok(Self { name: entry.name.clone(), alg, id_context: id_context.map(|c| c.to_vec()), ends })
@@ -227,6 +223,10 @@ impl Named {
             (Ends::E3 { device, .. }, Sender::Peer) => open(device, request, piv, ciphertext),
         }
     }
+}
+
+fn wiped<'de, D: Deserializer<'de>>(from: D) -> Result<Zeroizing<String>, D::Error> {
+    String::deserialize(from).map(Zeroizing::new)
 }
 
 fn bytes(text: &str) -> anyhow::Result<Zeroizing<Vec<u8>>> {
