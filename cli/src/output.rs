@@ -25,11 +25,20 @@ pub fn answer(output: Output, value: &Value, text: impl FnOnce() -> String) {
 
 /// Says what went wrong, on standard error; a program gets it as JSON.
 pub fn error(output: Output, error: &anyhow::Error) {
-    let text = format!("{error:#}");
+    let text = sentence(error);
     match output {
         Output::Human => eprintln!("fivefold: {text}"),
         Output::Json => eprintln!("{}", serde_json::json!({ "error": text })),
     }
+}
+
+/// The error and its causes in one sentence, none of them twice.
+fn sentence(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |text, cause| match cause.to_string() {
+        cause if text.is_empty() => cause,
+        cause if text.contains(&cause) => text,
+        cause => format!("{text}: {cause}"),
+    })
 }
 
 /// A table for people: no lines but one under the head.

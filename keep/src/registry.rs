@@ -30,6 +30,14 @@ pub enum RegistryError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// SQLite finds the file damaged.
+    #[error("the registry {path} is damaged ({reason}); move it away, keep it, and put a copy of it there", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite found.
+        reason: String,
+    },
     /// The file is no registry, or of another format.
     #[error("{path} is no registry of this version: {reason}", path = path.display())]
     Format {
@@ -52,6 +60,17 @@ pub enum RegistryError {
     /// A secret did not open or could not be sealed.
     #[error(transparent)]
     Vault(#[from] VaultError),
+}
+
+impl RegistryError {
+    fn of(path: &Path, source: rusqlite::Error) -> Self {
+        use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+        let path = path.to_owned();
+        match source.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, reason: source.to_string() },
+            _ => Self::Database { path, source },
+        }
+    }
 }
 
 type Result<T> = std::result::Result<T, RegistryError>;
@@ -258,7 +277,7 @@ impl Registry {
         if path.exists() {
             return Err(RegistryError::Refused(format!("{} exists already; init wants a new folder", path.display())));
         }
-        let db = Connection::open(path).map_err(|source| RegistryError::Database { path: path.to_owned(), source })?;
+        let db = Connection::open(path).map_err(|source| RegistryError::of(path, source))?;
         let made = Self { db, path: path.to_owned() };
         let set = || {
             made.db.pragma_update(None, "journal_mode", "WAL")?;
@@ -287,7 +306,7 @@ impl Registry {
     }
 
     fn open_with(path: &Path, flags: OpenFlags) -> Result<Self> {
-        let failed = |source| RegistryError::Database { path: path.to_owned(), source };
+        let failed = |source| RegistryError::of(path, source);
         let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
         db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
         let format: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
@@ -300,13 +319,13 @@ impl Registry {
     }
 
     fn failed(&self, source: rusqlite::Error) -> RegistryError {
-        RegistryError::Database { path: self.path.clone(), source }
+        RegistryError::of(&self.path, source)
     }
 
     /// Runs `change` in one transaction and counts the version up.
     fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
         let path = self.path.clone();
-        let failed = |source| RegistryError::Database { path: path.clone(), source };
+        let failed = |source| RegistryError::of(&path, source);
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let done = change(&tx).map_err(failed)?;
         tx.execute("UPDATE meta SET version = version + 1", []).map_err(failed)?;

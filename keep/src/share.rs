@@ -54,7 +54,7 @@ fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
 pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ShareError> {
     let text = files::read_text(path)?;
     toml::from_str(&text).map_err(|e| {
-        let line = e.span().map(|s| text.get(..s.start).unwrap_or_default().lines().count().max(1));
+        let line = e.span().map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
         let place = line.map(|l| format!("line {l}: ")).unwrap_or_default();
         malformed(path, format!("{place}{}", e.message().lines().collect::<Vec<_>>().join("; ")))
     })
