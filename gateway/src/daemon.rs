@@ -170,6 +170,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         clock: Clock::new(),
         broken: None,
         looked: Millis(0),
+        away: false,
     };
     let main = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(restored, &queue))?;
     let bridge = events.clone();
@@ -303,6 +304,7 @@ struct Engine {
     clock: Clock,
     broken: Option<Millis>,
     looked: Millis,
+    away: bool,
 }
 
 impl Engine {
@@ -349,7 +351,9 @@ impl Engine {
         match event {
             Event::Air(hearers) => self.air.set_hearers(hearers),
             Event::Cloud(FromCloud::Away(code, why)) => {
-                tracing::debug!("the cloud is away: {why}");
+                if !std::mem::replace(&mut self.away, true) {
+                    tracing::warn!("the cloud is away: {why}; messages are kept until it is back");
+                }
                 if let Some(rejected) = code {
                     gateway.count(rejected, None);
                 }
@@ -359,7 +363,12 @@ impl Engine {
                 Ok(downlinks) => downlinks.iter().for_each(|d| gateway.handle_downlink(now, &d)),
                 Err(malformed) => tracing::error!("downlinks of the cloud: {}", malformed.reason),
             },
-            Event::Cloud(FromCloud::Reachable) => gateway.handle_cloud(now, Cloud::Reachable),
+            Event::Cloud(FromCloud::Reachable) => {
+                if std::mem::replace(&mut self.away, false) {
+                    tracing::info!(kept_bytes = gateway.spool_used(), "the cloud is back");
+                }
+                gateway.handle_cloud(now, Cloud::Reachable);
+            }
             Event::Cloud(FromCloud::Reply(boot, bytes)) => match Reply::parse(&bytes) {
                 Ok(reply) => gateway.handle_uplink_reply(now, boot, &reply),
                 Err(malformed) => tracing::error!("reply of the cloud: {}", malformed.reason),
