@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod attack;
+pub mod budget;
 pub mod clock;
 pub mod cloud;
 pub mod demo;
@@ -43,6 +44,8 @@ enum Noun {
     /// One of the demo's attackers.
     #[command(hide = true)]
     Attack(attack::Args),
+    /// Bytes left for the application, by radio and combination.
+    Budget(budget::Args),
     /// The cloud: run it.
     Cloud(cloud::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
@@ -92,6 +95,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = args.output;
     let done = match args.noun {
         Noun::Attack(args) => attack::run(&args),
+        Noun::Budget(args) => budget::run(&args, output),
         Noun::Cloud(args) => cloud::run(&args, output),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),

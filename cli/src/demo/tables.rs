@@ -90,7 +90,7 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
             proven: BTreeMap::new(),
             forged: 0,
             median_ms: None,
-            bytes_left: None,
+            bytes_left: crate::budget::left_in_mesh(network.profile),
             end_to_end: network.profile.has_e3(),
         };
         let mut latencies = Vec::new();
