@@ -305,3 +305,26 @@ fn bad_usage_is_one_sentence_and_exit_code_2() {
         assert!(told.contains(sentence) && told.trim_end().lines().count() == 1, "{args:?}: {told}");
     }
 }
+
+/// The fenced blocks of a page in one language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    page.split(&fence).skip(1).filter_map(|rest| rest.split("\n```").next()).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_for_tools_shows_what_the_commands_print() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/tools.md")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("keys.json"), &blocks(&page, "json")[0]).unwrap();
+    let (commands, shown) = (blocks(&page, "sh"), blocks(&page, "text"));
+    assert_eq!((commands.len(), shown.len()), (3, 3));
+    for (command, shown) in commands.iter().zip(shown) {
+        let args: Vec<&str> = command.split_whitespace().skip(1).collect();
+        let bin = env!("CARGO_BIN_EXE_fivefold");
+        let output = Command::new(bin).args(args).current_dir(folder.path()).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        let told: Vec<&str> = told.trim_end().lines().map(str::trim_end).collect();
+        assert_eq!(told, shown.lines().collect::<Vec<_>>(), "{command}");
+    }
+}

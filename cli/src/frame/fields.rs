@@ -3,9 +3,9 @@
 use fivefold_core::oscore::Plaintext;
 use fivefold_core::suite::TAG;
 use fivefold_core::wire::coap::{Message, Options, Type};
-use fivefold_core::wire::ieee802154::{Address, Frame, Security};
+use fivefold_core::wire::ieee802154::{Ack, Address, Frame, Security};
 use fivefold_core::wire::mesh;
-use fivefold_core::wire::tiny::{Inner, Tiny};
+use fivefold_core::wire::tiny::{EdhocRule, Inner, Tiny, Wants};
 use serde::Serialize;
 
 /// Some bytes of a layer, and what they mean.
@@ -65,7 +65,11 @@ impl<'b> Cutter<'b> {
 pub fn frame(bytes: &[u8], view: &Frame<'_>, security: Option<&Security>) -> Vec<Field> {
     let mut c = Cutter::new("frame", bytes);
     let fcf = u16::from_le_bytes([bytes.first().copied().unwrap_or(0), bytes.get(1).copied().unwrap_or(0)]);
-    c.cut(2, "frame control", format!("{fcf:#06x} (little-endian): data, secured, 2006; ack {:?}", view.ack));
+    let ack = match view.ack {
+        Ack::None => "no ack",
+        Ack::Request => "ack requested",
+    };
+    c.cut(2, "frame control", format!("{fcf:#06x} (little-endian): data, secured, version 2006, {ack}"));
     c.cut(1, "sequence number", view.sequence.to_string());
     c.cut(2, "destination PAN", format!("{:04x} (little-endian)", view.pan.0));
     c.cut(2, "destination", format!("{} (little-endian)", view.destination));
@@ -101,7 +105,7 @@ fn security_header(c: &mut Cutter<'_>, header: [u8; 6], security: Option<&Securi
     c.cut(4, "frame counter", format!("{counter} (little-endian)"));
     c.cut(1, "key index", format!("network key {index}"));
     if let Some(security) = security {
-        c.sealed(security.level.mic_len(), "MIC", "opens to the plaintext below");
+        c.sealed(security.level.mic_len(), "MIC", "sealed by E1");
     }
 }
 
@@ -127,8 +131,12 @@ pub fn tiny(bytes: &[u8], tiny: &Tiny<'_>) -> Vec<Field> {
     match tiny {
         Tiny::Request { layers, wants, piv, bctx, kid, .. } => {
             let form = if bctx.is_some() { "explicit form, with boot id" } else { "short form" };
+            let answer = match wants {
+                Wants::Answer => "answer wanted",
+                Wants::Nothing => "no answer wanted",
+            };
             let n = piv.as_bytes().len();
-            c.cut(1, "RuleID", format!("{rule:02x}: request under {}, wants {wants:?}, {form}", layers.as_str()));
+            c.cut(1, "RuleID", format!("{rule:02x}: request under {}, {answer}, {form}", layers.as_str()));
             if bctx.is_some() {
                 c.cut(1, "PIV length", n.to_string());
             }
@@ -139,7 +147,7 @@ pub fn tiny(bytes: &[u8], tiny: &Tiny<'_>) -> Vec<Field> {
             if let Some(kid) = kid {
                 c.cut(2, "kid", format!("device {kid}"));
             }
-            c.sealed(TAG, "tag", layers.as_str());
+            c.sealed(TAG, "tag", &format!("sealed by {}", layers.as_str()));
         }
         Tiny::Answer { layers, token, piv, .. } => {
             c.cut(1, "RuleID", format!("{rule:02x}: answer under {}", layers.as_str()));
@@ -148,22 +156,27 @@ pub fn tiny(bytes: &[u8], tiny: &Tiny<'_>) -> Vec<Field> {
                 c.cut(1, "PIV length", piv.as_bytes().len().to_string());
                 c.cut(piv.as_bytes().len(), "Partial IV", format!("the answer's own number {}", piv.value()));
             }
-            c.sealed(TAG, "tag", layers.as_str());
+            c.sealed(TAG, "tag", &format!("sealed by {}", layers.as_str()));
         }
         Tiny::Downlink { layers, token, piv, .. } => {
             c.cut(1, "RuleID", format!("{rule:02x}: downlink request under {}", layers.as_str()));
             c.cut(1, "token", format!("{token:02x}"));
             c.cut(1, "PIV length", piv.as_bytes().len().to_string());
             c.cut(piv.as_bytes().len(), "Partial IV", format!("number {}", piv.value()));
-            c.sealed(TAG, "tag", layers.as_str());
+            c.sealed(TAG, "tag", &format!("sealed by {}", layers.as_str()));
         }
         Tiny::DeviceAnswer { layers, token, .. } => {
             c.cut(1, "RuleID", format!("{rule:02x}: device's answer to a downlink request, under {}", layers.as_str()));
             c.cut(1, "token", format!("{token:02x}"));
-            c.sealed(TAG, "tag", layers.as_str());
+            c.sealed(TAG, "tag", &format!("sealed by {}", layers.as_str()));
         }
         Tiny::Edhoc { rule: which, .. } => {
-            c.cut(1, "RuleID", format!("{rule:02x}: EDHOC, {which:?}"));
+            let which = match which {
+                EdhocRule::Error => "error",
+                EdhocRule::ToClient => "to the client",
+                EdhocRule::ToServer => "to the server",
+            };
+            c.cut(1, "RuleID", format!("{rule:02x}: EDHOC, {which}"));
             return c.finish("EDHOC message");
         }
         Tiny::Fragment { tag, index, last, .. } => {
@@ -217,7 +230,7 @@ pub fn inner(bytes: &[u8], inner: &Inner<'_>) -> Vec<Field> {
             return c.finish("payload");
         }
     }
-    c.sealed(TAG, "tag", "e3");
+    c.sealed(TAG, "tag", "sealed by e3");
     c.finish("rest")
 }
 
@@ -253,7 +266,7 @@ pub fn coap(bytes: &[u8], message: &Message<'_>) -> Vec<Field> {
     if !message.payload.is_empty() {
         c.cut(1, "payload marker", "");
         if message.options().any(|(n, _)| n == 9) {
-            c.sealed(TAG, "tag", "OSCORE");
+            c.sealed(TAG, "tag", "sealed by OSCORE");
         }
     }
     c.finish("payload")
