@@ -1,6 +1,7 @@
 //! `fivefold frame`: what a frame is, byte by byte, and what the given keys open of it.
 
 pub mod decode;
+pub mod envelope;
 pub mod fields;
 pub mod keys;
 
@@ -18,6 +19,7 @@ use serde_json::{Value, json};
 
 use crate::output::{Output, answer, table};
 use decode::{CheckSequence, Question};
+use envelope::EnvelopeLayer;
 use fields::Field;
 use keys::Keys;
 
@@ -78,6 +80,8 @@ pub enum Kind {
     E1,
     /// An E1S message (RuleID 1f).
     E1s,
+    /// An envelope on its way from a gateway to the cloud.
+    Envelope,
     /// A tiny frame.
     Tiny,
 }
@@ -96,6 +100,7 @@ pub enum Sender {
 pub struct Report {
     /// What the bytes were said to be.
     pub kind: Kind,
+    envelope: Option<EnvelopeLayer>,
     link: Option<LinkLayer>,
     layers: Vec<OscoreLayer>,
     /// Fields of a message that has no layer of its own: an empty CoAP message, EDHOC, a fragment.
@@ -104,7 +109,7 @@ pub struct Report {
     pub application: Option<Vec<u8>>,
     /// Why a receiver refuses the frame.
     pub refused: Option<Rejected>,
-    /// Why what an E1 frame carries did not open; E1 itself did.
+    /// Why what an E1 frame or an envelope carries did not open; that itself did.
     pub not_opened: Option<Rejected>,
 }
 
@@ -171,6 +176,7 @@ impl Report {
     fn new(kind: Kind) -> Self {
         Self {
             kind,
+            envelope: None,
             link: None,
             layers: Vec::new(),
             unprotected: Vec::new(),
@@ -203,7 +209,8 @@ impl Report {
     /// As `-o json` prints it.
     pub fn to_json(&self) -> Value {
         let link = self.link.iter().map(|layer| json!(layer));
-        let layers: Vec<Value> = link.chain(self.layers.iter().map(|layer| json!(layer))).collect();
+        let envelope = self.envelope.iter().map(|layer| json!(layer));
+        let layers: Vec<Value> = envelope.chain(link).chain(self.layers.iter().map(|layer| json!(layer))).collect();
         let mut value = json!({
             "kind": self.kind,
             "layers": layers,
@@ -284,6 +291,9 @@ impl Report {
     /// As a person reads it.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
+        if let Some(envelope) = &self.envelope {
+            text += &format!("{}\n{}\n\n", envelope.title(), listed(&envelope.fields));
+        }
         if let Some(link) = &self.link {
             let opened = if link.plaintext.is_some() { "opened" } else { "not opened" };
             let source = link.source_eui64.as_deref().unwrap_or("unknown EUI-64");
@@ -306,7 +316,7 @@ impl Report {
         text += &match (&self.refused, &self.not_opened, &self.application) {
             (Some(rejected), ..) => format!("REFUSED  {}: {}", rejected.code.as_str(), rejected.reason),
             (_, Some(rejected), _) => {
-                format!("E1 is good; what it carries is refused: {}: {}", rejected.code.as_str(), rejected.reason)
+                format!("What it carries is refused: {}: {}", rejected.code.as_str(), rejected.reason)
             }
             (.., Some(application)) => format!("For the application: {}", hex::encode(application)),
             _ => "Nothing for the application was opened.".into(),

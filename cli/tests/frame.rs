@@ -4,6 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use fivefold_core::id::{Net, Sid};
+use fivefold_core::profile::LinkClass;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use serde_json::{Value, json};
 
 /// The verdict of one vector, as an exit code and the two values that decide.
@@ -304,6 +308,41 @@ fn bad_usage_is_one_sentence_and_exit_code_2() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {told}");
         assert!(told.contains(sentence) && told.trim_end().lines().count() == 1, "{args:?}: {told}");
     }
+}
+
+#[test]
+fn an_envelope_is_explained_and_what_it_carries_is_opened() {
+    let own = vectors("oscore-own.json");
+    let bench = Bench::new();
+    let path = bench.keys("own", &contexts(&own, &["C3-11"]));
+    let message = list(&own, "messages").iter().find(|m| m["id"] == "req-00").unwrap();
+    let coap = hex::decode(text(&message["protected_coap"])).unwrap();
+    let envelope = Envelope {
+        seq: 7,
+        received: Millis(1_700_000_000_000),
+        kind: Kind::CloudTiny,
+        bytes: &coap,
+        originator: Originator::Node { net: Net(0x4E37_0001), sid: Sid(0x0A17) },
+        rssi: None,
+        lqi: Some(200),
+        opened: None,
+        link: LinkClass::MacCcm,
+        hops: Some(12),
+        key_index: Some(1),
+    };
+    let mut out = [0; 256];
+    let len = envelope.emit(&mut out).unwrap();
+    let output = decode(&path, &["--kind", "envelope", &hex::encode(&out[..len])]);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert_eq!((&told["layers"][0]["level"], &told["layers"][0]["seq"]), (&json!(4), &json!(7)));
+    assert_eq!((&told["layers"][1]["level"], &told["application"]), (&json!(3), &message["payload"]));
+    let fields = list(&told["layers"][0], "fields");
+    let all: String = fields.iter().map(|f| text(&f["hex"])).collect();
+    assert_eq!(all, hex::encode(&out[..len]), "every byte is in one field");
+    let cut = decode(&path, &["--kind", "envelope", &hex::encode(&out[..len - 1])]);
+    let told: Value = serde_json::from_slice(&cut.stdout).unwrap();
+    assert_eq!((cut.status.code(), &told["code"]), (Some(1), &json!("T-01")));
 }
 
 /// The fenced blocks of a page in one language.

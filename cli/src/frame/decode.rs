@@ -11,10 +11,12 @@ use fivefold_core::oscore::{
 };
 use fivefold_core::suite::LinkSchedule;
 use fivefold_core::wire::coap::{Message, Outer, Protected};
+use fivefold_core::wire::envelope::{Envelope, Kind as Carried};
 use fivefold_core::wire::ieee802154::{Address, Frame, Security, check_fcs};
 use fivefold_core::wire::mesh::{self, Dispatch};
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
 
+use super::envelope::EnvelopeLayer;
 use super::fields::{self, Field};
 use super::keys::{Keys, Named};
 use super::{Kind, LinkLayer, MeshHeader, OscoreLayer, Report, Sender};
@@ -81,6 +83,7 @@ pub fn decode(question: &Question<'_>, bytes: &[u8]) -> anyhow::Result<Report> {
         Kind::Coap => walk.coap(bytes),
         Kind::E1 => walk.frame(bytes),
         Kind::E1s => walk.e1s(bytes),
+        Kind::Envelope => walk.envelope(bytes),
         Kind::Tiny => match bytes.first() {
             Some(0x1F) => Err(Rejected::new(Code::TinyMalformed, "E1S is no tiny message (--kind e1s)").into()),
             _ => walk.tiny(bytes, question.link_kid),
@@ -220,13 +223,36 @@ impl Walk<'_> {
             return Ok(None);
         }
         let sender = self.q.link_kid.or(parsed.mesh.map(|m| Id::from(m.originator))).or(sender);
-        match self.tiny(parsed.rest, sender) {
+        let carried = self.tiny(parsed.rest, sender);
+        self.below(carried)
+    }
+
+    /// What is under a layer that has decided already: nothing in it is a refusal.
+    fn below(&mut self, carried: Result<Application, Stop>) -> Result<Application, Stop> {
+        match carried {
             Ok(application) => Ok(application),
             Err(Stop::Refused(rejected)) => {
                 self.report.not_opened = Some(rejected);
                 Ok(None)
             }
             Err(Stop::Usage(_)) => Ok(None),
+        }
+    }
+
+    fn envelope(&mut self, bytes: &[u8]) -> Result<Application, Stop> {
+        let envelope = Envelope::parse(bytes).map_err(|m| m.counted(Code::TinyMalformed))?;
+        self.report.envelope = Some(EnvelopeLayer::of(bytes, &envelope)?);
+        match envelope.kind {
+            Carried::CloudTiny | Carried::CloudCoap => {
+                let carried = self.coap(envelope.bytes);
+                self.below(carried)
+            }
+            Carried::GatewayOpened => {
+                let payload = judge_tiny_request::<E2>(envelope.bytes).map_err(|r| r.rejected.into());
+                self.below(payload.map(|bytes| Some(bytes.to_vec())))
+            }
+            Carried::DangerPlain => Ok(Some(envelope.bytes.to_vec())),
+            Carried::Edhoc | Carried::Classic | Carried::Event => Ok(None),
         }
     }
 
