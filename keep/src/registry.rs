@@ -592,7 +592,6 @@ impl Registry {
         if let Err(broken) = new.policy.validate(new.overrides) {
             return refuse(broken.reason.to_owned());
         }
-        let all = self.devices()?;
         let did = match new.did {
             Some(did) => did,
             None => {
@@ -601,16 +600,20 @@ impl Registry {
                 Did(did)
             }
         };
-        if let Some(same) = all.iter().find(|d| d.did == did) {
+        if let Some(same) = self.known_device(did)? {
             return refuse(format!(
                 "device {did} exists already (sid {}); to install new keys, type: fivefold device enrol-again {did}",
                 same.sid
             ));
         }
         let radio_ids: Vec<Sid> = self.gateways()?.iter().filter(|g| g.net == new.net).map(|g| g.sid).collect();
-        let is_free = |sid: Sid| {
-            sid.is_assignable() && !radio_ids.contains(&sid) && all.iter().all(|d| d.net != new.net || d.sid != sid)
+        // A book of many devices is not read whole for one more: a short id is looked up by its index.
+        let taken: Vec<Sid> = match new.sid {
+            Some(sid) => self.short_ids(new.net, sid, sid)?,
+            None => self.short_ids(new.net, Sid(0), Sid(u16::MAX))?,
         };
+        let is_free =
+            |sid: Sid| sid.is_assignable() && !radio_ids.contains(&sid) && taken.binary_search(&sid).is_err();
         let sid = match new.sid {
             Some(sid) if !sid.is_assignable() => {
                 return refuse(format!("sid {sid} is reserved: not 0000, fffe, ffff, nor e200 to e2ff (AR-38)"));
@@ -706,10 +709,23 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Unknown`].
     pub fn device(&self, did: Did) -> Result<Device> {
+        self.known_device(did)?.ok_or_else(|| RegistryError::Unknown { what: "device", name: did.to_string() })
+    }
+
+    fn known_device(&self, did: Did) -> Result<Option<Device>> {
         let sql =
             "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE did = ?";
-        let found = self.db.query_row(sql, [did.0], device_of).optional().map_err(|e| self.failed(e))?;
-        found.ok_or_else(|| RegistryError::Unknown { what: "device", name: did.to_string() })
+        self.db.query_row(sql, [did.0], device_of).optional().map_err(|e| self.failed(e))
+    }
+
+    /// Short ids of a network's devices from `first` to `last`, in order.
+    fn short_ids(&self, net: Net, first: Sid, last: Sid) -> Result<Vec<Sid>> {
+        let sql = "SELECT sid FROM devices WHERE net = ? AND sid BETWEEN ? AND ? ORDER BY sid";
+        let read = || {
+            let mut query = self.db.prepare_cached(sql)?;
+            query.query_map(params![net.0, first.0, last.0], |r| r.get(0).map(Sid))?.collect::<rusqlite::Result<Vec<Sid>>>()
+        };
+        read().map_err(|e| self.failed(e))
     }
 
     /// The secrets of a device.
