@@ -612,8 +612,7 @@ impl Registry {
             Some(sid) => self.short_ids(new.net, sid, sid)?,
             None => self.short_ids(new.net, Sid(0), Sid(u16::MAX))?,
         };
-        let is_free =
-            |sid: Sid| sid.is_assignable() && !radio_ids.contains(&sid) && taken.binary_search(&sid).is_err();
+        let is_free = |sid: Sid| sid.is_assignable() && !radio_ids.contains(&sid) && taken.binary_search(&sid).is_err();
         let sid = match new.sid {
             Some(sid) if !sid.is_assignable() => {
                 return refuse(format!("sid {sid} is reserved: not 0000, fffe, ffff, nor e200 to e2ff (AR-38)"));
@@ -723,7 +722,9 @@ impl Registry {
         let sql = "SELECT sid FROM devices WHERE net = ? AND sid BETWEEN ? AND ? ORDER BY sid";
         let read = || {
             let mut query = self.db.prepare_cached(sql)?;
-            query.query_map(params![net.0, first.0, last.0], |r| r.get(0).map(Sid))?.collect::<rusqlite::Result<Vec<Sid>>>()
+            query
+                .query_map(params![net.0, first.0, last.0], |r| r.get(0).map(Sid))?
+                .collect::<rusqlite::Result<Vec<Sid>>>()
         };
         read().map_err(|e| self.failed(e))
     }
