@@ -300,12 +300,10 @@ fn case(title: &str, devices: u32, seconds: f64) {
             talkers.push(Talker { net: n, sid: device.sid, context, lease });
         }
     }
-    let mut cloud = Process::start(&["as-cloud", yard.cloud().to_str().unwrap()]);
-    cloud.hear();
+    let cloud = Process::start_ready(&["as-cloud", yard.cloud().to_str().unwrap()]);
     println!("  the cloud holds {} bytes a device in memory", cloud.resident() / u64::from(devices));
     let names: Vec<&str> = ["as-client"].into_iter().chain(folders.iter().map(|f| f.to_str().unwrap())).collect();
-    let mut client = Process::start(&names);
-    client.hear();
+    let mut client = Process::start_ready(&names);
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let batches = yard.operator.dir.join("batches");
     std::fs::create_dir(&batches).unwrap();

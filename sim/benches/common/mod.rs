@@ -109,6 +109,13 @@ impl Process {
         Self { child, input, output }
     }
 
+    /// Starts it, and waits until it says that it is ready.
+    pub fn start_ready(args: &[&str]) -> Self {
+        let mut process = Self::start(args);
+        assert_eq!(process.hear(), "ready");
+        process
+    }
+
     pub fn tell(&mut self, line: &str) {
         writeln!(self.input, "{line}").unwrap();
     }
