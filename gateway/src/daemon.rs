@@ -314,26 +314,31 @@ impl Engine {
             Err(why) => return tracing::error!("{why}"),
         };
         self.carry_out(&mut gateway);
+        let mut group = Vec::with_capacity(GROUP);
         loop {
             let now = self.clock.now();
             let due = gateway.poll_timeout().map_or(1_000, |at| at.since(now)).min(1_000);
-            let mut next = match queue.recv_timeout(Duration::from_millis(due)) {
+            let first = match queue.recv_timeout(Duration::from_millis(due)) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             let now = self.clock.now();
-            let mut left = GROUP;
-            while let Some(event) = next.take() {
+            if let Some(first) = first {
+                group.push(first);
+                group.extend(queue.try_iter().take(GROUP - 1));
+            }
+            for event in &group {
+                if let Event::Frame(frame, _) = event {
+                    gateway.foresee(frame);
+                }
+            }
+            for event in group.drain(..) {
                 if matches!(event, Event::Stop) {
                     self.carry_out(&mut gateway);
                     return;
                 }
                 self.handle(&mut gateway, now, event);
-                left -= 1;
-                if left > 0 {
-                    next = queue.try_recv().ok();
-                }
             }
             if gateway.poll_timeout().is_some_and(|at| at <= now) {
                 gateway.handle_timeout(now);

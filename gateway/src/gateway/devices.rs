@@ -382,6 +382,13 @@ impl Slot {
 }
 
 impl OwnShare {
+    fn recipient_id(&self) -> Id {
+        match self {
+            Self::Primary(c) => c.recipient_id(),
+            Self::Secondary(c) => c.recipient_id(),
+        }
+    }
+
     fn boot(&self) -> Option<BootContext> {
         match self {
             Self::Primary(c) => c.id_context(),
@@ -448,6 +455,13 @@ impl Devices {
 
     pub(super) fn find_mut(&mut self, sid: Sid) -> Option<&mut Device> {
         self.entries.get_mut(self.places.of(sid)?)
+    }
+
+    /// Reads a little of everything that opening a message of this device reads.
+    pub(super) fn look(&self, sid: Sid) -> Option<(bool, bool, Id)> {
+        let device = self.find(sid)?;
+        let slot = device.slots.first()?;
+        Some((device.policy.profile.has_e2(), slot.ready, slot.share.recipient_id()))
     }
 
     pub(super) fn contains(&self, sid: Sid) -> bool {

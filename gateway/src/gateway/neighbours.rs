@@ -68,6 +68,11 @@ impl Air {
         self.entries.iter().filter(|n| n.is_synced()).count()
     }
 
+    /// Whether somebody of this short address is synced; the entry is in the processor's cache after that.
+    pub(super) fn look(&self, sid: Sid) -> Option<bool> {
+        self.entries.get(self.by_sid.of(sid)?).map(Neighbour::is_synced)
+    }
+
     fn entry(&mut self, place: Option<usize>) -> Option<&mut Neighbour> {
         self.entries.get_mut(place?)
     }
