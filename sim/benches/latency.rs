@@ -244,8 +244,8 @@ fn bench(profile: Profile, seconds: f64) {
         order.swap(i, random.next_u32() as usize % (i + 1));
     }
     // Every node once, slowly: each has sent before it is measured.
-    for n in 0..order.len() {
-        village.send(order[n]);
+    for &at in &order {
+        village.send(at);
         village.live(Instant::now() + Duration::from_millis(3));
     }
     village.live(Instant::now() + Duration::from_secs(3));
