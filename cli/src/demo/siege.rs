@@ -277,6 +277,15 @@ impl<'v> Siege<'v> {
                     std::fs::copy(entry.path(), &copy)?;
                     copies.push(copy);
                 }
+                // Files copied one by one while they are written may not fit together: whoever copies a database that is
+                // in use takes a snapshot as well.
+                if name.ends_with(".db") {
+                    let snapshot = folder.join(format!("{name}.snapshot"));
+                    let _ = std::fs::remove_file(&snapshot);
+                    let live = rusqlite::Connection::open(entry.path())?;
+                    live.execute("VACUUM INTO ?", [text(&snapshot)]).context("the database cannot be copied")?;
+                    copies.push(snapshot);
+                }
             }
         }
         Ok(copies)
@@ -585,6 +594,10 @@ impl<'v> Siege<'v> {
             last = counts;
         }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
 }
 
 /// Device and number of a reading.
