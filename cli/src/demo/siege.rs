@@ -258,14 +258,15 @@ impl<'v> Siege<'v> {
             plan.gateway_pid = gateway.process.id();
         }
         if name.starts_with("database-") {
-            plan.database = self.copy_of_the_databases()?;
+            plan.database = self.copy_of_the_databases(at)?;
             plan.oracle_secrets = secrets_of(network)?;
         }
         Ok(plan)
     }
 
-    fn copy_of_the_databases(&self) -> anyhow::Result<Vec<PathBuf>> {
-        let folder = self.folder.join("stolen");
+    /// A copy for each attacker: one must not be read while the next is made.
+    fn copy_of_the_databases(&self, at: usize) -> anyhow::Result<Vec<PathBuf>> {
+        let folder = self.folder.join(format!("stolen-{at}"));
         std::fs::create_dir_all(&folder)?;
         let cloud = self.village.dir.join("cloud");
         let mut copies = Vec::new();
