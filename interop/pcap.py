@@ -1,4 +1,4 @@
-"""Reads the packets of a classic pcap file with LINKTYPE_IEEE802_15_4_NOFCS or with IP, for UDP payloads."""
+"""Classic pcap files: reads packets of LINKTYPE_IEEE802_15_4_NOFCS or of IP, and writes UDP payloads."""
 
 import struct
 from pathlib import Path
@@ -28,3 +28,13 @@ def udp_payloads(path: Path) -> list[tuple[int, int, bytes]]:
         source, destination, length = struct.unpack_from(">HHH", udp)
         out.append((source, destination, udp[8:length]))
     return out
+
+
+def write_udp(path: Path, payloads: list[bytes]) -> None:
+    """CoAP messages, each from 10.0.0.1 to 10.0.0.2."""
+    out = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
+    for at, payload in enumerate(payloads):
+        udp = struct.pack(">HHHH", 5683, 5683, 8 + len(payload), 0) + payload
+        ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), at, 0, 64, 17, 0, b"\x0a\0\0\x01", b"\x0a\0\0\x02")
+        out += struct.pack("<IIII", at, 0, len(ip + udp), len(ip + udp)) + ip + udp
+    path.write_bytes(out)

@@ -5,11 +5,13 @@
 2. Their own captures, sent to the gateway: refused, each frame under its code.
 3. A software node's readings: tshark opens the E1 frames and the OSCORE messages of the gateway's capture, and aiocoap
    opens, as a server, every message that a tiny frame expanded to.
+4. The capture that the demo writes: tshark opens every E1 frame of its four networks, and the OSCORE of algorithm 10.
 """
 
 import argparse
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -26,6 +28,9 @@ from aiocoap.message import Direction
 
 import link
 import pcap
+import tiny
+from demo import demo
+from shark import kid_is, link_key, oscore_context, station, tshark
 from village import (
     ROOT, Failed, Village, bracketed, coap_host, counters, expect, free_port, gauge, wait_until, write_private,
 )
@@ -230,39 +235,14 @@ def run_node(d: Deployment) -> None:
     print(f"    a software node sent {READINGS} readings, all confirmed by the cloud")
 
 
-def tshark(capture: Path, settings: list[str], fields: list[str], display: str) -> list[list[str]]:
-    line = ["tshark", "-r", str(capture), "-Y", display, "-T", "fields", "-E", "separator=|"]
-    for setting in settings:
-        line += ["-o", setting]
-    for field in fields:
-        line += ["-e", field]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
-    expect(done.returncode == 0, f"tshark: {done.stderr}")
-    return [row.split("|") for row in done.stdout.splitlines()]
-
-
 def station_addresses(d: Deployment) -> list[str]:
-    found = [f'uat:802154_addresses:"{d.node["sid"]}","{PAN:04x}",{d.node["did"]}']
     values = tomllib.loads((d.gateway_folder / "gateway.toml").read_text())["link"]
-    found.append(f'uat:802154_addresses:"{values["sid"]}","{PAN:04x}",{values["did"]}')
-    return found
-
-
-def tiny_to_coap(frame: bytes, kid: bytes) -> bytes:
-    """docs/protocol.md 6.1 for a request without boot id, written from its text."""
-    rule = frame[0]
-    n, answer = rule & 3, rule >> 2 & 1
-    piv, ciphertext = frame[1 : 1 + n], frame[1 + n :]
-    number = int.from_bytes(piv, "big")
-    option = bytes([0x08 | n]) + piv + kid
-    head = bytes([0x41 if answer else 0x50, 0x02]) + (number & 0xFFFF).to_bytes(2, "big")
-    return head + (piv[-1:] if answer else b"") + bytes([0x90 | len(option)]) + option + b"\xff" + ciphertext
+    return [station(v["sid"], f"{PAN:04x}", v["did"]) for v in (d.node, values)]
 
 
 def tshark_opens_e1(d: Deployment) -> list[bytes]:
     """The tiny frames that tshark finds under E1."""
-    keys = f'uat:ieee802154_keys:"{KEY.hex()}","1","No hash"'
-    settings = [keys, *station_addresses(d)]
+    settings = [link_key(KEY), *station_addresses(d)]
     source = "0x" + d.node["sid"]
     rows = tshark(
         d.capture, settings, ["frame.number", "wpan.decrypt_error", "data.data"], f"wpan.src16 == {source}"
@@ -270,29 +250,22 @@ def tshark_opens_e1(d: Deployment) -> list[bytes]:
     expect(len(rows) >= READINGS, f"tshark sees {len(rows)} frames of the node, at least {READINGS} expected")
     bad = [row for row in rows if row[1]]
     expect(not bad, f"tshark cannot open frames {[r[0] for r in bad]}: {bad[:1]}")
-    tiny = []
+    requests = []
     for row in rows:
         expect(row[2], f"tshark shows nothing in frame {row[0]}")
-        plaintext = bytes.fromhex(row[2].replace(":", ""))
-        if plaintext[0] >> 4 == 0xB:
-            plaintext = plaintext[5:]
-        if plaintext[0] >> 3 == 0x20 >> 3:
-            tiny.append(plaintext)
-    expect(len(tiny) >= READINGS, f"{len(tiny)} tiny C3 requests under E1, at least {READINGS} expected")
-    print(f"    tshark opened {len(rows)} E1 frames of the node, {len(tiny)} of them requests to the cloud")
-    return tiny
+        _, frame = tiny.without_mesh(bytes.fromhex(row[2].replace(":", "")))
+        if tiny.layers(frame) == tiny.C3:
+            requests.append(frame)
+    expect(len(requests) >= READINGS, f"{len(requests)} tiny C3 requests under E1, at least {READINGS} expected")
+    print(f"    tshark opened {len(rows)} E1 frames of the node, {len(requests)} of them requests to the cloud")
+    return requests
 
 
 def tshark_opens_oscore(d: Deployment, settings: dict) -> None:
-    context = (
-        f'uat:oscore_contexts:"{settings["sender-id_hex"]}","{settings["recipient-id_hex"]}",'
-        f'"{settings["secret_hex"]}","{settings["salt_hex"]}","","AES-CCM-16-64-128 (CCM*)"'
-    )
-    rows = tshark(
-        d.capture, [context],
-        ["frame.number", "coap.opt.object_security_kid", "oscore.code", "_ws.expert.message"],
-        f"coap && coap.opt.object_security_kid == {':'.join(d.node['sid'][i:i + 2] for i in (0, 2))}",
-    )  # fmt: skip
+    names = ("sender-id_hex", "recipient-id_hex", "secret_hex", "salt_hex")
+    context = oscore_context(*(bytes.fromhex(settings[name]) for name in names))
+    fields = ["frame.number", "coap.opt.object_security_kid", "oscore.code", "_ws.expert.message"]
+    rows = tshark(d.capture, [context], fields, kid_is(d.node["sid"]))
     expect(len(rows) >= READINGS, f"tshark sees {len(rows)} requests of the node, at least {READINGS} expected")
     opened = [row for row in rows if row[2] == "2"]
     expect(len(opened) == len(rows), f"tshark opened {len(opened)} of {len(rows)}: {[r for r in rows if r[2] != '2'][:2]}")
@@ -318,10 +291,10 @@ class ServerSide(oscore.CanProtect, oscore.CanUnprotect, oscore.SecurityContextU
         pass
 
 
-def aiocoap_opens(tiny: list[bytes], messages: list[bytes], settings: dict) -> None:
+def aiocoap_opens(frames: list[bytes], messages: list[bytes], settings: dict) -> None:
     """aiocoap, as the server, opens each message once; and each is what the text says the tiny frame stands for."""
     kid = bytes.fromhex(settings["sender-id_hex"])
-    wanted = {tiny_to_coap(frame, kid) for frame in tiny}
+    wanted = {tiny.to_coap(frame, kid) for frame in frames}
     expect(wanted == set(messages), f"{len(wanted ^ set(messages))} messages differ from what their tiny frames say")
     server = ServerSide(settings)
     for raw in sorted(wanted, key=lambda m: m[2:4]):
@@ -335,11 +308,10 @@ def aiocoap_opens(tiny: list[bytes], messages: list[bytes], settings: dict) -> N
 
 def heard(d: Deployment) -> None:
     settings = json.loads((d.node_context / "settings.json").read_text())
-    tiny = tshark_opens_e1(d)
+    frames = tshark_opens_e1(d)
     tshark_opens_oscore(d, settings)
-    kid = ":".join(d.node["sid"][i : i + 2] for i in (0, 2))
-    rows = tshark(d.capture, [], ["udp.payload"], f"coap && coap.opt.object_security_kid == {kid}")
-    aiocoap_opens(tiny, [bytes.fromhex(row[0].replace(":", "")) for row in rows], settings)
+    rows = tshark(d.capture, [], ["udp.payload"], kid_is(d.node["sid"]))
+    aiocoap_opens(frames, [bytes.fromhex(row[0].replace(":", "")) for row in rows], settings)
 
 
 # The order ----------------------------------------------------------------------------------------------------------
@@ -367,6 +339,7 @@ def main() -> int:
             ("aiocoap behind the gateway", lambda: asyncio.run(stock_clients(deployment))),
             ("a software node", lambda: run_node(deployment)),
             ("what the gateway heard", lambda: heard(deployment)),
+            ("the demo's capture", lambda: demo(village.folder)),
         ]
         for name, step in steps:
             print(f"  {name}", flush=True)
@@ -387,6 +360,7 @@ def main() -> int:
         if failed:
             for name in ("cloud", "gateway"):
                 print(f"--- the end of {name}'s log\n{village.log(name)}")
+        gc.collect()  # aiocoap's contexts write into the folder when they go
         village.end(keep=args.keep or failed > 0)
     print(f"interop: {passed} passed, {failed} failed")
     return 1 if failed else 0

@@ -1,0 +1,58 @@
+"""Opens the sealed secrets of a node's or gateway's folder, as docs/operate.md describes their place: the form is written
+here once more, from the outside, with other people's cryptography."""
+
+import base64
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
+
+
+def open_secrets(folder: Path) -> bytes:
+    """The plaintext of `secrets.sealed`: `FVS1`, nonce of 12 bytes, ciphertext; its file name is the AAD."""
+    form = tomllib.loads((folder / "vault.toml").read_text())
+    assert form["kdf"] == "pbkdf2-hmac-sha256" and form["rounds"] >= 600_000, f"{folder}: {form}"
+    kdf = PBKDF2HMAC(SHA256(), 32, base64.b64decode(form["salt"]), form["rounds"])
+    key = AESGCM(kdf.derive((folder / "passphrase").read_bytes().rstrip()))
+
+    def unsealed(name: str, sealed: bytes) -> bytes:
+        assert sealed[:4] == b"FVS1", f"{folder}/{name} is not sealed"
+        return key.decrypt(sealed[4:16], sealed[16:], name.encode())
+
+    assert unsealed("vault check", base64.b64decode(form["check"])) == b"this passphrase opens this vault"
+    return unsealed("secrets.sealed", (folder / "secrets.sealed").read_bytes())
+
+
+@dataclass
+class NodeSecrets:
+    """What a node was handed. A secret of a level that it does not have is empty."""
+
+    key_index: int
+    network_key: bytes
+    root_psk: bytes
+    ms3: bytes
+    salt3: bytes
+    e2_root: bytes
+
+    @classmethod
+    def of(cls, folder: Path) -> "NodeSecrets":
+        rest = open_secrets(folder)
+
+        def take(length: int) -> bytes:
+            nonlocal rest
+            assert len(rest) >= length, f"{folder}: the secrets end early"
+            taken, rest = rest[:length], rest[length:]
+            return taken
+
+        def field() -> bytes:
+            return take(int.from_bytes(take(2), "big"))
+
+        index, network_key, root_psk = take(1)[0], take(16), take(32)
+        ms3 = field()
+        salt3 = take(8) if ms3 else b""
+        e2_root = field()
+        assert not rest, f"{folder}: {len(rest)} bytes follow the secrets"
+        return cls(index, network_key, root_psk, ms3, salt3, e2_root)
