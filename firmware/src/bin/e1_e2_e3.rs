@@ -1,0 +1,31 @@
+//! E1, E2 and E3: a device seals a reading, a relay passes it on, the device opens the answer.
+#![no_std]
+#![no_main]
+
+use fivefold_firmware::scene::{self, FRAME, READING};
+use fivefold_firmware::{expect, expected, fail, measure, report, report_size, succeed};
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    let (mut device, mut relay) = (scene::device(), scene::relay());
+    report_size("Link", size_of_val(&device));
+    let (c2, c3) = (scene::c2(), scene::c3());
+    let (mut out, mut onward, mut answer) = ([0; FRAME], [0; FRAME], [0; FRAME]);
+    let number = scene::number(scene::NUMBER);
+    let (len, cost) = measure(|| scene::seal_e2_e3(&mut device, &c2, &c3, number, READING, &mut out));
+    expect("the sealed frame", &out[..len], expected::E1_E2_E3_SEALED);
+    report("seal", cost);
+
+    let (len, cost) = measure(|| scene::pass_on(&mut relay, &mut out[..len], &mut onward));
+    expect("the relayed frame", &onward[..len], expected::E1_E2_E3_ONWARD);
+    report("relay", cost);
+
+    let answer = &mut answer[..expected::E1_E2_E3_ANSWER.len()];
+    answer.copy_from_slice(expected::E1_E2_E3_ANSWER);
+    let (opened, cost) = measure(|| scene::open_answer_e2_e3(&mut device, &c2, &c3, answer));
+    if opened != 0x44 {
+        fail("the opened answer");
+    }
+    report("open", cost);
+    succeed()
+}
