@@ -117,7 +117,7 @@ job_no-std() {
 }
 
 job_firmware() {
-    need_deb qemu-system-arm lld python3 binutils
+    need_deb qemu-system-arm lld python3 python3-venv binutils
     local target
     for target in thumbv6m-none-eabi thumbv7em-none-eabi; do
         [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ] || need_deb rustc-web rust-web-src

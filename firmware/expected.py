@@ -1,11 +1,15 @@
 #!/usr/bin/env python3
-"""Known answers for the firmware, from another AES-CCM than ours: writes src/expected.rs.
+"""Known answers for the firmware, from another AES-CCM than ours: writes src/expected.rs, or with --check compares it.
 
 Needs the Python package `cryptography`. The contexts are those of docs/protocol.md 16.4 (V1, V4, V7).
 """
 import hashlib
 import hmac
+import io
 import struct
+import sys
+from pathlib import Path
+
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 NET = bytes(range(0xC0, 0xD0))
@@ -94,20 +98,30 @@ up = {
 an3 = c3.answer(b"\x44")
 down = {"E1": b"\x01\x2c" + an3, "E1_E3": b"\x01\x2c" + an3, "E1_E2_E3": b"\x03\x2c" + c2.answer(b"\x01" + an3)}
 
-with open("src/expected.rs", "w") as out:
-    out.write("//! Known answers. Written by expected.py, from another AES-CCM than ours.\n")
+out = io.StringIO()
+out.write("//! Known answers. Written by expected.py, from another AES-CCM than ours.\n")
 
-    def const(doc, name, value):
-        out.write(f"\n/// {doc}\npub const {name}: &[u8] = &[\n")
-        for at in range(0, len(value), 16):
-            out.write("    " + " ".join(f"0x{b:02x}," for b in value[at : at + 16]) + "\n")
-        out.write("];\n")
 
-    for name in up:
-        words = name.replace("_", "+")
-        sealed = frame(DEVICE, DEVICE_SID, RELAY_SID, 5, sequence(1), mesh(5, DEVICE_SID, GATEWAY_SID) + up[name])
-        onward = frame(RELAY, RELAY_SID, GATEWAY_SID, 77, sequence(2), mesh(4, DEVICE_SID, GATEWAY_SID) + up[name])
-        answer = frame(RELAY, RELAY_SID, DEVICE_SID, 78, 9, mesh(4, GATEWAY_SID, DEVICE_SID) + down[name])
-        const(f"What the device sends to the relay: {words}.", f"{name}_SEALED", sealed)
-        const(f"What the relay makes of it: {words}.", f"{name}_ONWARD", onward)
-        const(f"An answer as the relay hands it to the device: {words}.", f"{name}_ANSWER", answer)
+def const(doc, name, value):
+    out.write(f"\n/// {doc}\npub const {name}: &[u8] = &[\n")
+    for at in range(0, len(value), 16):
+        out.write("    " + " ".join(f"0x{b:02x}," for b in value[at : at + 16]) + "\n")
+    out.write("];\n")
+
+
+for name in up:
+    words = name.replace("_", "+")
+    sealed = frame(DEVICE, DEVICE_SID, RELAY_SID, 5, sequence(1), mesh(5, DEVICE_SID, GATEWAY_SID) + up[name])
+    onward = frame(RELAY, RELAY_SID, GATEWAY_SID, 77, sequence(2), mesh(4, DEVICE_SID, GATEWAY_SID) + up[name])
+    answer = frame(RELAY, RELAY_SID, DEVICE_SID, 78, 9, mesh(4, GATEWAY_SID, DEVICE_SID) + down[name])
+    const(f"What the device sends to the relay: {words}.", f"{name}_SEALED", sealed)
+    const(f"What the relay makes of it: {words}.", f"{name}_ONWARD", onward)
+    const(f"An answer as the relay hands it to the device: {words}.", f"{name}_ANSWER", answer)
+
+place = Path(__file__).parent / "src" / "expected.rs"
+if sys.argv[1:] == ["--check"]:
+    if place.read_text() != out.getvalue():
+        sys.exit("expected.py: src/expected.rs is not what this computes")
+    print("the known answers are what the second implementation computes")
+else:
+    place.write_text(out.getvalue())

@@ -1,12 +1,17 @@
 //! What every measured program needs: text out, an exit status, instructions and stack of a call.
 #![no_std]
 
+pub mod engines;
+#[rustfmt::skip]
 pub mod expected;
 pub mod scene;
 
+use core::arch::asm;
 use core::panic::PanicInfo;
 use core::ptr::{read_volatile, write_volatile};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
+use cortex_m_rt::{ExceptionFrame, exception};
 use cortex_m_semihosting::debug::{self, EXIT_FAILURE, EXIT_SUCCESS};
 use cortex_m_semihosting::hio;
 
@@ -15,13 +20,14 @@ const SYST_RVR: *mut u32 = 0xE000_E014 as *mut u32;
 const SYST_CVR: *mut u32 = 0xE000_E018 as *mut u32;
 const TICKS: u32 = 0x00FF_FFFF;
 const PAINT: u32 = 0xA5A5_A5A5;
-/// Bytes below the painting function's own frame that are left alone.
-const GAP: usize = 64;
-/// No call may need more stack than this, in bytes.
-const DEEPEST: usize = 12 * 1024;
+/// Bytes below a measuring function's frame that the painting functions may use: no call is said to need less.
+pub const GAP: usize = 64;
+/// The lowest address that was ever seen touched.
+static LOWEST: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 unsafe extern "C" {
     static mut __ebss: u32;
+    static _stack_start: u32;
 }
 
 /// What a call cost.
@@ -29,7 +35,7 @@ unsafe extern "C" {
 pub struct Cost {
     /// Instructions, by SysTick under `-icount shift=6`.
     pub instructions: u32,
-    /// Bytes of stack.
+    /// Bytes of stack below the caller's frame; at least [`GAP`].
     pub stack: u32,
 }
 
@@ -58,25 +64,36 @@ pub fn print_number(mut n: u32) {
 /// One line of the table that `scripts/firmware.sh` collects.
 pub fn report(name: &str, cost: Cost) {
     print("cost ");
-    print(name);
-    print(" ");
     print_number(cost.instructions);
     print(" ");
     print_number(cost.stack);
+    print(" ");
+    print(name);
     print("\n");
 }
 
 /// One line about the size of something in RAM.
 pub fn report_size(name: &str, bytes: usize) {
     print("size ");
-    print(name);
-    print(" ");
     print_number(bytes as u32);
+    print(" - ");
+    print(name);
     print("\n");
 }
 
-/// Ends the program: everything was as it must be.
+/// Every program begins with this: the stack is painted, so that its deepest use is known at the end.
+#[inline(always)]
+pub fn begin() {
+    paint(stack_pointer());
+}
+
+/// Ends the program: everything was as it must be. Says how deep the stack went, from the top of RAM.
 pub fn succeed() -> ! {
+    remember();
+    let top = &raw const _stack_start as usize;
+    print("peak ");
+    print_number((top - LOWEST.load(Ordering::Relaxed)) as u32);
+    print(" - stack\n");
     debug::exit(EXIT_SUCCESS);
     loop {}
 }
@@ -100,15 +117,16 @@ pub fn expect(what: &str, is: &[u8], should: &[u8]) {
 /// Runs `call` and says what it cost.
 #[inline(never)]
 pub fn measure<R>(call: impl FnOnce() -> R) -> (R, Cost) {
-    let (_, idle) = once(|| ());
+    let ((), idle) = once(|| ());
     let (result, cost) = once(call);
-    let instructions = cost.instructions.saturating_sub(idle.instructions);
-    (result, Cost { instructions, stack: cost.stack.saturating_sub(idle.stack) })
+    (result, Cost { instructions: cost.instructions.saturating_sub(idle.instructions), stack: cost.stack })
 }
 
 #[inline(never)]
 fn once<R>(call: impl FnOnce() -> R) -> (R, Cost) {
-    let top = paint();
+    let top = stack_pointer();
+    remember();
+    paint(top);
     // SAFETY: the SysTick registers of every Cortex-M; nothing else uses them here.
     let begin = unsafe {
         write_volatile(SYST_CSR, 0);
@@ -117,52 +135,81 @@ fn once<R>(call: impl FnOnce() -> R) -> (R, Cost) {
         write_volatile(SYST_CSR, 0b101);
         read_volatile(SYST_CVR)
     };
-    let result = call();
+    let result = apart(call);
     // SAFETY: as above.
     let (end, wrapped) = unsafe { (read_volatile(SYST_CVR), read_volatile(SYST_CSR) & 1 << 16 != 0) };
     if wrapped {
         fail("SysTick wrapped: too many instructions to count");
     }
-    let lowest = lowest_touched(top);
-    // Under `-icount shift=6` an instruction takes 64 ns; SysTick runs at 40 MHz on mps2-an386, at 62.5/64 of 1 GHz/64 on microbit.
+    let lowest = lowest_touched().min(top - GAP);
+    // Under `-icount shift=6` an instruction takes 64 ns; SysTick ticks every 40 ns on mps2-an386, every 62.5 ns on microbit.
     let ticks = begin.wrapping_sub(end) & TICKS;
-    let instructions = if cfg!(microbit) { ticks * 125 / 128 } else { ticks * 5 / 8 };
+    let instructions =
+        if cfg!(microbit) { ticks / 128 * 125 + ticks % 128 * 125 / 128 } else { ticks / 8 * 5 + ticks % 8 * 5 / 8 };
     (result, Cost { instructions, stack: (top - lowest) as u32 })
 }
 
-fn stack_pointer() -> usize {
-    cortex_m::register::msp::read() as usize
-}
-
-fn floor(top: usize) -> usize {
-    let end_of_data = &raw const __ebss as usize;
-    (top - DEEPEST).max(end_of_data + 4) & !3
-}
-
-/// Paints free memory below the stack and returns where the paint ends.
+/// A frame of its own for the call, below that of [`once`]: what is inlined into it counts.
 #[inline(never)]
-fn paint() -> usize {
-    let top = (stack_pointer() - GAP) & !3;
-    let mut at = floor(top);
-    while at < top {
+fn apart<R>(call: impl FnOnce() -> R) -> R {
+    call()
+}
+
+/// Runs `rounds` times two instructions: what the counting is held to.
+#[inline(never)]
+pub fn spin(rounds: u32) {
+    // SAFETY: counts a register down, and touches no memory.
+    unsafe {
+        asm!("2:", "subs {n}, #1", "bne 2b", n = inout(reg) rounds => _, options(nomem, nostack));
+    }
+}
+
+#[inline(always)]
+fn stack_pointer() -> usize {
+    let sp: usize;
+    // SAFETY: reads a register.
+    unsafe { asm!("mov {sp}, sp", sp = out(reg) sp, options(nomem, nostack, preserves_flags)) };
+    sp
+}
+
+/// The end of static data: the stack may not come here.
+fn floor() -> usize {
+    (&raw const __ebss as usize + 4) & !3
+}
+
+/// Paints the free memory, from the end of static data to `GAP` below `sp`.
+#[inline(never)]
+fn paint(sp: usize) {
+    let mut at = floor();
+    while at < (sp - GAP) & !3 {
         // SAFETY: between the end of static data and the stack there is nothing.
         unsafe { write_volatile(at as *mut u32, PAINT) };
         at += 4;
     }
-    top
 }
 
 #[inline(never)]
-fn lowest_touched(top: usize) -> usize {
-    let mut at = floor(top);
-    // SAFETY: the words that `paint` wrote.
+fn lowest_touched() -> usize {
+    let mut at = floor();
+    let top = &raw const _stack_start as usize;
+    // SAFETY: memory of ours; `paint` wrote it, or the stack did.
     while at < top && unsafe { read_volatile(at as *const u32) } == PAINT {
         at += 4;
     }
-    if at == floor(top) {
-        fail("the stack reached the end of the paint");
+    if at == floor() {
+        fail("the stack reached static data");
     }
     at
+}
+
+/// Notes the deepest use before the paint is renewed.
+fn remember() {
+    LOWEST.store(LOWEST.load(Ordering::Relaxed).min(lowest_touched()), Ordering::Relaxed);
+}
+
+#[exception]
+unsafe fn HardFault(_: &ExceptionFrame) -> ! {
+    fail("a fault: most likely the stack left RAM")
 }
 
 #[panic_handler]

@@ -1,7 +1,9 @@
 //! The stations of docs/protocol.md 16.4: a device, the relay beside it, and what they hold.
 
 use fivefold_core::counter::{Counter, Lease};
-use fivefold_core::e1_link::{E1, FixedNeighbours, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy, Received, Station};
+use fivefold_core::e1_link::{
+    E1, FixedNeighbours, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy, Received, Station,
+};
 use fivefold_core::e2_gateway::{E2, E2Secret, Nesting, seal_both};
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::id::{Did, Epoch, Sid};
@@ -22,31 +24,53 @@ pub const READING: &[u8; 40] = &[0x42; 40];
 /// Its number at E2 and E3.
 pub const NUMBER: u32 = 300;
 
-const SALT: [u8; 8] = [0x9e, 0x7c, 0xa9, 0x22, 0x23, 0x78, 0x63, 0x40];
-const DEVICE: (Did, Sid) = (Did([0xac, 0xde, 0x48, 0, 0, 0, 0, 1]), Sid(0x0a17));
-const RELAY: (Did, Sid) = (Did([0x70, 0xb3, 0xd5, 0x49, 0x90, 0x00, 0x0a, 0xbc]), Sid(0x0b02));
-const GATEWAY: Sid = Sid(1);
+/// Master salt of C2 and C3.
+pub const SALT: [u8; 8] = [0x9e, 0x7c, 0xa9, 0x22, 0x23, 0x78, 0x63, 0x40];
+/// Who sends readings.
+pub const DEVICE: (Did, Sid) = (Did([0xac, 0xde, 0x48, 0, 0, 0, 0, 1]), Sid(0x0a17));
+/// Who passes them on.
+pub const RELAY: (Did, Sid) = (Did([0x70, 0xb3, 0xd5, 0x49, 0x90, 0x00, 0x0a, 0xbc]), Sid(0x0b02));
+/// Short address of the gateway.
+pub const GATEWAY: Sid = Sid(1);
 const EPOCH: Epoch = Epoch(5);
 
 /// E1 of one station with two neighbours at most.
 pub type Station2 = Link<FixedNeighbours<2>, 2>;
 
-fn ascending<const N: usize>(first: u8) -> [u8; N] {
+/// Bytes that count up.
+pub fn ascending<const N: usize>(first: u8) -> [u8; N] {
     core::array::from_fn(|i| first + i as u8)
 }
 
-fn station(me: (Did, Sid), other: (Did, Sid), counter: u32, heard: u32, seed: u8) -> Station2 {
+fn link(me: (Did, Sid), station: Station, counter: u32, seed: u8) -> Station2 {
     let mut keys = LinkKeys::new();
     if keys.install(1, &Key::<E1, 16>::new(ascending(0xc0)), counter).is_err() {
         fail("the network key is refused");
     }
     keys.extend_lease(LeaseWrite { key_index: 1, bound: counter + 1024 });
-    let identity = Identity { did: me.0, sid: me.1, pan: Pan(0x4321), station: Station::Node };
-    let mut link = Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), [seed; 32]);
+    let identity = Identity { did: me.0, sid: me.1, pan: Pan(0x4321), station };
+    Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), [seed; 32])
+}
+
+/// A station that knows its neighbour.
+fn station(me: (Did, Sid), other: (Did, Sid), counter: u32, heard: u32, seed: u8) -> Station2 {
+    let mut link = link(me, Station::Node, counter, seed);
     if link.danger_assume_synced(other.0, other.1, 1, heard).is_err() {
         fail("the neighbour is refused");
     }
     link
+}
+
+/// A station that knows nobody.
+#[inline(never)]
+pub fn greeting(me: (Did, Sid)) -> Station2 {
+    link(me, Station::Node, 0, 3)
+}
+
+/// A gateway that knows nobody.
+#[inline(never)]
+pub fn gateway() -> Station2 {
+    link((Did([0x00, 0x13, 0xa2, 0x00, 0x41, 0xb2, 0xc3, 0xd4]), GATEWAY), Station::Gateway, 0, 4)
 }
 
 /// The device, next frame counter 5.
@@ -123,7 +147,9 @@ fn frame_request(link: &mut Station2, layers: Layers, ciphertext: &[u8], out: &m
 #[inline(never)]
 pub fn seal_e3(link: &mut Station2, c3: &Context<E3>, n: Counter, reading: &[u8], out: &mut [u8]) -> usize {
     let (mut plain, mut sealed) = ([0; 48], [0; 64]);
-    let Ok((_, len)) = c3.seal_request(n, plaintext(reading, &mut plain), &mut sealed) else { fail("E3 does not seal") };
+    let Ok((_, len)) = c3.seal_request(n, plaintext(reading, &mut plain), &mut sealed) else {
+        fail("E3 does not seal")
+    };
     frame_request(link, Layers::C3, sealed.get(..len).unwrap_or_default(), out)
 }
 
@@ -139,7 +165,9 @@ pub fn seal_e2_e3(
 ) -> usize {
     let (mut plain, mut inner, mut sealed) = ([0; 48], [0; 64], [0; 72]);
     let plain = plaintext(reading, &mut plain);
-    let Ok(both) = seal_both(c2, c3, n, plain, Nesting::Tiny, &mut inner, &mut sealed) else { fail("E2 does not seal") };
+    let Ok(both) = seal_both(c2, c3, n, plain, Nesting::Tiny, &mut inner, &mut sealed) else {
+        fail("E2 does not seal")
+    };
     frame_request(link, Layers::C2OverC3, sealed.get(..both.len).unwrap_or_default(), out)
 }
 
@@ -147,7 +175,9 @@ pub fn seal_e2_e3(
 #[inline(never)]
 pub fn pass_on(link: &mut Station2, frame: &mut [u8], out: &mut [u8]) -> usize {
     let Ok(Received::Forward(f)) = link.receive(Millis(0), frame) else { fail("the relay does not forward") };
-    let Ok(len) = link.seal(GATEWAY, Ack::Request, Some(f.mesh), f.payload, out) else { fail("the relay does not seal") };
+    let Ok(len) = link.seal(GATEWAY, Ack::Request, Some(f.mesh), f.payload, out) else {
+        fail("the relay does not seal")
+    };
     len
 }
 

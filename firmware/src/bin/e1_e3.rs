@@ -3,10 +3,11 @@
 #![no_main]
 
 use fivefold_firmware::scene::{self, FRAME, READING};
-use fivefold_firmware::{expect, expected, fail, measure, report, report_size, succeed};
+use fivefold_firmware::{begin, expect, expected, fail, measure, report, report_size, succeed};
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
+    begin();
     let (mut device, mut relay) = (scene::device(), scene::relay());
     report_size("Link", size_of_val(&device));
     let c3 = scene::c3();

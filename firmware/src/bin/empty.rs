@@ -2,10 +2,11 @@
 #![no_std]
 #![no_main]
 
-use fivefold_firmware::{measure, report, succeed};
+use fivefold_firmware::{begin, measure, report, succeed};
 
 #[cortex_m_rt::entry]
 fn main() -> ! {
+    begin();
     let ((), cost) = measure(|| ());
     report("nothing", cost);
     succeed()
