@@ -18,6 +18,7 @@ mod keys;
 mod neighbour;
 mod open;
 mod repeat;
+pub mod rotation;
 
 pub use hello::{ANSWERS_A_MINUTE, Control, LONGEST as LONGEST_CONTROL, NONCE_LIFE, RULE as CONTROL_RULE};
 pub use keys::{BLOCK, KeyRefused, KeyState, LIMIT, LeaseWrite, LinkKeys, ROTATE_AT};

@@ -3,6 +3,8 @@
 //! The command writes it; the cloud opens it read-only and looks at [`Registry::version`] every second, so that a
 //! revocation reaches live connections at once.
 
+mod rotation;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +14,8 @@ use fivefold_core::suite::{Alg, hmac_sha256, sha256};
 use fivefold_core::wire::state::Phase;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
+
+pub use rotation::{DRAIN_S, RECOVERY_S, Rotation};
 
 use crate::vault::{Vault, VaultError, random};
 

@@ -18,6 +18,15 @@ CREATE TABLE network_keys (
     sealed      BLOB NOT NULL,
     UNIQUE (net, idx)
 );
+CREATE TABLE rotations (
+    net         INTEGER PRIMARY KEY REFERENCES networks,
+    previous    INTEGER NOT NULL,          -- index of the key before
+    idx         INTEGER NOT NULL,          -- index of the new key
+    started_at  INTEGER NOT NULL,
+    switched_at INTEGER,
+    retired_at  INTEGER,
+    is_paused   INTEGER NOT NULL
+);
 CREATE TABLE gateways (
     gw          INTEGER PRIMARY KEY,
     net         INTEGER NOT NULL REFERENCES networks,
