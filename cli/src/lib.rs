@@ -14,6 +14,7 @@ pub mod frame;
 pub mod gateway;
 pub mod gateway_run;
 pub mod init;
+pub mod key;
 pub mod network;
 pub mod node;
 pub mod operator;
@@ -58,6 +59,8 @@ enum Noun {
     Gateway(gateway::Args),
     /// Make an operator's folder: CA, vault and registry.
     Init(init::Args),
+    /// Keys of networks: rotate, switch, retire, roll back, pause, resume, show.
+    Key(key::Args),
     /// Networks: add, list.
     Network(network::Args),
     /// Nodes: run one as software.
@@ -102,6 +105,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Frame(args) => frame::run(&args, output),
         Noun::Gateway(args) => gateway::run(&args, output),
         Noun::Init(args) => init::run(&args, output),
+        Noun::Key(args) => key::run(&args, output),
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),

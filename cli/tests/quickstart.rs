@@ -77,3 +77,66 @@ fn readings_travel_from_node_to_cloud_and_are_listed_with_their_proof() {
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("fivefold token add"));
 }
+
+#[test]
+fn a_network_key_is_rotated_while_readings_flow() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let farm = at("farm");
+    let tcp: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let udp: Vec<UdpSocket> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    let [ingest, api] = [0, 1].map(|i| tcp[i].local_addr().unwrap().to_string());
+    let [radio, node] = [0, 1].map(|i| udp[i].local_addr().unwrap().to_string());
+    drop((tcp, udp));
+    answer(&["init", &farm, "--ingest", &ingest, "--api", &api]);
+    answer(&["network", "add", "--dir", &farm, "field-7"]);
+    answer(&["gateway", "add", "--dir", &farm, "--net", "field-7", "north", "--radio", &radio, "--air", &node]);
+    let device = answer(&["device", "add", "--dir", &farm, "--net", "field-7", "--bind", &node, "--air", &radio]);
+    let did = device["did"].as_str().unwrap();
+    let token = at("token");
+    std::fs::write(&token, answer(&["token", "add", "--dir", &farm, "me"])["token"].as_str().unwrap()).unwrap();
+    let _cloud = Daemon::start(&["cloud", "run", "--dir", &at("farm/cloud")], &folder.path().join("cloud.log"));
+    let gateway = at("farm/gateways/north");
+    let _gateway = Daemon::start(&["gateway", "run", "--dir", &gateway], &folder.path().join("gateway.log"));
+    let node = at(&format!("farm/nodes/{did}"));
+    let _node = Daemon::start(&["node", "run", "--dir", &node, "--every", "0.3"], &folder.path().join("node.log"));
+
+    // Which network key the frames of readings came under, of the newest readings.
+    let under = || -> Vec<u64> {
+        let list = ["reading", "list", "--dir", &farm, "--token-file", &token, "--limit", "3"];
+        let done = fivefold(&list).output().unwrap();
+        let readings: Value = serde_json::from_slice(&done.stdout).unwrap_or_default();
+        readings.as_array().into_iter().flatten().filter_map(|r| r["key_index"].as_u64()).collect()
+    };
+    let becomes = |wanted: u64| {
+        for _ in 0..200 {
+            let seen = under();
+            if seen.len() == 3 && seen.iter().all(|i| *i == wanted) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        panic!("readings come under {:?}, {wanted} expected", under());
+    };
+    let step = |verb: &str| answer(&["key", verb, "--dir", &farm, "--network", "field-7"])["rotation"].clone();
+    becomes(1);
+    assert_eq!(step("rotate")["stage"], "handing out");
+    let again = fivefold(&["key", "rotate", "--dir", &farm, "--network", "field-7"]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    // Handed out: the node takes frames under it and still sends under the first.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    becomes(1);
+    assert_eq!(step("switch")["stage"], "draining");
+    becomes(2);
+    assert_eq!(step("retire")["stage"], "done");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    becomes(2);
+    // Nothing was lost on the way.
+    let list = answer(&["reading", "list", "--dir", &farm, "--token-file", &token, "--limit", "1000"]);
+    let numbers: Vec<u64> = list.as_array().unwrap().iter().map(|r| r["number"].as_u64().unwrap()).collect();
+    let mut sorted = numbers.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), numbers.len());
+    assert!(sorted.windows(2).all(|w| w[1] == w[0] + 1), "{sorted:?}");
+}

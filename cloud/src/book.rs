@@ -8,13 +8,16 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::counter::Lease;
+use fivefold_core::e1_link::rotation::next_step;
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{BootContext, Did, Epoch, Net, Sid};
 use fivefold_core::oscore::{Context, NUMBER_LIMIT};
-use fivefold_core::profile::{Mode, Overrides, Policy, Profile};
+use fivefold_core::profile::{KeyIndexes, Mode, Overrides, Policy, Profile};
 use fivefold_core::time::Millis;
-use fivefold_keep::registry::{self, Gateway, Network, Registry, RegistryError, Token};
+use fivefold_core::wire::control::LinkKey;
+use fivefold_core::wire::state::Phase;
+use fivefold_keep::registry::{self, Gateway, Network, NetworkKey, Registry, RegistryError, Rotation, Token};
 use fivefold_keep::sign::VerifyingKey;
 use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
@@ -78,6 +81,8 @@ pub(crate) struct Live {
     /// Commands without a result.
     pub(crate) commands: Vec<CommandRow>,
     pub(crate) last_command: u64,
+    /// Which network keys it said last that it has, and when.
+    pub(crate) link_keys: Option<(KeyIndexes, Millis)>,
     /// Where the count for E3-11 began, how many came since, and when.
     pub(crate) gap: Option<(u64, u64, Millis)>,
     /// When it was heard last, and how often it speaks (milliseconds, smoothed; 0 until that is known).
@@ -120,6 +125,11 @@ impl Device {
             Profile::ToGateway => 2,
             Profile::DangerLinkOnly => 1,
         }
+    }
+
+    /// Which network keys it said last that it has, and when.
+    pub fn link_keys(&self) -> Option<(KeyIndexes, Millis)> {
+        self.live().link_keys
     }
 
     /// When it was heard last since this process started.
@@ -166,6 +176,30 @@ pub struct Source {
     pub tokens: Vec<Token>,
     /// Its devices, revoked ones too.
     pub devices: Vec<Enrolled>,
+    /// Networks whose key is being rotated.
+    pub rotations: Vec<LinkRotation>,
+}
+
+/// A network whose key is being rotated (docs/protocol.md 4.3).
+#[derive(Debug)]
+pub struct LinkRotation {
+    /// Where it stands.
+    pub rotation: Rotation,
+    /// The keys of the network.
+    pub keys: Vec<NetworkKey>,
+}
+
+impl LinkRotation {
+    /// What a device is told next, with the key if it is handed out.
+    pub(crate) fn told(&self, has: Option<KeyIndexes>) -> Option<LinkKey<'_>> {
+        if self.rotation.is_paused {
+            return None;
+        }
+        let keys: Vec<_> = self.keys.iter().map(|k| (k.index, k.phase)).collect();
+        let step = next_step(&keys, has)?;
+        let key = self.keys.iter().find(|k| k.index == step.index && step.phase == Phase::Distribute);
+        Some(LinkKey { index: step.index, key: key.map(|k| &*k.key), phase: step.phase })
+    }
 }
 
 impl Source {
@@ -192,6 +226,11 @@ impl Source {
             gateways: registry.gateways()?,
             tokens: registry.tokens()?,
             devices: devices.collect::<Result<_, RegistryError>>()?,
+            rotations: registry
+                .rotations()?
+                .into_iter()
+                .map(|r| Ok(LinkRotation { keys: registry.network_keys(vault, r.net)?, rotation: r }))
+                .collect::<Result<_, RegistryError>>()?,
         })
     }
 }
@@ -224,6 +263,8 @@ pub struct Book {
     pub all_gateways: Vec<Gateway>,
     /// Tokens that are not revoked.
     pub tokens: Vec<Token>,
+    /// Networks whose key is or was rotated.
+    pub rotations: HashMap<Net, LinkRotation>,
 }
 
 /// What remains of earlier runs: contexts, and commands without a result.
@@ -235,6 +276,8 @@ pub struct Remembered {
     pub commands: Vec<CommandRow>,
     /// The highest command id of each device.
     pub last_commands: Vec<(Did, u64)>,
+    /// Which network keys devices said they have, and when.
+    pub link_keys: Vec<(Did, KeyIndexes, Millis)>,
 }
 
 /// Makes the name under which a context's secret is sealed.
@@ -267,6 +310,8 @@ impl Maker<'_> {
             commands.entry(command.did).or_default().push(command);
         }
         let last_commands: HashMap<Did, u64> = remembered.last_commands.into_iter().collect();
+        let link_keys: HashMap<Did, (KeyIndexes, Millis)> =
+            remembered.link_keys.into_iter().map(|(did, keys, at)| (did, (keys, at))).collect();
         let mut book = Book { version: source.version, networks: source.networks, ..Book::default() };
         for Enrolled { device, secrets } in source.devices {
             let place = (device.net, device.sid);
@@ -283,6 +328,7 @@ impl Maker<'_> {
                     if known.is_none() {
                         live.commands = commands.remove(&device.did).unwrap_or_default();
                         live.last_command = last_commands.get(&device.did).copied().unwrap_or(0);
+                        live.link_keys = link_keys.get(&device.did).copied();
                     }
                     let rows = rows.remove(&device.did).unwrap_or_default();
                     Arc::new(self.device(device, &secrets, live, rows, write))
@@ -305,6 +351,7 @@ impl Maker<'_> {
             }
             book.all_gateways.push(gateway);
         }
+        book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, r)).collect();
         book.tokens = source.tokens.into_iter().filter(|t| t.revoked_at.is_none()).collect();
         book
     }

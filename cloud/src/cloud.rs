@@ -310,6 +310,11 @@ impl<M: Memory> Cloud<M> {
                 }
             }
         }
+        for (did, keys) in &written.link_keys {
+            if let Some(device) = self.book.load().by_did.get(did) {
+                device.live().link_keys = Some((*keys, judged.now));
+            }
+        }
         for (pending, (accepted, verdict)) in
             judged.pending.iter().zip(written.accepted.iter().zip(&committed.verdicts))
         {

@@ -34,7 +34,12 @@ impl Embedded {
     /// [`StoreError`].
     pub fn remembered(&self) -> Result<Remembered, StoreError> {
         self.read(|r| {
-            Ok(Remembered { contexts: r.contexts()?, commands: r.open_commands()?, last_commands: r.last_commands()? })
+            Ok(Remembered {
+                contexts: r.contexts()?,
+                commands: r.open_commands()?,
+                last_commands: r.last_commands()?,
+                link_keys: r.link_keys()?,
+            })
         })
     }
 

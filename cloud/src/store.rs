@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
+use fivefold_core::profile::KeyIndexes;
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
@@ -24,7 +25,8 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 
-const MIGRATIONS: &[&str] = &[include_str!("store/migrations/0001_ledger.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("store/migrations/0001_ledger.sql"), include_str!("store/migrations/0002_link_keys.sql")];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
 
@@ -251,6 +253,8 @@ pub struct Write {
     pub results: Vec<ResultRow>,
     /// Control maps in which devices said how they are.
     pub reports: Vec<(Did, Vec<u8>)>,
+    /// Network keys that devices said they have.
+    pub link_keys: Vec<(Did, KeyIndexes)>,
     /// Versions of the gateway state that will be pushed.
     pub pushed: Vec<(GatewayId, u64)>,
     /// What was refused, and how often.
@@ -273,6 +277,7 @@ impl Write {
             && self.commands.is_empty()
             && self.results.is_empty()
             && self.reports.is_empty()
+            && self.link_keys.is_empty()
             && self.pushed.is_empty()
             && self.counts.is_empty()
     }

@@ -203,6 +203,8 @@ pub struct DeviceShown {
     pub last_heard_ms: Option<u64>,
     /// Readings and other messages of it; only for a single device.
     pub readings: Option<u64>,
+    /// Indexes of the network keys that it said it has: sending, and another that it takes frames under.
+    pub link_keys: Option<(u8, Option<u8>)>,
     /// What it last said of itself; only for a single device.
     pub report: Option<serde_json::Value>,
     /// Its last commands; only for a single device.
@@ -225,6 +227,7 @@ impl DeviceShown {
             epoch: d.epoch.0,
             last_heard_ms: d.heard().map(|at| at.0),
             readings: None,
+            link_keys: d.link_keys().map(|(keys, _)| (keys.sending, keys.receiving)),
             report: None,
             commands: Vec::new(),
         }

@@ -8,13 +8,13 @@ use fivefold_core::oscore::{AnswerNumber, OscoreOption, PartialIv, Plaintext, Un
 use fivefold_core::suite::TAG;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::{self, Protected, Token, Type};
-use fivefold_core::wire::control::{Command, Downlink as ControlMap, Received};
+use fivefold_core::wire::control::{Command, Downlink as ControlMap, LinkKey, Received};
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Originator, Refusal, Reply};
 
 use super::judge::heighten;
 use super::{Cloud, Concluded, Memory};
 use crate::accepted::{ContextId, Row};
-use crate::book::{Device, Live};
+use crate::book::{Device, LinkRotation, Live};
 use crate::store::{CountKey, Place, Recent, Standing, Verdict, Write};
 
 /// A repeat by another gateway within this time of the first gets no answer: the first gateway was chosen (9.5).
@@ -98,7 +98,8 @@ impl<M: Memory> Cloud<M> {
     pub fn reply(&self, concluded: Concluded) -> Vec<u8> {
         let Concluded { write, verdicts, written, judged } = concluded;
         let now = judged.now;
-        let is_primary = self.book.load().gateway(judged.gateway.name()).is_none_or(|g| g.registered.primary);
+        let book = self.book.load();
+        let is_primary = book.gateway(judged.gateway.name()).is_none_or(|g| g.registered.primary);
         let mut refused = judged.refused;
         let mut answers = Vec::new();
         for ((pending, accepted), verdict) in judged.pending.into_iter().zip(&written.accepted).zip(verdicts) {
@@ -125,7 +126,8 @@ impl<M: Memory> Cloud<M> {
             let Pending { device, context, question } = pending;
             if let Some(question) = question.filter(|_| !silent) {
                 let seq = question.seq;
-                if let Some(bytes) = answer(&device, context, question, verdict) {
+                let rotation = book.rotations.get(&device.net);
+                if let Some(bytes) = answer(&device, context, question, verdict, rotation) {
                     answers.push((row.way, seq, bytes));
                 }
             }
@@ -156,9 +158,17 @@ impl<M: Memory> Cloud<M> {
 }
 
 /// Seals one answer: without a number the first time, under one of ours after that. `None` when no number is left.
-fn answer(device: &Device, context: ContextId, question: Question, verdict: Verdict) -> Option<Vec<u8>> {
+fn answer(
+    device: &Device,
+    context: ContextId,
+    question: Question,
+    verdict: Verdict,
+    rotation: Option<&LinkRotation>,
+) -> Option<Vec<u8>> {
     let mut live = device.live();
-    let Live { contexts, commands, .. } = &mut *live;
+    let Live { contexts, commands, link_keys, .. } = &mut *live;
+    // By C3 alone: a gateway's word is not enough to hand a key to somebody, and the gateway does it itself (4.3).
+    let link_key = rotation.and_then(|r| r.told(link_keys.map(|(keys, _)| keys)));
     let ctx = contexts.iter_mut().find(|c| c.id == context)?;
     if ctx.standing == Standing::Draining {
         return None;
@@ -179,7 +189,7 @@ fn answer(device: &Device, context: ContextId, question: Question, verdict: Verd
     let limit = if question.tiny { TINY_CONTROL } else { COAP_CONTROL };
     let mut control = [0; COAP_CONTROL];
     let recent = ctx.recent.unwrap_or_default();
-    let control = control_map(&mut control, limit, &recent, request.piv.value(), renew, commands);
+    let control = control_map(&mut control, limit, &recent, request.piv.value(), renew, link_key, commands);
     let mut plaintext = [0; COAP_CONTROL + 2];
     let len = Plaintext { code, options: &[], payload: control }.emit(&mut plaintext).ok()?;
     let mut ciphertext = [0; COAP_CONTROL + 2 + TAG];
@@ -200,13 +210,14 @@ fn answer(device: &Device, context: ContextId, question: Question, verdict: Verd
 }
 
 /// What stands in an answer beside its code: which messages are here (if more than the one answered), that the device
-/// should renew, and as many commands as fit.
+/// should renew, its next step of a key rotation, and as many commands as fit.
 fn control_map<'o>(
     out: &'o mut [u8],
     limit: usize,
     recent: &Recent,
     asked: u64,
     renew: Option<u64>,
+    link_key: Option<LinkKey<'_>>,
     commands: &[crate::store::CommandRow],
 ) -> &'o [u8] {
     let mut bitmap = [0; 8];
@@ -219,9 +230,10 @@ fn control_map<'o>(
             received,
             commands: List::of(commands.get(..count).unwrap_or_default()),
             renew,
+            link_key,
             ..ControlMap::default()
         };
-        if map.received.is_none() && map.commands.is_empty() && map.renew.is_none() {
+        if map.received.is_none() && map.commands.is_empty() && map.renew.is_none() && map.link_key.is_none() {
             return &[];
         }
         let room = limit.min(out.len());
@@ -240,8 +252,8 @@ mod tests {
     #[test]
     fn an_answer_to_one_message_alone_has_no_control_map() {
         let recent = Recent { highest: Some(7), bitmap: 1, last: Millis(0) };
-        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, None, &[]), b"");
-        assert!(!control_map(&mut [0; 64], 48, &recent, 6, None, &[]).is_empty());
-        assert!(!control_map(&mut [0; 64], 48, &recent, 7, Some(1), &[]).is_empty());
+        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, None, None, &[]), b"");
+        assert!(!control_map(&mut [0; 64], 48, &recent, 6, None, None, &[]).is_empty());
+        assert!(!control_map(&mut [0; 64], 48, &recent, 7, Some(1), None, &[]).is_empty());
     }
 }

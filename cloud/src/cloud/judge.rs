@@ -413,6 +413,9 @@ impl<M: Memory> Cloud<M> {
                     at: judged.now,
                 });
             }
+            if let Some(keys) = control.key_indexes {
+                judged.write.link_keys.push((device.did, keys));
+            }
             if control.status.is_some() || control.digest.is_some() {
                 judged.write.reports.push((device.did, map.to_vec()));
             }

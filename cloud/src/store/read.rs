@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
-use fivefold_core::profile::LinkClass;
+use fivefold_core::profile::{KeyIndexes, LinkClass};
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
@@ -359,6 +359,16 @@ impl Reader {
             .prepare_cached("SELECT at, control FROM report WHERE did = ?")
             .and_then(|mut s| s.query_row([did.0], |r| Ok((Millis(uint(r.get(0)?)), r.get(1)?))).optional())
             .map_err(|e| self.failed(e))
+    }
+
+    /// Which network keys devices said last that they have, and when.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn link_keys(&self) -> Result<Vec<(Did, KeyIndexes, Millis)>, StoreError> {
+        self.all("SELECT did, sending, receiving, at FROM link_keys", [], |r| {
+            Ok((Did(r.get(0)?), KeyIndexes { sending: r.get(1)?, receiving: r.get(2)? }, Millis(uint(r.get(3)?))))
+        })
     }
 
     /// What was heard of gateways.

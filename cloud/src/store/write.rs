@@ -307,6 +307,13 @@ fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
         )?
         .execute(params![did.0, int(write.now.0), control])?;
     }
+    for (did, keys) in &write.link_keys {
+        tx.prepare_cached(
+            "INSERT INTO link_keys VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (did) DO UPDATE SET sending = ?2, receiving = ?3, at = ?4",
+        )?
+        .execute(params![did.0, keys.sending, keys.receiving, int(write.now.0)])?;
+    }
     Ok(())
 }
 

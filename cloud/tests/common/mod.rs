@@ -59,6 +59,7 @@ impl SourceParts {
             gateways: self.gateways.clone(),
             tokens: Vec::new(),
             devices: devices.collect(),
+            rotations: Vec::new(),
         }
     }
 }
