@@ -174,6 +174,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     /// A station that has just booted: no neighbour is synced, a HELLO is due.
     ///
     /// `seed` is 32 random bytes, drawn at each boot; nonces and jitter come from it.
+    // Inlined, like all that builds an engine: each call in between puts one more copy of it on a small stack.
+    #[inline(always)]
     pub fn new(identity: Identity, policy: LinkPolicy, keys: LinkKeys, neighbours: T, seed: [u8; 32]) -> Self {
         let mut greetings = Greetings::new(seed);
         let sequence = greetings.first_sequence();

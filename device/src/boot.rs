@@ -108,6 +108,8 @@ pub(crate) struct Started {
     pub(crate) ends: Ends,
 }
 
+// Inlined, like all that builds an engine: each call in between puts one more copy of it on a small stack.
+#[inline(always)]
 pub(crate) fn relay(
     settings: &Settings,
     secrets: &Secrets,
@@ -119,6 +121,7 @@ pub(crate) fn relay(
     Ok((record, mesh))
 }
 
+#[inline(always)]
 pub(crate) fn start(
     settings: &Settings,
     secrets: &Secrets,
@@ -182,6 +185,7 @@ fn enrolled(epoch: Epoch, secrets: &Secrets, mut record: Record) -> Record {
 }
 
 /// The link, with the keys of the record and of the secrets. `None` for radios without E1 of ours.
+#[inline(always)]
 fn mesh(
     settings: &Settings,
     secrets: &Secrets,

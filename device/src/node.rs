@@ -226,6 +226,7 @@ impl<const N: usize> Node<N> {
     ///
     /// # Errors
     /// [`BootRefused`]: nothing may be sent.
+    #[inline(always)]
     pub fn boot(
         now: Millis,
         settings: Settings,

@@ -113,6 +113,7 @@ pub enum Heard<'b> {
 
 impl Mesh {
     /// A station that has just booted.
+    #[inline(always)]
     pub fn new(identity: Identity, policy: LinkPolicy, keys: LinkKeys, ways: Ways, seed: [u8; 32]) -> Self {
         let parent = |&sid: &Sid| Parent { sid, failures: 0, rests_until: Millis(0) };
         Self {
@@ -291,6 +292,7 @@ impl Relay {
     ///
     /// # Errors
     /// [`BootRefused`]: nothing may be sent.
+    #[inline(always)]
     pub fn boot(
         now: Millis,
         settings: &Settings,
