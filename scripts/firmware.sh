@@ -2,6 +2,7 @@
 # Builds the programs in firmware/ for a Cortex-M4 and a Cortex-M0, runs each on QEMU, and prints what it takes.
 #
 #   scripts/firmware.sh           a table for each board; numbers are those of docs/firmware.md
+#   scripts/firmware.sh compact   the same with the smaller AES and SHA-256
 #
 # Fails when a program is refused, runs into something that is not as it must be, or takes more flash than its limit.
 set -euo pipefail
@@ -12,6 +13,13 @@ M4=(measuring empty e1 e1_e3 e1_e2_e3 relay node)
 M0=(measuring empty e1 e1_e3 e1_e2_e3)
 # Bytes of flash with the runtime, at most, on either board. Another compiler may need a tenth more or less.
 declare -A LIMIT=([measuring]=8192 [empty]=4096 [e1]=40960 [e1_e3]=49152 [e1_e2_e3]=51200 [relay]=61440 [node]=106496)
+
+COMPACT=
+case "${1:-}" in
+    '') ;;
+    compact) COMPACT=' --cfg aes_backend_soft="compact" --cfg sha2_backend_soft="compact"' ;;
+    *) echo "firmware.sh: 'compact' or nothing, not '$1'" >&2; exit 2 ;;
+esac
 
 die() { printf 'firmware.sh: %s\n' "$*" >&2; exit 1; }
 for tool in qemu-system-arm size python3; do
@@ -36,8 +44,8 @@ board() { # TARGET MACHINE NAME PROGRAM...
     shift 3
     # shellcheck source=scripts/mcu-env.sh
     . scripts/mcu-env.sh "$target"
-    export RUSTFLAGS="-C link-arg=-Tlink.x -C linker=$MCU_LLD -C linker-flavor=ld.lld"
-    CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")-firmware
+    export RUSTFLAGS="-C link-arg=-Tlink.x -C linker=$MCU_LLD -C linker-flavor=ld.lld$COMPACT"
+    CARGO_TARGET_DIR=$(realpath -m "$CARGO_TARGET_DIR")-firmware${COMPACT:+-compact}
     (cd firmware && cargo build --release --locked --quiet $MCU_FLAGS --target "$target")
     printf '\n%s (%s), %s\n' "$name" "$machine" "$("${RUSTC:-rustc}" -V)"
     printf '  %-10s %-20s %8s %14s\n' program what bytes instructions
