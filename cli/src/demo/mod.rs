@@ -7,6 +7,7 @@ pub mod tables;
 pub mod threats;
 pub mod village;
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fivefold_core::profile::Profile;
+use fivefold_keep::files::{self, Readers};
 use serde_json::json;
 
 use crate::output::Output;
@@ -72,8 +74,12 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         progress.tell(&format!("capture written to {}", path.display()));
     }
     if args.keep && done.is_ok() {
-        println!("{}", tables::commands(&village));
-        village.leave_running();
+        leave_running(&mut village, &root)?;
+        let words = tables::commands(&village, &root);
+        match output {
+            Output::Human => println!("\n{words}"),
+            Output::Json => eprintln!("{words}"),
+        }
     } else if done.is_err() {
         eprintln!("The logs are in {}.", village.logs.display());
     } else {
@@ -166,6 +172,14 @@ fn write_capture(village: &mut Village, path: &std::path::Path) -> anyhow::Resul
     Ok(())
 }
 
+/// Leaves everything running, with what its user needs beside it: `token` for the API, and `pids` to stop it.
+fn leave_running(village: &mut Village, root: &std::path::Path) -> anyhow::Result<()> {
+    let pids: Vec<String> = village.leave_running()?.iter().map(u32::to_string).collect();
+    files::write(&root.join("token"), Readers::Owner, village.token.as_bytes())?;
+    files::write(&root.join("pids"), Readers::Owner, (pids.join(" ") + "\n").as_bytes())?;
+    Ok(())
+}
+
 /// What the demo says while it works, on standard error.
 struct Progress {
     lively: bool,
@@ -184,21 +198,31 @@ impl Progress {
 
     fn attack(&self, i: usize, n: usize, name: &str, what: &str) {
         if self.lively {
-            eprint!("{:>5.1} s  {i:>2}/{n}  {name}: {what} ...\r", self.started.elapsed().as_secs_f32());
+            let line = format!("{:>5.1} s  {i:>2}/{n}  {name}: {what} ...", self.started.elapsed().as_secs_f32());
+            // A line that wraps cannot be taken back.
+            let line: String = line.chars().take(tables::width().saturating_sub(1)).collect();
+            eprint!("{line}\r");
         }
     }
 
     fn outcome(&self, row: &Row) {
-        let cells: Vec<String> = row.cells.iter().map(|c| format!("{}: {}", c.network, c.obtained)).collect();
         let mark = if row.cells.iter().all(siege::Cell::is_as_stated) { "" } else { "  NOT AS STATED" };
         let clear = if self.lively { "\x1b[2K" } else { "" };
-        eprintln!(
-            "{clear}{:>5.1} s  {:<27} {}{mark}",
-            self.started.elapsed().as_secs_f32(),
-            row.attack,
-            cells.join("  ")
-        );
+        eprintln!("{clear}{:>5.1} s  {:<27} {}{mark}", self.started.elapsed().as_secs_f32(), row.attack, summary(row));
     }
+}
+
+/// What an attack obtained, and where: `nothing`, `withholds`, or `reads in e1+e2+e4, e1 only`.
+fn summary(row: &Row) -> String {
+    let mut places: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for cell in &row.cells {
+        places.entry(cell.obtained.to_string()).or_default().push(&cell.network);
+    }
+    if let [only] = places.keys().collect::<Vec<_>>()[..] {
+        return only.clone();
+    }
+    let somewhere = places.iter().filter(|(what, _)| *what != "nothing");
+    somewhere.map(|(what, where_)| format!("{what} in {}", where_.join(", "))).collect::<Vec<_>>().join("; ")
 }
 
 /// What a network is called in a table: insecure ones say so.

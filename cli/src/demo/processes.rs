@@ -78,9 +78,9 @@ impl Process {
         let _ = child.wait();
     }
 
-    /// Lets it run on when the demo ends.
-    pub fn leave_running(&mut self) {
-        self.child = None;
+    /// Lets it run on when the demo ends. Returns its process id, if it runs.
+    pub fn leave_running(&mut self) -> Option<u32> {
+        self.child.take().map(|child| child.id())
     }
 
     /// The command line, for people.

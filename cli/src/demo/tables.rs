@@ -1,9 +1,10 @@
 //! The two tables at the end of the demo, and the commands to try.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use comfy_table::{Cell as Field, Color, ContentArrangement, Table, presets};
+use comfy_table::{Cell as Field, Color, ColumnConstraint, ContentArrangement, Table, Width, presets};
 use fivefold_core::profile::Profile;
 use serde::Serialize;
 
@@ -125,39 +126,37 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
     Ok(balances)
 }
 
-fn ruled() -> Table {
+/// Width where the output is no terminal.
+const PAPER: u16 = 140;
+
+/// A table with this head, whose columns are never narrower than their longest words, given in `least`.
+fn ruled(head: Vec<String>, least: &[u16]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     if table.width().is_none() {
-        table.set_width(140);
+        table.set_width(PAPER);
+    }
+    table.set_header(head);
+    let wide = table.width().is_some_and(|w| w >= 120);
+    for (column, &least) in table.column_iter_mut().zip(least) {
+        let padding = if wide { (1, 1) } else { (0, 1) };
+        column.set_padding(padding);
+        column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(least + padding.0 + padding.1)));
     }
     table
 }
 
 /// Table 1: what was sent, stored, how it was proven, and what is left in a frame.
 pub fn balances(balances: &[Balance]) -> String {
-    let mut table = ruled();
-    table.set_header(vec![
-        "network",
-        "levels",
-        "nodes",
-        "hops",
-        "sent",
-        "stored",
-        "acked, lost",
-        "proven by",
-        "made by no node",
-        "median ms",
-        "bytes left",
-    ]);
+    let head = ["network", "levels", "sent", "stored", "acked but lost", "proven by", "made by no node", "median ms"];
+    let head = head.into_iter().chain(["bytes left"]).map(str::to_owned).collect();
+    let mut table = ruled(head, &[8, 11, 4, 6, 5, 7, 4, 6, 5]);
     for b in balances {
         let proven = b.proven.iter().map(|(proof, n)| format!("{proof} {n}")).collect::<Vec<_>>().join(", ");
         let text = |n: Option<u64>| n.map_or("-".into(), |n| n.to_string());
         table.add_row(vec![
             Field::new(&b.network),
             if b.insecure { Field::new(&b.levels).fg(Color::Red) } else { Field::new(&b.levels) },
-            Field::new(b.nodes),
-            Field::new(b.hops),
             Field::new(b.sent),
             Field::new(b.stored),
             if b.lost > 0 { Field::new(b.lost).fg(Color::Red) } else { Field::new(0) },
@@ -167,22 +166,27 @@ pub fn balances(balances: &[Balance]) -> String {
             Field::new(text(b.bytes_left)),
         ]);
     }
-    format!("What was sent by honest nodes, what is stored, and how it was proven\n{table}")
+    let nodes = balances.iter().map(|b| b.nodes).max().unwrap_or(0);
+    let hops = balances.iter().map(|b| b.hops).max().unwrap_or(0);
+    format!(
+        "What was sent by honest nodes, what is stored, and how it was proven\n\
+         ({nodes} nodes in each network, the farthest {hops} radio hops away; one is an insider)\n{table}"
+    )
 }
 
 /// Table 2: what each attacker obtained in each network, and what the receivers counted.
 pub fn attacks(rows: &[Row], networks: &[String]) -> String {
-    let mut table = ruled();
     let mut head = vec!["attack".to_owned()];
     head.extend(networks.iter().map(|n| if n == "e1 only" { "e1 only (INSECURE)".to_owned() } else { n.clone() }));
-    table.set_header(head);
+    let names = rows.iter().map(|r| r.attack.len()).max().unwrap_or(0);
+    let mut table = ruled(head, &[u16::try_from(names).unwrap_or(0), 11, 11, 11, 11]);
     for row in rows {
         let mut fields = vec![Field::new(format!("{}\n{}", row.attack, row.what))];
         for cell in &row.cells {
-            let counted: Vec<String> = cell.counted.iter().map(|(code, n)| format!("{code} {n}")).collect();
+            let counted: Vec<String> = cell.counted.iter().map(|(code, n)| format!("{code}×{n}")).collect();
             let mut text = format!("{}\n{} tried", cell.obtained, cell.attempts);
             if !counted.is_empty() {
-                text += &format!("; counted {}", counted.join(", "));
+                text += &format!(": {}", counted.join(", "));
             }
             if !cell.is_as_stated() {
                 text += &format!("\nNOT AS STATED: {}", cell.expected);
@@ -192,8 +196,15 @@ pub fn attacks(rows: &[Row], networks: &[String]) -> String {
         table.add_row(fields);
     }
     format!(
-        "What each attacker obtained, as observed; how often he tried, and what the receivers counted meanwhile\n\
-         (docs/protocol.md 14 names the codes; E1-02 is a frame for somebody else, overheard all the time)\n{table}"
+        "What each attacker obtained, as observed\n\
+         \x20 reads      readings in the clear\n\
+         \x20 forges     readings are stored that no node made\n\
+         \x20 loses      readings that a node was told are safe never reach the cloud\n\
+         \x20 withholds  readings reach the cloud later\n\
+         \x20 itself     what that node could do anyway\n\
+         Below it: how often it was tried, and which code the receivers counted how often\n\
+         meanwhile. Section 14 of docs/protocol.md names the codes; E1-02 is a frame for\n\
+         somebody else, overheard all the time.\n{table}"
     )
 }
 
@@ -223,29 +234,50 @@ pub fn verdict(rows: &[Row], balances: &[Balance]) -> String {
     if !text.is_empty() {
         return text;
     }
-    let stolen = "What a stolen gateway can still do: forward nothing, until somebody looks (all networks); and where it is meant \
-                  to read data, read, change, invent and lose it (e1+e2+e4). It cannot read, change or forge under E3.";
     match cells.len() {
         0 => "Every reading that was acknowledged under E3 is stored.".into(),
-        n => format!("All {n} outcomes are what docs/threats.md states.\n{stolen}"),
+        n => format!("All {n} outcomes are what docs/threats.md states.{}", stolen_gateway(rows)),
     }
 }
 
-/// What to try while everything runs on.
-pub fn commands(village: &Village) -> String {
-    let dir = village.dir.display();
-    let mut text = format!(
-        "Everything runs on. Try:\n  fivefold reading follow --dir {dir}\n  fivefold reading list --dir {dir}\n  \
-         fivefold device list --dir {dir}\n  fivefold gateway list --dir {dir}\n"
-    );
-    text += &format!(
-        "The API: https://localhost:{}/openapi.json with --cacert {dir}/ca.pem; token {}\nThe logs: {}\n",
-        village.api.port(),
-        village.token,
-        village.logs.display()
-    );
-    text += "Stop it with: pkill -f fivefold-demo";
-    text
+/// What a stolen gateway obtained in each network, all its attacks together.
+fn stolen_gateway(rows: &[Row]) -> String {
+    let mut obtained: Vec<(&str, Outcome)> = Vec::new();
+    for cell in rows.iter().filter(|r| r.attack.starts_with("gateway-")).flat_map(|r| &r.cells) {
+        let gains = cell.obtained.0.iter().copied();
+        match obtained.iter_mut().find(|(network, _)| *network == cell.network) {
+            Some((_, all)) => all.0.extend(gains),
+            None => obtained.push((&cell.network, Outcome(gains.collect()))),
+        }
+    }
+    if obtained.is_empty() {
+        return String::new();
+    }
+    let lines: String = obtained.iter().map(|(network, all)| format!("\n  {network:<12} {all}")).collect();
+    format!("\nWhat a stolen gateway can still do, until somebody revokes it:{lines}")
+}
+
+/// What to try while everything runs on. `root` is the demo's folder, with the files `token` and `pids`.
+pub fn commands(village: &Village, root: &Path) -> String {
+    let (dir, root) = (village.dir.display(), root.display());
+    let fivefold = std::env::current_exe().map_or("fivefold".into(), |p| p.display().to_string());
+    let api = village.api.port();
+    format!(
+        "Everything runs on, the gateways without a machine in the middle now. Try:\n\
+         \x20 {fivefold} reading follow --dir {dir} --token-file {root}/token\n\
+         \x20 {fivefold} reading list --dir {dir} --token-file {root}/token\n\
+         \x20 {fivefold} device list --dir {dir}\n\
+         \x20 {fivefold} gateway list --dir {dir}\n\
+         \x20 curl -s --cacert {dir}/ca.pem -H \"Authorization: Bearer $(cat {root}/token)\" https://localhost:{api}/v1/health\n\
+         The API is described at https://localhost:{api}/openapi.json, and the logs are in {logs}.\n\
+         Stop it with: kill $(cat {root}/pids); then delete {root}",
+        logs = village.logs.display()
+    )
+}
+
+/// How wide the terminal is.
+pub fn width() -> usize {
+    Table::new().width().unwrap_or(PAPER).into()
 }
 
 #[expect(clippy::disallowed_methods, reason = "the demo waits for real processes")]

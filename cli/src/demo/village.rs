@@ -279,13 +279,26 @@ impl Village {
         parts.chain([&mut self.cloud]).filter_map(Process::has_died).collect()
     }
 
-    /// Lets everything run on.
-    pub fn leave_running(&mut self) {
-        for network in &mut self.networks {
-            network.gateways.iter_mut().for_each(|g| g.process.leave_running());
-            network.nodes.iter_mut().for_each(|n| n.process.leave_running());
+    /// Lets everything run on, and says under which process ids. The gateways start again, on their way to the cloud itself:
+    /// the machine in the middle ends with the demo.
+    ///
+    /// # Errors
+    /// A gateway's config cannot be written, or it cannot be started.
+    pub fn leave_running(&mut self) -> anyhow::Result<Vec<u32>> {
+        let cloud = format!("https://localhost:{}", self.ingest.port());
+        for gateway in self.networks.iter_mut().flat_map(|n| &mut n.gateways) {
+            gateway.process.stop();
+            let path = gateway.folder.join(GATEWAY_FILE);
+            let mut settings: GatewaySettings = share::read_config(&path)?;
+            settings.uplink.cloud.clone_from(&cloud);
+            share::write_config(&path, gateway::GATEWAY_HEADING, &settings)?;
+            gateway.process.resume()?;
         }
-        self.cloud.leave_running();
+        let networks = self.networks.iter_mut();
+        let parts = networks.flat_map(|n| {
+            n.gateways.iter_mut().map(|g| &mut g.process).chain(n.nodes.iter_mut().map(|n| &mut n.process))
+        });
+        Ok(parts.chain([&mut self.cloud]).filter_map(Process::leave_running).collect())
     }
 }
 
