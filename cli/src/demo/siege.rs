@@ -400,6 +400,7 @@ impl<'v> Siege<'v> {
 
     /// The gateway forwards nothing for a while; with `drop`, it then throws away what it took.
     fn withhold(&mut self, drop: bool) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        self.await_flow()?;
         let wires = self.wires();
         let nowhere = free_tcp(1)?;
         let nowhere = nowhere.first().context("no port")?;
@@ -407,14 +408,21 @@ impl<'v> Siege<'v> {
             self.village.backhaul.order(&format!("to {wire} {nowhere}"))?;
         }
         let reached: Vec<BTreeSet<(String, u64)>> = self.village.networks.iter().map(sent_by).collect();
-        std::thread::sleep(Duration::from_millis(4500));
-        let held: Vec<BTreeSet<(String, u64)>> = self
-            .village
-            .networks
-            .iter()
-            .zip(&reached)
-            .map(|(n, r)| sent_by(n).difference(r).cloned().collect())
-            .collect();
+        // A gateway that withholds stands there for as long as it takes nodes of every network to send something new.
+        let (least, most) = (now() + Duration::from_millis(4500), now() + Duration::from_secs(20));
+        let held = loop {
+            std::thread::sleep(Duration::from_millis(300));
+            let held: Vec<BTreeSet<(String, u64)>> = self
+                .village
+                .networks
+                .iter()
+                .zip(&reached)
+                .map(|(n, r)| sent_by(n).difference(r).cloned().collect())
+                .collect();
+            if now() > most || (now() > least && held.iter().all(|h| h.len() >= 3)) {
+                break held;
+            }
+        };
         let stored = self.stored()?;
         let kept_away: Vec<usize> =
             held.iter().map(|h| h.iter().filter(|k| !stored.contains_key(*k)).count()).collect();
@@ -432,7 +440,7 @@ impl<'v> Siege<'v> {
             self.village.backhaul.order(&format!("to {wire} {}", self.village.ingest))?;
         }
         // What the nodes still hold comes now; they try again after three seconds, six, twelve.
-        let until = now() + Duration::from_secs(12);
+        let until = now() + Duration::from_secs(30);
         let mut missing = Vec::new();
         while now() < until {
             std::thread::sleep(Duration::from_millis(300));
@@ -462,6 +470,25 @@ impl<'v> Siege<'v> {
             reports.push((Report::tried(held.len(), note), outcome));
         }
         Ok(reports)
+    }
+
+    /// Waits until new readings of every network are stored again: nodes that an earlier attack cut off pause before they
+    /// send anything new, and what nobody sends, nobody can withhold.
+    fn await_flow(&self) -> anyhow::Result<()> {
+        let stored_of = |stored: &BTreeMap<(String, u64), Value>, net: &str| {
+            stored.values().filter(|row| row["net"].as_str() == Some(net)).count()
+        };
+        let before = self.stored()?;
+        let until = now() + Duration::from_secs(20);
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            let stored = self.stored()?;
+            let nets = self.village.networks.iter().map(|n| n.net.to_string());
+            let flows = nets.into_iter().all(|net| stored_of(&stored, &net) >= stored_of(&before, &net) + 2);
+            if flows || now() > until {
+                return Ok(());
+            }
+        }
     }
 
     /// The stolen node speaks as itself, and is then revoked.
