@@ -18,7 +18,7 @@ use crate::error::{Code, SealError};
 use crate::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use crate::key::Key;
 use crate::level::{Level, OscoreLevel, sealed};
-use crate::oscore::{Context, Id, OscoreOption, Params, RequestId};
+use crate::oscore::{Context, Id, Master, OscoreOption, Params, RequestId};
 use crate::suite::{Alg, TAG, hkdf_expand};
 use crate::wire::coap::{self, number};
 
@@ -144,6 +144,65 @@ impl E2Secret {
 impl fmt::Debug for E2Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("E2Secret(..)")
+    }
+}
+
+/// What the C2 contexts of a run with the gateway alone are derived from ("C2 local", docs/protocol.md 3, 5). Held by the
+/// device and that gateway, and of no use to any other.
+pub struct E2Local(Master<E2>);
+
+impl E2Local {
+    /// As it was stored: a secret of 32 bytes (16 with algorithm 10) and its salt. `None` for other lengths.
+    pub fn new(master_secret: &[u8], master_salt: &[u8; 8]) -> Option<Self> {
+        Master::new(master_secret, master_salt).map(Self)
+    }
+
+    pub(crate) fn exported<const N: usize>(master_secret: [u8; N], master_salt: [u8; 8]) -> Self {
+        Self(Master::exported(master_secret, master_salt))
+    }
+
+    /// The secret. Who holds it reads and writes as the device and as its gateway.
+    pub fn danger_master_secret(&self) -> &[u8] {
+        self.0.danger_secret()
+    }
+
+    /// Its salt.
+    pub fn master_salt(&self) -> &[u8] {
+        self.0.salt()
+    }
+
+    /// The device's end. The gateway bears the bytes of the epoch, as the cloud does in C3.
+    ///
+    /// # Errors
+    /// [`NoSuchContext`].
+    pub fn context_for_device(
+        &self,
+        sid: Sid,
+        epoch: Epoch,
+        bctx: Option<BootContext>,
+        alg: Alg,
+    ) -> Result<Context<E2>, NoSuchContext> {
+        Ok(self.0.context(alg, Id::from(sid), cloud_id(sid, epoch, bctx)?, bctx))
+    }
+
+    /// The gateway's end.
+    ///
+    /// # Errors
+    /// [`NoSuchContext`].
+    pub fn context_for_peer(
+        &self,
+        sid: Sid,
+        epoch: Epoch,
+        bctx: Option<BootContext>,
+        alg: Alg,
+    ) -> Result<Context<E2>, NoSuchContext> {
+        Ok(self.0.context(alg, cloud_id(sid, epoch, bctx)?, Id::from(sid), bctx))
+    }
+}
+
+impl fmt::Debug for E2Local {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("E2Local(..)")
     }
 }
 

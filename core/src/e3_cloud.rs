@@ -12,13 +12,10 @@
 
 use core::fmt;
 
-use zeroize::Zeroize;
-
 use crate::error::Code;
 use crate::id::{BootContext, Did, Epoch, Sid};
-use crate::key::Key;
 use crate::level::{Level, OscoreLevel, sealed};
-use crate::oscore::{Context, Id, Params};
+use crate::oscore::{Context, Id, Master};
 use crate::suite::{Alg, hkdf_expand};
 
 /// Level E3. There are no values of it: it only names keys and contexts.
@@ -44,52 +41,32 @@ impl OscoreLevel for E3 {
 }
 
 /// What C3 contexts of one epoch are derived from: MS3 and salt3 (docs/protocol.md 3). Held by the device and the cloud.
-pub struct E3Secret {
-    master_secret: Key<E3, 32>,
-    secret_len: u8,
-    master_salt: [u8; 8],
-    salt_len: u8,
-}
+pub struct E3Secret(Master<E3>);
 
 impl E3Secret {
     /// An installed or agreed secret: MS3 of 32 bytes (16 with algorithm 10), salt3 of 8. `None` for other lengths; no
     /// salt at all is what the bootstrap has.
     pub fn new(master_secret: &[u8], master_salt: &[u8]) -> Option<Self> {
-        if !matches!(master_secret.len(), 16 | 32) || !matches!(master_salt.len(), 0 | 8) {
-            return None;
-        }
-        let mut secret = [0; 32];
-        secret.get_mut(..master_secret.len())?.copy_from_slice(master_secret);
-        let mut salt = [0; 8];
-        salt.get_mut(..master_salt.len())?.copy_from_slice(master_salt);
-        let this = Self {
-            master_secret: Key::new(secret),
-            secret_len: master_secret.len() as u8,
-            master_salt: salt,
-            salt_len: master_salt.len() as u8,
-        };
-        secret.zeroize();
-        Some(this)
+        Master::new(master_secret, master_salt).map(Self)
+    }
+
+    pub(crate) fn exported<const N: usize>(master_secret: [u8; N], master_salt: [u8; 8]) -> Self {
+        Self(Master::exported(master_secret, master_salt))
     }
 
     /// The secret of epoch 0, mode R: every boot has a context of its own by its boot id.
     pub fn bootstrap(root_psk: &[u8; 32], did: Did) -> Self {
-        Self {
-            master_secret: Key::new(hkdf_expand(root_psk, &[b"e3 boot v1", &did.0])),
-            secret_len: 32,
-            master_salt: [0; 8],
-            salt_len: 0,
-        }
+        Self(Master::unsalted(hkdf_expand(root_psk, &[b"e3 boot v1", &did.0])))
     }
 
     /// MS3. Who holds it reads and writes as the device.
     pub fn danger_master_secret(&self) -> &[u8] {
-        self.master_secret.danger_bytes().get(..self.secret_len.into()).unwrap_or_default()
+        self.0.danger_secret()
     }
 
     /// salt3; empty in the bootstrap.
     pub fn master_salt(&self) -> &[u8] {
-        self.master_salt.get(..self.salt_len.into()).unwrap_or_default()
+        self.0.salt()
     }
 
     /// The device's end.
@@ -103,7 +80,7 @@ impl E3Secret {
         bctx: Option<BootContext>,
         alg: Alg,
     ) -> Result<Context<E3>, NoSuchContext> {
-        self.context(alg, Id::from(sid), peer_id(sid, epoch, bctx)?, bctx)
+        Ok(self.0.context(alg, Id::from(sid), peer_id(sid, epoch, bctx)?, bctx))
     }
 
     /// The cloud's end.
@@ -117,24 +94,7 @@ impl E3Secret {
         bctx: Option<BootContext>,
         alg: Alg,
     ) -> Result<Context<E3>, NoSuchContext> {
-        self.context(alg, peer_id(sid, epoch, bctx)?, Id::from(sid), bctx)
-    }
-
-    fn context(
-        &self,
-        alg: Alg,
-        sender_id: Id,
-        recipient_id: Id,
-        bctx: Option<BootContext>,
-    ) -> Result<Context<E3>, NoSuchContext> {
-        Ok(Context::derive(&Params {
-            alg,
-            master_secret: self.danger_master_secret(),
-            master_salt: self.master_salt(),
-            id_context: bctx.as_ref().map(|b| &b.0[..]),
-            sender_id,
-            recipient_id,
-        }))
+        Ok(self.0.context(alg, peer_id(sid, epoch, bctx)?, Id::from(sid), bctx))
     }
 }
 

@@ -28,7 +28,7 @@ fn nibble(c: u8) -> Option<u8> {
 }
 
 /// Exactly `N` bytes of hex; colons and dashes between bytes are skipped (EUI-64s are often printed with them).
-fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+pub(crate) fn parse_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let mut out = [0u8; N];
     let mut digits = text.bytes().filter(|c| !matches!(c, b':' | b'-'));
     for byte in &mut out {

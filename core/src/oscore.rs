@@ -6,6 +6,7 @@
 //! here is [`Authentic`], not yet new.
 
 mod inner;
+mod master;
 mod option;
 
 use core::fmt;
@@ -14,6 +15,7 @@ use core::marker::PhantomData;
 pub use inner::{
     InnerAnswer, InnerRequest, Plaintext, Refused, judge_answer, judge_request, judge_tiny_request, nested_answer,
 };
+pub(crate) use master::Master;
 pub use option::OscoreOption;
 use zeroize::{Zeroize, Zeroizing};
 

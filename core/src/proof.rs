@@ -11,7 +11,7 @@
 //! | Spec        | docs/protocol.md 10 (receipt), 13.1 |
 //!
 //! [`merkle`] is the tree of RFC 9162, [`statement`] what devices sign, [`receipt`] what gateways sign; here are
-//! COSE_Sign1 (RFC 9052 4.2) and the traits behind which the signature and the curve lie.
+//! COSE_Sign1 (RFC 9052 4.2) and the traits behind which the signature lies.
 
 pub mod merkle;
 pub mod receipt;
@@ -75,6 +75,12 @@ impl fmt::Debug for KeyName {
         write!(f, "KeyName({self})")
     }
 }
+
+/// SubjectPublicKeyInfo (DER) of a P-256 key, up to its uncompressed point of 65 bytes (RFC 5480 2).
+pub const P256_SPKI: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE,
+    0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
 
 /// A signature: r ‖ s of ECDSA, or Ed25519's 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,33 +153,6 @@ pub trait Verify {
     /// [`SignatureRefused`] when it does not hold.
     fn verify(&self, message: &[&[u8]], signature: &Signature) -> Result<(), SignatureRefused>;
 }
-
-/// A P-256 key pair for key agreement (EDHOC suite 2), public keys as x coordinate alone. Implemented outside of core.
-pub trait Agree: Sized {
-    /// From 32 random bytes. `None` when they are no valid private key: draw again.
-    fn from_random(random: &[u8; 32]) -> Option<Self>;
-
-    /// The x coordinate of the public key.
-    fn public_x(&self) -> [u8; 32];
-
-    /// The x coordinate of the shared point.
-    ///
-    /// # Errors
-    /// [`PointRefused`] when `peer_x` is on no point of the curve.
-    fn agree(&self, peer_x: &[u8; 32]) -> Result<[u8; 32], PointRefused>;
-}
-
-/// An x coordinate that no point of the curve has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PointRefused;
-
-impl fmt::Display for PointRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not a point of the curve")
-    }
-}
-
-impl core::error::Error for PointRefused {}
 
 /// A COSE_Sign1 in the one form of docs/protocol.md 13.1: tag 18, protected `{1: alg, 4: kid8}`, nothing unprotected,
 /// payload attached. Its shape is checked; nothing is believed before [`Sign1::verify`].
@@ -327,10 +306,10 @@ impl<'a> ToBeSigned<'a> {
 /// Head of a CBOR byte string of `n` bytes.
 fn bytes_head(n: usize) -> ([u8; 9], usize) {
     let mut head = [0; 9];
-    let mut encoder = minicbor::Encoder::new(minicbor::encode::write::Cursor::new(&mut head[..]));
+    let mut w = Writer::new(&mut head);
     // Nine bytes hold any head.
-    let written = encoder.bytes_len(n as u64).is_ok();
-    debug_assert!(written);
-    let len = encoder.writer().position();
+    let written = w.bytes_head(n);
+    debug_assert!(written.is_ok());
+    let len = w.len();
     (head, len)
 }

@@ -1,6 +1,11 @@
-//! The only file that names an algorithm: AES-CCM (RFC 3610, IEEE 802.15.4 CCM*), SHA-256, HMAC and HKDF (RFC 5869).
+//! The only place that names an algorithm: AES-CCM (RFC 3610, IEEE 802.15.4 CCM*), SHA-256, HMAC and HKDF (RFC 5869), and
+//! P-256 behind the trait in [`agreement`].
 //!
-//! Everything else says [`Alg`], [`AeadSchedule`], [`LinkSchedule`], [`sha256`], [`hkdf_expand`].
+//! Everything else says [`Alg`], [`AeadSchedule`], [`LinkSchedule`], [`sha256`], [`hkdf_expand`], [`agreement::Agree`].
+
+pub mod agreement;
+#[cfg(feature = "p256")]
+pub mod p256;
 
 use core::fmt;
 

@@ -8,7 +8,7 @@ use fivefold_core::oscore::PartialIv;
 use fivefold_core::profile::{KeyIndexes, KidLength, LinkClass, Overrides, Policy, Profile};
 use fivefold_core::proof::merkle::{Hash, root};
 use fivefold_core::proof::receipt::{CONTEXT, GatewayBoot, Receipt, Tally};
-use fivefold_core::proof::statement::{Salt, SignedLevel, Statement, Subject};
+use fivefold_core::proof::statement::{BlindKey, SignedLevel, Statement, Subject};
 use fivefold_core::proof::{KeyName, Sign1, SignAlg, Signature, SignatureRefused, ToBeSigned, Verify};
 use fivefold_core::suite::{Alg, hkdf_expand, hmac_sha256};
 use fivefold_core::time::Millis;
@@ -41,7 +41,7 @@ fn counting<const N: usize>(from: u8) -> [u8; N] {
 #[test]
 fn v9_v10_a_leaf_and_a_statement() {
     let subject = Subject { level: SignedLevel::Cloud, did: DID, epoch: Epoch(5), bctx: None };
-    let salt = |piv| Salt::derive(&counting(0x40), piv);
+    let salt = |piv| BlindKey::new(counting(0x40)).salt(piv);
     assert_eq!(salt(300).0[..], value("V9", "salt"));
     let mut out = [0; Statement::LONGEST];
     let n = subject.emit_tbs(300, &PAYLOAD, &mut out).unwrap();

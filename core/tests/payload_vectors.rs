@@ -8,7 +8,7 @@ use fivefold_core::id::{Did, Epoch};
 use fivefold_core::proof::merkle::{
     Hash, Tree, prove_consistency, prove_inclusion, root, verify_consistency, verify_inclusion,
 };
-use fivefold_core::proof::statement::{self, Salt, SignedLevel, Statement, Subject};
+use fivefold_core::proof::statement::{self, BlindKey, SignedLevel, Statement, Subject};
 use fivefold_core::proof::{KeyName, Sign, Sign1, SignAlg, SignError, Signature, SignatureRefused, ToBeSigned, Verify};
 use fivefold_core::reading::{BaseName, Fields, Item, Number, Pack, Payload, Record, Value as Measured};
 use serde_json::{Map, Value};
@@ -371,11 +371,11 @@ fn what_we_sign_is_what_the_vectors_hold() {
 
 #[test]
 fn v9_and_v10_a_leaf_and_a_statement_are_those_of_the_specification() {
-    let k_blind: [u8; 32] = core::array::from_fn(|i| 0x40 + i as u8);
+    let k_blind = BlindKey::new(core::array::from_fn(|i| 0x40 + i as u8));
     let payload = hex::decode("840118d7182d1825").unwrap();
     let subject =
         Subject { level: SignedLevel::Cloud, did: Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]), epoch: Epoch(5), bctx: None };
-    let salt = Salt::derive(&k_blind, 300);
+    let salt = k_blind.salt(300);
     assert_eq!(hex::encode(salt.0), "ee1601a5deb4ee7ed499e580fb42e334");
     let mut tbs = [0; 64];
     let n = subject.emit_tbs(300, &payload, &mut tbs).unwrap();
@@ -383,7 +383,7 @@ fn v9_and_v10_a_leaf_and_a_statement_are_those_of_the_specification() {
     let leaf = subject.leaf(&salt, 300, &payload);
     assert_eq!(leaf.to_string(), "efa7cac1456b2383aac65fb986cf2b9c608a97973e11181c7c9f992967726cdf");
 
-    let leaves: Vec<_> = [300, 301, 303].map(|piv| subject.leaf(&Salt::derive(&k_blind, piv), piv, &payload)).to_vec();
+    let leaves: Vec<_> = [300, 301, 303].map(|piv| subject.leaf(&k_blind.salt(piv), piv, &payload)).to_vec();
     let root = root(&leaves);
     assert_eq!(root.to_string(), "396dfe810a9d51977eb5312459a8e57cc1fce65c15576483c6846d3f27b7cfe0");
     let statement = Statement { subject, number: 1, first_piv: 300, bitmap: &[0x0B], root, previous: Hash([0; 32]) };

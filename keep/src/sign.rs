@@ -1,4 +1,5 @@
-//! P-256 behind the traits of [`fivefold_core::proof`], by aws-lc-rs: signing, verifying, key agreement.
+//! P-256 behind the traits of [`fivefold_core::proof`] and [`fivefold_core::suite::agreement`], by aws-lc-rs: signing,
+//! verifying, key agreement.
 //!
 //! Signatures are r ‖ s (64 bytes); key agreement takes and gives x coordinates alone.
 
@@ -8,18 +9,12 @@ use aws_lc_rs::signature::{
     VerificationAlgorithm,
 };
 use aws_lc_rs::{agreement, encoding::AsBigEndian};
-use fivefold_core::proof::{
-    Agree, KeyName, PointRefused, Sign, SignAlg, SignError, Signature, SignatureRefused, Verify,
-};
+use fivefold_core::proof::{KeyName, P256_SPKI, Sign, SignAlg, SignError, Signature, SignatureRefused, Verify};
+use fivefold_core::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use zeroize::Zeroizing;
 
-/// SubjectPublicKeyInfo of a P-256 key, up to its uncompressed point (RFC 5480 2).
-const P256_SPKI: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE,
-    0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
-];
 /// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410 4).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -146,7 +141,7 @@ impl Verify for VerifyingKey {
 /// A P-256 key pair for key agreement (EDHOC suite 2). Prints nothing of the private key.
 pub struct AgreementKey {
     private: agreement::PrivateKey,
-    public_x: [u8; 32],
+    public_x: PublicX,
 }
 
 impl core::fmt::Debug for AgreementKey {
@@ -171,20 +166,22 @@ impl Agree for AgreementKey {
     fn from_random(random: &[u8; 32]) -> Option<Self> {
         let private = agreement::PrivateKey::from_private_key(&agreement::ECDH_P256, random).ok()?;
         let public = private.compute_public_key().ok()?;
-        let public_x = public.as_ref().get(1..33)?.try_into().ok()?;
+        let public_x = PublicX(public.as_ref().get(1..33)?.try_into().ok()?);
         Some(Self { private, public_x })
     }
 
-    fn public_x(&self) -> [u8; 32] {
+    fn public_x(&self) -> PublicX {
         self.public_x
     }
 
-    fn agree(&self, peer_x: &[u8; 32]) -> Result<[u8; 32], PointRefused> {
+    fn agree(&self, peer: &PublicX) -> Result<SharedX, PointRefused> {
         // Either point with this x gives the same shared x: take the even one.
         let mut compressed = [2; 33];
-        compressed.iter_mut().skip(1).zip(peer_x).for_each(|(c, x)| *c = *x);
+        compressed.iter_mut().skip(1).zip(peer.0).for_each(|(c, x)| *c = x);
         let peer = agreement::UnparsedPublicKey::new(&agreement::ECDH_P256, compressed);
-        agreement::agree(&self.private, peer, PointRefused, |shared| shared.try_into().map_err(|_| PointRefused))
+        agreement::agree(&self.private, peer, PointRefused, |shared| {
+            shared.try_into().map(SharedX::new).map_err(|_| PointRefused)
+        })
     }
 }
 
@@ -221,7 +218,8 @@ mod tests {
     fn two_sides_agree_by_x_coordinates_alone() {
         let a = AgreementKey::from_random(&[7; 32]).unwrap();
         let b = AgreementKey::from_random(&[9; 32]).unwrap();
-        assert_eq!(a.agree(&b.public_x()).unwrap(), b.agree(&a.public_x()).unwrap());
+        let [ab, ba] = [a.agree(&b.public_x()), b.agree(&a.public_x())].map(Result::unwrap);
+        assert_eq!(ab.danger_bytes(), ba.danger_bytes());
         assert_eq!(a.danger_scalar().unwrap()[..], [7; 32]);
         assert!(AgreementKey::from_random(&[0; 32]).is_none());
         assert!(AgreementKey::from_random(&[0xFF; 32]).is_none());
@@ -229,7 +227,7 @@ mod tests {
         for x in 0..20u8 {
             let mut candidate = [0; 32];
             candidate[31] = x;
-            off_curve += usize::from(a.agree(&candidate).is_err());
+            off_curve += usize::from(a.agree(&PublicX(candidate)).is_err());
         }
         assert!(off_curve > 0, "about half of all x have no point");
     }

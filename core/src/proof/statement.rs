@@ -1,5 +1,9 @@
 //! What a device signs: leaves over its readings, and a statement over a batch of them (docs/protocol.md 13.1).
 
+use core::fmt;
+
+use zeroize::Zeroize;
+
 use crate::error::SealError;
 use crate::id::{BootContext, Did, Epoch};
 use crate::proof::merkle::Hash;
@@ -35,10 +39,40 @@ pub struct Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Salt(pub [u8; 16]);
 
-impl Salt {
-    /// Of reading number `piv`, under the K_blind of its epoch.
-    pub fn derive(k_blind: &[u8; 32], piv: u64) -> Self {
-        Self(hkdf_expand(k_blind, &[b"leaf", &piv.to_be_bytes()]))
+/// K_blind: what the salts of an epoch are derived from (docs/protocol.md 3). Wiped when dropped, never printed or cloned.
+pub struct BlindKey([u8; 32]);
+
+impl BlindKey {
+    /// An installed or agreed key. The caller wipes its own copy, if one is left.
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// The key of epoch 0, mode R.
+    pub fn bootstrap(root_psk: &[u8; 32], did: Did) -> Self {
+        Self(hkdf_expand(root_psk, &[b"blind boot v1", &did.0]))
+    }
+
+    /// The bytes, to be stored wrapped.
+    pub const fn danger_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// The salt of reading number `piv`.
+    pub fn salt(&self, piv: u64) -> Salt {
+        Salt(hkdf_expand(&self.0, &[b"leaf", &piv.to_be_bytes()]))
+    }
+}
+
+impl Drop for BlindKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl fmt::Debug for BlindKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BlindKey(..)")
     }
 }
 

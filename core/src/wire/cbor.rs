@@ -455,6 +455,14 @@ impl<'b> Writer<'b> {
         fits(self.encoder.bytes(value))
     }
 
+    /// The head of a byte string of `n` bytes.
+    ///
+    /// # Errors
+    /// When the buffer is full.
+    pub fn bytes_head(&mut self, n: usize) -> Written {
+        fits(self.encoder.bytes_len(n as u64))
+    }
+
     /// A text string.
     ///
     /// # Errors
