@@ -204,6 +204,71 @@ def private_key(scalar):
     return ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1())
 
 
+# --- EDHOC (RFC 9528), method 3, cipher suite 2 -----------------------------------------------------------------------
+
+
+def identifier(value):
+    """C_x, or ID_CRED_x that is a kid: one byte where that can be read as an integer of one byte."""
+    short = len(value) == 1 and (value[0] <= 0x17 or 0x20 <= value[0] <= 0x37)
+    return value if short else cbor(value)
+
+
+def public_x(scalar):
+    return private_key(scalar).public_key().public_numbers().x.to_bytes(32, "big")
+
+
+def agree(scalar, x):
+    point = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), b"\x02" + x)
+    return private_key(scalar).exchange(ec.ECDH(), point)
+
+
+def credential(kid, x):
+    return cbor({8: {1: {1: 2, 2: kid, -1: 1, -2: x}}})
+
+
+def edhoc_kdf(prk, label, context, length):
+    return expand(prk, cbor(label) + cbor(context) + cbor(length), length)
+
+
+def encrypt0(prk, key_label, iv_label, th, plaintext):
+    key, iv = edhoc_kdf(prk, key_label, th, 16), edhoc_kdf(prk, iv_label, th, 13)
+    return key, iv, AESCCM(key, 8).encrypt(iv, plaintext, cbor(["Encrypt0", b"", th]))
+
+
+def edhoc(x, y, i, r, c_i, c_r, kid_i, kid_r, cred_i, cred_r, suites=2):
+    """Every value of a run, under the names of RFC 9528 and RFC 9529. x, y, i, r are private keys."""
+    v = {"G_X": public_x(x), "G_Y": public_x(y)}
+    v["message_1"] = cbor(3) + cbor(suites) + cbor(v["G_X"]) + identifier(c_i)
+    v["H_message_1"] = sha256(v["message_1"])
+    v["TH_2"] = sha256(cbor(v["G_Y"]) + cbor(v["H_message_1"]))
+    v["G_XY"] = agree(x, v["G_Y"])
+    v["PRK_2e"] = hmac.digest(v["TH_2"], v["G_XY"], "sha256")
+    v["SALT_3e2m"] = edhoc_kdf(v["PRK_2e"], 1, v["TH_2"], 32)
+    v["G_RX"] = agree(r, v["G_X"])
+    v["PRK_3e2m"] = hmac.digest(v["SALT_3e2m"], v["G_RX"], "sha256")
+    v["context_2"] = identifier(c_r) + cbor({4: kid_r}) + cbor(v["TH_2"]) + cred_r
+    v["MAC_2"] = edhoc_kdf(v["PRK_3e2m"], 2, v["context_2"], 8)
+    v["PLAINTEXT_2"] = identifier(c_r) + identifier(kid_r) + cbor(v["MAC_2"])
+    v["KEYSTREAM_2"] = edhoc_kdf(v["PRK_2e"], 0, v["TH_2"], len(v["PLAINTEXT_2"]))
+    v["CIPHERTEXT_2"] = bytes(a ^ b for a, b in zip(v["PLAINTEXT_2"], v["KEYSTREAM_2"]))
+    v["message_2"] = cbor(v["G_Y"] + v["CIPHERTEXT_2"])
+    v["TH_3"] = sha256(cbor(v["TH_2"]) + v["PLAINTEXT_2"] + cred_r)
+    v["SALT_4e3m"] = edhoc_kdf(v["PRK_3e2m"], 5, v["TH_3"], 32)
+    v["G_IY"] = agree(i, v["G_Y"])
+    v["PRK_4e3m"] = hmac.digest(v["SALT_4e3m"], v["G_IY"], "sha256")
+    v["context_3"] = cbor({4: kid_i}) + cbor(v["TH_3"]) + cred_i
+    v["MAC_3"] = edhoc_kdf(v["PRK_4e3m"], 6, v["context_3"], 8)
+    v["PLAINTEXT_3"] = identifier(kid_i) + cbor(v["MAC_3"])
+    v["K_3"], v["IV_3"], v["CIPHERTEXT_3"] = encrypt0(v["PRK_3e2m"], 3, 4, v["TH_3"], v["PLAINTEXT_3"])
+    v["message_3"] = cbor(v["CIPHERTEXT_3"])
+    v["TH_4"] = sha256(cbor(v["TH_3"]) + v["PLAINTEXT_3"] + cred_i)
+    v["K_4"], v["IV_4"], v["CIPHERTEXT_4"] = encrypt0(v["PRK_4e3m"], 8, 9, v["TH_4"], b"")
+    v["message_4"] = cbor(v["CIPHERTEXT_4"])
+    v["PRK_out"] = edhoc_kdf(v["PRK_4e3m"], 7, v["TH_4"], 32)
+    v["PRK_exporter"] = edhoc_kdf(v["PRK_out"], 10, b"", 32)
+    return v
+
+
 # --- Our own vectors --------------------------------------------------------------------------------------------------
 
 MS3, MS2, SALT = bytes(range(32)), bytes(range(32, 64)), h("9e7ca92223786340")
@@ -320,6 +385,33 @@ def own_vectors():
         "reply": cbor({1: 6, 2: [[6, "E3-08"]], 3: [{1: 1, 2: node, 3: answer, 4: 5, 5: 1790000247000}]})
     }
 
+    i, r, x, y = (bytes(range(start, start + 32)) for start in (0x80, 0xA0, 0xC0, 0xE0))
+    cred_i, cred_r = credential(SID, public_x(i)), credential(b"\0", public_x(r))
+    run = edhoc(x, y, i, r, EPOCH, SID, SID, b"\0", cred_i, cred_r)
+
+    def export(label, length):
+        return edhoc_kdf(run["PRK_exporter"], label, b"", length)
+
+    def mixed(label):
+        return hmac.digest(psk_key, export(label, 32), "sha256")
+
+    yield "V18", "EDHOC with the cloud, payloads as RFC 9528 A.2, and what it gives", {
+        "credential_device": cred_i,
+        "credential_cloud": cred_r,
+        "message_1": b"\xf5" + run["message_1"],
+        "message_2": run["message_2"],
+        "message_3": identifier(SID) + run["message_3"],
+        "message_4": run["message_4"],
+        "ms3": mixed(32771),
+        "salt3": export(32772, 8),
+        "e2_root": mixed(32769),
+        "blind": mixed(32770),
+        "ms3_alg_10": export(0, 16),
+        "salt3_alg_10": export(1, 8),
+        "local": export(0, 32),
+        "local_blind": export(32770, 32),
+    }
+
 
 def own_text():
     cases = [
@@ -420,6 +512,21 @@ def check_rfc8613(checks):
         checks.bytes(c["section"], own.common_iv, c["common_iv"])
 
 
+def check_edhoc(checks):
+    case = next(t for t in read("rfc9529-edhoc.json")["traces"] if t["method"] == 3)
+    given = {name: h(value) for part in case.values() if isinstance(part, dict) for name, value in part.items() if isinstance(value, str)}
+    run = edhoc(
+        *(given[name] for name in ("X", "Y", "SK_I", "SK_R", "C_I", "C_R")),
+        *(given[name][-1:] for name in ("ID_CRED_I", "ID_CRED_R")),
+        *(given[name] for name in ("CRED_I_cbor", "CRED_R_cbor")),
+        case["suites_initiator"],
+    )
+    for name, value in run.items():
+        checks.equal(f"RFC 9529 3: {name}", value, given[name])
+    secret, salt = (edhoc_kdf(run["PRK_exporter"], label, b"", length) for label, length in ((0, 16), (1, 8)))
+    checks.equal("RFC 9529 3: OSCORE", (secret, salt), (given["OSCORE_Master_Secret"], given["OSCORE_Master_Salt"]))
+
+
 def check_link(checks):
     book = read("ieee802154-ccm.json")
     for f in book["frames"] + book["frames_2015"] + book["e1s"]:
@@ -510,7 +617,7 @@ def main():
         print(__doc__, file=sys.stderr)
         return 2
     checks = Checks()
-    for check in (check_own, check_oscore, check_rfc8613, check_link, check_merkle, check_cose, check_senml):
+    for check in (check_own, check_oscore, check_rfc8613, check_edhoc, check_link, check_merkle, check_cose, check_senml):
         before = checks.passed
         check(checks)
         print(f"{check.__name__:14} {checks.passed - before:5} values agree")
