@@ -71,6 +71,7 @@ pub use responder::{ReadM3, Responder, WaitM3};
 use core::fmt;
 
 use crate::error::{Code, Rejected};
+use crate::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
 use crate::wire::cbor::Malformed;
 
 /// A message was refused. Whether the run goes on is decided: with a session, nothing was spent and the right message may
@@ -123,6 +124,11 @@ impl<S> core::error::Error for Refused<S> {}
 
 const fn forged(reason: &'static str) -> Rejected {
     Rejected::new(Code::RenewalForged, reason)
+}
+
+/// Key agreement with a key that came from outside. Zero is on the curve, and nobody's key: no honest side draws it.
+fn agree<A: Agree>(own: &A, peer: &PublicX) -> Result<SharedX, PointRefused> {
+    if peer.0 == [0; 32] { Err(PointRefused) } else { own.agree(peer) }
 }
 
 const NOT_ON_CURVE: Rejected = forged("an ephemeral key is not on the curve");

@@ -1,10 +1,15 @@
-//! OSCORE messages that other people's code put on a wire: vectors/captures/ (README there), opened as a plain endpoint.
+//! Messages that other people's code put on a wire: vectors/captures/ (README there). OSCORE is opened as a plain endpoint.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod runs;
+
+use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
+use fivefold_core::e5_renewal::{Initiator, Responder, ToServer};
 use fivefold_core::oscore::{Context, Id, OscoreOption, Params, Plaintext, RequestId};
 use fivefold_core::suite::Alg;
 use fivefold_core::wire::coap::{Message, Options, Outer, Protected, number};
+use runs::{Parties, SID, key};
 
 /// UDP payloads of a little-endian pcap of Ethernet frames with IPv6, with source and destination port.
 fn datagrams(file: &str) -> Vec<(u16, u16, Vec<u8>)> {
@@ -90,5 +95,35 @@ fn their_requests_have_an_empty_kid_and_pass_the_outer_profile_or_are_malformed(
             let request = Protected::parse_request(&datagram, Outer::StockClient).unwrap();
             assert_eq!(request.option.kid, Some(&[][..]));
         }
+    }
+}
+
+#[test]
+fn edhoc_of_aiocoap_with_lakers_has_the_shapes_that_we_read() {
+    let messages = datagrams("edhoc-loopback.pcap");
+    let payloads: Vec<(u8, Vec<u8>)> = messages
+        .iter()
+        .map(|(_, _, datagram)| Message::parse(datagram).map(|m| (m.code, m.payload.to_vec())).unwrap())
+        .collect();
+    assert_eq!(payloads.len(), 10);
+    let id = |byte: u8| Id::new(&[byte]).unwrap();
+    let parties = Parties::default();
+    for (at, c_i, c_r) in [(0, 0x0C, Some(0x37)), (6, 0x11, None)] {
+        let (code, message_1) = &payloads[at];
+        let Ok(ToServer::Offer(offer)) = ToServer::parse(message_1) else { panic!("no offer") };
+        // aiocoap adds item 15 to EAD_1, not critical: passed over.
+        assert_eq!(message_1.last(), Some(&15));
+        assert_eq!((*code, offer.c_i(), offer.announced()), (2, id(c_i), None));
+        // The private ephemeral keys were not kept: message_2 is one by its shape, and not for us.
+        let (device, _) = Initiator::<E2, _>::danger_offer(key(0xC0), id(c_i));
+        let refused = device.handle_message_2(&payloads[at + 1].1, &parties.on_device(), &parties.cloud).unwrap_err();
+        assert!(refused.session.is_none());
+        // The second run has message_3 and the first OSCORE request in one (RFC 9668), which is not of our profile.
+        let Some(c_r) = c_r else { continue };
+        let Ok(ToServer::Proof { c_r: read, message_3 }) = ToServer::parse(&payloads[2].1) else { panic!("no proof") };
+        assert_eq!((read, message_3.len()), (id(c_r), 1 + 1 + 9 + 8));
+        let (server, _) = Responder::<E2, _>::answer(&offer, key(0xE0), SID, &parties.at_cloud()).unwrap();
+        assert!(server.handle_message_3(message_3).unwrap_err().session.is_some());
+        assert_eq!((payloads[3].0, payloads[3].1.len(), payloads[3].1[0]), (0x44, 9, 0x48));
     }
 }

@@ -89,11 +89,6 @@ impl<L> Agreed<L> {
     pub fn epoch(&self) -> Option<Epoch> {
         epoch_of(self.c_i)
     }
-
-    #[cfg(test)]
-    pub(super) const fn exporter(&self) -> &Exporter {
-        &self.exporter
-    }
 }
 
 impl Agreed<E3> {

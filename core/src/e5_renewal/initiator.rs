@@ -18,7 +18,7 @@ use super::agreed::Agreed;
 use super::credential::{Credential, Identity, emit_id, read_id};
 use super::message::{MAC, Message, emit_message_1, epoch_of, ignore_ead, message_1_of, read_byte_string, read_claim};
 use super::schedule::{Keys2e, Keys4, holds};
-use super::{NOT_ON_CURVE, Refused, forged};
+use super::{NOT_ON_CURVE, Refused, agree, forged};
 
 /// PLAINTEXT_2 of others, at most, with data in it that means nothing to us.
 const LONGEST_PLAINTEXT_2: usize = 96;
@@ -101,7 +101,7 @@ impl<L: OscoreLevel, A: Agree> Initiator<L, WaitM2<A>> {
         };
         let WaitM2 { ephemeral, h_message_1, c_i, c_r: expected } = self.state;
 
-        let g_xy = ephemeral.agree(&g_y).map_err(|_| NOT_ON_CURVE)?;
+        let g_xy = agree(&ephemeral, &g_y).map_err(|_| NOT_ON_CURVE)?;
         let keys = Keys2e::new(&g_y, &h_message_1, &g_xy);
         keys.apply_keystream_2(plaintext_2, &mut [0; LONGEST_PLAINTEXT_2]).map_err(|_| NOT_MESSAGE_2)?;
         let plaintext_2 = &*plaintext_2;
@@ -111,7 +111,7 @@ impl<L: OscoreLevel, A: Agree> Initiator<L, WaitM2<A>> {
         if kid != peer.kid() {
             return Err(Rejected::new(Code::RenewalUnknownCredential, "message_2 names another credential").into());
         }
-        let g_rx = ephemeral.agree(&peer.public_x()).map_err(|_| PEER_NOT_ON_CURVE)?;
+        let g_rx = agree(&ephemeral, &peer.public_x()).map_err(|_| PEER_NOT_ON_CURVE)?;
         let keys = keys.with_responder(&g_rx);
         if !holds(mac_2, &keys.mac_2(c_r, peer, ead_2)) {
             return Err(forged("MAC_2 does not hold").into());
@@ -121,7 +121,7 @@ impl<L: OscoreLevel, A: Agree> Initiator<L, WaitM2<A>> {
         }
 
         let keys = keys.after_message_2(plaintext_2, peer);
-        let g_iy = own.key.agree(&g_y).map_err(|_| NOT_ON_CURVE)?;
+        let g_iy = agree(own.key, &g_y).map_err(|_| NOT_ON_CURVE)?;
         let prk_4e3m = keys.with_initiator(&g_iy);
         let mac_3 = keys.mac_3(&prk_4e3m, own.credential, &[]);
         let mut plaintext_3 = [0; LONGEST_PLAINTEXT_3];

@@ -15,7 +15,7 @@ use super::agreed::Agreed;
 use super::credential::{Credential, Identity, emit_id};
 use super::message::{MAC, Message, Offer, epoch_of, read_byte_string, read_claim};
 use super::schedule::{Keys2e, Keys3, holds};
-use super::{NOT_ON_CURVE, Refused, forged};
+use super::{NOT_ON_CURVE, Refused, agree, forged};
 
 /// PLAINTEXT_2 of ours, at most: C_R, a kid, MAC_2.
 const LONGEST_PLAINTEXT_2: usize = 8 + 8 + 1 + MAC;
@@ -91,9 +91,9 @@ impl<L: OscoreLevel, A: Agree> Responder<L, WaitM3<A>> {
             return Err(forged("C_I has the bytes of the short id"));
         }
         let g_y = ephemeral.public_x();
-        let g_xy = ephemeral.agree(&offer.g_x).map_err(|_| NOT_ON_CURVE)?;
+        let g_xy = agree(&ephemeral, &offer.g_x).map_err(|_| NOT_ON_CURVE)?;
         let keys_2 = Keys2e::new(&g_y, &sha256(&[offer.as_bytes()]), &g_xy);
-        let g_rx = own.key.agree(&offer.g_x).map_err(|_| NOT_ON_CURVE)?;
+        let g_rx = agree(own.key, &offer.g_x).map_err(|_| NOT_ON_CURVE)?;
         let keys = keys_2.with_responder(&g_rx);
         let mac_2 = keys.mac_2(c_r, own.credential, &[]);
         let mut plaintext_2 = [0; LONGEST_PLAINTEXT_2];
@@ -156,8 +156,7 @@ impl<L: OscoreLevel, A: Agree> Responder<L, ReadM3<A>> {
         }
         let plaintext_3 = plaintext_3.get(..len).unwrap_or_default();
         let ead_3 = plaintext_3.get(ead_from..).unwrap_or_default();
-        let g_iy = ephemeral
-            .agree(&credential.public_x())
+        let g_iy = agree(&ephemeral, &credential.public_x())
             .map_err(|_| Rejected::new(Code::RenewalUnknownCredential, "the credential's key is not on the curve"))?;
         let prk_4e3m = keys.with_initiator(&g_iy);
         if !holds(&mac_3, &keys.mac_3(&prk_4e3m, credential, ead_3)) {

@@ -76,11 +76,6 @@ impl Prk {
     fn mac(&self, label: u16, context: &Parts<'_>) -> [u8; MAC] {
         self.kdf(label, context.as_slice())
     }
-
-    #[cfg(test)]
-    pub(super) const fn expose(&self) -> &[u8; HASH] {
-        &self.0
-    }
 }
 
 impl Drop for Prk {
@@ -281,3 +276,6 @@ impl Exporter {
         self.0.kdf(label, &[])
     }
 }
+
+#[cfg(test)]
+mod trace;
