@@ -277,5 +277,4 @@ impl Exporter {
     }
 }
 
-#[cfg(test)]
 mod trace;

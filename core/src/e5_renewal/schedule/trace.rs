@@ -1,5 +1,7 @@
 //! RFC 9529 section 3, value by value, and the invalid messages of its section 4 (vectors/standards/rfc9529-edhoc.json).
 
+#![cfg(test)]
+
 extern crate std;
 
 use serde_json::Value;
