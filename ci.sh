@@ -24,6 +24,7 @@ JOBS=(
     "no-std     core and device build for a Cortex-M0+ and a Cortex-M4"
     "firmware   node and relay run on an emulated M4 and M0: flash, stack, instructions"
     "fuzz       every parser under a fuzzer; ARG: seconds per target, 20 by default"
+    "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap and other people's captures against running daemons"
@@ -53,13 +54,14 @@ need_deb() {
     DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 
-# need_cargo TOOL VERSION: a cargo subcommand of exactly that version.
+# need_cargo TOOL VERSION [ARG...]: a cargo subcommand, or another tool of crates.io, of exactly that version.
 need_cargo() {
     local tool=$1 version=$2
+    shift 2
     if have "$tool" && "$tool" "${tool#cargo-}" --version 2>/dev/null | grep -qF "$version"; then return; fi
     if have "$tool" && "$tool" --version 2>/dev/null | grep -qF "$version"; then return; fi
     say "installing $tool $version"
-    cargo install "$tool" --locked --version "$version"
+    cargo install "$tool" --locked --version "$version" "$@"
 }
 
 job_fmt() {
@@ -129,6 +131,13 @@ job_fuzz() {
     need_deb g++
     need_cargo cargo-fuzz 0.13.2
     bash scripts/fuzz.sh "${1:-20}"
+}
+
+job_models() {
+    need_deb spass cpp python3
+    # It asks for a newer Rust than it needs.
+    need_cargo verifpal 1.6.7 --ignore-rust-version
+    python3 models/run.py "$@"
 }
 
 job_deny() {
