@@ -11,7 +11,7 @@
 //! | Binds       | the device's id and the epoch, which only grows |
 //! | Drops as    | `E5-02` forged, `E5-03` stranger or revoked, `E5-04` another suite or method, `E5-06` epoch not greater |
 //! | Does not    | carry readings; choose the algorithm of the contexts that it makes |
-//! | Spec        | docs/protocol.md 3, 11 |
+//! | Spec        | docs/protocol.md 3, 11; for hardened classic devices [`key_message`], 12 |
 //!
 //! Nothing here keeps time, draws randomness or stores: an ephemeral key comes in, messages and states go out. Each step
 //! consumes the one before. A run whose level is [`E3`](crate::e3_cloud::E3) is one with the cloud, and gives
@@ -58,6 +58,7 @@
 mod agreed;
 mod credential;
 mod initiator;
+pub mod key_message;
 mod message;
 mod responder;
 mod schedule;

@@ -106,6 +106,16 @@ identifier!(
     BootContext, [u8; 8], 8, "a boot id: 16 hex digits", |v| v, |b| b
 );
 
+identifier!(
+    /// Serial number of a hardened classic device (docs/protocol.md 12).
+    Serial, [u8; 8], 8, "a serial number: 16 hex digits", |v| v, |b| b
+);
+identifier!(
+    /// Which key of a server an RSA key message is for: the first four bytes of SHA-256 of its SubjectPublicKeyInfo
+    /// (docs/protocol.md 12).
+    ServerKid, [u8; 4], 4, "a server key id: 8 hex digits", |v| v, |b| b
+);
+
 impl Sid {
     /// As a destination: any gateway of the network (docs/protocol.md 4.1).
     pub const ANY_GATEWAY: Self = Self(0x0000);

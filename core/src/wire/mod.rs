@@ -6,6 +6,7 @@ pub mod control;
 pub mod envelope;
 pub mod event;
 pub mod ieee802154;
+pub mod key_message;
 pub mod mesh;
 pub mod state;
 pub mod tiny;
