@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """A second implementation of docs/protocol.md, in Python, that shares nothing with the first but the text.
 
-    make.py            compute vectors/own.json again and compare it with the committed file byte by byte, look up each
-                       of its values in docs/protocol.md 16.4, and compute every value of vectors/standards/*.json that
-                       follows from inputs given there
-    make.py --write    write vectors/own.json anew (then read the difference before committing it)
+    make.py            compute vectors/own.json and vectors/key-message.json again and compare them with the committed
+                       files byte by byte, look up each value of own.json in docs/protocol.md 16.4, and compute every
+                       value of vectors/standards/*.json that follows from inputs given there
+    make.py --write    write own.json and key-message.json anew (then read the difference before committing it)
+    make.py --key-messages FILE
+                       open the RSA key messages of FILE, which another implementation made, and compute their answers
 
 Primitives come from `cryptography`, CBOR from `cbor2`. Exits 0 when everything agrees, 1 when anything differs.
 """
@@ -25,6 +27,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import key_message
 
 HERE = Path(__file__).resolve().parent
 DOCUMENT = HERE.parent / "docs" / "protocol.md"
@@ -608,19 +612,36 @@ def check_senml(checks):
         checks.bytes(case["name"], cbor(pack), case["cbor_deterministic"])
 
 
+CHECKS = {
+    "own": check_own,
+    "key messages": key_message.check,
+    "oscore": check_oscore,
+    "rfc 8613": check_rfc8613,
+    "edhoc": check_edhoc,
+    "link": check_link,
+    "merkle": check_merkle,
+    "cose": check_cose,
+    "senml": check_senml,
+}
+
+
 def main():
-    if sys.argv[1:] == ["--write"]:
-        OWN.write_text(own_text())
-        print(f"wrote {OWN}")
+    args, checks = sys.argv[1:], Checks()
+    if args == ["--write"]:
+        for file, text in ((OWN, own_text()), (key_message.FILE, key_message.text())):
+            file.write_text(text)
+            print(f"wrote {file}")
         return 0
-    if sys.argv[1:]:
+    if args[:1] == ["--key-messages"] and len(args) == 2:
+        key_message.check_offered(checks, args[1])
+    elif args:
         print(__doc__, file=sys.stderr)
         return 2
-    checks = Checks()
-    for check in (check_own, check_oscore, check_rfc8613, check_edhoc, check_link, check_merkle, check_cose, check_senml):
-        before = checks.passed
-        check(checks)
-        print(f"{check.__name__:14} {checks.passed - before:5} values agree")
+    else:
+        for name, check in CHECKS.items():
+            before = checks.passed
+            check(checks)
+            print(f"{name:14} {checks.passed - before:5} values agree")
     for failure in checks.failed:
         print(failure, file=sys.stderr)
     print(f"{checks.passed} values agree, {len(checks.failed)} differ")
