@@ -6,6 +6,7 @@
 
 pub mod ca;
 pub mod files;
+pub mod key_message;
 pub mod registry;
 pub mod share;
 pub mod sign;
