@@ -14,7 +14,7 @@ JOBS=(
     "fmt        rustfmt has nothing to change"
     "arrows     crates use what ARCHITECTURE.md lets them use; core's dependencies are the pinned list"
     "rooms      each rule lives in its room: algorithms in suite.rs, no E3 in the gateway, no clock in engines"
-    "vectors    other people's vectors are unchanged; a second implementation, in Python, computes ours again"
+    "vectors    other people's vectors are unchanged; a second implementation, in Python, agrees with what we compute"
     "msrv       every dependency builds with the Rust that Cargo.toml promises"
     "places     no path of a developer's machine and no private key in the repository"
     "clippy     lints of the workspace, as errors"
@@ -80,6 +80,11 @@ job_vectors() {
     (cd vectors && sha256sum --quiet --strict -c SHA256SUMS)
     echo "vectors are as their makers left them"
     scripts/vectors.sh
+    local made
+    made=$(mktemp)
+    cargo run --locked --quiet -p fivefold-keep --example key_messages >"$made"
+    scripts/vectors.sh --key-messages "$made"
+    rm -f "$made"
 }
 
 job_msrv() { need_deb python3; cargo metadata --format-version 1 --locked | python3 scripts/msrv.py; }
