@@ -29,6 +29,7 @@ JOBS=(
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap and other people's captures against running daemons"
     "sim        the engines under loss, reboots and a hostile gateway, from seeds; ARG: seeds, 1000 by default"
+    "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
 )
 EXTRA=(
@@ -167,6 +168,16 @@ job_interop() {
 }
 
 job_sim() { bash scripts/sim.sh "${1:-1000}"; }
+
+job_timing() {
+    local code broken
+    cargo run --release --locked -p fivefold-keep --example key_message_timing -- "${1:-20}"
+    for broken in check decrypt; do
+        code=0
+        cargo run --release --locked -p fivefold-keep --example key_message_timing -- "${1:-20}" --broken "$broken" || code=$?
+        [ "$code" -eq 1 ] || die "the server that does not $broken for strangers was not told from the good one (exit $code)"
+    done
+}
 
 job_kill() {
     cargo run --release --locked -p fivefold-sim --features witness --bin kill_test -- --kills "${1:-100}"
