@@ -224,7 +224,7 @@ fn keys_that_are_none_of_ours_are_refused() {
     assert!(PublicRsaKey::from_spki(&spki[..spki.len() - 1]).is_err());
     assert!(PublicRsaKey::from_spki(&[&spki[..], &[0]].concat()).is_err());
     let exponent = spki.len() - 3;
-    for (e, good) in [([1, 0, 1], true), ([0, 0, 3], false), ([1, 0, 2], false), ([1, 0, 3], true)] {
+    for (e, good) in [([1, 0, 1], true), ([0, 0xFF, 0xFF], false), ([1, 0, 2], false), ([1, 0, 3], true)] {
         let other = [&spki[..exponent], &e].concat();
         assert_eq!(PublicRsaKey::from_spki(&other).is_ok(), good, "{e:?}");
     }
