@@ -27,7 +27,7 @@ impl PeerKid {
 /// CRED_x: a public key under a kid, as a CCS. Public through and through.
 ///
 /// Ours holds the key and nothing else: `{8: {1: {1: 2, 2: kid, -1: 1, -2: x}}}`, a COSE_Key of compact representation
-/// (RFC 9528 3.7) with the four bytes before it that make it a CCS (RFC 9528 3.5.2). 46 bytes for a cloud, 47 for a device.
+/// (RFC 9528 3.7) with the four bytes before it that make it a CCS (RFC 9528 3.5.2). 47 bytes for a cloud, 48 for a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential<'a> {
     kid: Id,
