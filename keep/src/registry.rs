@@ -3,6 +3,7 @@
 //! The command writes it; the cloud opens it read-only and looks at [`Registry::version`] every second, so that a
 //! revocation reaches live connections at once.
 
+mod renewal;
 mod rotation;
 
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use fivefold_core::wire::state::Phase;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
+pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use rotation::{DRAIN_S, RECOVERY_S, Rotation};
 
 use crate::vault::{Vault, VaultError, random};
@@ -237,6 +239,8 @@ pub struct NewDevice {
     pub overrides: Overrides,
     /// The operator's words for that.
     pub words: Option<String>,
+    /// Its key for renewal by EDHOC, if it can renew.
+    pub key: Option<DeviceKey>,
 }
 
 /// A token, without what opens anything.
@@ -287,6 +291,7 @@ impl Registry {
             made.db.pragma_update(None, "journal_mode", "WAL")?;
             made.db.pragma_update(None, "synchronous", "FULL")?;
             made.db.execute_batch(SCHEMA)?;
+            renewal::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)
         };
         set().map_err(|e| made.failed(e))?;
@@ -298,7 +303,9 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`], [`RegistryError::Format`].
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+        let opened = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        renewal::prepare(&opened.db).map_err(|e| opened.failed(e))?;
+        Ok(opened)
     }
 
     /// Opens it for reading.
@@ -630,6 +637,9 @@ impl Registry {
                 None => return refuse("this network has no free short id left".into()),
             },
         };
+        if let Some(key) = &new.key {
+            self.check_key(did, &new.policy, key)?;
+        }
         let secrets = DeviceSecrets::draw(new.policy.alg, random()?)?;
         let device = Device {
             did,
@@ -642,34 +652,58 @@ impl Registry {
             enrolled_at: now_unix_s,
             revoked_at: None,
         };
-        self.write_device(vault, &device, &secrets)?;
+        self.write_device(vault, &device, &secrets, new.key.as_ref())?;
         Ok((device, secrets))
     }
 
-    /// Installs a device anew: fresh secrets and a greater epoch (docs/protocol.md 3). Its root_psk stays.
+    /// Installs a device anew: fresh secrets and an epoch above all that it ever had, agreed ones among them
+    /// (docs/protocol.md 3). Its root_psk stays; `key` takes the place of its key for renewal.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`], [`RegistryError::Refused`] for a revoked device.
-    pub fn enrol_again(&mut self, vault: &Vault, did: Did, now_unix_s: u64) -> Result<(Device, DeviceSecrets)> {
+    pub fn enrol_again(
+        &mut self,
+        vault: &Vault,
+        did: Did,
+        key: Option<&DeviceKey>,
+        now_unix_s: u64,
+    ) -> Result<(Device, DeviceSecrets)> {
         let mut device = self.device(did)?;
         if device.revoked_at.is_some() {
             return Err(RegistryError::Refused(format!("device {did} is revoked; add it under a new id")));
         }
+        if let Some(key) = key {
+            self.check_key(did, &device.policy, key)?;
+        }
         let old = self.secrets(vault, &device)?;
+        device.enrolled_at = now_unix_s;
         loop {
-            let next = device.epoch.0.checked_add(1);
-            device.epoch = Epoch(next.ok_or_else(|| RegistryError::Refused("this device has used all epochs".into()))?);
-            if !device.epoch.collides_with(device.sid) {
-                break;
+            let agreed = self.renewal(did)?.map_or(Epoch(0), |r| r.highest);
+            device.epoch = device.epoch.max(agreed);
+            loop {
+                let next = device.epoch.0.checked_add(1);
+                let next = next.ok_or_else(|| RegistryError::Refused("this device has used all epochs".into()))?;
+                device.epoch = Epoch(next);
+                if !device.epoch.collides_with(device.sid) {
+                    break;
+                }
+            }
+            let secrets = DeviceSecrets::draw(device.policy.alg, old.root_psk.clone())?;
+            // Unless the cloud agreed a greater one in the meantime.
+            if self.write_device(vault, &device, &secrets, key)? {
+                return Ok((device, secrets));
             }
         }
-        device.enrolled_at = now_unix_s;
-        let secrets = DeviceSecrets::draw(device.policy.alg, old.root_psk.clone())?;
-        self.write_device(vault, &device, &secrets)?;
-        Ok((device, secrets))
     }
 
-    fn write_device(&mut self, vault: &Vault, device: &Device, secrets: &DeviceSecrets) -> Result<()> {
+    /// `false`, and nothing is written, when the device's epoch is not above all that it had.
+    fn write_device(
+        &mut self,
+        vault: &Vault,
+        device: &Device,
+        secrets: &DeviceSecrets,
+        key: Option<&DeviceKey>,
+    ) -> Result<bool> {
         let mut policy = [0; Policy::LONGEST];
         let len = device.policy.emit(&mut policy).unwrap_or(0);
         let bytes = secrets.to_bytes();
@@ -679,6 +713,9 @@ impl Registry {
         let sql = "INSERT INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL)
                    ON CONFLICT (did) DO UPDATE SET epoch = ?7, sealed = ?8, digest = ?9, enrolled_at = ?10";
         self.change(|tx| {
+            if renewal::highest(tx, device.did)?.is_some_and(|h| h >= device.epoch.0) {
+                return Ok(false);
+            }
             tx.execute(
                 sql,
                 params![
@@ -693,9 +730,10 @@ impl Registry {
                     digest,
                     device.enrolled_at as i64
                 ],
-            )
-        })?;
-        Ok(())
+            )?;
+            renewal::enter(tx, device.did, device.epoch, key)?;
+            Ok(true)
+        })
     }
 
     /// All devices, by network and short id.
@@ -876,7 +914,7 @@ mod tests {
 
     fn new_device(net: Net) -> NewDevice {
         let policy = Policy::new(Profile::ToCloud);
-        NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None }
+        NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None, key: None }
     }
 
     #[test]
@@ -885,7 +923,7 @@ mod tests {
         let net = b.registry.add_network(&b.vault, "n", Profile::ToCloud, None).unwrap().net;
         let (device, first) = b.registry.add_device(&b.vault, &new_device(net), 1).unwrap();
         assert_eq!(device.epoch, Epoch(1));
-        let (again, second) = b.registry.enrol_again(&b.vault, device.did, 2).unwrap();
+        let (again, second) = b.registry.enrol_again(&b.vault, device.did, None, 2).unwrap();
         assert_eq!(again.epoch, Epoch(2));
         assert_ne!(first.ms3, second.ms3);
         assert_ne!(first.e2_root, second.e2_root);

@@ -4,9 +4,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile, Radio};
 use fivefold_core::suite::Alg;
+use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::wire::state::Phase;
 use fivefold_core::wire::tiny::KidLength;
 use serde::de::DeserializeOwned;
@@ -86,12 +88,48 @@ pub struct NodeSettings {
     pub pan: String,
     /// Gateway group of its C2 context, 8 hex digits.
     pub group: String,
-    /// Epoch of its contexts.
+    /// Epoch of its contexts; without contexts, the first that it offers.
     pub epoch: u16,
     /// Its policy record, as the cloud has it.
     pub policy: PolicySettings,
     /// Its link.
     pub link: NodeLink,
+    /// The cloud's public key; absent: this node does not renew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<NodeCloud>,
+}
+
+/// `[cloud]` of `node.toml`: with whom it renews.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeCloud {
+    /// What names the cloud's key, 2 hex digits from 00 to 17.
+    pub kid: String,
+    /// The key: the x coordinate of a P-256 point, 64 hex digits.
+    pub x: String,
+}
+
+/// The cloud's public key for EDHOC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloudKey {
+    /// What names it.
+    pub kid: PeerKid,
+    /// The key.
+    pub x: PublicX,
+}
+
+impl CloudKey {
+    fn words(self) -> NodeCloud {
+        NodeCloud { kid: format!("{:02x}", self.kid.value()), x: self.x.to_string() }
+    }
+
+    fn check(path: &Path, words: &NodeCloud) -> Result<Self, ShareError> {
+        let kid = u8::from_str_radix(&words.kid, 16).ok().filter(|_| words.kid.len() == 2).and_then(PeerKid::new);
+        let kid = kid.ok_or_else(|| {
+            malformed(path, format!("[cloud]: kid = \"{}\": expected 2 hex digits from 00 to 17", words.kid))
+        })?;
+        Ok(Self { kid, x: parse(path, "[cloud]: x", &words.x)? })
+    }
 }
 
 /// A policy record in words.
@@ -185,12 +223,14 @@ pub struct NodeSecrets {
     pub key_index: u8,
     /// The network key.
     pub network_key: Zeroizing<[u8; 16]>,
-    /// MS3 and salt3, where E3 is declared.
+    /// MS3 and salt3, where E3 is declared; neither this nor the next where its first contexts are agreed.
     pub e3: Option<(Zeroizing<Vec<u8>>, [u8; 8])>,
     /// K_e2root, where E2 is declared.
     pub e2_root: Option<Zeroizing<[u8; 32]>>,
     /// root_psk: bootstrap of mode R, and renewal.
     pub root_psk: Zeroizing<[u8; 32]>,
+    /// The scalar of its DH key, where it renews by EDHOC.
+    pub dh_key: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl std::fmt::Debug for NodeSecrets {
@@ -212,6 +252,7 @@ impl NodeSecrets {
             field(&mut out, &[]);
         }
         field(&mut out, self.e2_root.as_ref().map_or(&[], |r| r.as_slice()));
+        field(&mut out, self.dh_key.as_ref().map_or(&[], |k| k.as_slice()));
         out
     }
 
@@ -226,14 +267,21 @@ impl NodeSecrets {
             let (salt3, rest) = rest.split_first_chunk::<8>()?;
             (Some((Zeroizing::new(ms3.to_vec()), *salt3)), rest)
         };
+        let optional = |bytes: &[u8]| -> Option<Option<Zeroizing<[u8; 32]>>> {
+            if bytes.is_empty() { Some(None) } else { Some(Some(Zeroizing::new(bytes.try_into().ok()?))) }
+        };
         let (e2_root, rest) = take_field(rest)?;
-        let e2_root = if e2_root.is_empty() { None } else { Some(Zeroizing::new(e2_root.try_into().ok()?)) };
+        let e2_root = optional(e2_root)?;
+        // Shares from before renewal end here.
+        let (dh_key, rest) = if rest.is_empty() { (&[][..], rest) } else { take_field(rest)? };
+        let dh_key = optional(dh_key)?;
         rest.is_empty().then_some(Self {
             key_index: *key_index,
             network_key: Zeroizing::new(*network_key),
             e3,
             e2_root,
             root_psk: Zeroizing::new(*root_psk),
+            dh_key,
         })
     }
 }
@@ -251,7 +299,7 @@ pub struct NodeShare {
     pub pan: u16,
     /// Gateway group.
     pub group: GatewayGroup,
-    /// Epoch of its contexts.
+    /// Epoch of its contexts; without contexts, the first that it offers.
     pub epoch: Epoch,
     /// Its policy record.
     pub policy: Policy,
@@ -259,6 +307,8 @@ pub struct NodeShare {
     pub overrides: Overrides,
     /// Its link.
     pub link: NodeLink,
+    /// The cloud's public key, where it renews.
+    pub cloud: Option<CloudKey>,
     /// Its secrets.
     pub secrets: NodeSecrets,
 }
@@ -288,6 +338,7 @@ impl NodeShare {
             epoch: self.epoch.0,
             policy: PolicySettings::of(&self.policy, self.overrides),
             link: self.link.clone(),
+            cloud: self.cloud.map(CloudKey::words),
         };
         let heading = "A Fivefold node. Its secrets are in secrets.sealed, under the passphrase file beside it.\n\
                        [policy] must be what the cloud has; change it there first (fivefold device show).";
@@ -312,7 +363,13 @@ impl NodeShare {
         let secrets = vault.open_file(&sealed)?;
         let secrets = NodeSecrets::from_bytes(&secrets)
             .ok_or_else(|| malformed(&sealed, "is not the secrets of a node of this version"))?;
-        if policy.profile.has_e3() != secrets.e3.is_some() || policy.profile.has_e2() != secrets.e2_root.is_some() {
+        let cloud = settings.cloud.as_ref().map(|words| CloudKey::check(&path, words)).transpose()?;
+        if cloud.is_some() != secrets.dh_key.is_some() {
+            return Err(bad("[cloud] and the node's own key for renewal come together; enrol the device again".into()));
+        }
+        let has = (secrets.e3.is_some(), secrets.e2_root.is_some());
+        let agrees_first = cloud.is_some() && has == (false, false);
+        if has != (policy.profile.has_e3(), policy.profile.has_e2()) && !agrees_first {
             return Err(bad("[policy] profile is not what the secrets were made for; enrol the device again".into()));
         }
         Ok(Self {
@@ -325,6 +382,7 @@ impl NodeShare {
             policy,
             overrides,
             link: settings.link,
+            cloud,
             secrets,
         })
     }
@@ -636,12 +694,14 @@ mod tests {
                 air: vec!["127.0.0.1:17754".parse().unwrap()],
                 parents: vec!["0000".into()],
             },
+            cloud: Some(CloudKey { kid: PeerKid::new(0x17).unwrap(), x: PublicX([7; 32]) }),
             secrets: NodeSecrets {
                 key_index: 1,
                 network_key: Zeroizing::new([1; 16]),
                 e3: Some((Zeroizing::new(vec![3; 32]), [4; 8])),
                 e2_root: Some(Zeroizing::new([5; 32])),
                 root_psk: Zeroizing::new([6; 32]),
+                dh_key: Some(Zeroizing::new([8; 32])),
             },
         }
     }
@@ -655,6 +715,38 @@ mod tests {
         assert_eq!(read.policy, Policy::new(Profile::ToBoth));
         assert_eq!(read.secrets.e3.as_ref().unwrap().0.as_slice(), [3; 32]);
         assert_eq!(read.secrets.e2_root.as_ref().unwrap().as_slice(), [5; 32]);
+        assert_eq!(read.secrets.dh_key.as_ref().unwrap().as_slice(), [8; 32]);
+        assert_eq!(read.cloud, node().cloud);
+    }
+
+    #[test]
+    fn a_share_of_before_renewal_reads_as_one_that_does_not_renew() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut before = node();
+        (before.cloud, before.secrets.dh_key) = (None, None);
+        before.write(folder.path()).unwrap();
+        let vault = Vault::open_folder(folder.path(), &folder.path().join(PASSPHRASE_FILE)).unwrap();
+        let path = folder.path().join(SECRETS_FILE);
+        let bytes = vault.open_file(&path).unwrap();
+        vault.seal_file(&path, bytes.strip_suffix(&[0, 0]).unwrap()).unwrap();
+        let read = NodeShare::read(folder.path()).unwrap();
+        assert_eq!((read.cloud, read.secrets.dh_key.is_none()), (None, true));
+    }
+
+    #[test]
+    fn a_node_that_agrees_its_first_contexts_has_none_and_needs_both_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = node();
+        (first.secrets.e3, first.secrets.e2_root) = (None, None);
+        first.write(folder.path()).unwrap();
+        assert!(NodeShare::read(folder.path()).unwrap().secrets.e3.is_none());
+        first.secrets.e2_root = Some(Zeroizing::new([5; 32]));
+        first.write(&folder.path().join("half")).unwrap();
+        assert!(NodeShare::read(&folder.path().join("half")).unwrap_err().to_string().contains("enrol the device again"));
+        first.secrets.e2_root = None;
+        first.cloud = None;
+        first.write(&folder.path().join("keyless")).unwrap();
+        assert!(NodeShare::read(&folder.path().join("keyless")).unwrap_err().to_string().contains("[cloud]"));
     }
 
     #[test]
