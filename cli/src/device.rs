@@ -1,5 +1,7 @@
 //! `fivefold device`: devices and their shares.
 
+mod renewal;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,7 +12,7 @@ use fivefold_core::suite::Alg;
 use fivefold_core::wire::state::Phase;
 use fivefold_core::wire::tiny::KidLength;
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::registry::{Device, DeviceSecrets, NewDevice};
+use fivefold_keep::registry::{Device, DeviceSecrets, NewDevice, Registry, Renewal};
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewaySettings, NodeLink, NodeSecrets, NodeShare};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -20,6 +22,8 @@ use crate::gateway::GATEWAY_HEADING;
 use crate::network::insecure_mark;
 use crate::operator::{Folder, Operator, node_folder};
 use crate::output::{Output, answer, table};
+
+pub use renewal::First;
 
 /// Arguments of `fivefold device`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,6 +40,8 @@ enum Verb {
     EnrolAgain(EnrolAgain),
     /// List all devices.
     List(Folder),
+    /// Order devices to renew their contexts by EDHOC: one, those of a network, or all.
+    Renew(renewal::Args),
     /// Revoke a device: nothing of it is accepted from now on.
     Revoke(One),
     /// Show one device.
@@ -66,6 +72,9 @@ pub struct Handing {
     /// Also write the E3 context in the form of aiocoap (a stock OSCORE client), into this folder, readable by you alone.
     #[arg(long, value_name = "DIR")]
     pub aiocoap: Option<PathBuf>,
+    /// Whether its share holds its first contexts, or it agrees them with the cloud (mode P, E2 or E3).
+    #[arg(long, value_enum, default_value_t)]
+    pub first_contexts: First,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -145,9 +154,12 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Add(args) => add(args, output)?,
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
-            let (device, secrets) = operator.registry.enrol_again(&operator.vault, args.one.did, clock::now()?)?;
-            let folder = hand_out(&operator, &device, secrets, &args.handing)?;
-            answer(output, &json_with_folder(&device, &folder), || {
+            let policy = operator.registry.device(args.one.did)?.policy;
+            let keys = renewal::draw(&mut operator, &policy, args.handing.first_contexts)?;
+            let key = keys.as_ref().map(|k| &k.key);
+            let (device, secrets) = operator.registry.enrol_again(&operator.vault, args.one.did, key, clock::now()?)?;
+            let folder = hand_out(&operator, &device, secrets, keys, &args.handing)?;
+            answer(output, &json_with_folder(&operator.registry, &device, &folder)?, || {
                 format!(
                     "Installed device {} anew: epoch {}. Its share is in {}.",
                     device.did,
@@ -159,9 +171,15 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let devices = registry.devices()?;
-            answer(output, &Value::Array(devices.iter().map(json_of).collect()), || {
-                let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "STATE"]);
+            let renewals = registry.renewals()?;
+            let renewal_of = |d: &Device| {
+                renewals.binary_search_by_key(&d.did, |r| r.did).ok().and_then(|i| renewals.get(i))
+            };
+            let value = devices.iter().map(|d| json_of(d, renewal_of(d))).collect();
+            answer(output, &Value::Array(value), || {
+                let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "RENEWED", "STATE"]);
                 for d in &devices {
+                    let renewal = renewal_of(d);
                     let levels = format!("{}{}", d.policy.profile.as_str(), mark(d));
                     t.add_row([
                         d.did.to_string(),
@@ -169,17 +187,19 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                         d.net.to_string(),
                         levels,
                         d.policy.alg.cose().to_string(),
-                        d.epoch.to_string(),
+                        renewal::epoch(d, renewal),
+                        renewal.and_then(|r| r.agreed_at).map_or("-".into(), clock::text),
                         state(d),
                     ]);
                 }
                 t.trim_fmt()
             });
         }
+        Verb::Renew(args) => return renewal::order(args, output),
         Verb::Revoke(one) => {
             let (_, mut registry) = one.folder.open_book()?;
             let device = registry.revoke_device(one.did, clock::now()?)?;
-            answer(output, &json_of(&device), || {
+            answer(output, &json_of(&device, registry.renewal(device.did)?.as_ref()), || {
                 format!(
                     "Revoked device {}: cloud and gateways refuse it from now on.\n\
                      It still holds the network key of {}: until that is rotated, it passes E1.",
@@ -190,10 +210,11 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Show(one) => {
             let (_, registry) = one.folder.open_book()?;
             let d = registry.device(one.did)?;
-            answer(output, &json_of(&d), || {
+            let renewal = registry.renewal(d.did)?;
+            answer(output, &json_of(&d, renewal.as_ref()), || {
                 format!(
                     "device {}\n  sid          {}\n  network      {}\n  levels       {}{}\n  algorithm    {}\n  mode         {}\n  \
-                     radio        {}\n  epoch        {} (installed {}; not renewed by E5 yet)\n  state        {}",
+                     radio        {}\n  enrolled     {}\n  epoch        {}\n  renewed      {}{}\n  state        {}",
                     d.did,
                     d.sid,
                     d.net,
@@ -202,8 +223,10 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                     d.policy.alg.cose(),
                     d.policy.mode.as_str(),
                     d.policy.radio.as_str(),
-                    d.epoch,
                     clock::text(d.enrolled_at),
+                    renewal::epoch(&d, renewal.as_ref()),
+                    renewal::words(renewal.as_ref()),
+                    ordered(renewal.as_ref()),
                     state(&d)
                 )
             });
@@ -235,16 +258,18 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
         danger_no_link: !policy.radio.link_class().is_e1(),
     };
     let words = args.danger_no_link.clone().or(network.override_words.clone());
-    let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words };
+    let keys = renewal::draw(operator, &policy, args.handing.first_contexts)?;
+    let key = keys.as_ref().map(|k| k.key);
+    let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words, key };
     let (device, secrets) = operator.registry.add_device(&operator.vault, &new, clock::now()?)?;
-    let folder = hand_out(operator, &device, secrets, &args.handing)?;
+    let folder = hand_out(operator, &device, secrets, keys, &args.handing)?;
     Ok((device, folder))
 }
 
 fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     let mut operator = args.folder.open()?;
     let (device, folder) = create(&mut operator, &args.new)?;
-    answer(output, &json_with_folder(&device, &folder), || {
+    answer(output, &json_with_folder(&operator.registry, &device, &folder)?, || {
         format!(
             "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.\n\n\
              Next: flash it, or run it as a software node: fivefold node run --dir {}",
@@ -265,13 +290,16 @@ fn hand_out(
     operator: &Operator,
     device: &Device,
     secrets: DeviceSecrets,
+    keys: Option<renewal::Keys>,
     handing: &Handing,
 ) -> anyhow::Result<PathBuf> {
+    let installed = handing.first_contexts == First::Installed;
     let network = operator.registry.network(&device.net.to_string())?;
     let keys = operator.registry.network_keys(&operator.vault, device.net)?;
     let key = keys.into_iter().rev().find(|k| k.phase == Phase::Switch);
     let key = key.ok_or_else(|| anyhow::anyhow!("network {} has no key in use", network.name))?;
     if let Some(folder) = &handing.aiocoap {
+        anyhow::ensure!(installed, "--aiocoap writes installed contexts; leave out --first-contexts agreed");
         write_aiocoap(folder, device, &secrets)?;
     }
     let (bind, air) = match handing.bind {
@@ -279,6 +307,7 @@ fn hand_out(
         None => on_this_machine(operator, device, &handing.air)?,
     };
     let profile = device.policy.profile;
+    let (cloud, dh_key) = keys.map_or((None, None), |k| (Some(k.cloud), Some(k.scalar)));
     let share = NodeShare {
         did: device.did,
         sid: device.sid,
@@ -289,12 +318,14 @@ fn hand_out(
         policy: device.policy,
         overrides: device.overrides,
         link: NodeLink { bind, air, parents: handing.parents.iter().map(Sid::to_string).collect() },
+        cloud,
         secrets: NodeSecrets {
             key_index: key.index,
             network_key: key.key,
-            e3: profile.has_e3().then(|| (secrets.ms3.clone(), secrets.salt3)),
-            e2_root: profile.has_e2().then(|| secrets.e2_root.clone()),
+            e3: (profile.has_e3() && installed).then(|| (secrets.ms3.clone(), secrets.salt3)),
+            e2_root: (profile.has_e2() && installed).then(|| secrets.e2_root.clone()),
             root_psk: secrets.root_psk.clone(),
+            dh_key,
         },
     };
     let folder = node_folder(&operator.dir, &device.did.to_string());
@@ -366,19 +397,25 @@ fn state(device: &Device) -> String {
     device.revoked_at.map_or("active".into(), |at| format!("revoked {}", clock::text(at)))
 }
 
-fn json_of(d: &Device) -> Value {
+fn ordered(renewal: Option<&Renewal>) -> String {
+    let pending = renewal.and_then(|r| r.ordered_at.filter(|at| r.agreed_at.is_none_or(|done| done < *at)));
+    pending.map_or(String::new(), |at| format!(" (ordered {})", clock::text(at)))
+}
+
+fn json_of(d: &Device, renewal: Option<&Renewal>) -> Value {
     json!({
         "did": d.did.to_string(), "sid": d.sid.to_string(), "net": d.net.to_string(),
         "levels": d.policy.profile.as_str(), "alg": d.policy.alg.cose(), "mode": d.policy.mode.as_str(),
         "radio": d.policy.radio.as_str(), "epoch": d.epoch.0, "enrolled_at": d.enrolled_at, "revoked_at": d.revoked_at,
         "insecure": d.policy.profile == Profile::DangerLinkOnly || d.overrides.danger_no_link, "override": d.words,
+        "renewal": renewal::json_of(renewal),
     })
 }
 
-fn json_with_folder(device: &Device, folder: &Path) -> Value {
-    let mut value = json_of(device);
+fn json_with_folder(registry: &Registry, device: &Device, folder: &Path) -> anyhow::Result<Value> {
+    let mut value = json_of(device, registry.renewal(device.did)?.as_ref());
     if let Some(object) = value.as_object_mut() {
         object.insert("folder".into(), json!(folder));
     }
-    value
+    Ok(value)
 }

@@ -28,12 +28,14 @@ fn share(dir: &Path, sid: u16, epoch: u16, bind: SocketAddr, air: SocketAddr, pa
         policy: Policy::new(Profile::ToCloud),
         overrides: Overrides::NONE,
         link: NodeLink { bind, air: vec![air], parents: vec![parent.into()] },
+        cloud: None,
         secrets: NodeSecrets {
             key_index: 1,
             network_key: Zeroizing::new([0x42; 16]),
             e3: Some((Zeroizing::new(vec![epoch as u8; 32]), [3; 8])),
             e2_root: None,
             root_psk: Zeroizing::new([9; 32]),
+            dh_key: None,
         },
     }
     .write(dir)

@@ -386,6 +386,7 @@ fn settle(
                     air: site.air_of_node(n),
                     parents: vec![parent],
                     aiocoap: None,
+                    first_contexts: device::First::Installed,
                 },
             },
         )?;

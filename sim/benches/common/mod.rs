@@ -80,7 +80,7 @@ impl Yard {
         did[2..4].copy_from_slice(&(net.0 as u16).to_be_bytes());
         let sid = Sid(0x0101 + n as u16);
         let (policy, overrides) = (Policy::new(profile), Overrides::NONE);
-        let new = NewDevice { did: Some(Did(did)), sid: Some(sid), net, policy, overrides, words: None };
+        let new = NewDevice { did: Some(Did(did)), sid: Some(sid), net, policy, overrides, words: None, key: None };
         self.operator.registry.add_device(&self.operator.vault, &new, now_s()).unwrap()
     }
 }

@@ -1,0 +1,126 @@
+//! Keys for renewal by EDHOC, and the operator's order to renew.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use fivefold_core::id::Did;
+use fivefold_core::profile::Policy;
+use fivefold_core::suite::agreement::Agree as _;
+use fivefold_keep::registry::{DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
+use fivefold_keep::share::CloudKey;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use crate::clock;
+use crate::operator::{Folder, Operator};
+use crate::output::{Output, answer};
+
+/// Where a device has its first contexts from, as it is typed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum First {
+    /// They stand in its share.
+    #[default]
+    Installed,
+    /// It agrees them with the cloud, before its first reading.
+    Agreed,
+}
+
+/// What a device that renews is handed beside its contexts.
+pub struct Keys {
+    /// For the book.
+    pub key: DeviceKey,
+    /// Its own scalar.
+    pub scalar: Zeroizing<[u8; 32]>,
+    /// The cloud's public key.
+    pub cloud: CloudKey,
+}
+
+/// Draws the key of a device, if its record lets it renew.
+///
+/// # Errors
+/// It cannot renew, and is to agree its first contexts.
+pub fn draw(operator: &mut Operator, policy: &Policy, first: First) -> anyhow::Result<Option<Keys>> {
+    if !can_renew(policy) {
+        anyhow::ensure!(
+            first == First::Installed,
+            "first contexts are agreed in mode P with E2 or E3 only; leave out --first-contexts"
+        );
+        return Ok(None);
+    }
+    let identity = operator.registry.cloud_identity(&operator.vault)?;
+    let (key, scalar) = draw_key()?;
+    let first = match first {
+        First::Agreed => FirstContexts::Agreed,
+        First::Installed => FirstContexts::Installed,
+    };
+    let cloud = CloudKey { kid: identity.kid, x: identity.key.public_x() };
+    Ok(Some(Keys { key: DeviceKey { x: key.public_x(), first }, scalar, cloud }))
+}
+
+/// Arguments of `fivefold device renew`.
+#[derive(Clone, Debug, clap::Args)]
+#[group(id = "whom", required = true, multiple = false, args = ["did", "network", "all"])]
+pub struct Args {
+    #[command(flatten)]
+    folder: Folder,
+    /// One device, by its EUI-64.
+    did: Option<Did>,
+    /// All devices of a network.
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// All devices.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Orders devices to renew.
+///
+/// # Errors
+/// None of them can, or the book refuses.
+pub fn order(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    let (_, mut registry) = args.folder.open_book()?;
+    let whom = match (args.did, &args.network) {
+        (Some(did), _) => Whom::Device(did),
+        (None, Some(name)) => Whom::Network(registry.network(name)?.net),
+        (None, None) => Whom::All,
+    };
+    let ordered = registry.order_renewal(whom, clock::now()?).context("nothing was ordered")?;
+    answer(output, &json!({ "ordered": ordered }), || {
+        let devices = if ordered == 1 { "1 device".into() } else { format!("{ordered} devices") };
+        format!(
+            "Ordered {devices} to renew: each is told in its next answers, a few a second, and until then its contexts stay.\n\
+             Where each stands: fivefold device list"
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// How far a device is, for a program.
+pub fn json_of(renewal: Option<&Renewal>) -> Value {
+    renewal.map_or(Value::Null, |r| {
+        json!({
+            "highest_epoch": r.highest.0, "agreed_at": r.agreed_at, "ordered_at": r.ordered_at,
+            "first_contexts": if r.first == FirstContexts::Agreed { "agreed" } else { "installed" },
+            "key": r.x.to_string(),
+        })
+    })
+}
+
+/// How far a device is, for a person.
+pub fn words(renewal: Option<&Renewal>) -> String {
+    match renewal {
+        None => "never: it has no key for renewal".into(),
+        Some(Renewal { agreed_at: Some(at), .. }) => clock::text(*at),
+        Some(Renewal { first: FirstContexts::Agreed, .. }) => "not yet: it has no contexts".into(),
+        Some(_) => "not yet".into(),
+    }
+}
+
+/// The greatest epoch of a device, agreed or installed.
+pub fn epoch(device: &fivefold_keep::registry::Device, renewal: Option<&Renewal>) -> String {
+    match renewal {
+        Some(r) if r.highest.0 > 0 => r.highest.to_string(),
+        Some(_) => "-".into(),
+        None => device.epoch.to_string(),
+    }
+}
