@@ -18,7 +18,9 @@ use fivefold_core::reading::{
 use fivefold_core::suite::{Alg, sha256};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
-use fivefold_core::wire::control::{self, Batch as BatchItem, BatchState, Command, CommandResult, LinkKey, Received};
+use fivefold_core::wire::control::{
+    self, Batch as BatchItem, BatchState, Command, CommandResult, Earlier, LinkKey, Received,
+};
 use fivefold_core::wire::envelope::{
     self, Batch, Downlink, DownlinkKind, Envelope, Item, Kind, Opened, Originator, Refusal, Reply,
 };
@@ -172,6 +174,7 @@ fn a_downlink_control_map_is_read_as_it_was_written() {
         link_key: Some(LinkKey { index: 2, key: Some(&[7; 16]), phase: Phase::Distribute }),
         poll_again_s: Some(60),
         group: Some(GatewayGroup(0x0102_0304)),
+        earlier: Some(Earlier { epoch: Epoch(4), received: Received { base_piv: 700, bitmap: &[1, 2] } }),
     };
     let mut out = [0; 200];
     let n = map.emit(&mut out).unwrap();
@@ -198,6 +201,17 @@ fn an_acknowledgement_covers_what_its_bits_say() {
     let covered: Vec<_> = (290..330).filter(|piv| received.covers(*piv)).collect();
     assert_eq!(covered, [300, 301, 303, 308]);
     assert!(!received.covers(u64::MAX));
+}
+
+#[test]
+fn item_ten_speaks_of_one_older_epoch() {
+    let earlier = Earlier { epoch: Epoch(4), received: Received { base_piv: 300, bitmap: &[0b101] } };
+    let mut out = [0; 20];
+    let n = control::Downlink { earlier: Some(earlier), ..control::Downlink::default() }.emit(&mut out).unwrap();
+    assert_eq!(hex::encode(&out[..n]), "a10a830419012c4105");
+    assert_eq!(control::Downlink::parse(&out[..n]).unwrap().earlier, Some(earlier));
+    assert!(earlier.covers(Epoch(4), 300) && earlier.covers(Epoch(4), 302));
+    assert!(!earlier.covers(Epoch(4), 301) && !earlier.covers(Epoch(5), 300));
 }
 
 #[test]
@@ -243,6 +257,10 @@ fn control_maps_with_other_keys_or_shapes_are_refused() {
         "a107830 1f604",
         "a10943010203",
         "a20800 0800",
+        "a10a8201 4101",
+        "a10a830100 40",
+        "a10a830000 4101",
+        "a10a831a0001000000 4101",
     ] {
         let bytes = hex::decode(downlink.replace(' ', "")).unwrap();
         assert!(control::Downlink::parse(&bytes).is_err(), "{downlink}");

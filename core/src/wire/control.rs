@@ -3,7 +3,7 @@
 //! Keys are unsigned, strictly ascending, and all known: anything else is "inner malformed" (E2-07, E3-07).
 
 use crate::error::SealError;
-use crate::id::GatewayGroup;
+use crate::id::{Epoch, GatewayGroup};
 use crate::profile::{KeyIndexes, key_index};
 use crate::wire::cbor::{Element, List, Major, Malformed, Reader, Writer};
 use crate::wire::state::Phase;
@@ -296,6 +296,8 @@ pub struct Downlink<'b> {
     pub poll_again_s: Option<u32>,
     /// 9: a new gateway group.
     pub group: Option<GatewayGroup>,
+    /// 10: which of its messages were received under an older epoch.
+    pub earlier: Option<Earlier<'b>>,
 }
 
 impl<'b> Downlink<'b> {
@@ -311,7 +313,7 @@ impl<'b> Downlink<'b> {
             match key {
                 1 => {
                     r.array_of(2)?;
-                    map.received = Some(Received { base_piv: r.unsigned()?, bitmap: bitmap(&mut r)? });
+                    map.received = Some(Received::parse(&mut r)?);
                 }
                 2 => map.commands = List::parse(&mut r)?,
                 3 => map.config = Some(ConfigChunk::parse(&mut r)?),
@@ -324,6 +326,7 @@ impl<'b> Downlink<'b> {
                 7 => map.link_key = Some(LinkKey::parse(&mut r)?),
                 8 => map.poll_again_s = Some(r.uint()?),
                 9 => map.group = Some(GatewayGroup::from_bytes(*r.bytes_of()?)),
+                10 => map.earlier = Some(Earlier::parse(&mut r)?),
                 _ => return Err(UNKNOWN),
             }
         }
@@ -347,13 +350,13 @@ impl<'b> Downlink<'b> {
             self.link_key.is_some(),
             self.poll_again_s.is_some(),
             self.group.is_some(),
+            self.earlier.is_some(),
         ];
         w.map(present.into_iter().map(usize::from).sum())?;
         if let Some(received) = &self.received {
             w.unsigned(1u8)?;
             w.array(2)?;
-            w.unsigned(received.base_piv)?;
-            w.bytes(received.bitmap)?;
+            received.emit(&mut w)?;
         }
         if !self.commands.is_empty() {
             w.unsigned(2u8)?;
@@ -389,6 +392,12 @@ impl<'b> Downlink<'b> {
             w.unsigned(9u8)?;
             w.bytes(&group.to_bytes())?;
         }
+        if let Some(earlier) = &self.earlier {
+            w.unsigned(10u8)?;
+            w.array(3)?;
+            w.unsigned(earlier.epoch.0)?;
+            earlier.received.emit(&mut w)?;
+        }
         Ok(w.len())
     }
 }
@@ -410,6 +419,10 @@ impl<'b> Received<'b> {
         let len = usize::try_from(span / 8 + 1).unwrap_or(bitmap.len());
         Some(Self { base_piv: highest.checked_sub(span)?, bitmap: bitmap.get(..len)? })
     }
+
+    fn parse(r: &mut Reader<'b>) -> Result<Self, Malformed> {
+        Ok(Self { base_piv: r.unsigned()?, bitmap: bitmap(r)? })
+    }
 }
 
 impl Received<'_> {
@@ -418,6 +431,37 @@ impl Received<'_> {
         let Some(bit) = piv.checked_sub(self.base_piv) else { return false };
         let byte = usize::try_from(bit / 8).ok().and_then(|i| self.bitmap.get(i));
         byte.is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+    }
+
+    fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
+        w.unsigned(self.base_piv)?;
+        w.bytes(self.bitmap)
+    }
+}
+
+/// Item 10 of 7.3: `[epoch, base_piv, bitmap]`. What item 1 says, of messages under an older epoch: under that one nobody
+/// answers any more, and without this its last messages would be sent again for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Earlier<'b> {
+    /// The epoch of the numbers; 1 or greater.
+    pub epoch: Epoch,
+    /// Which numbers of it.
+    pub received: Received<'b>,
+}
+
+impl<'b> Earlier<'b> {
+    fn parse(r: &mut Reader<'b>) -> Result<Self, Malformed> {
+        r.array_of(3)?;
+        let epoch = Epoch(r.uint()?);
+        if epoch.0 == 0 {
+            return Err(Malformed::new("item 10: epoch 0 has no successor"));
+        }
+        Ok(Self { epoch, received: Received::parse(r)? })
+    }
+
+    /// Whether this says that number `piv` of `epoch` was received.
+    pub fn covers(&self, epoch: Epoch, piv: u64) -> bool {
+        self.epoch == epoch && self.received.covers(piv)
     }
 }
 
