@@ -393,6 +393,8 @@ pub enum DownlinkKind {
     Edhoc,
     /// 4: the gateway's own state ([`State`](crate::wire::state::State)).
     State,
+    /// 5: one context for the gateway, ahead of its next state ([`Added`](crate::wire::state::Added)).
+    Context,
 }
 
 /// Something for a device, or for the gateway itself: `{1: kind, ?2: originator, 3: bytes, ?4: seq, ?5: expires}`.
@@ -400,7 +402,7 @@ pub enum DownlinkKind {
 pub struct Downlink<'b> {
     /// 1: what it is.
     pub kind: DownlinkKind,
-    /// 2: the device it is for, named as in its envelopes; always there but for kind 4.
+    /// 2: the device it is for, named as in its envelopes; always there but for kinds 4 and 5.
     pub originator: Option<Originator<'b>>,
     /// 3: the message.
     pub bytes: &'b [u8],
@@ -414,7 +416,7 @@ impl<'b> Downlink<'b> {
     /// Reads one, and nothing after it.
     ///
     /// # Errors
-    /// When it is not deterministic CBOR, an item is missing or unknown, or a kind but 4 names no device.
+    /// When it is not deterministic CBOR, an item is missing or unknown, or a kind but 4 and 5 names no device.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes);
         let downlink = Element::parse(&mut r)?;
@@ -446,6 +448,7 @@ impl<'b> Element<'b> for Downlink<'b> {
                         2 => DownlinkKind::Request,
                         3 => DownlinkKind::Edhoc,
                         4 => DownlinkKind::State,
+                        5 => DownlinkKind::Context,
                         _ => return Err(Malformed::new("downlink: unknown kind")),
                     });
                 }
@@ -457,7 +460,7 @@ impl<'b> Element<'b> for Downlink<'b> {
             }
         }
         let kind = kind.ok_or(MISSING)?;
-        if originator.is_none() && kind != DownlinkKind::State {
+        if originator.is_none() && !matches!(kind, DownlinkKind::State | DownlinkKind::Context) {
             return Err(Malformed::new("downlink: it names no device"));
         }
         Ok(Self { kind, originator, bytes: bytes.ok_or(MISSING)?, seq, expires })
@@ -472,6 +475,7 @@ impl<'b> Element<'b> for Downlink<'b> {
             DownlinkKind::Request => 2,
             DownlinkKind::Edhoc => 3,
             DownlinkKind::State => 4,
+            DownlinkKind::Context => 5,
         })?;
         if let Some(originator) = &self.originator {
             w.unsigned(2u8)?;

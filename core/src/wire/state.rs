@@ -4,7 +4,11 @@
 //! Every push is the whole state under a version that only grows. A large one comes in parts: each part is a map of its
 //! own with the same version, and lists go on from part to part in the same order. [`admit`] is the version rule.
 
+mod added;
+
 use core::fmt;
+
+pub use added::Added;
 
 use crate::error::{Code, Rejected, SealError};
 use crate::id::{BootContext, Did, Epoch, GatewayGroup, Net, Sid};
