@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use fivefold_keep::ca::{Authority, LONGEST_DAYS, Role};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
-use fivefold_keep::share::{self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudApi, CloudIngest, CloudSettings};
+use fivefold_keep::share::{self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudApi, CloudIngest, CloudRenewal, CloudSettings};
 use fivefold_keep::vault::Vault;
 use serde_json::json;
 
@@ -67,6 +67,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
         store: "readings.db".into(),
         ingest: CloudIngest { bind: args.ingest, insecure_allow_x25519: false },
         api: CloudApi { bind: args.api },
+        renewal: CloudRenewal::default(),
     };
     let heading =
         "The Fivefold cloud. Paths are relative to this file. Run it with: fivefold cloud run --dir THIS_FOLDER";

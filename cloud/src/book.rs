@@ -9,21 +9,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::counter::Lease;
 use fivefold_core::e1_link::rotation::next_step;
+use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::e4_channel::GatewayName;
+use fivefold_core::e5_renewal::PqMix;
 use fivefold_core::id::{BootContext, Did, Epoch, Net, Sid};
 use fivefold_core::oscore::{Context, NUMBER_LIMIT};
 use fivefold_core::profile::{KeyIndexes, Mode, Overrides, Policy, Profile};
+use fivefold_core::proof::statement::BlindKey;
+use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::LinkKey;
 use fivefold_core::wire::state::Phase;
-use fivefold_keep::registry::{self, Gateway, Network, NetworkKey, Registry, RegistryError, Rotation, Token};
+use fivefold_keep::registry::{
+    self, FirstContexts, Gateway, Network, NetworkKey, Registry, RegistryError, Renewal, Rotation, Token,
+};
 use fivefold_keep::sign::VerifyingKey;
 use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
 
 use crate::accepted::ContextId;
-use crate::store::{CommandRow, ContextRow, Recent, Standing, Write};
+use crate::context::ContextSecrets;
+use crate::renewal::Runs;
+use crate::store::{AgreedBy, CommandRow, ContextRow, Recent, Standing, Write};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;
@@ -48,6 +56,10 @@ pub(crate) struct Ctx {
     pub(crate) failures: u32,
     /// To be written with the row.
     pub(crate) sealed: Option<Vec<u8>>,
+    /// How it was agreed; `None` if it was installed.
+    pub(crate) agreed: Option<AgreedBy>,
+    /// Draining, and messages came that nobody has confirmed since: item 10 of the next answer does.
+    pub(crate) unsaid: bool,
 }
 
 impl Ctx {
@@ -62,6 +74,7 @@ impl Ctx {
             standing: self.standing,
             since: self.since,
             sealed: self.sealed.clone(),
+            agreed: self.agreed,
             failures: self.failures,
             bound: self.lease.bound(),
         }
@@ -78,6 +91,8 @@ pub(crate) struct Live {
     pub(crate) older: HashMap<BootContext, (ContextId, Millis)>,
     /// New boots of the last day.
     pub(crate) boots: VecDeque<Millis>,
+    /// Runs of EDHOC, and what orders them.
+    pub(crate) runs: Runs,
     /// Commands without a result.
     pub(crate) commands: Vec<CommandRow>,
     pub(crate) last_command: u64,
@@ -89,6 +104,33 @@ pub(crate) struct Live {
     pub(crate) heard: Option<Millis>,
     pub(crate) period: u64,
     pub(crate) silent: bool,
+}
+
+impl Live {
+    /// The context in use; before there is one, the newest.
+    pub(crate) fn active(&self) -> Option<&Ctx> {
+        let first = self.contexts.first();
+        self.contexts.iter().find(|c| c.standing == Standing::Active).or(first)
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn active_mut(&mut self) -> Option<&mut Ctx> {
+        let at = self.contexts.iter().position(|c| c.standing == Standing::Active).unwrap_or(0);
+        self.contexts.get_mut(at)
+    }
+}
+
+/// A context of a device, for showing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ContextState {
+    /// Key generation.
+    pub epoch: Epoch,
+    /// What it may be used for.
+    pub standing: Standing,
+    /// Since when.
+    pub since: Millis,
+    /// When it was agreed; `None` if it was installed.
+    pub agreed: Option<Millis>,
 }
 
 /// A device as the cloud serves it.
@@ -106,16 +148,34 @@ pub struct Device {
     pub overrides: Overrides,
     /// Epoch of its newest secrets; 0 in mode R.
     pub epoch: Epoch,
+    /// Its public key for EDHOC, if it can renew.
+    pub(crate) key: Option<PublicX>,
+    /// What its record wants mixed into what EDHOC gives.
+    pub(crate) mix: Option<PqMix>,
     enrolled: registry::Device,
     /// In mode R: what the contexts of every boot come from.
     pub(crate) bootstrap: Option<E3Secret>,
-    live: Mutex<Live>,
+    // Handed over to the device of the next book, whole: who still has this one sees the same.
+    live: Arc<Mutex<Live>>,
+}
+
+fn find(renewals: &[Renewal], did: Did) -> Option<&Renewal> {
+    renewals.binary_search_by_key(&did, |r| r.did).ok().and_then(|i| renewals.get(i))
 }
 
 impl Device {
+    fn is(&self, enrolled: &registry::Device, key: Option<PublicX>) -> bool {
+        self.enrolled == *enrolled && self.key == key
+    }
+
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         // What is inside is consistent after every statement: a panic elsewhere leaves nothing half done.
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As the registry has it.
+    pub(crate) const fn enrolled(&self) -> &registry::Device {
+        &self.enrolled
     }
 
     /// 3, 2 or 1: by which level its messages are proven here.
@@ -125,6 +185,30 @@ impl Device {
             Profile::ToGateway => 2,
             Profile::DangerLinkOnly => 1,
         }
+    }
+
+    /// Its contexts of mode P, the newest first.
+    pub fn contexts(&self) -> Vec<ContextState> {
+        let live = self.live();
+        let of = |c: &Ctx| ContextState {
+            epoch: c.epoch,
+            standing: c.standing,
+            since: c.since,
+            agreed: c.agreed.map(|a| a.at),
+        };
+        live.contexts.iter().filter(|c| c.bctx.is_none()).map(of).collect()
+    }
+
+    /// Whether it can renew.
+    pub const fn can_renew(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// When the operator ordered it to renew, unless it has done so since.
+    pub fn ordered_to_renew(&self) -> Option<Millis> {
+        let live = self.live();
+        let done = live.active().map(|c| c.agreed.map_or(c.since, |a| a.at));
+        live.runs.ordered().filter(|at| done.is_none_or(|done| *at > done))
     }
 
     /// Which network keys it said last that it has, and when.
@@ -144,8 +228,23 @@ pub struct Secrets {
     pub ms3: Zeroizing<Vec<u8>>,
     /// salt3.
     pub salt3: [u8; 8],
-    /// root_psk, for mode R.
+    /// K_e2root.
+    pub e2_root: Zeroizing<[u8; 32]>,
+    /// K_blind.
+    pub blind: Zeroizing<[u8; 32]>,
+    /// root_psk, for mode R and to be mixed in.
     pub root_psk: Zeroizing<[u8; 32]>,
+}
+
+impl Secrets {
+    /// What is kept of an installed context.
+    fn of_context(&self, profile: Profile) -> ContextSecrets {
+        ContextSecrets {
+            e3: if profile.has_e3() { E3Secret::new(&self.ms3, &self.salt3) } else { None },
+            e2_root: profile.has_e2().then(|| E2Root::new(*self.e2_root)),
+            blind: Some(BlindKey::new(*self.blind)),
+        }
+    }
 }
 
 impl std::fmt::Debug for Secrets {
@@ -176,6 +275,8 @@ pub struct Source {
     pub tokens: Vec<Token>,
     /// Its devices, revoked ones too.
     pub devices: Vec<Enrolled>,
+    /// Devices that can renew, by permanent id.
+    pub renewals: Vec<Renewal>,
     /// Networks whose key is being rotated.
     pub rotations: Vec<LinkRotation>,
 }
@@ -210,13 +311,21 @@ impl Source {
     pub fn read(registry: &Registry, vault: &Vault, before: &Book) -> Result<Self, RegistryError> {
         // The version first: what changes while we read makes a newer version, and is read again.
         let version = registry.version()?;
+        let renewals = registry.renewals()?;
         let devices = registry.devices()?.into_iter().map(|device| {
-            let known = before.devices.get(&(device.net, device.sid)).is_some_and(|d| d.enrolled == device);
+            let key = find(&renewals, device.did).map(|r| r.x);
+            let known = before.devices.get(&(device.net, device.sid)).is_some_and(|d| d.is(&device, key));
             let secrets = if known || device.revoked_at.is_some() {
                 None
             } else {
                 let s = registry.secrets(vault, &device)?;
-                Some(Secrets { ms3: s.ms3.clone(), salt3: s.salt3, root_psk: s.root_psk.clone() })
+                Some(Secrets {
+                    ms3: s.ms3.clone(),
+                    salt3: s.salt3,
+                    e2_root: s.e2_root.clone(),
+                    blind: s.blind.clone(),
+                    root_psk: s.root_psk.clone(),
+                })
             };
             Ok(Enrolled { device, secrets })
         });
@@ -226,6 +335,7 @@ impl Source {
             gateways: registry.gateways()?,
             tokens: registry.tokens()?,
             devices: devices.collect::<Result<_, RegistryError>>()?,
+            renewals,
             rotations: registry
                 .rotations()?
                 .into_iter()
@@ -280,11 +390,6 @@ pub struct Remembered {
     pub link_keys: Vec<(Did, KeyIndexes, Millis)>,
 }
 
-/// Makes the name under which a context's secret is sealed.
-fn sealed_name(did: Did, epoch: Epoch) -> String {
-    format!("cloud context {did} {epoch}")
-}
-
 /// What a book is made with, beside its source.
 pub struct Maker<'a> {
     /// Seals secrets of contexts, so that draining ones outlive a restart. Without it they do not.
@@ -319,21 +424,26 @@ impl Maker<'_> {
                 book.revoked.insert(place);
                 continue;
             }
+            let renewal = find(&source.renewals, device.did);
             let known = before.devices.get(&place).filter(|d| d.enrolled.did == device.did);
             let device = match (known, secrets) {
-                (Some(known), _) if known.enrolled == device => known.clone(),
+                (Some(known), _) if known.is(&device, renewal.map(|r| r.x)) => known.clone(),
                 (_, None) => continue,
                 (known, Some(secrets)) => {
-                    let mut live = known.map(|k| std::mem::take(&mut *k.live())).unwrap_or_default();
+                    let live = known.map(|k| k.live.clone()).unwrap_or_default();
                     if known.is_none() {
+                        let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
                         live.commands = commands.remove(&device.did).unwrap_or_default();
                         live.last_command = last_commands.get(&device.did).copied().unwrap_or(0);
                         live.link_keys = link_keys.get(&device.did).copied();
                     }
                     let rows = rows.remove(&device.did).unwrap_or_default();
-                    Arc::new(self.device(device, &secrets, live, rows, write))
+                    Arc::new(self.device(device, &secrets, live, rows, renewal, write))
                 }
             };
+            if let Some(renewal) = renewal {
+                device.live().runs.noted(renewal);
+            }
             book.by_did.insert(device.did, device.clone());
             book.devices.insert(place, device);
         }
@@ -360,8 +470,9 @@ impl Maker<'_> {
         &self,
         enrolled: registry::Device,
         secrets: &Secrets,
-        live: Live,
+        live: Arc<Mutex<Live>>,
         rows: Vec<ContextRow>,
+        renewal: Option<&Renewal>,
         write: &mut Write,
     ) -> Device {
         let random = enrolled.policy.mode == Mode::Random;
@@ -372,22 +483,27 @@ impl Maker<'_> {
             policy: enrolled.policy,
             overrides: enrolled.overrides,
             epoch: if random { Epoch(0) } else { enrolled.epoch },
+            key: renewal.map(|r| r.x),
+            mix: enrolled.policy.pq_mix.then(|| PqMix::new(&secrets.root_psk, enrolled.did)),
             bootstrap: None,
-            live: Mutex::default(),
+            live,
             enrolled,
         };
         let level = device.level();
         if random && level == 3 {
             device.bootstrap = Some(E3Secret::bootstrap(&secrets.root_psk, device.did));
         }
-        let mut live = live;
         let rows = rows.into_iter().filter(|r| r.net == device.net && r.level == level);
+        let mut live = device.live();
         if random {
             self.boots(&device, &mut live, rows.collect());
         } else {
-            self.epochs(&device, secrets, &mut live, rows.collect(), write);
+            let installed = renewal.is_none_or(|r| r.first == FirstContexts::Installed);
+            self.epochs(&device, installed.then_some(secrets), &mut live, rows.collect(), write);
+            // Runs under another key, or below another epoch, come to nothing.
+            live.runs.abandon();
         }
-        *device.live() = live;
+        drop(live);
         device
     }
 
@@ -410,31 +526,39 @@ impl Maker<'_> {
         }
     }
 
-    /// Mode P: the registry's epoch, and those before it that still drain.
-    fn epochs(&self, device: &Device, secrets: &Secrets, live: &mut Live, rows: Vec<ContextRow>, write: &mut Write) {
-        live.contexts.retain(|c| c.bctx.is_none() && c.epoch < device.epoch);
+    /// Mode P: the installed epoch, what was agreed after it, and what still drains.
+    fn epochs(
+        &self,
+        device: &Device,
+        installed: Option<&Secrets>,
+        live: &mut Live,
+        rows: Vec<ContextRow>,
+        write: &mut Write,
+    ) {
+        live.contexts.retain(|c| c.bctx.is_none());
+        let installed = installed.map(|secrets| secrets.of_context(device.policy.profile));
         for row in rows {
             if row.bctx.is_some() || live.contexts.iter().any(|c| c.epoch == row.epoch) {
                 continue;
             }
-            let over = row.standing == Standing::Draining && self.now.since(row.since) > DRAIN + STALE;
-            let keys = if device.level() < 3 {
-                None
-            } else if row.epoch == device.epoch {
-                keys(device, &secrets.ms3, &secrets.salt3, row.epoch)
-            } else if over {
+            if row.standing == Standing::Draining && self.now.since(row.since) > DRAIN + STALE {
                 if row.sealed.is_some() {
                     write.forgotten.push(row.id);
+                    write.new_generation |= device.policy.profile.has_e2();
                 }
                 continue;
-            } else {
-                self.unsealed(device, &row)
+            }
+            let keys = match &installed {
+                Some(secrets) if row.epoch == device.epoch => keys(device, secrets, row.epoch),
+                _ => self.unsealed(device, &row).and_then(|secrets| keys(device, &secrets, row.epoch)),
             };
-            if row.epoch == device.epoch || keys.is_some() {
+            if device.level() < 3 || keys.is_some() {
                 live.contexts.push(self.remembered(&row, keys));
             }
         }
-        if !live.contexts.iter().any(|c| c.epoch == device.epoch) {
+        if let Some(secrets) = installed
+            && !live.contexts.iter().any(|c| c.epoch >= device.epoch)
+        {
             let standing = if live.contexts.is_empty() { Standing::Active } else { Standing::Pending };
             let ctx = Ctx {
                 id: (self.new_context)(),
@@ -443,13 +567,16 @@ impl Maker<'_> {
                 standing,
                 since: self.now,
                 written: true,
-                keys: if device.level() < 3 { None } else { keys(device, &secrets.ms3, &secrets.salt3, device.epoch) },
+                keys: keys(device, &secrets, device.epoch),
                 recent: Some(Recent::default()),
                 lease: Lease::resume(0, NUMBER_LIMIT),
                 failures: 0,
-                sealed: self.sealed(device, secrets),
+                sealed: self.vault.and_then(|v| secrets.seal(v, device.did, device.epoch).ok()),
+                agreed: None,
+                unsaid: false,
             };
             write.contexts.push(ctx.row(device, device.level()));
+            write.new_generation |= device.policy.profile.has_e2();
             live.contexts.push(Ctx { sealed: None, ..ctx });
         }
         live.contexts.sort_by_key(|c| std::cmp::Reverse(c.epoch));
@@ -468,28 +595,24 @@ impl Maker<'_> {
             lease: Lease::resume(row.bound, NUMBER_LIMIT),
             failures: row.failures,
             sealed: None,
+            agreed: row.agreed,
+            unsaid: false,
         }
     }
 
-    fn sealed(&self, device: &Device, secrets: &Secrets) -> Option<Vec<u8>> {
-        if device.level() < 3 {
-            return None;
-        }
-        let mut bytes = Zeroizing::new(secrets.ms3.to_vec());
-        bytes.extend_from_slice(&secrets.salt3);
-        self.vault.and_then(|v| v.seal(&sealed_name(device.did, device.epoch), &bytes).ok())
-    }
-
-    fn unsealed(&self, device: &Device, row: &ContextRow) -> Option<Context<E3>> {
-        let sealed = row.sealed.as_ref()?;
-        let bytes = self.vault?.open(&sealed_name(device.did, row.epoch), sealed).ok()?;
-        let (ms3, salt3) = bytes.split_last_chunk::<8>()?;
-        keys(device, ms3, salt3, row.epoch)
+    fn unsealed(&self, device: &Device, row: &ContextRow) -> Option<ContextSecrets> {
+        ContextSecrets::open(self.vault?, device.did, row.epoch, row.sealed.as_ref()?)
+            .inspect_err(|error| tracing::error!(did = %device.did, epoch = %row.epoch, %error, "a context is lost"))
+            .ok()
     }
 }
 
-fn keys(device: &Device, ms3: &[u8], salt3: &[u8; 8], epoch: Epoch) -> Option<Context<E3>> {
-    E3Secret::new(ms3, salt3)?.context_for_peer(device.sid, epoch, None, device.policy.alg).ok()
+/// The cloud's end of C3, where the device has one.
+pub(crate) fn keys(device: &Device, secrets: &ContextSecrets, epoch: Epoch) -> Option<Context<E3>> {
+    if device.level() < 3 {
+        return None;
+    }
+    secrets.e3.as_ref()?.context_for_peer(device.sid, epoch, None, device.policy.alg).ok()
 }
 
 impl Book {

@@ -16,7 +16,9 @@
 //! gateway sends the batch again, and what was stored is found to be.
 
 mod answer;
+mod due;
 mod judge;
+mod renewal;
 mod watch;
 
 use std::collections::{HashMap, VecDeque};
@@ -31,6 +33,7 @@ use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Batch, Envelope, Item, Originator};
+use fivefold_keep::registry::CloudIdentity;
 
 use crate::accepted::ContextId;
 use crate::book::Book;
@@ -39,6 +42,8 @@ use crate::store::{
 };
 
 use answer::Pending;
+pub use due::RenewalSettings;
+pub use renewal::{Agreement, Exchange, OFFERS_OF_GATEWAY, Outcome};
 
 /// Hashes of envelopes that are remembered of one gateway run, to tell a repeat from other content under its number.
 const REMEMBERED: usize = 4096;
@@ -79,6 +84,10 @@ struct Heard {
     health: Option<Health>,
     last: Option<Millis>,
     pushed: u64,
+    // In which minute, and how many runs of EDHOC began by it.
+    offers: (u64, u16),
+    // The same of devices that were ordered to renew.
+    orders: (u64, u16),
 }
 
 /// The engine.
@@ -87,6 +96,8 @@ pub struct Cloud<M> {
     memory: M,
     heard: Mutex<HashMap<GatewayId, Heard>>,
     watch: Mutex<watch::Watch>,
+    own: Option<renewal::Own>,
+    renewals: RenewalSettings,
 }
 
 impl<M> std::fmt::Debug for Cloud<M> {
@@ -138,7 +149,23 @@ impl<M: Memory> Cloud<M> {
             memory,
             heard: Mutex::new(heard),
             watch: Mutex::new(watch::Watch::default()),
+            own: None,
+            renewals: RenewalSettings::default(),
         }
+    }
+
+    /// With other settings of renewal.
+    #[must_use]
+    pub const fn with_renewals(mut self, settings: RenewalSettings) -> Self {
+        self.renewals = settings;
+        self
+    }
+
+    /// With the cloud's key for EDHOC; without it no device can renew.
+    #[must_use]
+    pub fn with_identity(mut self, identity: CloudIdentity) -> Self {
+        self.own = Some(renewal::Own::new(identity));
+        self
     }
 
     /// The book in use.

@@ -8,6 +8,8 @@ use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings,
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
 
+use crate::cloud::RenewalSettings;
+
 /// File name of the sealed key of the cloud's certificate.
 pub const KEY_FILE: &str = "key.sealed";
 
@@ -80,6 +82,8 @@ pub struct Config {
     pub key: PathBuf,
     /// The operator's CA.
     pub ca: PathBuf,
+    /// When devices are told to renew.
+    pub renewals: RenewalSettings,
 }
 
 impl Config {
@@ -107,6 +111,7 @@ impl Config {
             certificate: folder.join(CERTIFICATE_FILE),
             key: folder.join(KEY_FILE),
             ca: folder.join(CA_FILE),
+            renewals: RenewalSettings { installed_after: s.renewal.installed_after_s.saturating_mul(1000) },
         };
         let named: [(&'static str, &Path); 4] = [
             ("registry", &config.registry),
@@ -154,10 +159,11 @@ impl Config {
 
     /// As it was resolved, one setting a line.
     pub fn describe(&self) -> String {
-        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca } = self;
+        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals } = self;
         format!(
             "registry = {}\nvault = {}\npassphrase_file = {}\nstore = {}\ningest.bind = {ingest}\n\
-             ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}",
+             ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
+             renewal.installed_after_s = {}",
             registry.display(),
             vault.display(),
             passphrase_file.display(),
@@ -168,7 +174,8 @@ impl Config {
             },
             certificate.display(),
             key.display(),
-            ca.display()
+            ca.display(),
+            renewals.installed_after / 1000
         )
     }
 }

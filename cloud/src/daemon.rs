@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::clock::{self, ClockWrong};
 use crate::config::{Config, ConfigError};
 use crate::service::{Service, ServiceError};
-use crate::store::{Ledger as _, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::{api, ingest};
 
 /// How often the registry is looked at: a revocation is in force within a second.
@@ -209,7 +209,7 @@ fn open(folder: &Path, now: Millis) -> Result<(Config, fivefold_keep::tls::Ident
     let vault = config.open_vault()?;
     let identity = config.identity(&vault)?;
     let store = Store::open(&config.store)?;
-    let service = Service::open(store, config.registry.clone(), config.open_vault()?, now)?;
+    let service = Service::open(store, config.registry.clone(), config.open_vault()?, config.renewals, now)?;
     Ok((config, identity, vault, service))
 }
 
@@ -260,7 +260,7 @@ async fn watch_time(service: Arc<Service>) {
             return;
         };
         if !write.is_empty()
-            && let Err(error) = service.cloud.memory().commit(Arc::new(write)).await
+            && let Err(error) = service.commit(write).await
         {
             tracing::error!(%error, "what was seen over time could not be counted");
         }

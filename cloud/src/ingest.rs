@@ -12,8 +12,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -35,7 +34,8 @@ use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::service::{HANDSHAKE, IngestError, Service, stopped};
+use crate::push::{Due, Pushed};
+use crate::service::{ExchangeError, HANDSHAKE, IngestError, Service, stopped};
 
 /// How long a long poll waits.
 pub const POLL: Duration = Duration::from_secs(25);
@@ -51,9 +51,14 @@ const CONNECTIONS: usize = 4096;
 #[derive(Debug)]
 struct Connection {
     gateway: ProvenGateway,
-    // Version of the state that was put into `parts` last.
-    pushed: AtomicU64,
+    pushed: Mutex<Pushed>,
     parts: Mutex<VecDeque<Zeroizing<Vec<u8>>>>,
+}
+
+impl Connection {
+    fn pushed(&self) -> MutexGuard<'_, Pushed> {
+        self.pushed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Takes connections of gateways until `stop` says so. Open requests are finished first, for a few seconds.
@@ -66,6 +71,7 @@ pub async fn serve(
     let app = Router::new()
         .route("/v1/ingest", post(ingest))
         .route("/v1/downlink", get(downlink))
+        .route("/v1/edhoc", post(edhoc))
         .layer(DefaultBodyLimit::max(BYTES))
         .with_state(service.clone());
     let acceptor = TlsAcceptor::from(tls);
@@ -132,7 +138,7 @@ async fn connection(
     };
     let name = gateway.name();
     tracing::info!(gateway = %name, %from, "connected");
-    let known = Arc::new(Connection { gateway, pushed: AtomicU64::new(0), parts: Mutex::new(VecDeque::new()) });
+    let known = Arc::new(Connection { gateway, pushed: Mutex::default(), parts: Mutex::default() });
     let app = TowerToHyperService::new(app.layer(Extension(known)));
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIME);
@@ -188,10 +194,10 @@ async fn ingest(
 }
 
 async fn downlink(State(service): State<Arc<Service>>, Extension(connection): Extension<Arc<Connection>>) -> Response {
-    let mut versions = service.versions();
+    let (mut versions, mut generations) = (service.versions(), service.generations());
     let until = tokio::time::Instant::now() + POLL;
     loop {
-        let version = *versions.borrow_and_update();
+        let (version, generation) = (*versions.borrow_and_update(), *generations.borrow_and_update());
         let next = connection.parts.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         if let Some(part) = next {
             let downlink =
@@ -208,11 +214,13 @@ async fn downlink(State(service): State<Arc<Service>>, Extension(connection): Ex
                 }
             };
         }
-        if connection.pushed.load(Ordering::Acquire) < version {
+        let due = connection.pushed().due(version, generation, tokio::time::Instant::now());
+        if due == Due::Now {
+            let began = tokio::time::Instant::now();
             let (service, name) = (service.clone(), connection.gateway.name());
             match tokio::task::spawn_blocking(move || service.push(name)).await {
                 Ok(Ok(push)) => {
-                    connection.pushed.store(push.version.max(version), Ordering::Release);
+                    connection.pushed().took(version, generation, began);
                     let mut parts = connection.parts.lock().unwrap_or_else(PoisonError::into_inner);
                     // A newer state makes the rest of an older one useless.
                     *parts = push.parts.into();
@@ -225,10 +233,45 @@ async fn downlink(State(service): State<Arc<Service>>, Extension(connection): Ex
                 Err(_) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
             }
         }
-        match tokio::time::timeout_at(until, versions.changed()).await {
+        let wake = match due {
+            Due::At(at) => at.min(until),
+            Due::Now | Due::Unchanged => until,
+        };
+        let changed = async {
+            tokio::select! {
+                changed = versions.changed() => changed,
+                // What changed already only waits for its time.
+                changed = generations.changed(), if due == Due::Unchanged => changed,
+            }
+        };
+        match tokio::time::timeout_at(wake, changed).await {
             Ok(Ok(())) => {}
+            Err(_) if wake < until => {}
             Ok(Err(_)) | Err(_) => return cbor(vec![0x80]),
         }
+    }
+}
+
+/// One message of a run of EDHOC. It is carried to its end also when the gateway hangs up.
+async fn edhoc(
+    State(service): State<Arc<Service>>,
+    Extension(connection): Extension<Arc<Connection>>,
+    body: Bytes,
+) -> Response {
+    let name = connection.gateway.name();
+    let run = tokio::spawn(async move { service.exchange(&connection.gateway, &body, clock::now()).await });
+    match run.await {
+        Ok(Ok(reply)) => cbor(reply),
+        Ok(Err(ExchangeError::Refused(refused))) => {
+            tracing::warn!(gateway = %name, rejected = %refused.rejected, "a message of EDHOC was refused");
+            (StatusCode::BAD_REQUEST, refused.rejected.to_string()).into_response()
+        }
+        Ok(Err(ExchangeError::Busy)) => (StatusCode::TOO_MANY_REQUESTS, "ask again").into_response(),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a run of EDHOC could not go on");
+            (StatusCode::SERVICE_UNAVAILABLE, "nothing was agreed; ask again").into_response()
+        }
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

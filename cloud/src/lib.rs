@@ -8,8 +8,10 @@
 pub mod accepted;
 pub mod book;
 pub mod cloud;
+pub mod context;
 pub mod embedded;
 pub mod push;
+mod renewal;
 pub mod store;
 
 #[cfg(feature = "server")]
@@ -22,5 +24,7 @@ pub mod config;
 pub mod daemon;
 #[cfg(feature = "server")]
 pub mod ingest;
+#[cfg(feature = "server")]
+pub mod notes;
 #[cfg(feature = "server")]
 pub mod service;

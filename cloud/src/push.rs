@@ -1,19 +1,33 @@
-//! The state that each gateway is pushed (docs/protocol.md, "Gateway state"): built from the registry alone, so that one
-//! version has one content.
+//! The state that each gateway is pushed (docs/protocol.md, "Gateway state"): built from the registry and the contexts of the
+//! store alone, so that one version has one content.
+//!
+//! The version is the sum of both: each only grows, so a sum that is the same twice means that neither has changed.
+
+use std::collections::HashMap;
+use std::time::Duration;
 
 use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::error::SealError;
-use fivefold_core::id::{Did, Epoch};
+use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
 use fivefold_core::profile::Mode;
+use fivefold_core::suite::Alg;
 use fivefold_core::wire::cbor::List;
-use fivefold_core::wire::state::{self, Context, NetworkKey, PART_BYTES, Part, Share, Standing, State};
-use fivefold_keep::registry::{Device, Registry, RegistryError};
+use fivefold_core::wire::state::{self, Added, Context, NetworkKey, PART_BYTES, Part, Share, Standing, State};
+use fivefold_keep::registry::{self, Device, FirstContexts, Gateway, Network, Registry, RegistryError};
 use fivefold_keep::vault::Vault;
+use tokio::time::Instant;
 use zeroize::Zeroizing;
 
-/// Devices in one part: with their contexts they stay well below its size.
-const DEVICES: usize = 2048;
+use crate::context::ContextSecrets;
+use crate::store::{self, ContextRow, StoreError};
+
+/// Bytes of devices and contexts in one part, at most; the rest is for keys and revocations.
+const PART: usize = PART_BYTES / 4 * 3;
+
+/// Contexts are gathered for so long at least, and for so many times as long as it took to build the last state.
+const GATHER: Duration = Duration::from_secs(5);
+const GATHER_TIMES: u32 = 20;
 
 /// Why a state could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +38,9 @@ pub enum PushError {
     /// The registry did not give what is in it.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The store did not give what is in it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// A part did not fit.
     #[error("a part of the state of {gateway} could not be written: {reason}")]
     Encode {
@@ -48,21 +65,23 @@ impl std::fmt::Debug for Push {
     }
 }
 
-/// What one context's share is written from.
-struct Secret {
-    epoch: Epoch,
-    first: Zeroizing<Vec<u8>>,
-    second: Zeroizing<Vec<u8>>,
-}
+/// The contexts of a network as they are in the store now, with their generation.
+pub type Contexts<'a> = &'a dyn Fn(Net) -> Result<(u64, Vec<ContextRow>), StoreError>;
 
-/// Builds the state of one gateway from the registry as it is now.
+/// Builds the state of one gateway from registry and store as they are now.
 ///
 /// # Errors
 /// [`PushError`].
-pub fn build(registry: &Registry, vault: &Vault, gateway: GatewayName) -> Result<Push, PushError> {
+pub fn build(
+    registry: &Registry,
+    contexts: Contexts<'_>,
+    vault: &Vault,
+    gateway: GatewayName,
+) -> Result<Push, PushError> {
     loop {
         let version = registry.version()?;
-        let push = build_once(registry, vault, gateway, version)?;
+        let (generation, rows) = contexts(gateway.net)?;
+        let push = build_once(registry, rows, vault, gateway, version + generation)?;
         // What changed while it was read belongs to the next version: then this content belongs to neither.
         if registry.version()? == version {
             return Ok(push);
@@ -70,7 +89,13 @@ pub fn build(registry: &Registry, vault: &Vault, gateway: GatewayName) -> Result
     }
 }
 
-fn build_once(registry: &Registry, vault: &Vault, name: GatewayName, version: u64) -> Result<Push, PushError> {
+fn build_once(
+    registry: &Registry,
+    rows: Vec<ContextRow>,
+    vault: &Vault,
+    name: GatewayName,
+    version: u64,
+) -> Result<Push, PushError> {
     let gateways = registry.gateways()?;
     let gateway = gateways
         .iter()
@@ -90,27 +115,40 @@ fn build_once(registry: &Registry, vault: &Vault, name: GatewayName, version: u6
     }
     revoked.sort_unstable();
     devices.sort_unstable_by_key(|d| d.sid);
-    let chunks: Vec<&[Device]> = if devices.is_empty() { vec![&[]] } else { devices.chunks(DEVICES).collect() };
+    let mut rows_of: HashMap<Did, Vec<ContextRow>> = HashMap::new();
+    for row in rows {
+        rows_of.entry(row.did).or_default().push(row);
+    }
+    let without = registry.renewals()?.into_iter().filter(|r| r.first == FirstContexts::Agreed);
+    let without: std::collections::HashSet<Did> = without.map(|r| r.did).collect();
+    let mut chunks: Vec<(Vec<state::Device>, Vec<GatewayShare>)> = vec![Default::default()];
+    let mut filled = 0;
+    for device in &devices {
+        let rows = rows_of.remove(&device.did).unwrap_or_default();
+        let known = Known { device, rows, installed: !without.contains(&device.did) };
+        let shares = known.shares(registry, vault, network.group, gateway)?;
+        let takes = state::Device::LONGEST + shares.len() * Context::LONGEST;
+        if filled + takes > PART {
+            filled = 0;
+            chunks.push(Default::default());
+        }
+        filled += takes;
+        if let Some((list, all)) = chunks.last_mut() {
+            list.push(listed(device));
+            all.extend(shares);
+        }
+    }
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     let mut parts = Vec::with_capacity(chunks.len());
-    for (index, chunk) in (0u16..).zip(&chunks) {
-        let mut secrets = Vec::with_capacity(chunk.len());
-        for device in *chunk {
-            secrets.push(secret(registry, vault, device, network.group, gateway.primary)?);
-        }
-        let list: Vec<state::Device> = chunk
-            .iter()
-            .map(|d| state::Device { sid: d.sid, did: d.did, policy: d.policy, overrides: d.overrides })
-            .collect();
-        let contexts: Vec<Context<'_>> =
-            chunk.iter().zip(&secrets).filter_map(|(d, s)| share(d, s.as_ref()?, gateway.primary)).collect();
+    for (index, (list, shares)) in (0u16..).zip(&chunks) {
+        let contexts: Vec<Context<'_>> = shares.iter().filter_map(GatewayShare::context).collect();
         let last = index + 1 == count;
         let state = State {
             version,
             net: name.net,
             group: network.group,
             part: Part { index, count },
-            devices: List::of(&list),
+            devices: List::of(list),
             contexts: List::of(&contexts),
             keys: if last { List::of(&keys) } else { List::default() },
             revoked: if last { List::of(&revoked) } else { List::default() },
@@ -123,50 +161,196 @@ fn build_once(registry: &Registry, vault: &Vault, name: GatewayName, version: u6
     Ok(Push { version, parts })
 }
 
-fn secret(
-    registry: &Registry,
-    vault: &Vault,
-    device: &Device,
-    group: fivefold_core::id::GatewayGroup,
-    primary: bool,
-) -> Result<Option<Secret>, PushError> {
-    let random = device.policy.mode == Mode::Random;
-    // The receive part of mode R is of one boot, and the registry knows no boots.
-    if !device.policy.profile.has_e2() || (random && !primary) {
-        return Ok(None);
-    }
-    let secrets = registry.secrets(vault, device)?;
-    let (root, epoch) = if random {
-        (E2Root::bootstrap(&secrets.root_psk, device.did), Epoch(0))
-    } else {
-        (E2Root::new(*secrets.e2_root), device.epoch)
-    };
-    let secret = root.secret(group);
-    if primary {
-        return Ok(Some(Secret {
-            epoch,
-            first: Zeroizing::new(secret.danger_master_secret().to_vec()),
-            second: Zeroizing::new(secret.master_salt().to_vec()),
-        }));
-    }
-    let Ok(context) = secret.context_for_peer(device.sid, epoch, None, device.policy.alg) else { return Ok(None) };
-    let part = context.receive_part();
-    Ok(Some(Secret {
-        epoch,
-        first: Zeroizing::new(part.danger_recipient_key().to_vec()),
-        second: Zeroizing::new(part.common_iv().to_vec()),
-    }))
+/// A device of the registry, with what the store knows of its contexts, by epoch.
+struct Known<'a> {
+    device: &'a Device,
+    rows: Vec<ContextRow>,
+    /// Whether the secrets of the registry were ever handed out.
+    installed: bool,
 }
 
-fn share<'s>(device: &Device, secret: &'s Secret, primary: bool) -> Option<Context<'s>> {
-    let share = if primary {
-        Share::Primary {
-            master_secret: secret.first.as_slice().try_into().ok()?,
-            master_salt: secret.second.as_slice().try_into().ok()?,
+impl Known<'_> {
+    /// What the gateway gets of each of its contexts, by epoch.
+    fn shares(
+        &self,
+        registry: &Registry,
+        vault: &Vault,
+        group: GatewayGroup,
+        gateway: &Gateway,
+    ) -> Result<Vec<GatewayShare>, PushError> {
+        let device = self.device;
+        let mut out = Vec::new();
+        if !device.policy.profile.has_e2() {
+            return Ok(out);
         }
-    } else {
-        Share::Secondary { device_key: &secret.first, common_iv: secret.second.as_slice().try_into().ok()? }
-    };
-    let Secret { epoch, .. } = *secret;
-    Some(Context { sid: device.sid, epoch, alg: device.policy.alg, standing: Standing::Active, bctx: None, share })
+        let mut share = |epoch, standing, root: &E2Root| {
+            out.extend(GatewayShare::new(device, epoch, standing, root, group, gateway.primary));
+        };
+        if device.policy.mode == Mode::Random {
+            // The receive part of mode R is of one boot, and the registry knows no boots.
+            if gateway.primary {
+                let secrets = registry.secrets(vault, device)?;
+                share(Epoch(0), Standing::Active, &E2Root::bootstrap(&secrets.root_psk, device.did));
+            }
+            return Ok(out);
+        }
+        let installed = || -> Result<E2Root, RegistryError> {
+            let secrets: registry::DeviceSecrets = registry.secrets(vault, device)?;
+            Ok(E2Root::new(*secrets.e2_root))
+        };
+        for row in &self.rows {
+            let root = match &row.sealed {
+                // What drained is at its end when its secret is erased.
+                None if row.standing == store::Standing::Draining => None,
+                _ if self.installed && row.epoch == device.epoch => Some(installed()?),
+                None => None,
+                Some(sealed) => match ContextSecrets::open(vault, row.did, row.epoch, sealed) {
+                    Ok(secrets) => secrets.e2_root,
+                    Err(error) => {
+                        // Whatever else is in the state must reach its gateway, revocations above all.
+                        tracing::error!(did = %row.did, epoch = %row.epoch, %error, "a context is not pushed");
+                        None
+                    }
+                },
+            };
+            if let Some(root) = root {
+                share(row.epoch, standing(row), &root);
+            }
+        }
+        // The book of the cloud has not taken it up yet.
+        if self.installed && self.rows.iter().all(|row| row.epoch < device.epoch) {
+            let standing = if self.rows.is_empty() { Standing::Active } else { Standing::Pending };
+            share(device.epoch, standing, &installed()?);
+        }
+        Ok(out)
+    }
+}
+
+fn listed(device: &Device) -> state::Device {
+    let Device { sid, did, policy, overrides, .. } = *device;
+    state::Device { sid, did, policy, overrides }
+}
+
+const fn standing(row: &ContextRow) -> Standing {
+    match row.standing {
+        store::Standing::Active => Standing::Active,
+        store::Standing::Pending => Standing::Pending,
+        store::Standing::Draining => Standing::Draining,
+    }
+}
+
+/// When the next state goes to a gateway.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    Now,
+    /// Not before then: what changes until then goes with it.
+    At(Instant),
+    /// There is nothing new.
+    Unchanged,
+}
+
+/// What one connection was pushed last, and when. What the operator changes is pushed at once; contexts, of which a campaign
+/// changes thousands, are gathered, the longer the more it costs to build a state.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pushed(Option<Last>);
+
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    version: u64,
+    generation: u64,
+    at: Instant,
+    pause: Duration,
+}
+
+impl Pushed {
+    /// When the next state goes out, of this version of the registry and generation of contexts.
+    pub fn due(&self, version: u64, generation: u64, now: Instant) -> Due {
+        match self.0 {
+            None => Due::Now,
+            Some(last) if version > last.version => Due::Now,
+            Some(last) if generation <= last.generation => Due::Unchanged,
+            Some(last) if now >= last.at + last.pause => Due::Now,
+            Some(last) => Due::At(last.at + last.pause),
+        }
+    }
+
+    /// Takes note that a state of at least these was built; it was begun at `began`.
+    pub fn took(&mut self, version: u64, generation: u64, began: Instant) {
+        let at = Instant::now();
+        let pause = GATHER.max((at - began) * GATHER_TIMES);
+        self.0 = Some(Last { version, generation, at, pause });
+    }
+}
+
+/// What one gateway gets of one context: MS2 and salt2 where it is the primary, else the receive part (K2). Never K_e2root,
+/// from which those of every group could be had (K1).
+pub struct GatewayShare {
+    sid: Sid,
+    alg: Alg,
+    epoch: Epoch,
+    standing: Standing,
+    primary: bool,
+    first: Zeroizing<Vec<u8>>,
+    second: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for GatewayShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GatewayShare({}, epoch {})", self.sid, self.epoch)
+    }
+}
+
+impl GatewayShare {
+    fn new(
+        device: &Device,
+        epoch: Epoch,
+        standing: Standing,
+        root: &E2Root,
+        group: GatewayGroup,
+        primary: bool,
+    ) -> Option<Self> {
+        let secret = root.secret(group);
+        let (first, second) = if primary {
+            (secret.danger_master_secret().to_vec(), secret.master_salt().to_vec())
+        } else {
+            let part = secret.context_for_peer(device.sid, epoch, None, device.policy.alg).ok()?.receive_part();
+            (part.danger_recipient_key().to_vec(), part.common_iv().to_vec())
+        };
+        let (sid, alg) = (device.sid, device.policy.alg);
+        Some(Self { sid, alg, epoch, standing, primary, first: first.into(), second: second.into() })
+    }
+
+    fn context(&self) -> Option<Context<'_>> {
+        let share = if self.primary {
+            Share::Primary {
+                master_secret: self.first.as_slice().try_into().ok()?,
+                master_salt: self.second.as_slice().try_into().ok()?,
+            }
+        } else {
+            Share::Secondary { device_key: &self.first, common_iv: self.second.as_slice().try_into().ok()? }
+        };
+        let Self { sid, alg, epoch, standing, .. } = *self;
+        Some(Context { sid, epoch, alg, standing, bctx: None, share })
+    }
+}
+
+/// One context that was just agreed, for the gateway that forwarded the run (docs/protocol.md 8.2, W6): the bytes of a
+/// downlink 5. `version` is read after the context is durable. `None` where there is no E2.
+pub fn added(
+    version: u64,
+    network: &Network,
+    gateway: &Gateway,
+    device: &Device,
+    (epoch, root): (Epoch, &E2Root),
+) -> Option<Zeroizing<Vec<u8>>> {
+    if !device.policy.profile.has_e2() {
+        return None;
+    }
+    let share = GatewayShare::new(device, epoch, Standing::Pending, root, network.group, gateway.primary)?;
+    let context = share.context()?;
+    let mut out = Zeroizing::new(vec![0; Added::LONGEST]);
+    let len = Added { version, net: network.net, group: network.group, context }.emit(&mut out).ok()?;
+    out.truncate(len);
+    Some(out)
 }

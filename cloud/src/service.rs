@@ -1,5 +1,7 @@
 //! What the running cloud shares: the engine, the operator's registry behind it, and who is told when either changes.
 
+mod renewal;
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +14,13 @@ use fivefold_keep::vault::Vault;
 use tokio::sync::watch;
 
 use crate::book::{Book, Maker, Remembered, Source};
-use crate::cloud::{BatchRefused, Cloud};
+use crate::cloud::{BatchRefused, Cloud, RenewalSettings};
 use crate::embedded::Embedded;
+use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
-use crate::store::{CountKey, Ledger as _, Place, Store, StoreError, Write};
+use crate::store::{Committed, CountKey, Ledger as _, Place, Store, StoreError, Write};
+
+pub use renewal::ExchangeError;
 
 /// Why the service failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,9 @@ pub enum ServiceError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The system gives no thread.
+    #[error("the system gives no thread: {0}")]
+    Thread(#[from] std::io::Error),
 }
 
 /// Why a batch got no reply of its own.
@@ -57,7 +65,11 @@ pub struct Service {
     stored: watch::Sender<u64>,
     // Version of the book in use.
     version: watch::Sender<u64>,
+    // Generation of what gateways are pushed of contexts.
+    generation: watch::Sender<u64>,
     reading: Mutex<Registry>,
+    notes: Notes,
+    work: renewal::Work,
 }
 
 impl Service {
@@ -65,13 +77,23 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub fn open(store: Store, registry: PathBuf, vault: Vault, now: Millis) -> Result<Self, ServiceError> {
+    pub fn open(
+        store: Store,
+        registry: PathBuf,
+        vault: Vault,
+        renewals: RenewalSettings,
+        now: Millis,
+    ) -> Result<Self, ServiceError> {
+        let mut book = Registry::open(&registry)?;
+        let identity = book.cloud_identity(&vault)?;
+        let notes = Notes::start(book)?;
         let reading = Registry::open_read_only(&registry)?;
         let memory = Embedded::new(store);
         let remembered = memory.remembered()?;
         let pushed = memory.read(|r| r.pushed())?;
         let source = Source::read(&reading, &vault, &Book::default())?;
-        let mut write = Write { now, ..Write::default() };
+        // A store that was restored from a copy must not say anything under a version of before (docs/protocol.md 8.4).
+        let mut write = Write { now, new_generation: true, ..Write::default() };
         let maker = Maker {
             vault: Some(&vault),
             new_context: &|| memory.store().new_context(),
@@ -79,20 +101,21 @@ impl Service {
             now,
         };
         let book = maker.book(source, &Book::default(), remembered, &mut write);
-        if !write.is_empty() {
-            memory.store().commit_now(write)?;
-        }
+        let generation = memory.store().commit_now(write)?.generation.unwrap_or(0);
         let revoked = Arc::new(LiveRevoked::from_pointee(revoked(&book)));
         let version = watch::Sender::new(book.version);
         Ok(Self {
-            cloud: Cloud::new(book, memory, pushed),
+            cloud: Cloud::new(book, memory, pushed).with_identity(identity).with_renewals(renewals),
             revoked,
             started: now,
             registry,
             vault,
             stored: watch::Sender::new(0),
             version,
+            generation: watch::Sender::new(generation),
             reading: Mutex::new(reading),
+            notes,
+            work: renewal::Work::default(),
         })
     }
 
@@ -115,7 +138,7 @@ impl Service {
         // Rows of contexts that this process never saw, of a device that was revoked and is back, say.
         let book = maker.book(source, &before, Remembered::default(), &mut write);
         if !write.is_empty() {
-            memory.store().commit_now(write)?;
+            self.changed(&memory.store().commit_now(write)?);
         }
         let version = book.version;
         self.revoked.store(Arc::new(revoked(&book)));
@@ -128,6 +151,31 @@ impl Service {
     /// Tells when another version of the registry is in use.
     pub fn versions(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
+    }
+
+    /// Tells when contexts came or went that gateways are pushed.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    fn changed(&self, committed: &Committed) {
+        if let Some(generation) = committed.generation {
+            self.generation.send_if_modified(|known| {
+                let newer = generation > *known;
+                *known = generation.max(*known);
+                newer
+            });
+        }
+    }
+
+    /// Commits what the engine saw over time.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn commit(&self, write: Write) -> Result<(), StoreError> {
+        let committed = self.cloud.memory().commit(Arc::new(write)).await?;
+        self.changed(&committed);
+        Ok(())
     }
 
     /// Tells when readings were stored.
@@ -150,6 +198,7 @@ impl Service {
         let memory = self.cloud.memory();
         let write = Arc::new(std::mem::take(&mut judged.write));
         let committed = memory.commit(write.clone()).await?;
+        self.changed(&committed);
         let stored = !write.accepted.is_empty();
         let concluded = self.cloud.conclude(judged, write, committed);
         if !concluded.write.is_empty() {
@@ -187,7 +236,8 @@ impl Service {
     /// [`ServiceError`].
     pub fn push(&self, gateway: GatewayName) -> Result<Push, ServiceError> {
         let registry = Registry::open_read_only(&self.registry)?;
-        let push = push::build(&registry, &self.vault, gateway)?;
+        let contexts = |net| self.cloud.memory().read(|r| r.pushed_contexts(net));
+        let push = push::build(&registry, &contexts, &self.vault, gateway)?;
         let write = Write { pushed: vec![(gateway.gateway, push.version)], ..Write::default() };
         self.cloud.memory().store().commit_now(write)?;
         self.cloud.pushed(gateway.gateway, push.version);

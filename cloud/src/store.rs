@@ -25,8 +25,11 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 
-const MIGRATIONS: &[&str] =
-    &[include_str!("store/migrations/0001_ledger.sql"), include_str!("store/migrations/0002_link_keys.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("store/migrations/0001_ledger.sql"),
+    include_str!("store/migrations/0002_link_keys.sql"),
+    include_str!("store/migrations/0003_renewal.sql"),
+];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
 
@@ -42,6 +45,15 @@ pub enum Standing {
 }
 
 impl Standing {
+    /// One word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Pending => "pending",
+            Self::Draining => "draining",
+        }
+    }
+
     const fn number(self) -> u8 {
         match self {
             Self::Active => 1,
@@ -79,12 +91,26 @@ pub struct ContextRow {
     pub standing: Standing,
     /// Since when.
     pub since: Millis,
-    /// MS3 and salt3 under the vault, so that a draining context outlives a restart.
+    /// Its secrets under the vault, so that it outlives a restart
+    /// ([`ContextSecrets`](crate::context::ContextSecrets)).
     pub sealed: Option<Vec<u8>>,
+    /// How it was agreed; `None` if it was installed.
+    pub agreed: Option<AgreedBy>,
     /// Failed verifications so far.
     pub failures: u32,
     /// Our own sender numbers below this may have been used.
     pub bound: u32,
+}
+
+/// The run of EDHOC that made a context (docs/protocol.md 11).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AgreedBy {
+    /// When message_3 was verified.
+    pub at: Millis,
+    /// SHA-256 of message_3.
+    pub m3: [u8; 32],
+    /// The message_4 that answers it.
+    pub m4: fivefold_core::e5_renewal::Message,
 }
 
 /// Who refused something.
@@ -233,6 +259,10 @@ pub struct Write {
     pub standings: Vec<(ContextId, Standing, Millis)>,
     /// Contexts whose secrets are to be erased.
     pub forgotten: Vec<ContextId>,
+    /// Pending contexts that will never be used: nothing was received under them.
+    pub dropped: Vec<ContextId>,
+    /// Whether gateways are to be pushed something else after this: then it makes a new generation.
+    pub new_generation: bool,
     /// Failed verifications, as totals.
     pub failures: Vec<(ContextId, u32)>,
     /// Sender numbers that will be used, as bounds (W1).
@@ -267,6 +297,8 @@ impl Write {
         self.contexts.is_empty()
             && self.standings.is_empty()
             && self.forgotten.is_empty()
+            && self.dropped.is_empty()
+            && !self.new_generation
             && self.failures.is_empty()
             && self.leases.is_empty()
             && self.accepted.is_empty()
@@ -328,6 +360,8 @@ pub struct Committed {
     pub verdicts: Vec<Verdict>,
     /// Of the receipt.
     pub sequence: SequenceVerdict,
+    /// The new generation, if it made one.
+    pub generation: Option<u64>,
 }
 
 /// Why the store failed. Each is one sentence.

@@ -1,7 +1,7 @@
 //! What each party is handed of the operator's folder: a config file that people edit, and one sealed file with its own
 //! secrets and nobody else's. A gateway's share has no field for MS3, K_e2root, K_blind or root_psk (K1).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use fivefold_core::e5_renewal::PeerKid;
@@ -499,6 +499,19 @@ pub struct DangerSynced {
 pub struct GatewayCoap {
     /// UDP address.
     pub bind: SocketAddr,
+    /// Devices that do not say who they are when they renew (EAD_1), by their address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<CoapDevice>,
+}
+
+/// `[[coap.devices]]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoapDevice {
+    /// IP address.
+    pub address: IpAddr,
+    /// Short id, 4 hex digits.
+    pub sid: String,
 }
 
 /// `[uplink]` of `gateway.toml`.
@@ -609,6 +622,23 @@ pub struct CloudSettings {
     pub ingest: CloudIngest,
     /// Where people and programs read (HTTPS).
     pub api: CloudApi,
+    /// When devices are told to renew.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub renewal: CloudRenewal,
+}
+
+/// `[renewal]` of `cloud.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CloudRenewal {
+    /// Seconds after which an installed context is to be renewed the first time; T_renew of the device if that is shorter.
+    pub installed_after_s: u64,
+}
+
+impl Default for CloudRenewal {
+    fn default() -> Self {
+        Self { installed_after_s: 7 * 86_400 }
+    }
 }
 
 /// `[ingest]` of `cloud.toml`.

@@ -171,6 +171,8 @@ impl Member {
         fivefold_cloud::book::Secrets {
             ms3: self.ms3.clone().into(),
             salt3: self.salt3,
+            e2_root: self.e2_root.into(),
+            blind: [0x0b; 32].into(),
             root_psk: self.root_psk.into(),
         }
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::accepted::flag;
-use crate::book::{Book, Device};
+use crate::book::{Book, ContextState, Device};
 use crate::cloud;
 use crate::service::Service;
 use crate::store::{CommandState, CountRow, GatewaySummary, ReadingRow};
@@ -176,6 +176,30 @@ impl ReadingShown {
     }
 }
 
+/// A context of a device.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ContextShown {
+    /// Key generation.
+    pub epoch: u16,
+    /// `pending`, `active` or `draining`.
+    pub standing: String,
+    /// Since when, Unix milliseconds.
+    pub since_ms: u64,
+    /// When it was agreed by EDHOC, Unix milliseconds; null if it was installed.
+    pub agreed_ms: Option<u64>,
+}
+
+impl ContextShown {
+    fn of(c: &ContextState) -> Self {
+        Self {
+            epoch: c.epoch.0,
+            standing: c.standing.as_str().into(),
+            since_ms: c.since.0,
+            agreed_ms: c.agreed.map(|at| at.0),
+        }
+    }
+}
+
 /// A device.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct DeviceShown {
@@ -197,8 +221,14 @@ pub struct DeviceShown {
     pub mode: String,
     /// What carries its frames.
     pub radio: String,
-    /// Key generation.
+    /// Key generation of the context in use.
     pub epoch: u16,
+    /// Its contexts of mode P, the newest first.
+    pub contexts: Vec<ContextShown>,
+    /// Whether it can renew them by EDHOC.
+    pub can_renew: bool,
+    /// When the operator ordered it to renew, if it has not done so yet; Unix milliseconds.
+    pub ordered_to_renew_ms: Option<u64>,
     /// When it was heard last, Unix milliseconds; in the list, since this process started.
     pub last_heard_ms: Option<u64>,
     /// Readings and other messages of it; only for a single device.
@@ -214,6 +244,7 @@ pub struct DeviceShown {
 impl DeviceShown {
     /// Of a device in the book.
     pub fn of(d: &Device, book: &Book) -> Self {
+        let contexts: Vec<_> = d.contexts().iter().map(ContextShown::of).collect();
         Self {
             device: d.did.to_string(),
             sid: d.sid.to_string(),
@@ -224,7 +255,10 @@ impl DeviceShown {
             alg: d.policy.alg.cose(),
             mode: d.policy.mode.as_str().into(),
             radio: d.policy.radio.as_str().into(),
-            epoch: d.epoch.0,
+            epoch: contexts.iter().find(|c| c.standing == "active").map_or(d.epoch.0, |c| c.epoch),
+            contexts,
+            can_renew: d.can_renew(),
+            ordered_to_renew_ms: d.ordered_to_renew().map(|at| at.0),
             last_heard_ms: d.heard().map(|at| at.0),
             readings: None,
             link_keys: d.link_keys().map(|(keys, _)| (keys.sending, keys.receiving)),

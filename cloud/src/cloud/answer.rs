@@ -8,9 +8,10 @@ use fivefold_core::oscore::{AnswerNumber, OscoreOption, PartialIv, Plaintext, Un
 use fivefold_core::suite::TAG;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::{self, Protected, Token, Type};
-use fivefold_core::wire::control::{Command, Downlink as ControlMap, LinkKey, Received};
+use fivefold_core::wire::control::{Command, Downlink as ControlMap, Earlier, LinkKey, Received};
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Originator, Refusal, Reply};
 
+use super::due::Reason;
 use super::judge::heighten;
 use super::{Cloud, Concluded, Memory};
 use crate::accepted::{ContextId, Row};
@@ -59,6 +60,7 @@ impl<M: Memory> Cloud<M> {
         let live = &mut *live;
         let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == pending.context) else { return };
         ctx.written = true;
+        ctx.unsaid |= ctx.standing == Standing::Draining;
         match verdict {
             Verdict::New => {
                 let recent = ctx.recent.get_or_insert_default();
@@ -169,10 +171,17 @@ fn answer(
     let Live { contexts, commands, link_keys, .. } = &mut *live;
     // By C3 alone: a gateway's word is not enough to hand a key to somebody, and the gateway does it itself (4.3).
     let link_key = rotation.and_then(|r| r.told(link_keys.map(|(keys, _)| keys)));
-    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
-    if ctx.standing == Standing::Draining {
+    if contexts.iter().any(|c| c.id == context && c.standing == Standing::Draining) {
         return None;
     }
+    let before = contexts.iter_mut().find(|c| c.unsaid);
+    let mut bitmap = [0; 8];
+    let earlier = before.and_then(|c| {
+        let Recent { highest, bitmap: bits, .. } = c.recent?;
+        c.unsaid = false;
+        Some(Earlier { epoch: c.epoch, received: Received::of_last(highest?, bits, &mut bitmap)? })
+    });
+    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
     let request = question.once.request();
     let (number, piv) = match verdict {
         Verdict::New => (AnswerNumber::Unnumbered(question.once), None),
@@ -183,13 +192,14 @@ fn answer(
         }
     };
     let (code, renew) = match verdict {
-        Verdict::NonceReuse => (coap::UNAUTHORIZED, Some(3)),
+        Verdict::NonceReuse => (coap::UNAUTHORIZED, Some(Reason::NonceReuse.wire())),
         _ => (question.code, question.renew),
     };
     let limit = if question.tiny { TINY_CONTROL } else { COAP_CONTROL };
     let mut control = [0; COAP_CONTROL];
     let recent = ctx.recent.unwrap_or_default();
-    let control = control_map(&mut control, limit, &recent, request.piv.value(), renew, link_key, commands);
+    let said = Said { earlier, renew, link_key };
+    let control = control_map(&mut control, limit, &recent, request.piv.value(), said, commands);
     let mut plaintext = [0; COAP_CONTROL + 2];
     let len = Plaintext { code, options: &[], payload: control }.emit(&mut plaintext).ok()?;
     let mut ciphertext = [0; COAP_CONTROL + 2 + TAG];
@@ -209,15 +219,25 @@ fn answer(
     Some(out)
 }
 
-/// What stands in an answer beside its code: which messages are here (if more than the one answered), that the device
-/// should renew, its next step of a key rotation, and as many commands as fit.
+/// What an answer says in any case, if there is anything.
+#[derive(Clone, Copy, Default)]
+struct Said<'a> {
+    /// Which messages are here that came under the context before.
+    earlier: Option<Earlier<'a>>,
+    /// That the device should renew.
+    renew: Option<u64>,
+    /// Its next step of a key rotation.
+    link_key: Option<LinkKey<'a>>,
+}
+
+/// What stands in an answer beside its code: which messages are here (if more than the one answered), what is said in any
+/// case, and as many commands as fit.
 fn control_map<'o>(
     out: &'o mut [u8],
     limit: usize,
     recent: &Recent,
     asked: u64,
-    renew: Option<u64>,
-    link_key: Option<LinkKey<'_>>,
+    said: Said<'_>,
     commands: &[crate::store::CommandRow],
 ) -> &'o [u8] {
     let mut bitmap = [0; 8];
@@ -229,11 +249,12 @@ fn control_map<'o>(
         let map = ControlMap {
             received,
             commands: List::of(commands.get(..count).unwrap_or_default()),
-            renew,
-            link_key,
+            renew: said.renew,
+            link_key: said.link_key,
+            earlier: said.earlier,
             ..ControlMap::default()
         };
-        if map.received.is_none() && map.commands.is_empty() && map.renew.is_none() && map.link_key.is_none() {
+        if map == ControlMap::default() {
             return &[];
         }
         let room = limit.min(out.len());
@@ -252,8 +273,10 @@ mod tests {
     #[test]
     fn an_answer_to_one_message_alone_has_no_control_map() {
         let recent = Recent { highest: Some(7), bitmap: 1, last: Millis(0) };
-        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, None, None, &[]), b"");
-        assert!(!control_map(&mut [0; 64], 48, &recent, 6, None, None, &[]).is_empty());
-        assert!(!control_map(&mut [0; 64], 48, &recent, 7, Some(1), None, &[]).is_empty());
+        let nothing = Said::default();
+        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, nothing, &[]), b"");
+        assert!(!control_map(&mut [0; 64], 48, &recent, 6, nothing, &[]).is_empty());
+        let renew = Said { renew: Some(1), ..nothing };
+        assert!(!control_map(&mut [0; 64], 48, &recent, 7, renew, &[]).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! One envelope: who it is from, whether it has the levels that its device must have, whether it opens.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use fivefold_core::counter::Lease;
@@ -8,7 +9,7 @@ use fivefold_core::e3_cloud::E3;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::oscore::{
-    Authentic, FAILURES_HARD, FAILURES_SOFT, InnerRequest, NUMBER_LIMIT, RENEW_AT, judge_request, judge_tiny_request,
+    Authentic, FAILURES_HARD, FAILURES_SOFT, InnerRequest, NUMBER_LIMIT, judge_request, judge_tiny_request,
 };
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::reading::{Item, Payload};
@@ -30,8 +31,9 @@ const FRESH: u64 = 15 * 60 * 1000;
 /// Boots that a device may make in a day (E3-13).
 const BOOTS: usize = 20;
 const DAY: u64 = 24 * 3600 * 1000;
-/// Contexts that are tried for one message, at most (docs/protocol.md 5).
-const TRIALS: usize = 6;
+/// Contexts that are tried for one message, at most (docs/protocol.md 5): the active one, eight pending ones, and those
+/// that drain.
+const TRIALS: usize = 12;
 
 /// The parts of a C3 message that opening needs.
 struct Sealed<'b> {
@@ -92,7 +94,7 @@ impl<M: Memory> Cloud<M> {
             (Kind::DangerPlain, Some(opened)) if profile == Profile::DangerLinkOnly => {
                 self.danger_plain(judged, device, envelope, opened)
             }
-            (Kind::Edhoc, _) => Err(Rejected::new(Code::RenewalSuite, "renewal is not part of this version")),
+            (Kind::Edhoc, _) => Err(Rejected::new(Code::TinyMalformed, "EDHOC is asked and answered, not stored")),
             (Kind::Classic, _) => Err(Rejected::new(Code::CloudUnknownKid, "no classic device has this short id")),
             _ => Err(Rejected::new(Code::CloudLevelMissing, "below the level that the device's record declares")),
         };
@@ -169,8 +171,8 @@ impl<M: Memory> Cloud<M> {
         way: Way,
         outs: &'b mut [Vec<u8>],
     ) -> Result<Found<'b>, Rejected> {
-        const NO_CONTEXT: Rejected = Rejected::new(Code::CloudNoContext, "no context for this boot");
-        let failures = live.contexts.first().map_or(0, |c| c.failures);
+        const NO_CONTEXT: Rejected = Rejected::new(Code::CloudNoContext, "no context for this boot, or none at all");
+        let failures = live.active().map_or(0, |c| c.failures);
         if failures >= FAILURES_HARD {
             return Err(Rejected::new(Code::CloudLimitReached, "2^20 failed verifications: renew this device"));
         }
@@ -189,13 +191,13 @@ impl<M: Memory> Cloud<M> {
             let Some(keys) = &ctx.keys else { continue };
             out.resize(ciphertext.len(), 0);
             if let Ok(proof) = keys.open_request(sealed.piv, ciphertext, out) {
-                opened = Some((i, proof));
+                opened = Some((ctx.id, proof));
                 break;
             }
         }
-        if let Some((i, proof)) = opened {
-            self.in_use(judged, device, live, i);
-            let Some(ctx) = live.contexts.get_mut(i) else { return Err(NO_CONTEXT) };
+        if let Some((id, proof)) = opened {
+            self.in_use(judged, device, live, id);
+            let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == id) else { return Err(NO_CONTEXT) };
             let freshness = self.freshness(ctx, sealed.piv.value(), way);
             let draining = (ctx.standing == Standing::Draining).then_some(ctx.since);
             if !ctx.written {
@@ -221,7 +223,7 @@ impl<M: Memory> Cloud<M> {
     }
 
     fn failed<'b>(&self, judged: &mut Judged, device: &Device, live: &mut Live) -> Result<Found<'b>, Rejected> {
-        if let Some(ctx) = live.contexts.first_mut() {
+        if let Some(ctx) = live.active_mut() {
             ctx.failures = ctx.failures.saturating_add(1);
             judged.write.failures.push((ctx.id, ctx.failures));
             if ctx.failures == FAILURES_SOFT {
@@ -260,6 +262,8 @@ impl<M: Memory> Cloud<M> {
             lease: Lease::resume(0, NUMBER_LIMIT),
             failures: 0,
             sealed: None,
+            agreed: None,
+            unsaid: false,
         };
         judged.write.contexts.push(ctx.row(device, 3));
         let context = ctx.id;
@@ -292,19 +296,32 @@ impl<M: Memory> Cloud<M> {
         }
     }
 
-    /// The first message under a pending context makes it the active one.
-    fn in_use(&self, judged: &mut Judged, device: &Device, live: &mut Live, i: usize) {
-        let Some(ctx) = live.contexts.get(i).filter(|c| c.standing == Standing::Pending) else { return };
-        let epoch = ctx.epoch;
+    /// The first message under a pending context makes it the active one: the one before drains, and pending ones of lower
+    /// epochs are dropped (docs/protocol.md 11).
+    fn in_use(&self, judged: &mut Judged, device: &Device, live: &mut Live, context: ContextId) {
+        let pending = live.contexts.iter().find(|c| c.id == context && c.standing == Standing::Pending);
+        let Some(epoch) = pending.map(|c| c.epoch) else { return };
         tracing::info!(did = %device.did, epoch = epoch.0, "a newer context is in use");
-        for c in &mut live.contexts {
-            let standing = if c.epoch == epoch { Standing::Active } else { Standing::Draining };
-            if c.standing != standing && c.epoch <= epoch {
-                c.standing = standing;
-                c.since = judged.now;
-                judged.write.standings.push((c.id, standing, judged.now));
-            }
-        }
+        let write = &mut judged.write;
+        live.contexts.retain_mut(|c| {
+            let standing = match (c.epoch.cmp(&epoch), c.standing) {
+                (Ordering::Equal, _) => Standing::Active,
+                (Ordering::Less, Standing::Active) => Standing::Draining,
+                (Ordering::Less, Standing::Pending) => {
+                    write.dropped.push(c.id);
+                    return false;
+                }
+                (Ordering::Less, Standing::Draining) | (Ordering::Greater, _) => return true,
+            };
+            c.standing = standing;
+            c.since = write.now;
+            write.standings.push((c.id, standing, write.now));
+            true
+        });
+        write.new_generation |= device.policy.profile.has_e2();
+        // Its numbers begin anew.
+        live.gap = None;
+        live.runs.overdue = None;
     }
 
     fn freshness(&self, ctx: &mut Ctx, piv: u64, way: Way) -> Freshness {
@@ -386,7 +403,7 @@ impl<M: Memory> Cloud<M> {
         let question = wanted.then(|| Question {
             token: sealed.message.token,
             code,
-            renew: renewal(live, piv),
+            renew: self.renewal(judged, device, live, piv),
             seq,
             tiny: sealed.kind != Kind::CloudCoap,
             once: proof.unnumbered(),
@@ -461,8 +478,11 @@ impl<M: Memory> Cloud<M> {
         if opened.kid != device.sid {
             return Err(Rejected::new(Code::GatewayUnknownKid, "kid and originator differ"));
         }
-        if opened.epoch != device.epoch || opened.bctx.is_some() != (device.policy.mode == Mode::Random) {
-            return Err(Rejected::new(Code::GatewayNoContext, "no context for this epoch or boot"));
+        const NO_CONTEXT: Rejected = Rejected::new(Code::GatewayNoContext, "no context for this epoch or boot");
+        match device.policy.mode {
+            Mode::Random if opened.epoch != device.epoch || opened.bctx.is_none() => return Err(NO_CONTEXT),
+            Mode::Random => {}
+            Mode::Persistent => self.spoken_under(judged, device, opened)?,
         }
         limit(opened, Code::GatewayLimitReached)?;
         let inner = match judge_request::<E2>(envelope.bytes).map_err(|r| r.rejected)? {
@@ -475,6 +495,21 @@ impl<M: Memory> Cloud<M> {
         let word = judged.gateway.clone();
         let content = self.word_content(judged, device, envelope, opened, inner);
         judged.write.accepted.push(Accepted::by_gateway(&word, opened.piv, content));
+        Ok(())
+    }
+
+    /// The context of mode P under which a gateway says it opened something: it is in use from now on, if it was not.
+    fn spoken_under(&self, judged: &mut Judged, device: &Device, opened: &Opened) -> Result<(), Rejected> {
+        let mut live = device.live();
+        let known = live.contexts.iter().find(|c| c.epoch == opened.epoch && opened.bctx.is_none());
+        let known = known.map(|c| (c.id, c.standing, c.since));
+        let Some((context, standing, since)) = known else {
+            return Err(Rejected::new(Code::GatewayNoContext, "no context for this epoch or boot"));
+        };
+        if standing == Standing::Draining && judged.now.since(since) > DRAIN {
+            return Err(Rejected::new(Code::CloudStale, "its context drained more than 96 hours ago"));
+        }
+        self.in_use(judged, device, &mut live, context);
         Ok(())
     }
 
@@ -525,6 +560,8 @@ impl<M: Memory> Cloud<M> {
                         lease: Lease::resume(0, NUMBER_LIMIT),
                         failures: 0,
                         sealed: None,
+                        agreed: None,
+                        unsaid: false,
                     };
                     self.new_boot(judged, device, &mut live, ctx);
                 }
@@ -633,16 +670,5 @@ pub(super) fn heighten(recent: &mut Recent, piv: u64) {
             recent.highest = Some(piv);
             recent.bitmap = 0;
         }
-    }
-}
-
-/// Why the device should renew, as the reason of item 6: 1 its numbers, 2 failed verifications.
-fn renewal(live: &Live, piv: u64) -> Option<u64> {
-    if piv >= u64::from(RENEW_AT) {
-        Some(1)
-    } else if live.contexts.first().is_some_and(|c| c.failures >= FAILURES_SOFT) {
-        Some(2)
-    } else {
-        None
     }
 }

@@ -29,6 +29,7 @@ impl Default for Watch {
 
 /// A reading of the device became durable.
 pub(super) fn heard(live: &mut Live, row: &Row) {
+    let counts = live.active().is_some_and(|c| c.id == row.context);
     let now = row.way.ingested;
     if let Some(before) = live.heard {
         let gap = now.since(before);
@@ -38,6 +39,8 @@ pub(super) fn heard(live: &mut Live, row: &Row) {
     live.heard = Some(now);
     live.silent = false;
     match &mut live.gap {
+        // Late ones of a context before: they are no part of the row of numbers.
+        _ if !counts => {}
         Some((base, came, _)) if row.piv >= *base => *came += 1,
         // From before the count began.
         Some(_) => {}
@@ -58,8 +61,10 @@ impl<M: Memory> Cloud<M> {
         let mut write = Write { now, ..Write::default() };
         for device in self.book.load().devices.values() {
             let mut live = device.live();
-            let mut codes = [None, None];
-            let Live { heard, period, silent, gap, contexts, .. } = &mut *live;
+            let mut codes = [None, None, self.overdue(device, &mut live, now)];
+            self.forget(device, &mut live, &mut write);
+            let highest = live.active().and_then(|c| c.recent).and_then(|r| r.highest);
+            let Live { heard, period, silent, gap, .. } = &mut *live;
             if let Some(heard) = *heard
                 && !*silent
                 && *period > 0
@@ -71,7 +76,7 @@ impl<M: Memory> Cloud<M> {
             if let Some((base, came, began)) = *gap
                 && now.since(began) >= gap_period
             {
-                let highest = contexts.first().and_then(|c| c.recent).and_then(|r| r.highest).unwrap_or(base);
+                let highest = highest.unwrap_or(base);
                 let span = (highest + 1).saturating_sub(base);
                 let missing = span.saturating_sub(came);
                 if missing > 1 && missing * 10 > span {

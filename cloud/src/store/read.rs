@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use fivefold_core::e4_channel::Origin;
+use fivefold_core::e5_renewal::Message;
 use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
 use fivefold_core::profile::{KeyIndexes, LinkClass};
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{CommandRow, CommandState, ContextRow, CountKey, Orphan, Place, Standing, StoreError};
+use super::{AgreedBy, CommandRow, CommandState, ContextRow, CountKey, Orphan, Place, Standing, StoreError};
 use crate::accepted::{ContextId, Freshness, MessageHash, flag};
 
 /// A connection for reading: sees what was committed when each question is asked.
@@ -153,6 +154,34 @@ const READING: &str =
     r.ingested, r.link, r.hops, r.key_index, r.rssi, r.lqi, r.fresh, r.flags, r.payload
     FROM reading r JOIN context c ON c.id = r.ctx WHERE ";
 
+const CONTEXT: &str = "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4
+    FROM context";
+
+fn context(r: &Row<'_>) -> rusqlite::Result<ContextRow> {
+    let agreed = match r.get::<_, Option<i64>>(11)? {
+        None => None,
+        Some(at) => Some(AgreedBy {
+            at: Millis(uint(at)),
+            m3: r.get(12)?,
+            m4: Message::new(&r.get::<_, Vec<u8>>(13)?).ok_or(rusqlite::Error::InvalidQuery)?,
+        }),
+    };
+    Ok(ContextRow {
+        id: ContextId(r.get(0)?),
+        net: Net(r.get(1)?),
+        did: Did(r.get(2)?),
+        level: r.get(3)?,
+        epoch: Epoch(r.get(4)?),
+        bctx: boot(&r.get::<_, Vec<u8>>(5)?),
+        standing: Standing::from_number(r.get(6)?).ok_or(rusqlite::Error::InvalidQuery)?,
+        since: Millis(uint(r.get(7)?)),
+        sealed: r.get(8)?,
+        agreed,
+        failures: r.get(9)?,
+        bound: r.get(10)?,
+    })
+}
+
 impl Reader {
     pub(super) fn new(db: Connection, path: &Path) -> Self {
         Self { db, path: path.to_owned() }
@@ -211,23 +240,37 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn contexts(&self) -> Result<Vec<ContextRow>, StoreError> {
-        let sql = "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound FROM context
-                   ORDER BY id";
-        self.all(sql, [], |r| {
-            Ok(ContextRow {
-                id: ContextId(r.get(0)?),
-                net: Net(r.get(1)?),
-                did: Did(r.get(2)?),
-                level: r.get(3)?,
-                epoch: Epoch(r.get(4)?),
-                bctx: boot(&r.get::<_, Vec<u8>>(5)?),
-                standing: Standing::from_number(r.get(6)?).ok_or(rusqlite::Error::InvalidQuery)?,
-                since: Millis(uint(r.get(7)?)),
-                sealed: r.get(8)?,
-                failures: r.get(9)?,
-                bound: r.get(10)?,
-            })
-        })
+        self.all(&format!("{CONTEXT} ORDER BY id"), [], context)
+    }
+
+    /// One context.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn context(&self, id: ContextId) -> Result<Option<ContextRow>, StoreError> {
+        Ok(self.all(&format!("{CONTEXT} WHERE id = ?"), [id.0], context)?.pop())
+    }
+
+    /// What gateways of a network are pushed of its contexts: the generation, and contexts of mode P. Both as they were at
+    /// one moment.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn pushed_contexts(&self, net: Net) -> Result<(u64, Vec<ContextRow>), StoreError> {
+        let snapshot = self.db.unchecked_transaction().map_err(|e| self.failed(e))?;
+        let generation = self.generation()?;
+        let sql = format!("{CONTEXT} WHERE net = ? AND bctx = x'' AND level > 1 ORDER BY did, epoch");
+        let rows = self.all(&sql, [net.0], context)?;
+        drop(snapshot);
+        Ok((generation, rows))
+    }
+
+    /// The generation of what gateways are pushed of contexts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn generation(&self) -> Result<u64, StoreError> {
+        self.db.query_row("SELECT value FROM generation", [], |r| r.get(0)).map(uint).map_err(|e| self.failed(e))
     }
 
     /// What a context last received.

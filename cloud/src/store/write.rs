@@ -71,7 +71,8 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     }
     commands(tx, write)?;
     count(tx, &counts, write.now)?;
-    Ok(Committed { verdicts, sequence })
+    let generation = if write.new_generation { Some(next_generation(tx, write.now)?) } else { None };
+    Ok(Committed { verdicts, sequence, generation })
 }
 
 fn key(code: Code, row: &Row) -> CountKey {
@@ -91,8 +92,9 @@ fn int(n: u64) -> i64 {
 fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     if !write.contexts.is_empty() {
         let mut insert = tx.prepare_cached(
-            "INSERT INTO context (id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            "INSERT INTO context (id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound,
+                                  agreed_at, m3, m4)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )?;
         for c in &write.contexts {
             insert.execute(params![
@@ -106,7 +108,10 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
                 int(c.since.0),
                 c.sealed,
                 c.failures,
-                c.bound
+                c.bound,
+                c.agreed.map(|a| int(a.at.0)),
+                c.agreed.as_ref().map(|a| &a.m3[..]),
+                c.agreed.as_ref().map(|a| a.m4.as_bytes())
             ])?;
         }
     }
@@ -120,6 +125,11 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     for id in &write.forgotten {
         tx.prepare_cached("UPDATE context SET sealed = NULL WHERE id = ?")?.execute([id.0])?;
     }
+    for id in &write.dropped {
+        tx.prepare_cached("DELETE FROM context WHERE id = ?1 AND standing = 2
+                           AND NOT EXISTS (SELECT 1 FROM reading WHERE ctx = ?1)")?
+            .execute([id.0])?;
+    }
     for (id, failures) in &write.failures {
         tx.prepare_cached("UPDATE context SET failures = max(failures, ?) WHERE id = ?")?
             .execute(params![failures, id.0])?;
@@ -128,6 +138,14 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
         tx.prepare_cached("UPDATE context SET bound = max(bound, ?) WHERE id = ?")?.execute(params![bound, id.0])?;
     }
     Ok(())
+}
+
+/// Grows by one at least, and is never below the clock: what was pushed before a copy was restored is below it too.
+fn next_generation(tx: &Transaction<'_>, now: Millis) -> Result<u64> {
+    let next: i64 = tx
+        .prepare_cached("UPDATE generation SET value = max(value + 1, ?) RETURNING value")?
+        .query_row([int(now.0 / 1000)], |r| r.get(0))?;
+    Ok(u64::try_from(next).unwrap_or(0))
 }
 
 fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Result<bool> {

@@ -12,16 +12,20 @@ use fivefold_cloud::store::{Place, Query, ReadingRow, Store, Write};
 use fivefold_core::counter::Lease;
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
+use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::oscore::{Context, OscoreOption, PartialIv, Plaintext, RequestId};
 use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile};
+use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{self, Protected, Token, Type};
 use fivefold_core::wire::envelope::{Downlink, Envelope, Kind, Opened, Originator, Reply};
 use fivefold_keep::registry;
-use fivefold_keep::sign::SigningKey;
+use fivefold_keep::registry::CloudIdentity;
+use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
 
 pub const NET: Net = Net(7);
@@ -36,6 +40,8 @@ pub struct World {
     pub now: Millis,
     pub path: PathBuf,
     pub source: SourceParts,
+    /// Seals contexts, where a test wants them to outlive a restart.
+    pub vault: Option<Vault>,
     folder: tempfile::TempDir,
 }
 
@@ -45,12 +51,19 @@ pub struct SourceParts {
     pub devices: Vec<registry::Device>,
     pub gateways: Vec<registry::Gateway>,
     pub networks: Vec<registry::Network>,
+    pub renewals: Vec<registry::Renewal>,
 }
 
 impl SourceParts {
     pub fn source(&self, version: u64) -> Source {
         let devices = self.devices.iter().map(|d| Enrolled {
-            secrets: Some(Secrets { ms3: Zeroizing::new(ms3(d)), salt3: [5; 8], root_psk: Zeroizing::new([9; 32]) }),
+            secrets: Some(Secrets {
+                ms3: Zeroizing::new(ms3(d)),
+                salt3: [5; 8],
+                e2_root: Zeroizing::new([6; 32]),
+                blind: Zeroizing::new([7; 32]),
+                root_psk: Zeroizing::new([9; 32]),
+            }),
             device: d.clone(),
         });
         Source {
@@ -59,6 +72,7 @@ impl SourceParts {
             gateways: self.gateways.clone(),
             tokens: Vec::new(),
             devices: devices.collect(),
+            renewals: self.renewals.clone(),
             rotations: Vec::new(),
         }
     }
@@ -273,7 +287,22 @@ pub struct Answers {
 
 impl World {
     pub fn new(devices: Vec<registry::Device>) -> Self {
+        Self::open(devices, Vec::new(), None, tempfile::tempdir().unwrap())
+    }
+
+    /// With a vault, and devices that renew.
+    pub fn renewing(devices: Vec<registry::Device>, renewals: Vec<registry::Renewal>) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::create(folder.path()).unwrap();
+        Self::open(devices, renewals, Some(vault), folder)
+    }
+
+    fn open(
+        devices: Vec<registry::Device>,
+        renewals: Vec<registry::Renewal>,
+        vault: Option<Vault>,
+        folder: tempfile::TempDir,
+    ) -> Self {
         let path = folder.path().join("readings.db");
         let (gateway, second) = (Gateway::new(NET, 1), Gateway::new(NET, 2));
         let source = SourceParts {
@@ -287,16 +316,17 @@ impl World {
                 group: GatewayGroup(7),
                 override_words: None,
             }],
+            renewals,
         };
-        let cloud = start(&path, &source, NOW);
+        let cloud = start(&path, &source, vault.as_ref(), NOW);
         cloud.pushed(gateway.proven.gateway(), 1);
-        Self { cloud, gateway, second, now: NOW, path, source, folder }
+        Self { cloud, gateway, second, now: NOW, path, source, vault, folder }
     }
 
     /// The process ends and starts again.
     pub fn restart(mut self) -> Self {
         drop(self.cloud);
-        self.cloud = start(&self.path, &self.source, self.now);
+        self.cloud = start(&self.path, &self.source, self.vault.as_ref(), self.now);
         self.cloud.pushed(self.gateway.proven.gateway(), 1);
         self
     }
@@ -313,7 +343,12 @@ impl World {
         let mut write = Write::default();
         let memory = self.cloud.memory();
         let maker =
-            Maker { vault: None, new_context: &|| memory.store().new_context(), fresh_store: false, now: self.now };
+            Maker {
+                vault: self.vault.as_ref(),
+                new_context: &|| memory.store().new_context(),
+                fresh_store: false,
+                now: self.now,
+            };
         let before = self.cloud.book();
         let book = maker.book(self.source.source(before.version + 1), &before, Remembered::default(), &mut write);
         memory.store().commit_now(write).unwrap();
@@ -358,11 +393,19 @@ impl World {
     }
 }
 
-pub fn start(path: &std::path::Path, source: &SourceParts, now: Millis) -> Cloud<Embedded> {
+/// The scalar of the cloud's key.
+pub const CLOUD: [u8; 32] = [0x51; 32];
+
+pub fn start(
+    path: &std::path::Path,
+    source: &SourceParts,
+    vault: Option<&Vault>,
+    now: Millis,
+) -> Cloud<Embedded> {
     let memory = Embedded::new(Store::open(path).unwrap());
     let mut write = Write::default();
     let maker = Maker {
-        vault: None,
+        vault,
         new_context: &|| memory.store().new_context(),
         fresh_store: memory.store().was_empty(),
         now,
@@ -370,7 +413,8 @@ pub fn start(path: &std::path::Path, source: &SourceParts, now: Millis) -> Cloud
     let book = maker.book(source.source(1), &Book::default(), memory.remembered().unwrap(), &mut write);
     memory.store().commit_now(write).unwrap();
     let pushed = memory.read(|r| r.pushed()).unwrap();
-    Cloud::new(book, memory, pushed)
+    let key = AgreementKey::from_random(&CLOUD).unwrap();
+    Cloud::new(book, memory, pushed).with_identity(CloudIdentity { kid: PeerKid::new(5).unwrap(), key })
 }
 
 pub fn post(
