@@ -210,7 +210,7 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
             minimum_level: 6,
             danger_synced: Vec::new(),
         },
-        coap: args.coap.map(|bind| GatewayCoap { bind }),
+        coap: args.coap.map(|bind| GatewayCoap { bind, devices: Vec::new() }),
         uplink: GatewayUplink {
             cloud: args.cloud.clone().unwrap_or_else(|| operator.settings.cloud.clone()),
             insecure_allow_x25519: false,

@@ -3,7 +3,8 @@
 //! `gateway.toml` is [`GatewaySettings`], exactly the file; secrets are in one sealed file beside it, the passphrase in
 //! another, which others must not be able to read. Everything that is wrong is one sentence with the next step.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use fivefold_core::e1_link::{E1, Identity as LinkIdentity, LinkPolicy, Station};
@@ -97,6 +98,8 @@ pub struct Config {
     pub air: Vec<SocketAddr>,
     /// UDP address for CoAP.
     pub coap: Option<SocketAddr>,
+    /// Devices that do not say who they are when they renew.
+    pub coap_devices: HashMap<IpAddr, Sid>,
     /// Where the cloud is.
     pub cloud: String,
     /// Which key exchange is taken.
@@ -177,6 +180,14 @@ impl Config {
                 counter: s.counter,
             });
         }
+        let mut coap_devices = HashMap::new();
+        for d in settings.coap.iter().flat_map(|c| &c.devices) {
+            let sid = share::parse(&path, "coap.devices.sid", &d.sid)?;
+            if coap_devices.insert(d.address, sid).is_some() {
+                let reason = format!("{} is listed twice; leave one", d.address);
+                return Err(ConfigError::Invalid { path, key: "coap.devices", reason });
+            }
+        }
         let pan = Pan(share::pan(&path, &settings.link.pan)?);
         Ok(Self {
             folder: folder.to_owned(),
@@ -188,6 +199,7 @@ impl Config {
             bind: settings.link.bind,
             air: settings.link.air,
             coap: settings.coap.map(|c| c.bind),
+            coap_devices,
             cloud: settings.uplink.cloud.trim_end_matches('/').to_owned(),
             groups: if settings.uplink.insecure_allow_x25519 { Groups::DangerAllowX25519 } else { Groups::HybridOnly },
             store: folder.join(settings.store.path),

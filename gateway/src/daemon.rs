@@ -28,6 +28,8 @@ use crate::uplink::{FromCloud, Uplink};
 
 /// Events that wait for the engine, at most.
 const QUEUE: usize = 8192;
+/// Messages of EDHOC that wait for the uplink, at most: what is beyond, its device sends again.
+const RUNS: usize = 64;
 /// Events that are handled before their writes are committed: what comes during a commit is the next group.
 const GROUP: usize = 64;
 /// How long to wait before a store that failed is tried again.
@@ -152,6 +154,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     let uplink = Arc::new(Uplink::new(tls, config.cloud.clone(), config.identity.gateway, signing, from_cloud)?);
     let (events, queue) = sync_channel(QUEUE);
     let (stored, watch_stored) = watch::channel(0);
+    let (runs, asked) = mpsc::channel(RUNS);
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = vec![radio::listen_zep(zep.try_clone()?, events.clone(), stop.clone())?];
     if let Some(coap) = &coap {
@@ -166,6 +169,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         capture,
         spool,
         stored,
+        runs,
         persisted: 0,
         clock: Clock::new(),
         broken: None,
@@ -189,6 +193,10 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         let uplink = uplink.clone();
         async move { uplink.listen().await }
     });
+    let exchange = tokio::spawn({
+        let uplink = uplink.clone();
+        async move { uplink.exchange(asked).await }
+    });
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
         tokio::spawn(metrics::serve(listener, events.clone()));
@@ -198,7 +206,8 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     stop.store(true, Ordering::Relaxed);
     drain.abort();
     listen.abort();
-    let _ = (drain.await, listen.await);
+    exchange.abort();
+    let _ = (drain.await, listen.await, exchange.await);
     drop(uplink);
     let _ = tokio::task::spawn_blocking(move || {
         let _ = events.send(Event::Stop);
@@ -279,6 +288,7 @@ impl SetupSource {
             policy: self.config.policy,
             seed: random()?,
             keys: self.keys.iter().map(|(index, key)| (*index, Key::new(*key.danger_bytes()))).collect(),
+            coap_devices: self.config.coap_devices.clone(),
             limits: self.config.limits,
             capture: if self.capture { Capture::On } else { Capture::Off },
         };
@@ -300,6 +310,7 @@ struct Engine {
     capture: Option<pcap::Capture<std::io::BufWriter<std::fs::File>>>,
     spool: Spool,
     stored: watch::Sender<u64>,
+    runs: mpsc::Sender<(u64, Box<[u8]>)>,
     persisted: u64,
     clock: Clock,
     broken: Option<Millis>,
@@ -364,6 +375,7 @@ impl Engine {
                 }
                 gateway.handle_cloud(now, Cloud::Away);
             }
+            Event::Cloud(FromCloud::Exchanged(ticket, reply)) => gateway.handle_exchanged(ticket, reply.as_deref()),
             Event::Cloud(FromCloud::Downlinks(bytes)) => match parse_downlinks(&bytes) {
                 Ok(downlinks) => downlinks.iter().for_each(|d| gateway.handle_downlink(now, &d)),
                 Err(malformed) => tracing::error!("downlinks of the cloud: {}", malformed.reason),
@@ -436,6 +448,11 @@ impl Engine {
                         Toward::Device => (pcap::PROXY, node),
                     };
                     self.record(|c, at| c.coap(at, from, to, &message));
+                }
+                Output::Exchange { ticket, envelope } => {
+                    if self.runs.try_send((ticket, envelope)).is_err() {
+                        gateway.handle_exchanged(ticket, None);
+                    }
                 }
                 Output::Lookup(lookup) => {
                     let stored = self.spool.answer(lookup)?;

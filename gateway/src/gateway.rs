@@ -24,11 +24,13 @@ mod output;
 mod prefilter;
 mod proxy;
 mod receive;
+mod renewal;
 mod sealed;
 mod state;
 mod tally;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::IpAddr;
 
 use fivefold_core::e1_link::{E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy};
 use fivefold_core::error::{Code, Rejected};
@@ -41,6 +43,7 @@ use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use fivefold_core::wire::event::{self, Event};
 use fivefold_core::wire::ieee802154::MAX_FRAME;
+use fivefold_core::wire::state::Added;
 use fivefold_core::wire::tiny::Reassembly;
 
 use answer::{C2Answer, Held};
@@ -49,7 +52,7 @@ use downlink::Asked;
 use flight::{Flights, Timer};
 pub use neighbours::Air;
 use output::first8;
-pub use output::{AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward};
+pub use output::{AddedContext, AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward};
 pub use receive::OpenedFrame;
 use sealed::{Orphan, Waiting};
 use state::Collecting;
@@ -119,6 +122,8 @@ pub struct Setup {
     pub seed: [u8; 32],
     /// Network keys to use before the first state comes, the oldest first.
     pub keys: Vec<(u8, Key<E1, 16>)>,
+    /// Devices with IP of their own that do not say who they are when they renew.
+    pub coap_devices: HashMap<IpAddr, Sid>,
     /// Bounds.
     pub limits: Limits,
     /// Whether to hand out expanded messages.
@@ -130,6 +135,8 @@ pub struct Setup {
 pub struct Restored {
     /// The state that was applied last.
     pub state: Option<AppliedState>,
+    /// Contexts that were handed over after it.
+    pub added: Vec<AddedContext>,
     /// Bounds of frame counters.
     pub link_leases: Vec<(LinkKeyName, u32)>,
     /// The next sequence number.
@@ -144,6 +151,7 @@ enum Then {
     AnswerLease { sid: Sid, context: ContextName, bound: u32 },
 
     Flight(u64),
+    Run { sid: Sid, back: renewal::Back, payload: Box<[u8]> },
     LinkLease(LeaseWrite),
 }
 
@@ -167,6 +175,8 @@ pub struct Gateway {
     orphans: VecDeque<Orphan>,
     pieces: HashMap<Sid, Box<Reassembly<{ receive::LONGEST_TINY }>>>,
     asked: HashMap<(Sid, u8), Asked>,
+    runs: renewal::Runs,
+    coap_devices: HashMap<IpAddr, Sid>,
     confirmed: HashMap<u16, proxy::Outgoing>,
     applied: Option<(u64, Vec<Option<fivefold_core::wire::state::PartHash>>)>,
     collecting: Option<Collecting>,
@@ -219,6 +229,8 @@ impl Gateway {
             orphans: VecDeque::new(),
             pieces: HashMap::new(),
             asked: HashMap::new(),
+            runs: renewal::Runs::default(),
+            coap_devices: setup.coap_devices,
             confirmed: HashMap::new(),
             applied: None,
             collecting: None,
@@ -240,6 +252,11 @@ impl Gateway {
             downlink_token: 0,
             scratch: Box::new([0; receive::LONGEST_COAP]),
         };
+        for context in restored.added {
+            if let Ok(added) = Added::parse(&context.bytes) {
+                gateway.runs.added.insert((added.context.sid, added.context.epoch), context);
+            }
+        }
         if let Some(state) = restored.state {
             gateway.resume_state(now, &state);
         }
@@ -282,6 +299,7 @@ impl Gateway {
         self.flights.expire(now);
         self.orphans.retain(|o| o.is_young(now));
         self.asked.retain(|_, a| a.is_young(now));
+        self.runs.expire(now);
         self.expire_pieces(now);
         if self.cloud == Cloud::Away
             && let Some(long) = AWAY_LONG.get(self.away_said)
@@ -314,6 +332,7 @@ impl Gateway {
                 }
 
                 Then::Flight(id) => self.flight_is_durable(now, id),
+                Then::Run { sid, back, payload } => self.answer_run(sid, back, &payload),
                 Then::LinkLease(lease) => {
                     self.link_lease_asked = false;
                     self.link.keys_mut().extend_lease(lease);

@@ -10,14 +10,14 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use fivefold_core::id::BootContext;
+use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
-use crate::gateway::{AppliedState, ContextName, LinkKeyName, Lookup, Record, Restored, Stored};
+use crate::gateway::{AddedContext, AppliedState, ContextName, LinkKeyName, Lookup, Record, Restored, Stored};
 
 /// What seals secrets before they are written: keep's vault, with a key from the operator's passphrase.
 pub trait Wrap: Send {
@@ -104,6 +104,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS boots (n INTEGER PRIMARY KEY AUTOINCREMENT, family BLOB NOT NULL, boot BLOB NOT NULL,
         UNIQUE (family, boot));
     CREATE TABLE IF NOT EXISTS link_leases (name BLOB PRIMARY KEY, bound INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS added (sid INTEGER NOT NULL, epoch INTEGER NOT NULL, version INTEGER NOT NULL,
+        sealed BLOB NOT NULL, PRIMARY KEY (sid, epoch)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS state (part INTEGER PRIMARY KEY, version INTEGER NOT NULL, applied INTEGER NOT NULL,
         sealed BLOB NOT NULL);
 ";
@@ -141,11 +143,11 @@ impl Spool {
         }
         let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)?;
         match found {
-            0 => {
+            // Tables that came later are made where they are missing.
+            0..=VERSION => {
                 db.execute_batch(SCHEMA).map_err(fail)?;
                 db.pragma_update(None, "user_version", VERSION).map_err(fail)?;
             }
-            VERSION => {}
             _ => return Err(SpoolError::Version { path, found }),
         }
         let spool = Self { db, path, boot, wrap, open: false, _lock: lock };
@@ -173,10 +175,28 @@ impl Spool {
             .map_err(fail)?;
         Ok(Restored {
             state: self.state()?,
+            added: self.added()?,
             link_leases,
             next_seq: last.unwrap_or(0) as u64 + 1,
             spool_used: used as u64,
         })
+    }
+
+    fn added(&self) -> Result<Vec<AddedContext>, SpoolError> {
+        let fail = |e| self.explain(&e);
+        let mut query = self.db.prepare("SELECT sid, epoch, version, sealed FROM added ORDER BY version").map_err(fail)?;
+        let read = |r: &rusqlite::Row<'_>| {
+            Ok((r.get::<_, u16>(0)?, r.get::<_, u16>(1)?, r.get::<_, i64>(2)?, r.get::<_, Vec<u8>>(3)?))
+        };
+        let rows = query.query_map([], read).and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(fail)?;
+        let open = |(sid, epoch, version, sealed): (u16, u16, i64, Vec<u8>)| {
+            let plain = self
+                .wrap
+                .unwrap(&added_name(Sid(sid), Epoch(epoch), version), &sealed)
+                .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
+            Ok(AddedContext { version: version as u64, bytes: plain.as_slice().into() })
+        };
+        rows.into_iter().map(open).collect()
     }
 
     fn state(&self) -> Result<Option<AppliedState>, SpoolError> {
@@ -235,6 +255,14 @@ impl Spool {
                  ON CONFLICT DO UPDATE SET number = excluded.number, hash = excluded.hash",
                 params![context.0, number % 64, number, hash.0],
             )?,
+            Record::Added { sid, epoch, context } => {
+                let version = context.version as i64;
+                let sealed = self
+                    .wrap
+                    .wrap(&added_name(*sid, *epoch, version), &context.bytes)
+                    .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
+                run("INSERT OR REPLACE INTO added VALUES (?1, ?2, ?3, ?4)", params![sid.0, epoch.0, version, sealed])?;
+            }
             Record::AnswerLease { context, bound } => run(
                 "INSERT INTO contexts (context, bound) VALUES (?1, ?2)
                  ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",
@@ -262,12 +290,17 @@ impl Spool {
                  ON CONFLICT DO UPDATE SET failures = MAX(failures, excluded.failures)",
                 params![context.0, count],
             )?,
+            Record::Forgotten { context } => {
+                run("DELETE FROM numbers WHERE context = ?1", params![context.0])?;
+                run("DELETE FROM contexts WHERE context = ?1", params![context.0])?;
+            }
             Record::LinkLease { key, bound } => run(
                 "INSERT INTO link_leases VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",
                 params![key.0, bound],
             )?,
             Record::State(state) => {
                 run("DELETE FROM state", &[])?;
+                run("DELETE FROM added WHERE version <= ?1", params![state.version as i64])?;
                 for (part, plain) in state.parts.iter().enumerate() {
                     let (version, part) = (state.version as i64, part as i64);
                     let sealed = self
@@ -395,6 +428,10 @@ impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Spool").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+fn added_name(sid: Sid, epoch: Epoch, version: i64) -> String {
+    format!("gateway context {sid} {epoch} of {version}")
 }
 
 fn state_name(version: i64, part: i64) -> String {

@@ -10,6 +10,7 @@
 //! | Does not    | delete anything before the cloud has it durable (W8) |
 //! | Spec        | docs/protocol.md 10 |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fivefold_core::error::Rejected;
@@ -19,7 +20,7 @@ use fivefold_core::wire::envelope::{BYTES, Envelope};
 use fivefold_keep::sign::SigningKey;
 use fivefold_keep::tls::classify;
 use rustls::ClientConfig;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use crate::spool::{SpoolReader, StoredBatch};
 
@@ -31,6 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// How long a batch, and a long poll, may take.
 const BATCH_TIME: Duration = Duration::from_secs(30);
 const POLL_TIME: Duration = Duration::from_secs(60);
+/// Messages of EDHOC that are with the cloud at a time, and for how long.
+const EXCHANGES: usize = 16;
+const EXCHANGE_TIME: Duration = Duration::from_secs(20);
 /// Largest reply that is read.
 const REPLY: usize = 16 << 20;
 
@@ -41,6 +45,8 @@ pub enum FromCloud {
     Away(Option<Rejected>, String),
     /// An array of downlinks.
     Downlinks(Vec<u8>),
+    /// What became of a message of EDHOC: the reply, if there was one.
+    Exchanged(u64, Option<Vec<u8>>),
     /// The last exchange worked.
     Reachable,
     /// The reply to a batch of one run.
@@ -162,6 +168,32 @@ impl Uplink {
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
+        }
+    }
+
+    /// Posts messages of EDHOC, a few at a time, until nobody has any more. What fails is not tried again: the device does.
+    pub async fn exchange(self: &Arc<Self>, mut asked: mpsc::Receiver<(u64, Box<[u8]>)>) {
+        let places = Arc::new(Semaphore::new(EXCHANGES));
+        while let Some((ticket, envelope)) = asked.recv().await {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let uplink = self.clone();
+            tokio::spawn(async move {
+                let request = uplink
+                    .client
+                    .post(format!("{}/v1/edhoc", uplink.cloud))
+                    .header("Content-Type", "application/cbor")
+                    .timeout(EXCHANGE_TIME)
+                    .body(envelope.into_vec());
+                let reply = match exchange(request).await {
+                    Exchange::Done(reply) => Some(reply),
+                    Exchange::Refused(why) | Exchange::Away(_, why) => {
+                        tracing::debug!("a message of EDHOC has no answer: {why}");
+                        None
+                    }
+                };
+                drop(place);
+                let _ = uplink.events.send(FromCloud::Exchanged(ticket, reply)).await;
+            });
         }
     }
 

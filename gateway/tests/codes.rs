@@ -99,7 +99,7 @@ fn each_tiny_code_is_counted() {
     refused(&mut w, &frame, Code::TinyMalformed);
     let frame = d.on_air(&[0x22, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
     refused(&mut w, &frame, Code::PivNotMinimal);
-    let frame = d.on_air(&[0x10, 1, 2, 3]);
+    let frame = d.on_air(&[0x11, 1, 2, 3]);
     refused(&mut w, &frame, Code::TinyMalformed);
     // Two fragments that contradict each other.
     let piece = d.on_air(&[0x17, 5, 0, 1, 2, 3]);

@@ -111,6 +111,7 @@ fn gateway() -> Gateway {
         policy: LinkPolicy::default(),
         seed: [5; 32],
         keys: vec![(1, Key::new(KEY))],
+        coap_devices: std::collections::HashMap::new(),
         limits: Limits::default(),
         capture: Capture::Off,
     };

@@ -142,7 +142,8 @@ impl GatewayStation {
             policy: LinkPolicy::default(),
             seed: dice.bytes(),
             keys: vec![(KEY_INDEX, Key::new(self.network_key))],
-            limits: Limits::default(),
+            coap_devices: std::collections::HashMap::new(),
+        limits: Limits::default(),
             capture: Capture::Off,
         };
         let reader = spool.reader()?;
@@ -251,6 +252,8 @@ impl GatewayStation {
                 match output {
                     Output::Dropped { rejected, sid } => said.push(Said::Dropped(rejected, sid)),
                     Output::Expanded { .. } => {}
+                    // No device of the village renews yet: nobody asks for it.
+                    Output::Exchange { ticket, .. } => process.engine.handle_exchanged(ticket, None),
                     Output::Lookup(lookup) => {
                         let stored = process.spool.answer(lookup)?;
                         process.engine.handle_stored(wall(now), stored);

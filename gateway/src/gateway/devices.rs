@@ -1,7 +1,7 @@
 //! The devices that the cloud lets in, and their C2 contexts. At most 512 bytes each in memory; hashes of accepted
 //! messages and old boot ids lie in the store.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 
 use fivefold_core::counter::{Counter, Lease};
 use fivefold_core::e2_gateway::{E2, E2Secret, peer_id};
@@ -20,8 +20,8 @@ use fivefold_core::wire::state::{Share, Standing};
 use super::neighbours::Places;
 use super::output::{ContextName, first8};
 
-/// Contexts that are tried for one message, at most.
-pub(super) const TRIALS: usize = 6;
+/// Contexts that are tried for one message, at most: the active one, eight pending ones, and those that drain.
+pub(super) const TRIALS: usize = 12;
 /// Answer numbers in one lease (docs/protocol.md 8.2, W1), and how few may be left before the next is asked for.
 pub(super) const ANSWER_BLOCK: u32 = 64;
 const ANSWER_LOW: u32 = 16;
@@ -40,6 +40,7 @@ pub(super) struct Device {
     minute: u32,
     messages: u16,
     answers: u16,
+    runs: u16,
     renewal_said: bool,
     /// In the order in which they are tried.
     pub(super) slots: Vec<Slot>,
@@ -59,6 +60,8 @@ pub(super) struct Slot {
     pub(super) failures: u32,
     /// Whether the store has said what it knows of the context: before, nothing is opened.
     pub(super) ready: bool,
+    /// Draining, and messages came that nobody has confirmed since: item 10 of the next answer does.
+    pub(super) unsaid: bool,
     /// Place among boots: greater is newer.
     order: u32,
 }
@@ -89,6 +92,7 @@ impl Device {
             minute: 0,
             messages: 0,
             answers: 0,
+            runs: 0,
             renewal_said: false,
             slots: Vec::new(),
             families: Vec::new(),
@@ -107,7 +111,7 @@ impl Device {
         }
         match c.share {
             Share::Primary { master_secret, master_salt } => {
-                let name = family_name(group, c.sid, c.epoch, c.alg, &[master_secret, master_salt]);
+                let name = name_of(group, c);
                 let secret = E2Secret::new(*master_secret, *master_salt);
                 if self.policy.mode == Mode::Random {
                     let standing = c.standing;
@@ -127,16 +131,17 @@ impl Device {
             Share::Secondary { device_key, common_iv } => {
                 let peer = peer_id(c.sid, c.epoch, c.bctx).ok()?;
                 let context = ReceiveContext::from_parts(c.alg, device_key, *common_iv, peer, Id::from(c.sid), c.bctx)?;
-                let boot: &[u8] = c.bctx.as_ref().map_or(&[], |b| &b.0);
-                let name = family_name(group, c.sid, c.epoch, c.alg, &[device_key, common_iv, boot]);
+                let name = name_of(group, c);
                 self.put(Slot::new(name, c.epoch, c.standing, OwnShare::Secondary(context)));
                 Some(name)
             }
         }
     }
 
-    /// Which names this device's contexts have; those of the state that are not among `named` are dropped.
-    pub(super) fn retain(&mut self, named: &dyn Fn(ContextName) -> bool) {
+    /// Which names this device's contexts have; those of the state that are not among `named` are dropped. What is gone for
+    /// ever with them is put into `gone`.
+    pub(super) fn retain(&mut self, named: &dyn Fn(ContextName) -> bool, gone: &mut Vec<ContextName>) {
+        gone.extend(self.slots.iter().filter(|s| s.boot().is_none() && !named(s.name)).map(|s| s.name));
         self.families.retain(|f| named(f.name));
         let families = &self.families;
         self.slots.retain(|s| named(s.name) || families.iter().any(|f| s.is_of(f)));
@@ -153,13 +158,43 @@ impl Device {
 
     fn put(&mut self, slot: Slot) {
         match self.slots.iter_mut().find(|s| s.name == slot.name) {
-            Some(same) => same.standing = slot.standing,
+            // What was heard here may be news to the cloud: a context never goes back.
+            Some(same) => same.standing = further(same.standing, slot.standing),
             None => self.slots.push(slot),
         }
     }
 
+    /// Whether this context is here.
+    pub(super) fn knows(&self, group: GatewayGroup, c: &fivefold_core::wire::state::Context<'_>) -> bool {
+        let name = name_of(group, c);
+        self.slots.iter().any(|s| s.name == name)
+    }
+
+    /// A message under this context was verified. The first one under a pending context makes it the active one: what was
+    /// before drains, and pending ones of lower epochs are dropped (docs/protocol.md 11).
+    pub(super) fn in_use(&mut self, context: ContextName) {
+        let pending = |s: &&Slot| s.name == context && s.standing == Standing::Pending;
+        let Some(epoch) = self.slots.iter().find(pending).map(|s| s.epoch) else { return };
+        self.slots.retain_mut(|s| {
+            match (s.epoch.cmp(&epoch), s.standing) {
+                (Ordering::Equal, _) => s.standing = Standing::Active,
+                (Ordering::Less, Standing::Active) => s.standing = Standing::Draining,
+                (Ordering::Less, Standing::Pending) => return false,
+                (Ordering::Less, Standing::Draining) | (Ordering::Greater, _) => {}
+            }
+            true
+        });
+        self.renewal_said = false;
+        self.sort();
+    }
+
+    /// A context that drains and has messages that nobody has confirmed.
+    pub(super) fn unsaid(&mut self) -> Option<&mut Slot> {
+        self.slots.iter_mut().find(|s| s.unsaid)
+    }
+
     /// Active first, then pending, the newest first, then draining; of each the newer boot first.
-    fn sort(&mut self) {
+    pub(super) fn sort(&mut self) {
         self.slots.sort_by_key(|s| (s.standing, Reverse(s.epoch), Reverse(s.order)));
     }
 
@@ -287,10 +322,17 @@ impl Device {
         self.answers <= limit
     }
 
+    /// As [`Self::admits`], for messages of EDHOC.
+    pub(super) fn admits_run(&mut self, now: Millis) -> bool {
+        self.turn(now);
+        self.runs = self.runs.saturating_add(1);
+        self.runs <= super::renewal::RUNS_A_MINUTE
+    }
+
     fn turn(&mut self, now: Millis) {
         let minute = (now.0 / 60_000) as u32;
         if self.minute != minute {
-            (self.minute, self.messages, self.answers) = (minute, 0, 0);
+            (self.minute, self.messages, self.answers, self.runs) = (minute, 0, 0, 0);
         }
     }
 }
@@ -307,6 +349,7 @@ impl Slot {
             lease_asked: false,
             failures: 0,
             ready: false,
+            unsaid: false,
             order: 0,
         }
     }
@@ -335,7 +378,7 @@ impl Slot {
     /// Whether this gateway may send under the context: it is the primary of its group, and the context is not on its
     /// way out.
     pub(super) fn can_send(&self) -> bool {
-        matches!(self.share, OwnShare::Primary(_))
+        matches!(self.share, OwnShare::Primary(_)) && self.standing != Standing::Draining
     }
 
     /// The bound to write next, when few numbers are left and no write is on its way.
@@ -424,13 +467,26 @@ impl Spoken {
 
 const NO_CONTEXT: Rejected = Rejected::new(Code::GatewayNoContext, "no C2 context of this device, epoch and boot");
 
-fn family_name(group: GatewayGroup, sid: Sid, epoch: Epoch, alg: Alg, secrets: &[&[u8]]) -> ContextName {
-    let (group, sid, epoch) = (group.to_bytes(), sid.to_bytes(), epoch.0.to_be_bytes());
-    let mut parts: Vec<&[u8]> = vec![b"fivefold c2 name", &group, &sid, &epoch];
-    let alg = [alg.cose()];
-    parts.push(&alg);
-    parts.extend_from_slice(secrets);
+/// The name of a context, or of a family of mode R.
+fn name_of(group: GatewayGroup, c: &fivefold_core::wire::state::Context<'_>) -> ContextName {
+    let (group, sid, epoch, alg) = (group.to_bytes(), c.sid.to_bytes(), c.epoch.0.to_be_bytes(), [c.alg.cose()]);
+    let mut parts: Vec<&[u8]> = vec![b"fivefold c2 name", &group, &sid, &epoch, &alg];
+    match &c.share {
+        Share::Primary { master_secret, master_salt } => parts.extend([&master_secret[..], &master_salt[..]]),
+        Share::Secondary { device_key, common_iv } => {
+            let boot: &[u8] = c.bctx.as_ref().map_or(&[], |b| &b.0);
+            parts.extend([*device_key, &common_iv[..], boot]);
+        }
+    }
     ContextName(first8(&parts))
+}
+
+const fn further(a: Standing, b: Standing) -> Standing {
+    match (a, b) {
+        (Standing::Draining, _) | (_, Standing::Draining) => Standing::Draining,
+        (Standing::Active, _) | (_, Standing::Active) => Standing::Active,
+        (Standing::Pending, Standing::Pending) => Standing::Pending,
+    }
 }
 
 /// The name of one boot's context.

@@ -65,7 +65,8 @@ impl Gateway {
             }
             (DownlinkKind::Answer, Some(sid)) => self.take_answer(now, sid, downlink),
             (DownlinkKind::Request, Some(sid)) => self.send_request(now, sid, downlink.bytes),
-            (DownlinkKind::Edhoc | DownlinkKind::Answer | DownlinkKind::Request, _) => Ok(()),
+            // What belongs to a run of EDHOC comes as the reply to it, and in no other way.
+            (DownlinkKind::Context | DownlinkKind::Edhoc | DownlinkKind::Answer | DownlinkKind::Request, _) => Ok(()),
         };
         if let Err(rejected) = done {
             self.count(rejected, sid);

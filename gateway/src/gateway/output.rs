@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use fivefold_core::error::Rejected;
-use fivefold_core::id::{BootContext, Sid};
+use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
@@ -40,6 +40,14 @@ pub enum Output {
         toward: Toward,
         /// A CoAP message.
         message: Box<[u8]>,
+    },
+    /// An envelope with a message of EDHOC, to be posted to the cloud by itself and not stored; what came of it is told by
+    /// [`handle_exchanged`](super::Gateway::handle_exchanged).
+    Exchange {
+        /// To be given back.
+        ticket: u64,
+        /// The envelope.
+        envelope: Box<[u8]>,
     },
     /// A question to the store; it sees every `Persist` before it. To be answered by
     /// [`handle_stored`](super::Gateway::handle_stored) at once.
@@ -79,6 +87,16 @@ pub enum Record {
         /// Hash of its ciphertext.
         hash: CiphertextHash,
     },
+    /// A context that was handed over ahead of a state, until a state of its version or a later one is written. Holds a
+    /// secret: it is sealed at rest.
+    Added {
+        /// The device.
+        sid: Sid,
+        /// Its key generation.
+        epoch: Epoch,
+        /// The context.
+        context: AddedContext,
+    },
     /// Sender numbers below `bound` may be used for answers in this context (W1).
     AnswerLease {
         /// The context.
@@ -114,6 +132,11 @@ pub enum Record {
         /// How many.
         count: u32,
     },
+    /// A context is gone for ever: what is known of it is of no use.
+    Forgotten {
+        /// The context.
+        context: ContextName,
+    },
     /// Frame counters below `bound` may be sent under this network key (W1).
     LinkLease {
         /// The key.
@@ -139,6 +162,21 @@ pub struct AppliedState {
 impl std::fmt::Debug for AppliedState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AppliedState(version {}, {} parts)", self.version, self.parts.len())
+    }
+}
+
+/// A context as it was handed over (downlink 5).
+#[derive(Clone)]
+pub struct AddedContext {
+    /// The version of the first state that has it.
+    pub version: u64,
+    /// As it came.
+    pub bytes: Box<[u8]>,
+}
+
+impl std::fmt::Debug for AddedContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AddedContext(version {})", self.version)
     }
 }
 

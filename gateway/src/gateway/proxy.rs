@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Sid};
 use fivefold_core::oscore::OscoreOption;
-use fivefold_core::profile::{LinkClass, Profile};
+use fivefold_core::profile::Profile;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{Message, Outer, Protected, Type};
 use fivefold_core::wire::envelope::Kind;
-use fivefold_core::wire::tiny::Wants;
 
 use super::answer::coap_answer;
 use super::flight::{Reply, Timer, Way};
@@ -57,26 +56,23 @@ impl Gateway {
             }
             return Ok(());
         }
+        if super::renewal::is_run(&message)? {
+            return self.coap_run(now, from, &message, named);
+        }
         let request = Protected::parse_request(datagram, Outer::StockClient)?;
         let unknown = Rejected::new(Code::CloudUnknownKid, "kid is no short id of the allow-list");
         let kid: [u8; 2] = request.option.kid.and_then(|k| k.try_into().ok()).ok_or(unknown)?;
         let sid = Sid::from_bytes(kid);
         *named = Some(sid);
-        let device = self.devices.find(sid).ok_or(unknown)?;
-        let (profile, link) = (device.policy.profile, device.policy.radio.link_class());
         // What comes over IP has no E1 of ours: only a device whose record says so, by the operator's override.
-        let allowed = match link {
-            LinkClass::None => device.overrides.danger_no_link,
-            LinkClass::ThreeGpp => true,
-            _ => false,
-        };
-        if !allowed || profile == Profile::DangerLinkOnly {
-            let code = if profile.has_e2() { Code::GatewayLevelMissing } else { Code::CloudLevelMissing };
-            return Err(Rejected::new(code, "E1 is missing, and the device's record does not allow that"));
+        let link = self.link_over_ip(sid, unknown)?;
+        let profile = self.devices.find(sid).ok_or(unknown)?.policy.profile;
+        if profile == Profile::DangerLinkOnly {
+            return Err(Rejected::new(Code::CloudLevelMissing, "E1 is missing, and the device has nothing else"));
         }
         let Protected { kind, message_id, token, .. } = request;
-        let way = Way::Coap { peer: from, token, message_id, kind, at: now, acknowledged: false };
-        let source = Source { sid, wants: Wants::Answer, way, link, hops: None, key_index: None, lqi: None };
+        let source = Source::over_ip(sid, from, link, (token, message_id, kind), now);
+        let way = source.way;
         if profile == Profile::ToCloud {
             return self.offer(now, source, &request, Kind::CloudCoap, None, Reply { way, c2: None });
         }
@@ -131,7 +127,7 @@ impl Gateway {
         self.timers.insert((now.plus(again), Timer::Resend(message_id)));
     }
 
-    fn next_message_id(&mut self) -> u16 {
+    pub(super) fn next_message_id(&mut self) -> u16 {
         self.message_id = self.message_id.wrapping_add(1);
         self.message_id
     }

@@ -1,17 +1,21 @@
 //! Frames from the air: E1 before anything else, then what the tiny frame says it is.
 
+use std::net::SocketAddr;
+
 use fivefold_core::e1_link::{KeyState, Received};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::oscore::{Id, PartialIv};
 use fivefold_core::profile::{LinkClass, Profile};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::coap::{Token, Type};
 use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
 use fivefold_core::wire::ieee802154::{Address, Frame};
 use fivefold_core::wire::mesh::Dispatch;
 use fivefold_core::wire::tiny::{EdhocRule, KidLength, Layers, Reassembly, Tiny, Wants};
 
 use super::flight::{Reply, Way};
+use super::renewal::Back;
 use super::{Gateway, Toward};
 
 /// Longest tiny frame that is put together from fragments.
@@ -35,6 +39,18 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// What came as CoAP over UDP.
+    pub(super) fn over_ip(
+        sid: Sid,
+        peer: SocketAddr,
+        link: LinkClass,
+        (token, message_id, kind): (Token, u16, Type),
+        at: Millis,
+    ) -> Self {
+        let way = Way::Coap { peer, token, message_id, kind, at, acknowledged: false };
+        Self { sid, wants: Wants::Answer, way, link, hops: None, key_index: None, lqi: None }
+    }
+
     pub(super) fn envelope<'b>(
         &self,
         g: &Gateway,
@@ -214,7 +230,10 @@ impl Gateway {
                     None => Ok(()),
                 }
             }
-            Tiny::Edhoc { rule: EdhocRule::ToServer, .. } => Err(EDHOC),
+            Tiny::Edhoc { rule: EdhocRule::ToServer, payload } => {
+                self.heard(now, source.sid, via);
+                self.pass_run(now, &source, Back::Radio { to: source.sid, via }, payload)
+            }
             Tiny::Answer { .. } | Tiny::Downlink { .. } | Tiny::Edhoc { .. } | Tiny::Hello(_) | Tiny::Link(_) => {
                 Err(Rejected::new(Code::TinyMalformed, "not a frame for a gateway"))
             }

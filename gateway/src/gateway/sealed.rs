@@ -11,8 +11,9 @@ use fivefold_core::time::Millis;
 use fivefold_core::window::Verdict;
 use fivefold_core::wire::cbor::Malformed;
 use fivefold_core::wire::coap::{self, POST, Protected, Token, Type};
-use fivefold_core::wire::control::{Downlink, Received, Uplink};
+use fivefold_core::wire::control::{Downlink, Earlier, Received, Uplink};
 use fivefold_core::wire::envelope::{Kind, Opened};
+use fivefold_core::wire::state::Standing;
 use fivefold_core::wire::tiny::{Inner, Layers, Wants, Within};
 
 use super::answer::{Body, C2Answer};
@@ -240,6 +241,7 @@ impl Gateway {
         if let Way::Radio { via, .. } = source.way {
             self.heard(now, source.sid, via);
         }
+        self.spoken_under(&source, &spoken);
         let id = Id::from(source.sid);
         let asked = (spoken.request.piv, spoken.boot);
         let mut normal = [0; LONGEST_COAP];
@@ -294,6 +296,15 @@ impl Gateway {
         }
     }
 
+    /// A context is in use, or drains and has something to be confirmed under a newer one.
+    fn spoken_under(&mut self, source: &Source, spoken: &Spoken) {
+        let Some(device) = self.devices.find_mut(source.sid) else { return };
+        device.in_use(spoken.context);
+        if let Some(slot) = device.slot(spoken.context) {
+            slot.unsaid |= slot.standing == Standing::Draining;
+        }
+    }
+
     fn accept(&mut self, sid: Sid, spoken: &Spoken, hash: CiphertextHash) {
         self.mark(sid, spoken.context, spoken.request.piv.value() as u32, hash);
     }
@@ -324,6 +335,7 @@ impl Gateway {
             }
             return Err(Rejected::new(Code::GatewayNonceReuse, "another message under the same number"));
         }
+        self.spoken_under(&source, &spoken);
         let id = Id::from(source.sid);
         let asked = (spoken.request.piv, spoken.boot);
         let mut normal = [0; LONGEST_COAP];
@@ -422,11 +434,20 @@ impl Gateway {
         let received = window
             .filter(|(_, bits)| bits.count_ones() > 1)
             .and_then(|(highest, bits)| Received::of_last(highest, bits, &mut bitmap));
-        let map = Downlink { received, renew: renew.then_some(1), ..Downlink::default() };
-        if map.received.is_none() && map.renew.is_none() {
+        let mut earlier_bitmap = [0; 8];
+        let earlier = self.devices.find_mut(source.sid).and_then(|device| {
+            // Under a context that drains itself nothing is answered.
+            device.slot(spoken.context).filter(|s| s.can_send())?;
+            let slot = device.unsaid()?;
+            slot.unsaid = false;
+            let (highest, bits) = slot.window.to_parts();
+            Some(Earlier { epoch: slot.epoch, received: Received::of_last(highest, bits, &mut earlier_bitmap)? })
+        });
+        let map = Downlink { received, renew: renew.then_some(1), earlier, ..Downlink::default() };
+        if map == Downlink::default() {
             return Box::default();
         }
-        let mut out = [0; 32];
+        let mut out = [0; 64];
         let n = map.emit(&mut out).unwrap_or(0);
         out.get(..n).unwrap_or_default().into()
     }

@@ -108,6 +108,7 @@ impl Gateway {
                 }
             }
         }
+        self.keep_added(applied.version, &mut named);
         self.recall_contexts(&named);
         self.link.neighbours_mut().register(members);
         let keys: Vec<NetworkKey<'_>> = parts.iter().flat_map(|p| p.keys.iter()).collect();
@@ -122,8 +123,9 @@ impl Gateway {
 
     /// Drops contexts that are not in the state any more, and asks the store about those that are new here.
     fn recall_contexts(&mut self, named: &HashSet<ContextName>) {
+        let mut gone = Vec::new();
         for device in self.devices.iter_mut() {
-            device.retain(&|name| named.contains(&name));
+            device.retain(&|name| named.contains(&name), &mut gone);
             for family in device.families.iter().filter(|f| !f.ready) {
                 self.recalling.insert(family.name, device.sid);
                 self.outputs.push_back(Output::Lookup(Lookup::Family(family.name)));
@@ -132,6 +134,9 @@ impl Gateway {
                 self.recalling.insert(slot.name, device.sid);
                 self.outputs.push_back(Output::Lookup(Lookup::Context(slot.name)));
             }
+        }
+        for context in gone {
+            self.persist(Record::Forgotten { context });
         }
     }
 
@@ -179,6 +184,12 @@ impl Gateway {
         let Some(sid) = self.recalling.remove(&context) else { return };
         if let Some(slot) = self.devices.slot(sid, context).filter(|s| !s.ready) {
             slot.recall(numbers, bound, failures);
+            // Somebody spoke under it before the restart.
+            if !numbers.is_empty()
+                && let Some(device) = self.devices.find_mut(sid)
+            {
+                device.in_use(context);
+            }
         }
         self.all_recalled(now);
     }

@@ -24,10 +24,10 @@ use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::{CHANGED, Protected, Type};
-use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Originator, Reply};
+use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Originator, Reply, emit_downlinks};
 use fivefold_core::wire::ieee802154::{Ack, Pan};
 use fivefold_core::wire::state::{
-    Context as Pushed, Device as Listed, NetworkKey, Part, Phase, Share, Standing, State,
+    Added, Context as Pushed, Device as Listed, NetworkKey, Part, Phase, Share, Standing, State,
 };
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
 use fivefold_gateway::gateway::{Capture, Cloud, Gateway, Limits, Output, Setup};
@@ -74,6 +74,7 @@ pub struct Device {
     pub ms3: [u8; 32],
     pub bctx: Option<BootContext>,
     pub next: u32,
+    pub renewed: Option<Epoch>,
 }
 
 pub fn link_keys() -> LinkKeys {
@@ -102,11 +103,31 @@ impl Device {
             ms3: [n ^ 0x80; 32],
             bctx: None,
             next: 0,
+            renewed: None,
         }
     }
 
     pub fn epoch(&self) -> Epoch {
-        Epoch(u16::from(self.policy.mode == Mode::Persistent))
+        self.renewed.unwrap_or(Epoch(u16::from(self.policy.mode == Mode::Persistent)))
+    }
+
+    /// It agreed a context of this epoch with the cloud.
+    pub fn renew(&mut self, epoch: u16) {
+        self.renewed = Some(Epoch(epoch));
+        self.root = E2Root::new([0x40 ^ epoch as u8 ^ self.did.0[7]; 32]);
+        self.ms3 = [0xC0 ^ epoch as u8 ^ self.did.0[7]; 32];
+        self.next = 0;
+    }
+
+    /// Its newest C2 context as the cloud hands it over one by one.
+    pub fn added(&self, version: u64) -> Vec<u8> {
+        let secret = self.root.secret(GROUP);
+        let share = Share::Primary { master_secret: secret.danger_master_secret(), master_salt: secret.master_salt() };
+        emit_added(version, self.pushed(Standing::Pending, share))
+    }
+
+    pub fn pushed<'s>(&self, standing: Standing, share: Share<'s>) -> Pushed<'s> {
+        Pushed { sid: self.sid, epoch: self.epoch(), alg: self.policy.alg, standing, bctx: None, share }
     }
 
     pub fn c2(&self) -> Context<E2> {
@@ -261,6 +282,13 @@ pub fn state_with(version: u64, devices: &[&Device], standing: Standing, keys: &
     emit_state(version, &listed, &contexts, keys, &[])
 }
 
+pub fn emit_added(version: u64, context: Pushed<'_>) -> Vec<u8> {
+    let mut out = vec![0; Added::LONGEST];
+    let len = Added { version, net: NET, group: GROUP, context }.emit(&mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
 pub fn emit_state(
     version: u64,
     listed: &[Listed],
@@ -291,6 +319,7 @@ pub struct Heard {
     pub udp: Vec<(SocketAddr, Vec<u8>)>,
     pub dropped: Vec<(Code, Option<Sid>)>,
     pub expanded: Vec<Vec<u8>>,
+    pub exchanges: Vec<(u64, Vec<u8>)>,
 }
 
 /// A gateway over a store in a folder of its own.
@@ -316,6 +345,7 @@ pub fn setup(boot: GatewayBoot) -> Setup {
         policy: LinkPolicy::default(),
         seed: [9; 32],
         keys: vec![(1, Key::new(KEY))],
+        coap_devices: std::collections::HashMap::new(),
         limits: Limits::default(),
         capture: Capture::Off,
     }
@@ -417,6 +447,7 @@ impl World {
             Output::Transmit(frame) => heard.air.push(frame.to_vec()),
             Output::Send { to, message } => heard.udp.push((to, message.to_vec())),
             Output::Dropped { rejected, sid } => heard.dropped.push((rejected.code, sid)),
+            Output::Exchange { ticket, envelope } => heard.exchanges.push((ticket, envelope.to_vec())),
             Output::Expanded { message, .. } => heard.expanded.push(message.to_vec()),
             other => panic!("{other:?}"),
         }
@@ -469,6 +500,26 @@ impl World {
             .collect();
         let reply = Reply { durable_upto: upto, refused: List::default(), downlinks: List::of(&downlinks) };
         self.gateway.handle_uplink_reply(self.now, self.boot, &reply);
+        self.run()
+    }
+}
+
+impl World {
+    /// The cloud's reply to a message of EDHOC: a context for this gateway, and a message for the device.
+    pub fn exchanged(&mut self, ticket: u64, added: Option<&[u8]>, message: Option<(Sid, &[u8])>) -> Heard {
+        let mut downlinks = Vec::new();
+        if let Some(bytes) = added {
+            let kind = DownlinkKind::Context;
+            downlinks.push(Downlink { kind, originator: None, bytes, seq: None, expires: None });
+        }
+        if let Some((sid, bytes)) = message {
+            let originator = Some(Originator::Node { net: NET, sid });
+            let kind = DownlinkKind::Edhoc;
+            downlinks.push(Downlink { kind, originator, bytes, seq: Some(ticket), expires: None });
+        }
+        let mut out = vec![0; 1024];
+        let len = emit_downlinks(&downlinks, &mut out).unwrap();
+        self.gateway.handle_exchanged(ticket, Some(&out[..len]));
         self.run()
     }
 }
