@@ -172,9 +172,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let (_, registry) = folder.open_book()?;
             let devices = registry.devices()?;
             let renewals = registry.renewals()?;
-            let renewal_of = |d: &Device| {
-                renewals.binary_search_by_key(&d.did, |r| r.did).ok().and_then(|i| renewals.get(i))
-            };
+            let renewal_of =
+                |d: &Device| renewals.binary_search_by_key(&d.did, |r| r.did).ok().and_then(|i| renewals.get(i));
             let value = devices.iter().map(|d| json_of(d, renewal_of(d))).collect();
             answer(output, &Value::Array(value), || {
                 let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "RENEWED", "STATE"]);

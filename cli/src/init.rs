@@ -8,7 +8,9 @@ use anyhow::Context as _;
 use fivefold_keep::ca::{Authority, LONGEST_DAYS, Role};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
-use fivefold_keep::share::{self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudApi, CloudIngest, CloudRenewal, CloudSettings};
+use fivefold_keep::share::{
+    self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudApi, CloudIngest, CloudRenewal, CloudSettings,
+};
 use fivefold_keep::vault::Vault;
 use serde_json::json;
 

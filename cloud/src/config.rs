@@ -159,7 +159,8 @@ impl Config {
 
     /// As it was resolved, one setting a line.
     pub fn describe(&self) -> String {
-        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals } = self;
+        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals } =
+            self;
         format!(
             "registry = {}\nvault = {}\npassphrase_file = {}\nstore = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\

@@ -33,11 +33,7 @@ impl ContextSecrets {
     /// What a device of this profile has use for, of what EDHOC gave.
     pub fn agreed(secrets: CloudSecrets, profile: Profile) -> Self {
         let CloudSecrets { e3, e2_root, blind } = secrets;
-        Self {
-            e3: profile.has_e3().then_some(e3),
-            e2_root: profile.has_e2().then_some(e2_root),
-            blind: Some(blind),
-        }
+        Self { e3: profile.has_e3().then_some(e3), e2_root: profile.has_e2().then_some(e2_root), blind: Some(blind) }
     }
 
     /// Seals them.

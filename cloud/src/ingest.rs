@@ -220,7 +220,7 @@ async fn downlink(State(service): State<Arc<Service>>, Extension(connection): Ex
             let (service, name) = (service.clone(), connection.gateway.name());
             match tokio::task::spawn_blocking(move || service.push(name)).await {
                 Ok(Ok(push)) => {
-                    connection.pushed().took(version, generation, began);
+                    connection.pushed().took(version, generation, began, tokio::time::Instant::now());
                     let mut parts = connection.parts.lock().unwrap_or_else(PoisonError::into_inner);
                     // A newer state makes the rest of an older one useless.
                     *parts = push.parts.into();

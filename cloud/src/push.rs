@@ -275,9 +275,8 @@ impl Pushed {
         }
     }
 
-    /// Takes note that a state of at least these was built; it was begun at `began`.
-    pub fn took(&mut self, version: u64, generation: u64, began: Instant) {
-        let at = Instant::now();
+    /// Takes note that a state of at least these was built, from `began` until `at`.
+    pub fn took(&mut self, version: u64, generation: u64, began: Instant, at: Instant) {
         let pause = GATHER.max((at - began) * GATHER_TIMES);
         self.0 = Some(Last { version, generation, at, pause });
     }
@@ -353,4 +352,41 @@ pub fn added(
     let len = Added { version, net: network.net, group: network.group, context }.emit(&mut out).ok()?;
     out.truncate(len);
     Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_renewals_are_a_few_states_and_a_revocation_is_one_at_once() {
+        let start = Instant::now();
+        let mut pushed = Pushed::default();
+        let mut built = 0;
+        let mut step = |pushed: &mut Pushed, now: Instant, version, generation, cost| {
+            let due = pushed.due(version, generation, now);
+            if due == Due::Now {
+                built += 1;
+                pushed.took(version, generation, now, now + cost);
+            }
+            (due, built)
+        };
+        let cost = Duration::from_millis(100);
+        assert_eq!(step(&mut pushed, start, 1, 0, cost).0, Due::Now, "whoever comes is told what there is");
+        // One each 20 ms: 20 s in all.
+        let mut last = (Due::Now, 0);
+        for n in 1..=1000 {
+            last = step(&mut pushed, start + Duration::from_millis(n * 20), 1, n, cost);
+        }
+        assert!(matches!(last.0, Due::At(_)));
+        assert!((4..=5).contains(&last.1), "{} states", last.1);
+        // What the operator does waits for nothing.
+        let now = start + Duration::from_secs(20);
+        assert_eq!(step(&mut pushed, now, 2, 1000, Duration::from_secs(3)), (Due::Now, last.1 + 1));
+        assert_eq!(step(&mut pushed, now, 2, 1000, cost).0, Due::Unchanged);
+        // A state that costs three seconds is not built again for a minute.
+        let at = now + Duration::from_secs(3 + 60);
+        assert_eq!(step(&mut pushed, now + Duration::from_secs(30), 2, 1001, cost).0, Due::At(at));
+        assert_eq!(step(&mut pushed, at, 2, 1001, cost).0, Due::Now);
+    }
 }

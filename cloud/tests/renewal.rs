@@ -444,8 +444,7 @@ fn e5_03_who_is_not_known_not_this_device_or_revoked_is_refused() {
     }
     // message_1 that announces another device than the gateway names.
     let ephemeral = AgreementKey::from_random(&[3; 32]).unwrap();
-    let (_, announced) =
-        Initiator::<E3, _>::offer(ephemeral, Sid(0x0a18), Epoch(2), Announce::Sid).unwrap();
+    let (_, announced) = Initiator::<E3, _>::offer(ephemeral, Sid(0x0a18), Epoch(2), Announce::Sid).unwrap();
     refused(&w, 0x0a17, announced.as_bytes());
     // C_R of another device.
     let run = offer(0x0a17, 2, 0);
@@ -627,9 +626,8 @@ fn what_a_gateway_may_not_post_is_refused_as_a_whole() {
     let w = world();
     let run = offer(0x0a17, 2, 0);
     let good = envelope(0x0a17, run.message.as_bytes());
-    let refused = |e: &Envelope<'_>| {
-        w.cloud.exchange(&w.gateway.proven, &body(e), &[1; 32], NOW).unwrap_err().rejected.code
-    };
+    let refused =
+        |e: &Envelope<'_>| w.cloud.exchange(&w.gateway.proven, &body(e), &[1; 32], NOW).unwrap_err().rejected.code;
     let foreign = Originator::Node { net: Net(8), sid: Sid(0x0a17) };
     assert_eq!(refused(&Envelope { originator: foreign, ..good }), Code::ChannelWrongNet);
     assert_eq!(refused(&Envelope { kind: Kind::CloudTiny, ..good }), Code::TinyMalformed);

@@ -184,7 +184,8 @@ impl Spool {
 
     fn added(&self) -> Result<Vec<AddedContext>, SpoolError> {
         let fail = |e| self.explain(&e);
-        let mut query = self.db.prepare("SELECT sid, epoch, version, sealed FROM added ORDER BY version").map_err(fail)?;
+        let mut query =
+            self.db.prepare("SELECT sid, epoch, version, sealed FROM added ORDER BY version").map_err(fail)?;
         let read = |r: &rusqlite::Row<'_>| {
             Ok((r.get::<_, u16>(0)?, r.get::<_, u16>(1)?, r.get::<_, i64>(2)?, r.get::<_, Vec<u8>>(3)?))
         };

@@ -772,7 +772,9 @@ mod tests {
         assert!(NodeShare::read(folder.path()).unwrap().secrets.e3.is_none());
         first.secrets.e2_root = Some(Zeroizing::new([5; 32]));
         first.write(&folder.path().join("half")).unwrap();
-        assert!(NodeShare::read(&folder.path().join("half")).unwrap_err().to_string().contains("enrol the device again"));
+        assert!(
+            NodeShare::read(&folder.path().join("half")).unwrap_err().to_string().contains("enrol the device again")
+        );
         first.secrets.e2_root = None;
         first.cloud = None;
         first.write(&folder.path().join("keyless")).unwrap();

@@ -143,7 +143,7 @@ impl GatewayStation {
             seed: dice.bytes(),
             keys: vec![(KEY_INDEX, Key::new(self.network_key))],
             coap_devices: std::collections::HashMap::new(),
-        limits: Limits::default(),
+            limits: Limits::default(),
             capture: Capture::Off,
         };
         let reader = spool.reader()?;

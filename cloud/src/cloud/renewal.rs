@@ -182,7 +182,8 @@ struct Request<'a> {
 }
 
 const NO_KEY: Rejected = Rejected::new(Code::RenewalUnknownCredential, "this device has no key for renewal");
-const UNKNOWN: Rejected = Rejected::new(Code::RenewalUnknownCredential, "no device has this short id, or it is revoked");
+const UNKNOWN: Rejected =
+    Rejected::new(Code::RenewalUnknownCredential, "no device has this short id, or it is revoked");
 
 impl<M: Memory> Cloud<M> {
     /// Takes one envelope of kind 3 that a gateway posted. `ephemeral` is 32 random bytes, for this call alone.

@@ -154,7 +154,8 @@ const READING: &str =
     r.ingested, r.link, r.hops, r.key_index, r.rssi, r.lqi, r.fresh, r.flags, r.payload
     FROM reading r JOIN context c ON c.id = r.ctx WHERE ";
 
-const CONTEXT: &str = "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4
+const CONTEXT: &str =
+    "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4
     FROM context";
 
 fn context(r: &Row<'_>) -> rusqlite::Result<ContextRow> {

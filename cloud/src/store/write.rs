@@ -126,9 +126,11 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
         tx.prepare_cached("UPDATE context SET sealed = NULL WHERE id = ?")?.execute([id.0])?;
     }
     for id in &write.dropped {
-        tx.prepare_cached("DELETE FROM context WHERE id = ?1 AND standing = 2
-                           AND NOT EXISTS (SELECT 1 FROM reading WHERE ctx = ?1)")?
-            .execute([id.0])?;
+        tx.prepare_cached(
+            "DELETE FROM context WHERE id = ?1 AND standing = 2
+                           AND NOT EXISTS (SELECT 1 FROM reading WHERE ctx = ?1)",
+        )?
+        .execute([id.0])?;
     }
     for (id, failures) in &write.failures {
         tx.prepare_cached("UPDATE context SET failures = max(failures, ?) WHERE id = ?")?

@@ -17,8 +17,8 @@ use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::oscore::{Context, OscoreOption, PartialIv, Plaintext, RequestId};
 use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile};
-use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
+use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{self, Protected, Token, Type};
 use fivefold_core::wire::envelope::{Downlink, Envelope, Kind, Opened, Originator, Reply};
@@ -342,13 +342,12 @@ impl World {
     pub fn reload(&mut self) {
         let mut write = Write::default();
         let memory = self.cloud.memory();
-        let maker =
-            Maker {
-                vault: self.vault.as_ref(),
-                new_context: &|| memory.store().new_context(),
-                fresh_store: false,
-                now: self.now,
-            };
+        let maker = Maker {
+            vault: self.vault.as_ref(),
+            new_context: &|| memory.store().new_context(),
+            fresh_store: false,
+            now: self.now,
+        };
         let before = self.cloud.book();
         let book = maker.book(self.source.source(before.version + 1), &before, Remembered::default(), &mut write);
         memory.store().commit_now(write).unwrap();
@@ -396,20 +395,11 @@ impl World {
 /// The scalar of the cloud's key.
 pub const CLOUD: [u8; 32] = [0x51; 32];
 
-pub fn start(
-    path: &std::path::Path,
-    source: &SourceParts,
-    vault: Option<&Vault>,
-    now: Millis,
-) -> Cloud<Embedded> {
+pub fn start(path: &std::path::Path, source: &SourceParts, vault: Option<&Vault>, now: Millis) -> Cloud<Embedded> {
     let memory = Embedded::new(Store::open(path).unwrap());
     let mut write = Write::default();
-    let maker = Maker {
-        vault,
-        new_context: &|| memory.store().new_context(),
-        fresh_store: memory.store().was_empty(),
-        now,
-    };
+    let maker =
+        Maker { vault, new_context: &|| memory.store().new_context(), fresh_store: memory.store().was_empty(), now };
     let book = maker.book(source.source(1), &Book::default(), memory.remembered().unwrap(), &mut write);
     memory.store().commit_now(write).unwrap();
     let pushed = memory.read(|r| r.pushed()).unwrap();

@@ -249,8 +249,7 @@ impl Gateway {
         if allowed {
             return Ok(link);
         }
-        let code =
-            if device.policy.profile.has_e2() { Code::GatewayLevelMissing } else { Code::CloudLevelMissing };
+        let code = if device.policy.profile.has_e2() { Code::GatewayLevelMissing } else { Code::CloudLevelMissing };
         Err(Rejected::new(code, "E1 is missing, and the device's record does not allow that"))
     }
 }
