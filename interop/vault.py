@@ -12,18 +12,19 @@ from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
 
 def open_secrets(folder: Path) -> bytes:
-    """The plaintext of `secrets.sealed`: `FVS1`, nonce of 12 bytes, ciphertext; its file name is the AAD."""
+    """The plaintext of `secrets.sealed`: `FVS2`, id of the data key (8), nonce (12), ciphertext; its file name is the AAD.
+    The data key stands in `vault.toml`: nonce and ciphertext under what PBKDF2 makes of the passphrase."""
     form = tomllib.loads((folder / "vault.toml").read_text())
-    assert form["kdf"] == "pbkdf2-hmac-sha256" and form["rounds"] >= 600_000, f"{folder}: {form}"
-    kdf = PBKDF2HMAC(SHA256(), 32, base64.b64decode(form["salt"]), form["rounds"])
-    key = AESGCM(kdf.derive((folder / "passphrase").read_bytes().rstrip()))
+    source, key = form["source"], form["key"]
+    assert form["format"] == 2 and source["kind"] == "passphrase-file" and source["rounds"] >= 600_000, f"{folder}: {form}"
+    kdf = PBKDF2HMAC(SHA256(), 32, base64.b64decode(source["salt"]), source["rounds"])
+    wrapping = AESGCM(kdf.derive((folder / source["path"]).read_bytes().rstrip()))
+    key_id, wrapped = bytes.fromhex(key["id"]), base64.b64decode(key["wrapped"])
+    data_key = wrapping.decrypt(wrapped[:12], wrapped[12:], b"fivefold data key " + key_id)
 
-    def unsealed(name: str, sealed: bytes) -> bytes:
-        assert sealed[:4] == b"FVS1", f"{folder}/{name} is not sealed"
-        return key.decrypt(sealed[4:16], sealed[16:], name.encode())
-
-    assert unsealed("vault check", base64.b64decode(form["check"])) == b"this passphrase opens this vault"
-    return unsealed("secrets.sealed", (folder / "secrets.sealed").read_bytes())
+    sealed = (folder / "secrets.sealed").read_bytes()
+    assert sealed[:12] == b"FVS2" + key_id, f"{folder}/secrets.sealed is not sealed under {key['id']}"
+    return AESGCM(data_key).decrypt(sealed[12:24], sealed[24:], b"secrets.sealed")
 
 
 @dataclass

@@ -12,7 +12,7 @@ use fivefold_keep::share::{
     self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayCoap, GatewayLimits, GatewayLink, GatewaySecrets,
     GatewaySettings, GatewayStore, GatewayUplink,
 };
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault, random};
+use fivefold_keep::vault::{Vault, random};
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -117,7 +117,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let gateway = operator.registry.gateway(&name.name)?;
             anyhow::ensure!(gateway.revoked_at.is_none(), "gateway {} is revoked; add a new one", gateway.name);
             let folder = operator.gateway_folder(&gateway.name);
-            let vault = Vault::open_folder(&folder, &folder.join(PASSPHRASE_FILE))?;
+            let vault = Vault::open_folder(&folder)?;
             let old = GatewaySecrets::read(&vault, &folder)?;
             let serial = certify(&operator, &gateway, &vault, &folder, old)?;
             operator.registry.renew_gateway(gateway.gateway, &serial)?;

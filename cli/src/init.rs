@@ -65,7 +65,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
     let settings = CloudSettings {
         registry: PathBuf::from("..").join(REGISTRY_FILE),
         vault: "..".into(),
-        passphrase_file: PathBuf::from("..").join(fivefold_keep::vault::PASSPHRASE_FILE),
+        passphrase_file: None,
         store: "readings.db".into(),
         ingest: CloudIngest { bind: args.ingest, insecure_allow_x25519: false },
         api: CloudApi { bind: args.api },

@@ -4,7 +4,7 @@
 
 mod readings;
 mod report;
-mod state;
+pub(crate) mod state;
 
 use std::io;
 use std::net::SocketAddr;

@@ -7,7 +7,7 @@ use fivefold_keep::ca::Authority;
 use fivefold_keep::files;
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::CA_FILE;
-use fivefold_keep::vault::{PASSPHRASE_FILE, VAULT_FILE, Vault};
+use fivefold_keep::vault::{VAULT_FILE, Vault};
 use serde::{Deserialize, Serialize};
 
 /// File name of the sealed key of the CA.
@@ -23,7 +23,7 @@ pub struct Folder {
     /// The operator's folder, made by `fivefold init`.
     #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "DIR")]
     pub dir: PathBuf,
-    /// Its passphrase file; the default is `passphrase` in the folder.
+    /// Its passphrase file, where it does not lie where vault.toml says.
     #[arg(long, env = "FIVEFOLD_PASSPHRASE_FILE", value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
 }
@@ -57,11 +57,10 @@ impl Folder {
     /// Opens book and vault.
     ///
     /// # Errors
-    /// The folder is none, or the passphrase is not its own.
+    /// The folder is none, or its vault does not open.
     pub fn open(&self) -> anyhow::Result<Operator> {
         let (settings, registry) = self.open_book()?;
-        let passphrase = self.passphrase_file.clone().unwrap_or_else(|| self.dir.join(PASSPHRASE_FILE));
-        let vault = Vault::open_folder(&self.dir, &passphrase)?;
+        let vault = Vault::open_folder_with(&self.dir, self.passphrase_file.as_deref())?;
         Ok(Operator { dir: self.dir.clone(), settings, registry, vault })
     }
 

@@ -180,7 +180,7 @@ async fn a_gateways_certificate_is_no_cloud_and_a_stranger_is_no_gateway() {
     assert_eq!(ask(|| clients[0].get(cloud.url("/v1/health")).bearer_auth(&cloud.token)).await.0, 200);
     // The share of a gateway, by whoever stole it: served as if it were the cloud, it is believed by nobody.
     let folder = cloud.farm().join("gateways/north");
-    let vault = Vault::open_folder(&folder, &folder.join("passphrase")).unwrap();
+    let vault = Vault::open_folder(&folder).unwrap();
     let secrets = GatewaySecrets::read(&vault, &folder).unwrap();
     let chain = std::fs::read(folder.join("certificate.pem")).unwrap();
     let stolen = Identity::from_pkcs8(&chain, &secrets.tls_key).unwrap();

@@ -46,7 +46,7 @@ pub enum ConfigError {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The passphrase or a sealed file is wrong.
+    /// The vault's source or a sealed file is wrong.
     #[error(transparent)]
     Vault(#[from] VaultError),
     /// The certificate cannot be used.
@@ -66,8 +66,8 @@ pub struct Config {
     pub registry: PathBuf,
     /// Folder of the vault.
     pub vault: PathBuf,
-    /// The vault's passphrase.
-    pub passphrase_file: PathBuf,
+    /// The vault's passphrase, where it does not lie where the vault says.
+    pub passphrase_file: Option<PathBuf>,
     /// Where readings are stored.
     pub store: PathBuf,
     /// Where gateways connect.
@@ -103,7 +103,7 @@ impl Config {
         let config = Self {
             registry: folder.join(s.registry),
             vault: folder.join(s.vault),
-            passphrase_file: folder.join(s.passphrase_file),
+            passphrase_file: s.passphrase_file.map(|p| folder.join(p)),
             store: folder.join(s.store),
             ingest: s.ingest.bind,
             groups: if s.ingest.insecure_allow_x25519 { Groups::DangerAllowX25519 } else { Groups::HybridOnly },
@@ -113,13 +113,13 @@ impl Config {
             ca: folder.join(CA_FILE),
             renewals: RenewalSettings { installed_after: s.renewal.installed_after_s.saturating_mul(1000) },
         };
-        let named: [(&'static str, &Path); 4] = [
-            ("registry", &config.registry),
-            ("vault", &config.vault),
-            ("passphrase_file", &config.passphrase_file),
-            ("store", files::folder_of(&config.store)),
+        let named: [(&'static str, Option<&Path>); 4] = [
+            ("registry", Some(&config.registry)),
+            ("vault", Some(&config.vault)),
+            ("passphrase_file", config.passphrase_file.as_deref()),
+            ("store", Some(files::folder_of(&config.store))),
         ];
-        for (key, path) in named {
+        for (key, path) in named.into_iter().filter_map(|(key, path)| Some((key, path?))) {
             if !path.exists() {
                 return Err(ConfigError::Missing { file, key, path: path.to_owned() });
             }
@@ -132,7 +132,7 @@ impl Config {
     /// # Errors
     /// [`ConfigError::Vault`].
     pub fn open_vault(&self) -> Result<Vault, ConfigError> {
-        Ok(Vault::open_folder(&self.vault, &self.passphrase_file)?)
+        Ok(Vault::open_folder_with(&self.vault, self.passphrase_file.as_deref())?)
     }
 
     /// The cloud's certificate with its key.
@@ -161,13 +161,14 @@ impl Config {
     pub fn describe(&self) -> String {
         let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals } =
             self;
+        let passphrase_file =
+            passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();
         format!(
-            "registry = {}\nvault = {}\npassphrase_file = {}\nstore = {}\ningest.bind = {ingest}\n\
+            "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
              renewal.installed_after_s = {}",
             registry.display(),
             vault.display(),
-            passphrase_file.display(),
             store.display(),
             match groups {
                 Groups::HybridOnly => "X25519MLKEM768",

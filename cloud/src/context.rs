@@ -25,7 +25,7 @@ pub struct ContextSecrets {
 }
 
 /// The name under which they are sealed.
-fn name(did: Did, epoch: Epoch) -> String {
+pub(crate) fn name(did: Did, epoch: Epoch) -> String {
     format!("cloud context {did} {epoch}")
 }
 

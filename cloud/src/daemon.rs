@@ -159,7 +159,7 @@ impl Running {
         tasks.spawn(api::serve(to_people, Arc::new(https), service.clone(), stop.subscribe()));
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_time(service.clone()));
-        let running = Self { listening, service, config, identity, vault: Arc::new(vault), stop, tasks };
+        let running = Self { listening, service, config, identity, vault, stop, tasks };
         Ok(running.with_certificate_watch())
     }
 
@@ -204,12 +204,14 @@ impl Running {
     }
 }
 
-fn open(folder: &Path, now: Millis) -> Result<(Config, fivefold_keep::tls::Identity, Vault, Service), DaemonError> {
+type Opened = (Config, fivefold_keep::tls::Identity, Arc<Vault>, Service);
+
+fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     let config = Config::load(folder)?;
-    let vault = config.open_vault()?;
+    let vault = Arc::new(config.open_vault()?);
     let identity = config.identity(&vault)?;
     let store = Store::open(&config.store)?;
-    let service = Service::open(store, config.registry.clone(), config.open_vault()?, config.renewals, now)?;
+    let service = Service::open(store, config.registry.clone(), vault.clone(), config.renewals, now)?;
     Ok((config, identity, vault, service))
 }
 

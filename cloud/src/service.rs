@@ -60,7 +60,7 @@ pub struct Service {
     /// When it started.
     pub started: Millis,
     registry: PathBuf,
-    vault: Vault,
+    vault: Arc<Vault>,
     // Counts commits that stored something.
     stored: watch::Sender<u64>,
     // Version of the book in use.
@@ -80,7 +80,7 @@ impl Service {
     pub fn open(
         store: Store,
         registry: PathBuf,
-        vault: Vault,
+        vault: Arc<Vault>,
         renewals: RenewalSettings,
         now: Millis,
     ) -> Result<Self, ServiceError> {

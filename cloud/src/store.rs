@@ -5,6 +5,7 @@
 //! decides what is new: there is no window that could forget.
 
 mod read;
+mod reseal;
 mod write;
 
 use std::fs::File;
@@ -18,12 +19,14 @@ use fivefold_core::profile::KeyIndexes;
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_keep::vault::VaultError;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use crate::accepted::{Accepted, ContextId, MessageHash};
 
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
+pub use reseal::reseal;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0001_ledger.sql"),
@@ -394,6 +397,14 @@ pub enum StoreError {
     InUse {
         /// The file.
         path: PathBuf,
+    },
+    /// A secret in it did not open.
+    #[error("the store {path}: {source}", path = path.display())]
+    Sealed {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: VaultError,
     },
     /// It was written by a later version.
     #[error("{path} has format {found}, this version knows {known}; use the newer program", path = path.display())]

@@ -22,7 +22,7 @@ use fivefold_core::wire::envelope::{DownlinkKind, Envelope, Kind, Originator, pa
 use fivefold_core::wire::state::{Added, Share, Standing, State};
 use fivefold_keep::registry::{DeviceKey, FirstContexts, Gateway, NewDevice, Registry};
 use fivefold_keep::sign::{AgreementKey, SigningKey};
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault};
+use fivefold_keep::vault::Vault;
 use tokio::task::block_in_place;
 
 const NOW: Millis = Millis(1_790_000_000_000);
@@ -80,7 +80,7 @@ impl Site {
 
     fn service(&self, now: Millis) -> Arc<Service> {
         let store = Store::open(&self.path("readings.db")).unwrap();
-        let vault = Vault::open_folder(self.folder.path(), &self.path(PASSPHRASE_FILE)).unwrap();
+        let vault = Arc::new(Vault::open_folder(self.folder.path()).unwrap());
         let settings = RenewalSettings::default();
         let open = || Service::open(store, self.path("registry.db"), vault, settings, now).unwrap();
         Arc::new(block_in_place(open))

@@ -20,7 +20,7 @@ use fivefold_keep::share::{
 };
 use fivefold_keep::sign::SigningKey;
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault, VaultError};
+use fivefold_keep::vault::{Vault, VaultError};
 
 use crate::gateway::Limits;
 
@@ -216,7 +216,7 @@ impl Config {
     /// The certificate and its key, as they are on disk now.
     ///
     /// # Errors
-    /// A file is missing, readable by others or sealed under another passphrase; the certificate is another gateway's or
+    /// A file is missing, readable by others or of another vault; the certificate is another gateway's or
     /// another network's.
     pub fn identity(&self, vault: &Vault) -> Result<(Identity, GatewaySecrets), ConfigError> {
         let secrets = GatewaySecrets::read(vault, &self.folder)?;
@@ -230,9 +230,9 @@ impl Config {
     /// Opens the vault and takes what is in it.
     ///
     /// # Errors
-    /// As [`Config::identity`]; a wrong passphrase, an unreadable CA.
+    /// As [`Config::identity`]; the vault does not open; an unreadable CA.
     pub fn secrets(&self) -> Result<Secrets, ConfigError> {
-        let vault = Vault::open_folder(&self.folder, &self.folder.join(PASSPHRASE_FILE))?;
+        let vault = Vault::open_folder(&self.folder)?;
         let (identity, secrets) = self.identity(&vault)?;
         let path = self.folder.join(CA_FILE);
         let anchor = Anchor::from_pem(files::read_text(&path)?.as_bytes())

@@ -14,6 +14,7 @@ use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
+use fivefold_keep::registry::forget_free_pages;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
@@ -75,9 +76,7 @@ pub enum SpoolError {
         detail: String,
     },
     /// The pushed state cannot be opened.
-    #[error(
-        "the state in {path} was sealed under another passphrase ({source}): give the one that the store was made with"
-    )]
+    #[error("the state in {path} does not open ({source}): give the vault that the store was made with")]
     Sealed {
         /// Which file.
         path: PathBuf,
@@ -153,6 +152,22 @@ impl Spool {
         let spool = Self { db, path, boot, wrap, open: false, _lock: lock };
         let restored = spool.restore()?;
         Ok((spool, restored))
+    }
+
+    /// Seals the state of a store again, with what `wrap` seals under now; returns the number of its parts. Afterwards the
+    /// file has no byte left of what was sealed before.
+    ///
+    /// # Errors
+    /// As [`Spool::open`]; [`SpoolError::InUse`] while a gateway runs.
+    pub fn reseal(path: &Path, wrap: Box<dyn Wrap>) -> Result<usize, SpoolError> {
+        let (mut spool, restored) = Self::open(path, GatewayBoot([0; 8]), wrap)?;
+        let parts = restored.state.as_ref().map_or(0, |s| s.parts.len());
+        if let Some(state) = restored.state {
+            spool.write(&Record::State(state))?;
+            spool.commit()?;
+        }
+        forget_free_pages(&spool.db).map_err(|e| spool.explain(&e))?;
+        Ok(parts)
     }
 
     /// What the store has from before, for a new engine.

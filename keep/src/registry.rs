@@ -4,6 +4,7 @@
 //! revocation reaches live connections at once.
 
 mod renewal;
+mod reseal;
 mod rotation;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
+pub use reseal::forget_free_pages;
 pub use rotation::{DRAIN_S, RECOVERY_S, Rotation};
 
 use crate::vault::{Vault, VaultError, random};

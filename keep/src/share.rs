@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::files::{self, FileError, Readers};
 use crate::registry::NetworkKey;
-use crate::vault::{PASSPHRASE_FILE, Vault, VaultError};
+use crate::vault::{Vault, VaultError};
 
 /// Certificate of the operator's CA, PEM, in every share that speaks TLS.
 pub const CA_FILE: &str = "ca.pem";
@@ -340,7 +340,7 @@ impl NodeShare {
             link: self.link.clone(),
             cloud: self.cloud.map(CloudKey::words),
         };
-        let heading = "A Fivefold node. Its secrets are in secrets.sealed, under the passphrase file beside it.\n\
+        let heading = "A Fivefold node. Its secrets are in secrets.sealed, under the vault beside it.\n\
                        [policy] must be what the cloud has; change it there first (fivefold device show).";
         write_config(&folder.join(NODE_FILE), heading, &settings)?;
         Ok(vault.seal_file(&folder.join(SECRETS_FILE), &self.secrets.to_bytes())?)
@@ -358,7 +358,7 @@ impl NodeShare {
         for parent in &settings.link.parents {
             parse::<Sid>(&path, "parents", parent)?;
         }
-        let vault = Vault::open_folder(folder, &folder.join(PASSPHRASE_FILE))?;
+        let vault = Vault::open_folder(folder)?;
         let sealed = folder.join(SECRETS_FILE);
         let secrets = vault.open_file(&sealed)?;
         let secrets = NodeSecrets::from_bytes(&secrets)
@@ -614,8 +614,9 @@ pub struct CloudSettings {
     pub registry: PathBuf,
     /// Folder of the vault that its secrets are sealed under.
     pub vault: PathBuf,
-    /// The passphrase of that vault.
-    pub passphrase_file: PathBuf,
+    /// The passphrase of that vault, where it does not lie where the vault says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase_file: Option<PathBuf>,
     /// Where readings are stored.
     pub store: PathBuf,
     /// Where gateways connect (E4).
@@ -755,7 +756,7 @@ mod tests {
         let mut before = node();
         (before.cloud, before.secrets.dh_key) = (None, None);
         before.write(folder.path()).unwrap();
-        let vault = Vault::open_folder(folder.path(), &folder.path().join(PASSPHRASE_FILE)).unwrap();
+        let vault = Vault::open_folder(folder.path()).unwrap();
         let path = folder.path().join(SECRETS_FILE);
         let bytes = vault.open_file(&path).unwrap();
         vault.seal_file(&path, bytes.strip_suffix(&[0, 0]).unwrap()).unwrap();

@@ -14,7 +14,7 @@ use fivefold_core::wire::state::{Share, State};
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Within};
 use fivefold_gateway::spool::{Spool, Wrap, WrapError};
 use fivefold_keep::share::NodeShare;
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault};
+use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
 
 use super::Report;
@@ -64,7 +64,7 @@ fn stolen_contexts(folder: &Path) -> anyhow::Result<Vec<(Sid, Epoch, Alg, E2Secr
             std::fs::copy(from, folder.join(format!("stolen-copy.db{ending}")))?;
         }
     }
-    let vault = Vault::open_folder(folder, &folder.join(PASSPHRASE_FILE))?;
+    let vault = Vault::open_folder(folder)?;
     let opened = Spool::open(&copy, GatewayBoot([0; 8]), Box::new(ByVault(vault)));
     let mut secrets = Vec::new();
     let (_spool, restored) = opened.context("the stolen store does not open")?;

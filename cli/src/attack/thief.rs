@@ -19,7 +19,7 @@ use fivefold_core::wire::tiny::{KidLength, Layers, Tiny};
 use fivefold_keep::files;
 use fivefold_keep::share::{self, CERTIFICATE_FILE, GATEWAY_FILE, GatewaySecrets, GatewaySettings};
 use fivefold_keep::sign::SigningKey;
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault};
+use fivefold_keep::vault::Vault;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
@@ -58,7 +58,7 @@ impl<'p> Thief<'p> {
         let path = folder.join(GATEWAY_FILE);
         let settings: GatewaySettings = share::read_config(&path)?;
         let (gateway, net, _) = share::gateway_identity(&path, &settings)?;
-        let vault = Vault::open_folder(&folder, &folder.join(PASSPHRASE_FILE))?;
+        let vault = Vault::open_folder(&folder)?;
         let secrets = GatewaySecrets::read(&vault, &folder)?;
         let eui64s: Vec<Did> = plan.stations.iter().filter_map(|s| s.eui64.parse().ok()).collect();
         let mut passed = Vec::new();

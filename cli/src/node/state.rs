@@ -10,7 +10,7 @@ use fivefold_device::storage::{OpenError, RECORD};
 use fivefold_device::{Record, Slot, Slots, Storage};
 use fivefold_keep::files;
 use fivefold_keep::share::SECRETS_FILE;
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault, VaultError};
+use fivefold_keep::vault::{Vault, VaultError};
 
 const FOLDER: &str = "state";
 const LOCK: &str = "lock";
@@ -35,10 +35,14 @@ pub(super) struct Files {
 
 impl Files {
     fn path(&self, slot: Slot) -> PathBuf {
-        self.folder.join(match slot {
-            Slot::A => "slot-a.sealed",
-            Slot::B => "slot-b.sealed",
-        })
+        self.folder.join(file_of(slot))
+    }
+}
+
+const fn file_of(slot: Slot) -> &'static str {
+    match slot {
+        Slot::A => "slot-a.sealed",
+        Slot::B => "slot-b.sealed",
     }
 }
 
@@ -57,7 +61,7 @@ impl Storage for Files {
                 Err(_) => *out = [0x5A; RECORD],
             },
             // Neither blank nor a record: the other slot decides.
-            Err(VaultError::Damaged { .. }) => *out = [0x5A; RECORD],
+            Err(VaultError::Damaged { .. } | VaultError::OtherVault { .. }) => *out = [0x5A; RECORD],
             Err(e) => return Err(e),
         }
         Ok(())
@@ -80,7 +84,7 @@ impl Marker {
     fn read(dir: &Path) -> anyhow::Result<Self> {
         let path = dir.join(MARKER);
         let secrets = files::read_private(&dir.join(SECRETS_FILE))?;
-        let own = format!("{}\n", hex::encode(sha256(&[&secrets])));
+        let own = line(&secrets);
         let lines = match fs::read_to_string(&path) {
             Ok(lines) => lines,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -101,11 +105,21 @@ impl Marker {
     /// After the first record is durable.
     pub(super) fn set(&mut self) -> anyhow::Result<()> {
         if !self.is_set() {
-            self.lines.push_str(&self.own);
-            files::write(&self.path, files::Readers::Everybody, self.lines.as_bytes())?;
+            let own = self.own.clone();
+            self.add(&own)?;
         }
         Ok(())
     }
+
+    fn add(&mut self, line: &str) -> anyhow::Result<()> {
+        self.lines.push_str(line);
+        Ok(files::write(&self.path, files::Readers::Everybody, self.lines.as_bytes())?)
+    }
+}
+
+/// What stands in the marker for sealed secrets.
+fn line(secrets: &[u8]) -> String {
+    format!("{}\n", hex::encode(sha256(&[secrets])))
 }
 
 /// Opens the state folder of the node in `dir`, and locks it.
@@ -113,17 +127,8 @@ impl Marker {
 /// # Errors
 /// One sentence: it is in use, damaged, or was removed.
 pub(super) fn open(dir: &Path) -> anyhow::Result<State> {
-    let folder = dir.join(FOLDER);
-    files::create_folder(&folder)?;
-    let lock = File::create(folder.join(LOCK)).with_context(|| format!("cannot write to {}", folder.display()))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            bail!("{} is in use by another process: one identity runs once; stop the other node first", dir.display())
-        }
-        Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("cannot lock {}", folder.display())),
-    }
-    let vault = Vault::open_folder(dir, &dir.join(PASSPHRASE_FILE))?;
+    let (folder, lock) = locked(dir)?;
+    let vault = Vault::open_folder(dir)?;
     let marker = Marker::read(dir)?;
     let files = Files { vault: Rc::new(vault), folder: folder.clone(), _lock: Rc::new(lock) };
     let opened = match Slots::open(files.clone()) {
@@ -145,6 +150,53 @@ pub(super) fn open(dir: &Path) -> anyhow::Result<State> {
         bail!("{} has lost the counters of this node; {AGAIN}", folder.display());
     }
     Ok(State { marker, slots, record })
+}
+
+/// Makes the state folder if it is not there, and locks it.
+fn locked(dir: &Path) -> anyhow::Result<(PathBuf, File)> {
+    let folder = dir.join(FOLDER);
+    files::create_folder(&folder)?;
+    let lock = File::create(folder.join(LOCK)).with_context(|| format!("cannot write to {}", folder.display()))?;
+    match lock.try_lock() {
+        Ok(()) => Ok((folder, lock)),
+        Err(TryLockError::WouldBlock) => {
+            bail!("{} is in use by another process: one identity runs once; stop the other node first", dir.display())
+        }
+        Err(TryLockError::Error(e)) => Err(e).with_context(|| format!("cannot lock {}", folder.display())),
+    }
+}
+
+/// Seals secrets and counters of the node in `dir` again, while the vault's data key is replaced. Returns how many files.
+///
+/// # Errors
+/// The node runs, or its secrets do not open.
+pub(crate) fn reseal(dir: &Path, vault: &Vault) -> anyhow::Result<usize> {
+    let (folder, _lock) = locked(dir)?;
+    let mut resealed = 0;
+    let secrets = dir.join(SECRETS_FILE);
+    if let Some(bytes) = vault.resealed_file(&secrets)? {
+        let mut marker = Marker::read(dir)?;
+        // The counters belong to these bytes too, before they are there: without this they would pass as new secrets, whose
+        // numbers start from 0.
+        if marker.is_set() {
+            marker.add(&line(&bytes))?;
+        }
+        files::write(&secrets, files::Readers::Owner, &bytes)?;
+        resealed += 1;
+    }
+    for slot in [Slot::A, Slot::B].map(|slot| folder.join(file_of(slot))).iter().filter(|p| p.exists()) {
+        match vault.resealed_file(slot) {
+            Ok(None) => {}
+            Ok(Some(bytes)) => {
+                files::write(slot, files::Readers::Owner, &bytes)?;
+                resealed += 1;
+            }
+            // A slot that was cut, or of an earlier enrolment: it is nothing now, and is nothing afterwards.
+            Err(VaultError::Damaged { .. } | VaultError::OtherVault { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(resealed)
 }
 
 const AGAIN: &str = "starting from 0 would repeat nonces: enrol the device again, which draws new secrets";

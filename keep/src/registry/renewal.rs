@@ -84,7 +84,7 @@ pub fn can_renew(policy: &Policy) -> bool {
     policy.mode == Mode::Persistent && policy.profile != Profile::DangerLinkOnly
 }
 
-fn cloud_key_name(kid: u8) -> String {
+pub(super) fn cloud_key_name(kid: u8) -> String {
     format!("cloud key {kid:02x}")
 }
 

@@ -1,0 +1,133 @@
+//! Sealing the book's secrets again, while the vault's data key is replaced.
+
+use fivefold_core::id::{Did, Epoch, Net};
+use rusqlite::{Connection, Row, params};
+
+use super::renewal::cloud_key_name;
+use super::{Registry, RegistryError, Result, key_name, secret_name};
+use crate::vault::Vault;
+
+/// A table with a column `sealed`, and what its rows are sealed as.
+struct Sealed {
+    table: &'static str,
+    /// What the name is made of.
+    columns: &'static str,
+    name: fn(&Row<'_>) -> rusqlite::Result<String>,
+}
+
+const SEALED: [Sealed; 3] = [
+    Sealed { table: "cloud_keys", columns: "kid", name: |r| Ok(cloud_key_name(r.get("kid")?)) },
+    Sealed {
+        table: "devices",
+        columns: "did, epoch",
+        name: |r| Ok(secret_name(Did(r.get("did")?), Epoch(r.get("epoch")?))),
+    },
+    Sealed { table: "network_keys", columns: "net, idx", name: |r| Ok(key_name(Net(r.get("net")?), r.get("idx")?)) },
+];
+
+/// A row that was sealed: in which table, where, under which name, as what.
+type Found = (&'static str, i64, String, Vec<u8>);
+
+impl Registry {
+    /// Seals every secret that the vault's key before sealed under its present key, in one transaction; returns how many.
+    /// Afterwards the file has no byte left of what the key before sealed.
+    ///
+    /// # Errors
+    /// [`RegistryError::Vault`] names a record that does not open; then nothing was changed.
+    pub fn reseal(&mut self, vault: &Vault) -> Result<usize> {
+        let mut resealed = Vec::new();
+        for (table, row, name, old) in found(&self.db).map_err(|e| self.failed(e))? {
+            if let Some(new) = vault.reseal(&name, &old)? {
+                resealed.push((table, row, old, new));
+            }
+        }
+        let path = self.path.clone();
+        let failed = |e| RegistryError::of(&path, e);
+        let tx = self.db.transaction().map_err(failed)?;
+        for (table, row, old, new) in &resealed {
+            // A command that came in between sealed it under the present key itself.
+            let sql = format!("UPDATE {table} SET sealed = ?1 WHERE rowid = ?2 AND sealed = ?3");
+            tx.execute(&sql, params![new, row, old]).map_err(failed)?;
+        }
+        tx.commit().map_err(failed)?;
+        forget_free_pages(&self.db).map_err(failed)?;
+        Ok(resealed.len())
+    }
+}
+
+fn found(db: &Connection) -> rusqlite::Result<Vec<Found>> {
+    let mut all = Vec::new();
+    for Sealed { table, columns, name } in &SEALED {
+        let mut query = db.prepare(&format!("SELECT rowid AS place, sealed, {columns} FROM {table}"))?;
+        let rows = query.query_map([], |r| Ok((*table, r.get("place")?, name(r)?, r.get("sealed")?)))?;
+        for row in rows {
+            all.push(row?);
+        }
+    }
+    Ok(all)
+}
+
+/// Rewrites a database in WAL mode, so that nothing stays in it of what was overwritten or deleted.
+///
+/// # Errors
+/// There is no room for a second copy, or somebody reads it at this moment.
+pub fn forget_free_pages(db: &Connection) -> rusqlite::Result<()> {
+    db.execute_batch("VACUUM")?;
+    let busy: bool = db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |r| r.get(0))?;
+    if busy {
+        let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY);
+        return Err(rusqlite::Error::SqliteFailure(code, Some("somebody reads it; type the command again".into())));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use fivefold_core::profile::{Overrides, Policy, Profile};
+
+    use super::super::NewDevice;
+    use super::*;
+    use crate::vault::Rekey;
+
+    #[test]
+    fn every_table_with_something_sealed_is_sealed_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let sql = "SELECT m.name FROM sqlite_schema m, pragma_table_info(m.name) c
+                   WHERE m.type = 'table' AND c.name LIKE '%sealed%' ORDER BY m.name";
+        let tables: Vec<String> = book.all(sql, |r| r.get(0)).unwrap();
+        assert_eq!(tables, SEALED.map(|s| s.table), "add a line to SEALED");
+    }
+
+    #[test]
+    fn secrets_are_the_same_under_another_key_and_the_old_ciphertext_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("registry.db");
+        let vault = Vault::create(folder.path()).unwrap();
+        let mut book = Registry::create(&path).unwrap();
+        let net = book.add_network(&vault, "n", Profile::ToBoth, None).unwrap().net;
+        let policy = Policy::new(Profile::ToBoth);
+        let new = NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None };
+        let (device, secrets) = book.add_device(&vault, &new, 1).unwrap();
+        let (device, again) = book.enrol_again(&vault, device.did, 2).unwrap();
+        assert_ne!(secrets.ms3, again.ms3);
+        let key = book.network_keys(&vault, net).unwrap().remove(0).key;
+        let old = vault.key_id();
+        drop(vault);
+
+        let rekey = Rekey::begin(folder.path(), None).unwrap();
+        assert_eq!(book.reseal(rekey.vault()).unwrap(), 2);
+        assert_eq!(book.reseal(rekey.vault()).unwrap(), 0, "the second time nothing is left");
+        rekey.finish().unwrap();
+        let vault = Vault::open_folder(folder.path()).unwrap();
+        assert_ne!(vault.key_id(), old);
+        assert_eq!(book.secrets(&vault, &device).unwrap().ms3, again.ms3);
+        assert_eq!(book.network_keys(&vault, net).unwrap()[0].key, key);
+        drop(book);
+        let header = hex::decode(format!("46565332{old}")).unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()) {
+            let bytes = std::fs::read(&file).unwrap();
+            assert!(!bytes.windows(header.len()).any(|w| w == header), "{}", file.display());
+        }
+    }
+}
