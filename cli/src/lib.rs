@@ -21,6 +21,7 @@ pub mod operator;
 pub mod output;
 pub mod reading;
 pub mod token;
+pub mod vault;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -69,6 +70,8 @@ enum Noun {
     Reading(reading::Args),
     /// Tokens for the cloud's API: add, list, revoke.
     Token(token::Args),
+    /// Vaults: where the key comes from that opens a folder's secrets; rewrap, rekey, show.
+    Vault(vault::Args),
 }
 
 /// Whether these arguments, the program's name first, are a command; nothing is run.
@@ -110,6 +113,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Node(args) => node::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),
         Noun::Token(args) => token::run(&args, output),
+        Noun::Vault(args) => vault::run(&args, output),
     };
     done.unwrap_or_else(|error| {
         output::error(output, &error);
