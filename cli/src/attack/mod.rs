@@ -6,6 +6,7 @@
 
 pub mod air;
 pub mod backhaul;
+pub mod database;
 pub mod impersonate;
 pub mod insider;
 pub mod opener;
@@ -93,8 +94,8 @@ fn attack(name: &str, plan: &plan::Plan) -> anyhow::Result<Report> {
         "gateway-splices" => thief::splices(plan),
         "gateway-replays" => thief::replays(plan, opener::contents(plan)?),
         "gateway-invents" => thief::invents(plan),
-        "database-keys" => opener::database_keys(plan),
-        "database-readings" => opener::database_readings(plan),
+        "database-keys" => database::keys(plan),
+        "database-readings" => database::readings(plan),
         "stolen-node-others" => opener::stolen_node_others(plan),
         _ => anyhow::bail!("no attack is called {name}"),
     }

@@ -165,38 +165,6 @@ pub fn stolen_node_others(plan: &Plan) -> anyhow::Result<Report> {
     Ok(Report { attempts: tries + forged.attempts, read, note })
 }
 
-/// `database-keys`: looks for any secret of the deployment in the copies, and tries to open the vault without its file.
-///
-/// # Errors
-/// A copy cannot be read.
-pub fn database_keys(plan: &Plan) -> anyhow::Result<Report> {
-    let needles: Vec<Vec<u8>> = plan.oracle_secrets.iter().filter_map(|h| hex::decode(h).ok()).collect();
-    let mut in_hex: Vec<Vec<u8>> = plan.oracle_secrets.iter().map(|h| h.clone().into_bytes()).collect();
-    in_hex.extend(needles.iter().cloned());
-    let (mut bytes, mut read) = (0, 0);
-    for file in &plan.database {
-        let copy = std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-        bytes += copy.len();
-        read += found(&copy, &in_hex);
-    }
-    let note = format!("searched {bytes} bytes for {} secrets; everything sealed stays sealed", needles.len());
-    Ok(Report { attempts: needles.len() as u64, read, note })
-}
-
-/// `database-readings`: looks for readings in the copies.
-///
-/// # Errors
-/// A copy cannot be read.
-pub fn database_readings(plan: &Plan) -> anyhow::Result<Report> {
-    let needles = plan.payloads();
-    let mut read = 0;
-    for file in &plan.database {
-        read += found(&std::fs::read(file)?, &needles);
-    }
-    let note = format!("{read} of {} readings stand in the copy", needles.len());
-    Ok(Report { attempts: plan.database.len() as u64, read, note })
-}
-
 /// The plaintext of C2, for the thief who forwards what E2 alone protected.
 ///
 /// # Errors
