@@ -1,10 +1,13 @@
 //! `fivefold vault`: where the key comes from that opens a folder's secrets, another such source, and another data key.
 
+#[cfg(test)]
+mod cuts;
 mod places;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use fivefold_keep::files;
 use fivefold_keep::share::{CLOUD_FILE, CloudSettings, read_config};
 use fivefold_keep::vault::{self, Pin, Rekey, Resumed, Source, TokenKey, VAULT_FILE};
 use serde_json::{Value, json};
@@ -199,7 +202,8 @@ fn rekey(args: &Again, output: Output) -> anyhow::Result<()> {
     let rekey = Rekey::begin(&place.vault, folder.passphrase_file.as_deref())?;
     let mut resealed = Resealed::default();
     for part in &parts {
-        resealed.add(part, part.reseal(rekey.vault())?);
+        let mut disk = |path: &Path, readers, bytes: &[u8]| Ok(files::write(path, readers, bytes)?);
+        resealed.add(part, part.reseal(rekey.vault(), &mut disk)?);
     }
     let (key, resumed) = (rekey.vault().key_id().to_string(), rekey.resumed() == Resumed::Yes);
     rekey.finish()?;

@@ -195,11 +195,16 @@ impl Vault {
     /// # Errors
     /// The source gives no key; `vault.toml` cannot be written.
     pub fn create_under(folder: &Path, source: &Source) -> Result<Self, VaultError> {
-        let key = DataKey::draw()?;
-        let current = key.schedule()?;
-        Envelope::seal(folder, source, &[key])?.write(folder)?;
-        let (_, lock) = Envelope::read(folder, None)?;
-        Ok(Self { current, before: None, _lock: lock })
+        let keys = [DataKey::draw()?];
+        Envelope::seal(folder, source, &keys)?.write(folder)?;
+        Self::of(&keys, Envelope::read(folder, None)?.1)
+    }
+
+    /// With these keys, the present one first, and the lock on their envelope.
+    fn of(keys: &[DataKey], lock: File) -> Result<Self, VaultError> {
+        let mut keys = keys.iter().map(DataKey::schedule);
+        let current = keys.next().ok_or(VaultError::Random)??;
+        Ok(Self { current, before: keys.next().transpose()?, _lock: lock })
     }
 
     /// Opens the vault of `folder` by the source that `vault.toml` names. A passphrase takes some tenths of a second: the
@@ -217,10 +222,7 @@ impl Vault {
     /// As there; [`VaultError::NotByPassphrase`] where another source opens it.
     pub fn open_folder_with(folder: &Path, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
         let (envelope, lock) = Envelope::read(folder, passphrase_file)?;
-        let mut keys = envelope.open(folder)?.into_iter();
-        let current = keys.next().ok_or(VaultError::Random)?.schedule()?;
-        let before = keys.next().map(|key| key.schedule()).transpose()?;
-        Ok(Self { current, before, _lock: lock })
+        Self::of(&envelope.open(folder)?, lock)
     }
 
     /// Seals `secret` under `name`; it opens under that name only.

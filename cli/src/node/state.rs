@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use fivefold_core::suite::sha256;
 use fivefold_device::storage::{OpenError, RECORD};
 use fivefold_device::{Record, Slot, Slots, Storage};
-use fivefold_keep::files;
+use fivefold_keep::files::{self, Readers};
 use fivefold_keep::share::SECRETS_FILE;
 use fivefold_keep::vault::{Vault, VaultError};
 
@@ -105,15 +105,10 @@ impl Marker {
     /// After the first record is durable.
     pub(super) fn set(&mut self) -> anyhow::Result<()> {
         if !self.is_set() {
-            let own = self.own.clone();
-            self.add(&own)?;
+            self.lines.push_str(&self.own);
+            files::write(&self.path, Readers::Everybody, self.lines.as_bytes())?;
         }
         Ok(())
-    }
-
-    fn add(&mut self, line: &str) -> anyhow::Result<()> {
-        self.lines.push_str(line);
-        Ok(files::write(&self.path, files::Readers::Everybody, self.lines.as_bytes())?)
     }
 }
 
@@ -166,29 +161,30 @@ fn locked(dir: &Path) -> anyhow::Result<(PathBuf, File)> {
     }
 }
 
-/// Seals secrets and counters of the node in `dir` again, while the vault's data key is replaced. Returns how many files.
+/// Seals secrets and counters of the node in `dir` again, while the vault's data key is replaced. `disk` makes one durable
+/// write after the other. Returns how many files were sealed again.
 ///
 /// # Errors
-/// The node runs, or its secrets do not open.
-pub(crate) fn reseal(dir: &Path, vault: &Vault) -> anyhow::Result<usize> {
+/// The node runs, its secrets do not open, or `disk` fails.
+pub(crate) fn reseal(dir: &Path, vault: &Vault, disk: &mut Disk<'_>) -> anyhow::Result<usize> {
     let (folder, _lock) = locked(dir)?;
     let mut resealed = 0;
     let secrets = dir.join(SECRETS_FILE);
     if let Some(bytes) = vault.resealed_file(&secrets)? {
-        let mut marker = Marker::read(dir)?;
+        let marker = Marker::read(dir)?;
         // The counters belong to these bytes too, before they are there: without this they would pass as new secrets, whose
         // numbers start from 0.
         if marker.is_set() {
-            marker.add(&line(&bytes))?;
+            disk(&marker.path, Readers::Everybody, (marker.lines + &line(&bytes)).as_bytes())?;
         }
-        files::write(&secrets, files::Readers::Owner, &bytes)?;
+        disk(&secrets, Readers::Owner, &bytes)?;
         resealed += 1;
     }
     for slot in [Slot::A, Slot::B].map(|slot| folder.join(file_of(slot))).iter().filter(|p| p.exists()) {
         match vault.resealed_file(slot) {
             Ok(None) => {}
             Ok(Some(bytes)) => {
-                files::write(slot, files::Readers::Owner, &bytes)?;
+                disk(slot, Readers::Owner, &bytes)?;
                 resealed += 1;
             }
             // A slot that was cut, or of an earlier enrolment: it is nothing now, and is nothing afterwards.
@@ -198,5 +194,8 @@ pub(crate) fn reseal(dir: &Path, vault: &Vault) -> anyhow::Result<usize> {
     }
     Ok(resealed)
 }
+
+/// Makes one durable write.
+pub(crate) type Disk<'d> = dyn FnMut(&Path, Readers, &[u8]) -> anyhow::Result<()> + 'd;
 
 const AGAIN: &str = "starting from 0 would repeat nonces: enrol the device again, which draws new secrets";

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use fivefold_cloud::config::Config as CloudConfig;
 use fivefold_gateway::spool::Spool;
-use fivefold_keep::files::{self, Readers};
+use fivefold_keep::files::Readers;
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings, NODE_FILE, read_config};
 use fivefold_keep::vault::{VAULT_FILE, Vault};
 use serde_json::{Value, json};
 
-use crate::node::state;
+use crate::node::state::{self, Disk};
 use crate::operator::{OPERATOR_FILE, REGISTRY_FILE};
 
 /// Ending of a sealed file.
@@ -27,7 +27,7 @@ pub(super) struct Place {
     pub(super) cloud: Option<PathBuf>,
 }
 
-/// Something that is sealed under a vault.
+/// Something that is sealed under a vault; each is sealed again by itself.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Part {
     CloudStore(PathBuf),
@@ -123,19 +123,20 @@ fn sealed_files(dir: &Path, parts: &mut Vec<Part>) -> anyhow::Result<()> {
 }
 
 impl Part {
-    /// Seals it again where the vault's key before sealed it; returns how many records.
-    pub(super) fn reseal(&self, vault: &Arc<Vault>) -> anyhow::Result<usize> {
+    /// Seals it again where the vault's key before sealed it; returns how many records. A store is one transaction; all
+    /// else is written by `disk`, one durable write after the other.
+    pub(super) fn reseal(&self, vault: &Arc<Vault>, disk: &mut Disk<'_>) -> anyhow::Result<usize> {
         match self {
             Self::CloudStore(path) => Ok(fivefold_cloud::store::reseal(path, vault)?),
             Self::File(path) => match vault.resealed_file(path)? {
                 Some(bytes) => {
-                    files::write(path, Readers::Owner, &bytes)?;
+                    disk(path, Readers::Owner, &bytes)?;
                     Ok(1)
                 }
                 None => Ok(0),
             },
             Self::GatewayStore(path) => Ok(Spool::reseal(path, Box::new(vault.clone()))?),
-            Self::Node(dir) => state::reseal(dir, vault),
+            Self::Node(dir) => state::reseal(dir, vault, disk),
             Self::Registry(path) => Ok(Registry::open(path)?.reseal(vault)?),
         }
     }

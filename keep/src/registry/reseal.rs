@@ -112,6 +112,12 @@ mod tests {
         let (device, again) = book.enrol_again(&vault, device.did, 2).unwrap();
         assert_ne!(secrets.ms3, again.ms3);
         let key = book.network_keys(&vault, net).unwrap().remove(0).key;
+        // Keys that were forgotten: SQLite only forgets where they are.
+        for index in 100..150u8 {
+            let sealed = vault.seal(&key_name(net, index), &[index; 16]).unwrap();
+            book.db.execute("INSERT INTO network_keys VALUES (?, ?, 3, ?)", params![net.0, index, sealed]).unwrap();
+        }
+        book.db.execute("DELETE FROM network_keys WHERE idx >= 100", []).unwrap();
         let old = vault.key_id();
         drop(vault);
 

@@ -39,6 +39,9 @@ enum Keys {
     },
 }
 
+/// A wrapping key, and the data keys that it gave.
+type Unwrapped = (Box<dyn WrappingKey>, Vec<DataKey>);
+
 struct Wrapped {
     id: KeyId,
     bytes: [u8; WRAPPED],
@@ -162,25 +165,29 @@ impl Envelope {
     /// Wraps `keys`, the present one first, under `source`, and makes sure that they come back.
     pub(super) fn seal(folder: &Path, source: &Source, keys: &[DataKey]) -> Result<Self, VaultError> {
         let stretch = source.stretch()?;
+        let under = source.key(stretch.as_ref())?;
         let none = Self { source: source.clone(), passphrase_file: None, stretch, keys: Keys::Wrapped(Vec::new()) };
-        none.around(folder, keys)
+        none.around(folder, under.as_ref(), keys)
     }
 
-    /// The same envelope around another data key, with the present one as the one before.
-    pub(super) fn with_new_key(mut self, folder: &Path) -> Result<Self, VaultError> {
-        let mut keys = self.open(folder)?;
+    /// The same envelope around another data key, with the present one as the one before; and both.
+    pub(super) fn with_new_key(mut self, folder: &Path) -> Result<(Self, Vec<DataKey>), VaultError> {
+        let (under, mut keys) = match &self.keys {
+            Keys::Wrapped(wrapped) => self.unwrapped(folder, wrapped)?,
+            Keys::Derived { check } => {
+                let key = self.derived(folder, check)?;
+                // What the old salt gives is a data key: it must not wrap itself.
+                self.stretch = self.source.stretch()?;
+                (self.source_now().key(self.stretch.as_ref())?, vec![key])
+            }
+        };
         keys.insert(0, DataKey::draw()?);
-        if matches!(self.keys, Keys::Derived { .. }) {
-            // What the old salt gives is a data key: it must not wrap itself.
-            self.stretch = self.source.stretch()?;
-        }
-        self.around(folder, &keys)
+        Ok((self.around(folder, under.as_ref(), &keys)?, keys))
     }
 
-    fn around(self, folder: &Path, keys: &[DataKey]) -> Result<Self, VaultError> {
+    fn around(self, folder: &Path, under: &dyn WrappingKey, keys: &[DataKey]) -> Result<Self, VaultError> {
         let source = self.source_now();
-        let wrapping = source.key(self.stretch.as_ref())?;
-        let keys = keys.iter().map(|k| wrap(folder, &source, wrapping.as_ref(), k)).collect::<Result<_, _>>()?;
+        let keys = keys.iter().map(|k| wrap(folder, &source, under, k)).collect::<Result<_, _>>()?;
         Ok(Self { keys: Keys::Wrapped(keys), ..self })
     }
 
@@ -203,20 +210,26 @@ impl Envelope {
 
     /// The data keys, the present one first.
     pub(super) fn open(&self, folder: &Path) -> Result<Vec<DataKey>, VaultError> {
-        let source = self.source_now();
         match &self.keys {
-            Keys::Wrapped(keys) => {
-                let wrapping = source.key(self.stretch.as_ref())?;
-                keys.iter().map(|k| unwrap(folder, &source, wrapping.as_ref(), k)).collect()
-            }
-            Keys::Derived { check } => {
-                let key = DataKey { id: KeyId::BEFORE, bytes: source.stretched(self.stretch.as_ref())? };
-                let text = super::split(check).and_then(|(_, rest)| key.schedule().ok()?.open(CHECK.0, rest));
-                match text {
-                    Some(text) if text.as_slice() == CHECK.1 => Ok(vec![key]),
-                    _ => Err(wrong(folder, &source)),
-                }
-            }
+            Keys::Wrapped(wrapped) => Ok(self.unwrapped(folder, wrapped)?.1),
+            Keys::Derived { check } => Ok(vec![self.derived(folder, check)?]),
+        }
+    }
+
+    fn unwrapped(&self, folder: &Path, wrapped: &[Wrapped]) -> Result<Unwrapped, VaultError> {
+        let source = self.source_now();
+        let under = source.key(self.stretch.as_ref())?;
+        let keys = wrapped.iter().map(|k| unwrap(folder, &source, under.as_ref(), k)).collect::<Result<_, _>>()?;
+        Ok((under, keys))
+    }
+
+    fn derived(&self, folder: &Path, check: &[u8]) -> Result<DataKey, VaultError> {
+        let source = self.source_now();
+        let key = DataKey { id: KeyId::BEFORE, bytes: source.stretched(self.stretch.as_ref())? };
+        let text = super::split(check).and_then(|(_, rest)| key.schedule().ok()?.open(CHECK.0, rest));
+        match text {
+            Some(text) if text.as_slice() == CHECK.1 => Ok(key),
+            _ => Err(wrong(folder, &source)),
         }
     }
 

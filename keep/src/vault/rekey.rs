@@ -43,15 +43,16 @@ impl Rekey {
     pub fn begin(folder: &Path, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
         let one = envelope::lock_folder(folder)?;
         let (envelope, shared) = Envelope::read(folder, passphrase_file)?;
-        let resumed = if envelope.has_key_before() { Resumed::Yes } else { Resumed::No };
-        if resumed == Resumed::No {
-            let new = envelope.with_new_key(folder)?;
+        let (resumed, vault) = if envelope.has_key_before() {
+            (Resumed::Yes, Vault::of(&envelope.open(folder)?, shared)?)
+        } else {
+            let (new, keys) = envelope.with_new_key(folder)?;
             drop(shared);
             let _alone = envelope::lock_alone(folder)?;
             new.write(folder)?;
-        }
-        let vault = Arc::new(Vault::open_folder_with(folder, passphrase_file)?);
-        Ok(Self { vault, folder: folder.to_owned(), resumed, _one: one })
+            (Resumed::No, Vault::of(&keys, Envelope::read(folder, None)?.1)?)
+        };
+        Ok(Self { vault: Arc::new(vault), folder: folder.to_owned(), resumed, _one: one })
     }
 
     /// Seals under the new key, and opens what either sealed.
