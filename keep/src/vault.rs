@@ -197,7 +197,7 @@ impl Vault {
     pub fn create_under(folder: &Path, source: &Source) -> Result<Self, VaultError> {
         let keys = [DataKey::draw()?];
         Envelope::seal(folder, source, &keys)?.write(folder)?;
-        Self::of(&keys, Envelope::read(folder, None)?.1)
+        Self::of(&keys, envelope::lock_shared(folder)?)
     }
 
     /// With these keys, the present one first, and the lock on their envelope.
@@ -221,8 +221,8 @@ impl Vault {
     /// # Errors
     /// As there; [`VaultError::NotByPassphrase`] where another source opens it.
     pub fn open_folder_with(folder: &Path, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
-        let (envelope, lock) = Envelope::read(folder, passphrase_file)?;
-        Self::of(&envelope.open(folder)?, lock)
+        let lock = envelope::lock_shared(folder)?;
+        Self::of(&Envelope::read(folder, passphrase_file)?.open(folder)?, lock)
     }
 
     /// Seals `secret` under `name`; it opens under that name only.
@@ -321,11 +321,8 @@ fn split(sealed: &[u8]) -> Option<(KeyId, &[u8])> {
 /// # Errors
 /// [`VaultError`]; then the old source opens it.
 pub fn rewrap(folder: &Path, passphrase_file: Option<&Path>, to: &Source) -> Result<(), VaultError> {
-    let _one = envelope::lock_folder(folder)?;
-    let keys = {
-        let (envelope, _shared) = Envelope::read(folder, passphrase_file)?;
-        envelope.open(folder)?
-    };
+    let _one = envelope::lock_envelope(folder)?;
+    let keys = Envelope::read(folder, passphrase_file)?.open(folder)?;
     Envelope::seal(folder, to, &keys)?.write(folder)
 }
 
@@ -345,7 +342,7 @@ pub struct Description {
 /// # Errors
 /// It is missing or damaged.
 pub fn describe(folder: &Path) -> Result<Description, VaultError> {
-    Ok(Envelope::read(folder, None)?.0.describe())
+    Ok(Envelope::read(folder, None)?.describe())
 }
 
 /// `N` bytes of the system's randomness, wiped when dropped.

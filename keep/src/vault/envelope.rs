@@ -102,17 +102,15 @@ struct FormBefore {
 const KDF_BEFORE: &str = "pbkdf2-hmac-sha256";
 
 impl Envelope {
-    /// Reads the envelope of `folder`, and locks it against being replaced. `passphrase_file` takes the place of the path
-    /// in it.
-    pub(super) fn read(folder: &Path, passphrase_file: Option<&Path>) -> Result<(Self, File), VaultError> {
-        let (text, lock) = locked_text(&folder.join(VAULT_FILE))?;
-        let mut envelope = Self::parse(folder, &text)?;
+    /// Reads the envelope of `folder`. `passphrase_file` takes the place of the path in it.
+    pub(super) fn read(folder: &Path, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
+        let mut envelope = Self::parse(folder, &files::read_text(&folder.join(VAULT_FILE))?)?;
         if passphrase_file.is_some() && !matches!(envelope.source, Source::PassphraseFile(_)) {
             let source_name = envelope.source.to_string();
             return Err(VaultError::NotByPassphrase { vault: folder.join(VAULT_FILE), source_name });
         }
         envelope.passphrase_file = passphrase_file.map(Path::to_owned);
-        Ok((envelope, lock))
+        Ok(envelope)
     }
 
     fn parse(folder: &Path, text: &str) -> Result<Self, VaultError> {
@@ -328,31 +326,35 @@ fn wrong(folder: &Path, source: &Source) -> VaultError {
     VaultError::WrongSource { source_name: source.to_string(), vault: folder.join(VAULT_FILE) }
 }
 
-// Locks. Whoever has a data key in memory holds `vault.toml` shared; whoever replaces the key wants it alone, for the time
-// of one write. Changes of the envelope are made one at a time, under a lock of the folder. No lock outlives its process.
+// Locks. Whoever has a data key in memory holds the folder, shared; who draws another one wants it alone, for the time of
+// one write. Changes of the envelope are made one at a time, under a lock of `vault.toml`; that is not in the way of those
+// who have the key. No lock outlives its process.
 
-/// The text of `vault.toml`, and the lock on that very file.
-fn locked_text(path: &Path) -> Result<(String, File), VaultError> {
-    let failed = |source| FileError::Read { path: path.to_owned(), source };
+/// Locks the folder as one who has its data key.
+pub(super) fn lock_shared(folder: &Path) -> Result<File, VaultError> {
+    let failed = |source| FileError::Read { path: folder.to_owned(), source };
+    let file = File::open(folder).map_err(failed)?;
+    file.lock_shared().map_err(failed)?;
+    Ok(file)
+}
+
+/// Locks the folder against everybody who has its data key.
+pub(super) fn lock_alone(folder: &Path) -> Result<File, VaultError> {
+    lock(folder, folder)
+}
+
+/// Locks the envelope of `folder` against others who change it.
+pub(super) fn lock_envelope(folder: &Path) -> Result<File, VaultError> {
+    let path = folder.join(VAULT_FILE);
+    let failed = |source| FileError::Read { path: path.clone(), source };
     loop {
-        let file = File::open(path).map_err(failed)?;
-        file.lock_shared().map_err(failed)?;
-        let (held, there) = (file.metadata().map_err(failed)?, fs::metadata(path).map_err(failed)?);
-        // While we waited another file may have taken its place.
+        let file = lock(&path, folder)?;
+        let (held, there) = (file.metadata().map_err(failed)?, fs::metadata(&path).map_err(failed)?);
+        // Another file may have taken its place in between.
         if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
-            return Ok((files::read_text(path)?, file));
+            return Ok(file);
         }
     }
-}
-
-/// Locks the envelope of `folder` against everybody who has its data key.
-pub(super) fn lock_alone(folder: &Path) -> Result<File, VaultError> {
-    lock(&folder.join(VAULT_FILE), folder)
-}
-
-/// Locks the folder against others who change its envelope.
-pub(super) fn lock_folder(folder: &Path) -> Result<File, VaultError> {
-    lock(folder, folder)
 }
 
 fn lock(path: &Path, folder: &Path) -> Result<File, VaultError> {

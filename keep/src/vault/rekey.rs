@@ -41,18 +41,20 @@ impl Rekey {
     /// [`VaultError::Busy`] while a daemon or a command has the vault open: it would go on under the key before. Else as
     /// [`Vault::open_folder`].
     pub fn begin(folder: &Path, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
-        let one = envelope::lock_folder(folder)?;
-        let (envelope, shared) = Envelope::read(folder, passphrase_file)?;
-        let (resumed, vault) = if envelope.has_key_before() {
-            (Resumed::Yes, Vault::of(&envelope.open(folder)?, shared)?)
-        } else {
-            let (new, keys) = envelope.with_new_key(folder)?;
-            drop(shared);
-            let _alone = envelope::lock_alone(folder)?;
-            new.write(folder)?;
-            (Resumed::No, Vault::of(&keys, Envelope::read(folder, None)?.1)?)
-        };
-        Ok(Self { vault: Arc::new(vault), folder: folder.to_owned(), resumed, _one: one })
+        let one = envelope::lock_envelope(folder)?;
+        let read = Envelope::read(folder, passphrase_file)?;
+        if read.has_key_before() {
+            let vault = Vault::of(&read.open(folder)?, envelope::lock_shared(folder)?)?;
+            return Ok(Self { vault: Arc::new(vault), folder: folder.to_owned(), resumed: Resumed::Yes, _one: one });
+        }
+        let alone = envelope::lock_alone(folder)?;
+        let (new, keys) = read.with_new_key(folder)?;
+        new.write(folder)?;
+        drop(alone);
+        let vault = Vault::of(&keys, envelope::lock_shared(folder)?)?;
+        // That was another file: it is locked anew. A rewrapping in between took both keys along.
+        let one = envelope::lock_envelope(folder)?;
+        Ok(Self { vault: Arc::new(vault), folder: folder.to_owned(), resumed: Resumed::No, _one: one })
     }
 
     /// Seals under the new key, and opens what either sealed.
@@ -70,8 +72,7 @@ impl Rekey {
     /// # Errors
     /// The envelope cannot be written; then it stays as it is.
     pub fn finish(self) -> Result<(), VaultError> {
-        let (envelope, _shared) = Envelope::read(&self.folder, None)?;
-        envelope.without_key_before().write(&self.folder)
+        Envelope::read(&self.folder, None)?.without_key_before().write(&self.folder)
     }
 }
 
@@ -167,11 +168,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let at = folder.path();
         let daemon = Vault::create(at).unwrap();
+        // A rewrapping puts another file there; who has the key has it still.
+        rewrap(at, None, &Source::PassphraseFile(at.join(PASSPHRASE_FILE))).unwrap();
+        let before = fs::read(at.join(VAULT_FILE)).unwrap();
         let error = Rekey::begin(at, None).unwrap_err();
+        assert_eq!(fs::read(at.join(VAULT_FILE)).unwrap(), before);
         assert!(matches!(error, VaultError::Busy { .. }) && error.to_string().contains("stop that first"), "{error}");
         drop(daemon);
         let one = Rekey::begin(at, None).unwrap();
-        // Who opens it now has both keys; a second change of the envelope waits.
+        // Who opens it now has both keys, and a second change of the envelope waits.
         assert!(Vault::open_folder(at).is_ok());
         assert!(matches!(Rekey::begin(at, None).unwrap_err(), VaultError::Busy { .. }));
         let same = Source::PassphraseFile(at.join(PASSPHRASE_FILE));
