@@ -1,9 +1,12 @@
 //! A deployment on free ports, for tests that look at it from outside.
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
+
+pub mod token;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -92,9 +95,14 @@ impl Farm {
 /// Runs something that must refuse, and returns its one sentence.
 pub fn refused(arguments: &[String]) -> String {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let Output { status, stderr, .. } = fivefold(&arguments).output().unwrap();
+    refusal(&mut fivefold(&arguments))
+}
+
+/// As [`refused`], for a command in surroundings of its own.
+pub fn refusal(command: &mut Command) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
     let text = String::from_utf8_lossy(&stderr).into_owned();
-    assert_eq!(status.code(), Some(2), "{arguments:?}: {text}");
+    assert_eq!(status.code(), Some(2), "{command:?}: {text}");
     let last = text.lines().last().unwrap_or_default();
     let error: Value = serde_json::from_str(last).unwrap_or_else(|e| panic!("{e}: {text}"));
     error["error"].as_str().unwrap().to_owned()
@@ -112,6 +120,12 @@ pub fn says(sentence: &str, words: &[&str]) {
     }
 }
 
+/// Writes a file that its owner alone reads.
+pub fn private(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
 /// A daemon that ends with the test; files that it writes may have so many KiB (0: any size).
 pub struct Daemon(Child);
 
@@ -120,7 +134,19 @@ impl Daemon {
         let limit = if most > 0 { format!("trap '' XFSZ; ulimit -f {};", most * 2) } else { String::new() };
         let mut command = Command::new("sh");
         command.args(["-c", &format!("{limit} exec \"$0\" -o json \"$@\""), env!("CARGO_BIN_EXE_fivefold")]);
-        Self(command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+        Self::spawn(command.args(arguments))
+    }
+
+    /// Starts one in surroundings of its own; what it says goes where the command says, or nowhere.
+    pub fn spawn(command: &mut Command) -> Self {
+        Self(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    }
+
+    /// Asks it to end, and waits.
+    pub fn stop(mut self) {
+        let told = Command::new("kill").arg(self.0.id().to_string()).status().unwrap();
+        assert!(told.success());
+        let _ = self.0.wait();
     }
 }
 
