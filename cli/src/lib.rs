@@ -82,6 +82,22 @@ pub fn check(args: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     Args::command().try_get_matches_from(args).map(drop).map_err(|e| e.to_string())
 }
 
+/// Every command, as its words, e.g. `gateway add`; hidden ones too.
+pub fn commands() -> Vec<String> {
+    fn below(command: &clap::Command, words: &str, all: &mut Vec<String>) {
+        let verbs: Vec<_> = command.get_subcommands().filter(|c| c.get_name() != "help").collect();
+        if verbs.is_empty() {
+            all.push(words.to_owned());
+        }
+        for verb in verbs {
+            below(verb, format!("{words} {}", verb.get_name()).trim_start(), all);
+        }
+    }
+    let mut all = Vec::new();
+    below(&Args::command(), "", &mut all);
+    all
+}
+
 /// Runs the command with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let matches = match Args::command().try_get_matches_from(args) {

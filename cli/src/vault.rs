@@ -53,8 +53,6 @@ struct Again {
 
 #[derive(Clone, Debug, clap::Args)]
 struct Rewrap {
-    #[command(flatten)]
-    which: Which,
     #[command(subcommand)]
     to: To,
 }
@@ -63,13 +61,22 @@ struct Rewrap {
 enum To {
     /// A passphrase file. If it is not there, a passphrase of 256 random bits is drawn into it.
     PassphraseFile {
+        #[command(flatten)]
+        which: Which,
         /// The file.
         file: PathBuf,
     },
     /// An AES-256 key in a PKCS #11 token, which never leaves it.
-    Pkcs11(Token),
+    Pkcs11 {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        token: Token,
+    },
     /// A credential that systemd hands to the service: LoadCredential= or LoadCredentialEncrypted= in its unit.
     SystemdCredential {
+        #[command(flatten)]
+        which: Which,
         /// Its ID in the unit, before the colon.
         name: String,
     },
@@ -140,17 +147,18 @@ fn show(which: &Which, output: Output) -> anyhow::Result<()> {
 }
 
 fn rewrap(args: &Rewrap, output: Output) -> anyhow::Result<()> {
-    let folder = &args.which.folder;
+    let (To::PassphraseFile { which, .. } | To::Pkcs11 { which, .. } | To::SystemdCredential { which, .. }) = &args.to;
+    let folder = &which.folder;
     let place = Place::of(&folder.dir)?;
     let to = match &args.to {
-        To::PassphraseFile { file } => {
+        To::PassphraseFile { file, .. } => {
             if !file.exists() {
                 vault::draw_passphrase(file)?;
             }
             Source::PassphraseFile(file.clone())
         }
-        To::Pkcs11(token) => Source::Pkcs11(token.key()?),
-        To::SystemdCredential { name } => Source::SystemdCredential(name.clone()),
+        To::Pkcs11 { token, .. } => Source::Pkcs11(token.key()?),
+        To::SystemdCredential { name, .. } => Source::SystemdCredential(name.clone()),
     };
     let from = vault::describe(&place.vault)?.source;
     vault::rewrap(&place.vault, folder.passphrase_file.as_deref(), &to)?;

@@ -46,6 +46,10 @@ impl Around {
         command
     }
 
+    fn works(&self, arguments: &[&str]) -> bool {
+        self.command(arguments).output().unwrap().status.success()
+    }
+
     fn answer(&self, arguments: &[&str]) -> Value {
         let done = self.command(arguments).output().unwrap();
         assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
@@ -53,7 +57,7 @@ impl Around {
     }
 
     fn rewrap(&self, dir: &str, to: &[&str]) -> Value {
-        self.answer(&[&["vault", "rewrap", "--dir", dir], to].concat())
+        self.answer(&[&["vault", "rewrap"], to, &["--dir", dir]].concat())
     }
 
     fn pkcs11<'a>(&'a self, key: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -78,7 +82,7 @@ impl Around {
         let done = self.command(&[node.as_slice(), &more].concat()).output().unwrap();
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
         assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
-        daemons.map(Daemon::stop);
+        daemons.into_iter().for_each(Daemon::stop);
         let events = said.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
         events.filter(|e| e["event"] == "reading").map(|e| e["number"].as_u64().unwrap()).collect()
     }
@@ -159,13 +163,13 @@ fn a_credential_that_is_missing_exposed_short_or_wrong_is_told_in_one_sentence()
         &["the systemd credential `fivefold` does not open", "another deployment", "bring back"],
     );
     private(&path, "what systemd hands to the service\n");
-    assert!(around.command(&run).arg("--check").status().unwrap().success(), "a line end more is no other passphrase");
-    let wrong = ["vault", "rewrap", "--dir", &dir, "systemd-credential", "../pin"];
+    assert!(around.works(&[&run[..], &["--check"]].concat()), "a line end more is no other passphrase");
+    let wrong = ["vault", "rewrap", "systemd-credential", "--dir", &dir, "../pin"];
     says(&refusal(&mut around.command(&wrong)), &["`../pin` is no name of a systemd credential"]);
 }
 
 #[test]
-fn a_token_that_is_absent_locked_out_or_has_no_fit_key_is_told_and_the_vault_stays_as_it_was() {
+fn a_token_that_is_absent_or_has_no_fit_key_is_told_and_the_vault_stays_as_it_was() {
     let around = Around::new();
     let farm = Farm::new();
     let dir = farm.path("gateways/north");
@@ -173,7 +177,8 @@ fn a_token_that_is_absent_locked_out_or_has_no_fit_key_is_told_and_the_vault_sta
     let rewrap = |around: &Around, module: &str, token: &str, key: &str, more: &[&str]| {
         let to = ["pkcs11", "--module", module, "--token", token, "--key", key];
         let pin = around.pin_file();
-        let error = refusal(&mut around.command(&[&["vault", "rewrap", "--dir", &dir][..], &to, &pin, more].concat()));
+        let error =
+            refusal(&mut around.command(&[&["vault", "rewrap"][..], &to, &pin, more, &["--dir", &dir]].concat()));
         assert_eq!(fs::read(farm.path("gateways/north/vault.toml")).unwrap(), kept);
         error
     };
@@ -204,26 +209,23 @@ fn a_token_that_is_absent_locked_out_or_has_no_fit_key_is_told_and_the_vault_sta
     says(&rewrap(&around, MODULE, LABEL, "k", &[]), &["refuses the PIN in", "tokens lock after a few"]);
     // No PIN on the command line, where every process reads it.
     let pin = around.pkcs11("k", &["--pin", "1234"]);
-    let told = around.command(&[&["vault", "rewrap", "--dir", &dir][..], &pin].concat()).output().unwrap();
+    let told = around.command(&[&["vault", "rewrap"][..], &pin, &["--dir", &dir]].concat()).output().unwrap();
     assert_eq!(told.status.code(), Some(2));
     private(&around.token.pin, farm::token::PIN);
     around.rewrap(&dir, &around.pkcs11("north", &[&around.pin_file()[..], &["--generate-key"]].concat()));
 
     // From here on the gateway opens by the token, and by nothing else.
     let run = ["gateway", "run", "--check", "--dir", &dir];
-    assert!(around.command(&run).status().unwrap().success());
+    assert!(around.works(&run));
     let away = tempfile::tempdir().unwrap();
     let (absent, other) = (Token::empty(&away.path().join("absent")), Token::new(&away.path().join("other")));
     let with = |token: &Token| refusal(around.command(&run).env("SOFTHSM2_CONF", &token.conf));
-    says(
-        &with(&absent),
-        &["shows 0 tokens labelled `fivefold` and exactly one".replace("` and", "`, and").as_str(), "plug it in"],
-    );
+    says(&with(&absent), &["shows 0 tokens labelled `fivefold`, and exactly one", "plug it in"]);
     says(&with(&other), &["has 0 AES keys labelled `north`"]);
     other.make_key("north", 32, &["--sensitive"]);
     says(&with(&other), &["key `north` of token `fivefold` does not open", "another deployment", "bring back"]);
     let passphrase = ["vault", "show", "--dir", &dir, "--passphrase-file", "x"];
-    assert!(around.command(&passphrase).status().unwrap().success(), "to show it nothing is opened");
+    assert!(around.works(&passphrase), "to show it nothing is opened");
     let passphrase = ["vault", "rekey", "--dir", &dir, "--passphrase-file", "x"];
     says(&refusal(&mut around.command(&passphrase)), &["is opened by key `north`", "leave --passphrase-file"]);
 }
@@ -270,7 +272,7 @@ fn a_vault_of_another_deployment_a_cut_one_and_none_are_named() {
     let config = fs::read_to_string(farm.path("cloud/cloud.toml")).unwrap();
     let named = config.replacen("store = ", "passphrase_file = \"../passphrase\"\nstore = ", 1);
     fs::write(farm.path("cloud/cloud.toml"), named).unwrap();
-    assert!(around.command(&cloud).arg("--check").status().unwrap().success());
+    assert!(around.works(&[&cloud[..], &["--check"]].concat()));
     let told = around.rewrap(&farm.path(""), &["systemd-credential", CREDENTIAL]);
     assert!(told["next"][0].as_str().unwrap().contains("take `passphrase_file` out of"), "{told}");
     says(
@@ -278,5 +280,5 @@ fn a_vault_of_another_deployment_a_cut_one_and_none_are_named() {
         &["is opened by the systemd credential", "passphrase_file in cloud.toml"],
     );
     fs::write(farm.path("cloud/cloud.toml"), config).unwrap();
-    assert!(around.command(&cloud).arg("--check").status().unwrap().success());
+    assert!(around.works(&[&cloud[..], &["--check"]].concat()));
 }

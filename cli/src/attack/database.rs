@@ -1,13 +1,13 @@
 //! The reader of a copy of the databases, elsewhere and later: looking for keys in every form, and trying everything in the
 //! copy as a key.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 
 use super::Report;
 use super::plan::{Plan, found};
@@ -155,15 +155,26 @@ fn locks(copies: &[(&Path, Vec<u8>)]) -> anyhow::Result<Vec<Lock>> {
     Ok(locks)
 }
 
-/// A network key in a copy of the registry; other databases have none.
+/// A network key in a copy of the registry; other databases have none. Looking into a database changes it, so a copy of the
+/// copy is looked into.
 fn network_key(path: &Path) -> anyhow::Result<Option<Lock>> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(path, flags).with_context(|| format!("cannot open {}", path.display()))?;
-    let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, u32>(0)?, r.get::<_, u8>(1)?, r.get::<_, Vec<u8>>(2)?));
-    let Ok((net, index, sealed)) = db.query_row("SELECT net, idx, sealed FROM network_keys LIMIT 1", [], row) else {
-        return Ok(None);
+    let named = |path: &Path, ending: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ending);
+        PathBuf::from(name)
     };
-    Ok(Lock::of_record(&format!("network key {net:08x} {index}"), &sealed))
+    let look = named(path, ".look");
+    for ending in ["", "-wal"].iter().filter(|ending| named(path, ending).exists()) {
+        let copied = std::fs::copy(named(path, ending), named(&look, ending));
+        copied.with_context(|| format!("cannot copy {}", path.display()))?;
+    }
+    let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, u32>(0)?, r.get::<_, u8>(1)?, r.get::<_, Vec<u8>>(2)?));
+    let found = Connection::open(&look)
+        .and_then(|db| db.query_row("SELECT net, idx, sealed FROM network_keys LIMIT 1", [], row));
+    for ending in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(named(&look, ending));
+    }
+    Ok(found.ok().and_then(|(net, index, sealed)| Lock::of_record(&format!("network key {net:08x} {index}"), &sealed)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! A deployment on free ports, for tests that look at it from outside.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+pub mod secrets;
 pub mod token;
 
 use std::fs;
@@ -127,7 +128,7 @@ pub fn private(path: &Path, text: &str) {
 }
 
 /// A daemon that ends with the test; files that it writes may have so many KiB (0: any size).
-pub struct Daemon(Child);
+pub struct Daemon(pub Child);
 
 impl Daemon {
     pub fn start(arguments: &[String], most: u32) -> Self {

@@ -1,0 +1,307 @@
+//! Every command and every route of the API, with every secret of the deployment looked for in what they say.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod farm;
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use farm::secrets::{self, Search, Secret};
+use farm::token::{LABEL, MODULE, PIN, Token};
+use farm::{Daemon, Farm, private};
+use fivefold_keep::tls::{Anchor, Groups, client_config_api};
+use serde_json::Value;
+
+/// Commands that are not run here, and why.
+const NOT_HERE: [(&str, &str); 4] = [
+    ("attack backhaul", "an attacker of the demo: what it steals is what it says"),
+    ("attack listen", "the same"),
+    ("attack run", "the same"),
+    ("demo", "it runs the other commands for minutes; its words are tables"),
+];
+
+/// A deployment, and all that was said about it.
+struct Heard {
+    farm: Farm,
+    form: &'static str,
+    token: Token,
+    commands: BTreeSet<String>,
+    said: Vec<(String, Vec<u8>)>,
+    secrets: Vec<Secret>,
+}
+
+impl Heard {
+    fn command(&self, words: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fivefold"));
+        command.args(["-o", self.form]).args(words.split(' ')).args(more);
+        command.env("SOFTHSM2_CONF", &self.token.conf).env("CREDENTIALS_DIRECTORY", self.farm.folder.path());
+        // As much as can be said.
+        command.env("RUST_LOG", "trace").env("FIVEFOLD_DIR", self.farm.path(""));
+        command
+    }
+
+    /// Runs a command to its end.
+    fn run(&mut self, words: &str, more: &[&str]) -> String {
+        let done = self.command(words, more).output().unwrap();
+        let said = [done.stdout.as_slice(), &done.stderr].concat();
+        assert_eq!(done.status.code(), Some(0), "{words} {more:?}: {}", String::from_utf8_lossy(&said));
+        self.commands.insert(words.to_owned());
+        self.said.push((format!("{words} {more:?}"), said));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    }
+
+    /// Runs a command that is to fail.
+    fn fail(&mut self, words: &str, more: &[&str]) {
+        let done = self.command(words, more).output().unwrap();
+        assert_eq!(done.status.code(), Some(2), "{words} {more:?}");
+        self.said.push((format!("{words} {more:?}"), [done.stdout, done.stderr].concat()));
+    }
+
+    /// Starts one that does not end by itself; what it says goes into a file.
+    fn start(&mut self, words: &str, more: &[&str]) -> (Daemon, PathBuf) {
+        let log = self.farm.folder.path().join(format!("{}.log", words.replace(' ', "-")));
+        let mut command = self.command(words, more);
+        let file = File::create(&log).unwrap();
+        let child = command.stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null()).spawn().unwrap();
+        self.commands.insert(words.to_owned());
+        (Daemon(child), log)
+    }
+
+    fn stop(&mut self, (daemon, log): (Daemon, PathBuf)) {
+        daemon.stop();
+        let said = fs::read(&log).unwrap();
+        assert!(!said.is_empty(), "{} said nothing", log.display());
+        self.said.push((log.display().to_string(), said));
+    }
+
+    /// Takes the secrets of this moment along.
+    fn remember(&mut self) {
+        self.secrets.extend(secrets::of(&self.farm));
+        self.secrets.sort();
+        self.secrets.dedup();
+    }
+}
+
+fn scenario(form: &'static str) -> Heard {
+    let farm = Farm::with_levels("e1+e2+e3+e4");
+    let token = Token::new(farm.folder.path());
+    private(&farm.folder.path().join("credential"), "a credential that nobody prints 161803");
+    let secret = |name: &str, bytes: &str| Secret { name: name.into(), bytes: bytes.as_bytes().to_vec() };
+    let mut secrets = vec![
+        secret("the PIN", PIN),
+        secret("the credential", "a credential that nobody prints 161803"),
+        secret("the farm's token", &fs::read_to_string(&farm.token).unwrap()),
+    ];
+    let (frame, keys, key) = a_frame(farm.folder.path());
+    secrets.push(Secret { name: "key of a vector's frame".into(), bytes: key });
+    let mut heard = Heard { farm, form, token, commands: BTreeSet::new(), said: Vec::new(), secrets };
+    let at = |heard: &Heard, part: &str| heard.farm.folder.path().join(part).display().to_string();
+
+    // Making things.
+    let dir = at(&heard, "another");
+    heard.run("init", &[&dir]);
+    heard.run("network add", &["three"]);
+    let (radio, node) = (heard.farm.radio.to_string(), heard.farm.node.to_string());
+    heard.run("gateway add", &["--net", "three", "west", "--radio", &radio, "--air", &node]);
+    let sensor = at(&heard, "sensor-context");
+    heard.run("device add", &["--net", "three", "--alg", "10", "--did", "acde480000000001", "--aiocoap", &sensor]);
+    let told = heard.run("token add", &["me"]);
+    let words = told.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let new = words.into_iter().find(|w| w.starts_with("ff_") && w.len() == 67).unwrap().to_owned();
+    heard.secrets.push(secret("the new token", &new));
+    heard.said.retain(|(what, _)| !what.starts_with("token add"));
+
+    // Running them.
+    let (cloud, gateway) = (at(&heard, "farm/cloud"), at(&heard, "farm/gateways/north"));
+    let did = heard.farm.did.clone();
+    let share = at(&heard, &format!("farm/nodes/{did}"));
+    for (words, dir) in [("cloud run", &cloud), ("gateway run", &gateway), ("node run", &share)] {
+        heard.run(words, &["--dir", dir, "--check"]);
+    }
+    heard.remember();
+    let running = heard.start("cloud run", &["--dir", &cloud]);
+    let capture = at(&heard, "capture.pcap");
+    let gate = heard.start("gateway run", &["--dir", &gateway, "--pcap", &capture]);
+    let send = ["--dir", &share, "--every", "0.1", "--count", "3", "--wait", "60", "--retry", "2"];
+    heard.run("node run", &send);
+    let token = heard.farm.token.display().to_string();
+    heard.run("reading list", &["--token-file", &token]);
+    let follow = heard.start("reading follow", &["--token-file", &token]);
+    ask_everything(&mut heard, &did);
+    for _ in 0..20 {
+        heard.run("node run", &send);
+        if fs::metadata(&follow.1).unwrap().len() > 0 {
+            break;
+        }
+    }
+    heard.run("key rotate", &["--network", "one"]);
+    for step in ["pause", "resume", "show", "rollback"] {
+        heard.run(&format!("key {step}"), &["--network", "one"]);
+    }
+    heard.run("key rotate", &["--network", "two"]);
+    heard.run("key switch", &["--network", "two"]);
+    heard.run("key retire", &["--network", "two"]);
+    heard.remember();
+    heard.run("gateway renew-certificate", &["north"]);
+    heard.run("device enrol-again", &["acde480000000001"]);
+    heard.remember();
+    for running in [follow, gate, running] {
+        heard.stop(running);
+    }
+
+    // Looking at them.
+    for words in ["network list", "gateway list", "device list", "token list", "budget"] {
+        heard.run(words, &[]);
+    }
+    heard.run("gateway show", &["north"]);
+    heard.run("device show", &[&did]);
+    heard.run("frame decode", &["--kind", "e1", "--keys", &keys, &frame]);
+
+    // Other wraps and other keys.
+    let farm = heard.farm.path("");
+    heard.run("vault rekey", &["--dir", &farm]);
+    heard.run("vault rekey", &["--dir", &gateway]);
+    let passphrase = at(&heard, "another passphrase");
+    heard.run("vault rewrap passphrase-file", &["--dir", &farm, &passphrase]);
+    heard.remember();
+    heard.run("vault show", &["--dir", &farm]);
+    heard
+}
+
+/// A frame of the vectors, a file with its key, and the key.
+fn a_frame(folder: &Path) -> (String, String, Vec<u8>) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../vectors/standards/ieee802154-ccm.json");
+    let vectors: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+    let frames = vectors["frames"].as_array().unwrap();
+    let frame = frames.iter().find(|f| f["in_profile_4_1"] == true && f["source_short"].is_string()).unwrap();
+    let keys = serde_json::json!({
+        "e1": [{ "index": frame["key_index"], "key": frame["key"] }],
+        "neighbours": [{ "short": frame["source_short"], "eui64": frame["source_eui64"] }],
+    });
+    let file = folder.join("keys.json");
+    private(&file, &keys.to_string());
+    let text = |v: &Value| v.as_str().unwrap().to_owned();
+    (text(&frame["frame"]), file.display().to_string(), hex::decode(text(&frame["key"])).unwrap())
+}
+
+/// Every route of the API that the cloud describes, and some that it does not.
+fn ask_everything(heard: &mut Heard, did: &str) {
+    let anchor = Anchor::from_pem(&fs::read(heard.farm.path("ca.pem")).unwrap()).unwrap();
+    let tls = client_config_api(&anchor, Groups::HybridOnly).unwrap();
+    let token = fs::read_to_string(&heard.farm.token).unwrap();
+    let url = format!("https://localhost:{}", heard.farm.api.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let said = runtime.block_on(async {
+        let client = reqwest::Client::builder().use_preconfigured_tls(tls).build().unwrap();
+        let document = client.get(format!("{url}/openapi.json")).send().await.unwrap().bytes().await.unwrap();
+        let described: Value = serde_json::from_slice(&document).unwrap();
+        let mut said = vec![("/openapi.json".to_owned(), document.to_vec())];
+        for (path, methods) in described["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys().filter(|m| *m != "parameters") {
+                for query in ["", "?since=0", "?limit=0", "?cursor=0"] {
+                    let to = format!("{url}{}{query}", path.replace("{did}", did));
+                    let method: reqwest::Method = method.to_uppercase().parse().unwrap();
+                    let mut request = client.request(method.clone(), &to).bearer_auth(&token);
+                    if method == reqwest::Method::POST {
+                        request = request.header("content-type", "application/json").body("{\"op\": 7, \"args\": [1]}");
+                    }
+                    let mut answer = request.send().await.unwrap();
+                    let mut body = format!("{:?}", answer.headers()).into_bytes();
+                    // A stream of events does not end.
+                    let wait = Duration::from_millis(500);
+                    while let Ok(Ok(Some(part))) = tokio::time::timeout(wait, answer.chunk()).await {
+                        body.extend_from_slice(&part);
+                    }
+                    said.push((format!("{method} {path}{query}"), body));
+                }
+            }
+        }
+        for path in ["/", "/v1", "/v1/registry", "/registry.db", "/passphrase", "/../passphrase", "/v1/devices/../keys"]
+        {
+            let answer = client.get(format!("{url}{path}")).bearer_auth(&token).send().await.unwrap();
+            said.push((path.to_owned(), answer.bytes().await.unwrap().to_vec()));
+        }
+        said
+    });
+    let routes: BTreeSet<&str> = said.iter().map(|(what, _)| what.split('?').next().unwrap()).collect();
+    assert!(routes.len() >= 9, "{routes:?}");
+    assert!(
+        said.iter().any(|(what, body)| what.contains("stream?since") && body.len() > 1000),
+        "the stream said nothing"
+    );
+    heard.said.extend(said);
+}
+
+/// Bytes that are written as numbers in JSON.
+fn numbers(value: &Value, found: &mut Vec<Vec<u8>>) {
+    match value {
+        Value::Array(items) => {
+            let bytes: Vec<u8> = items.iter().filter_map(|i| u8::try_from(i.as_u64()?).ok()).collect();
+            if !bytes.is_empty() && bytes.len() == items.len() {
+                found.push(bytes);
+            }
+            items.iter().for_each(|i| numbers(i, found));
+        }
+        Value::Object(fields) => fields.values().for_each(|v| numbers(v, found)),
+        _ => {}
+    }
+}
+
+fn search(mut heard: Heard) {
+    // The last steps: by then nothing of it opens by a passphrase any more.
+    let farm = heard.farm.path("");
+    let pin = heard.token.pin.display().to_string();
+    heard.run("vault rewrap systemd-credential", &["--dir", &farm, "credential"]);
+    let key = ["--module", MODULE, "--token", LABEL, "--key", "farm", "--pin-file", &pin, "--generate-key"];
+    let dir = ["--dir", &farm];
+    heard.run("vault rewrap pkcs11", &[&dir[..], &key].concat());
+    private(Path::new(&pin), "a wrong pin 57721");
+    heard.secrets.push(Secret { name: "a wrong PIN".into(), bytes: b"a wrong pin 57721".to_vec() });
+    heard.fail("network add", &["four"]);
+    heard.fail("vault rekey", &dir);
+    private(Path::new(&pin), PIN);
+    heard.run("vault show", &dir);
+    heard.run("device revoke", &["acde480000000001"]);
+    heard.run("gateway revoke", &["west"]);
+    heard.run("token revoke", &["me"]);
+
+    let mut commands: BTreeSet<String> = fivefold::commands().into_iter().collect();
+    for (words, _) in NOT_HERE {
+        assert!(commands.remove(words), "`{words}` is no command");
+    }
+    let missing: Vec<_> = commands.difference(&heard.commands).collect();
+    assert!(missing.is_empty(), "run these here too: {missing:?}");
+
+    let search = Search::new(&heard.secrets);
+    let total: usize = heard.said.iter().map(|(_, said)| said.len()).sum();
+    assert!(heard.secrets.len() > 50 && total > 20_000, "{} secrets, {total} bytes", heard.secrets.len());
+    for (what, said) in &heard.said {
+        assert_eq!(search.found(said), Vec::<&str>::new(), "{what}");
+        for line in String::from_utf8_lossy(said).lines().chain([&*String::from_utf8_lossy(said)]) {
+            let mut bytes = Vec::new();
+            if let Ok(value) = serde_json::from_str(line) {
+                numbers(&value, &mut bytes);
+            }
+            for bytes in bytes {
+                assert_eq!(search.found(&bytes), Vec::<&str>::new(), "{what}, as numbers");
+            }
+        }
+    }
+    // It does find what is there: the file that holds them in the clear.
+    let context = heard.farm.folder.path().join("sensor-context");
+    let files = fs::read_dir(&context).unwrap().map(|e| fs::read(e.unwrap().path()).unwrap());
+    assert!(files.flat_map(|f| search.found(&f).len().checked_sub(1)).next().is_some(), "the search finds nothing");
+}
+
+#[test]
+fn no_command_and_no_route_says_a_secret_in_json() {
+    search(scenario("json"));
+}
+
+#[test]
+fn no_command_and_no_route_says_a_secret_to_a_person() {
+    search(scenario("human"));
+}
