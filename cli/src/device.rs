@@ -294,8 +294,8 @@ fn hand_out(
 ) -> anyhow::Result<PathBuf> {
     let installed = handing.first_contexts == First::Installed;
     let network = operator.registry.network(&device.net.to_string())?;
-    let keys = operator.registry.network_keys(&operator.vault, device.net)?;
-    let key = keys.into_iter().rev().find(|k| k.phase == Phase::Switch);
+    let of_network = operator.registry.network_keys(&operator.vault, device.net)?;
+    let key = of_network.into_iter().rev().find(|k| k.phase == Phase::Switch);
     let key = key.ok_or_else(|| anyhow::anyhow!("network {} has no key in use", network.name))?;
     if let Some(folder) = &handing.aiocoap {
         anyhow::ensure!(installed, "--aiocoap writes installed contexts; leave out --first-contexts agreed");
