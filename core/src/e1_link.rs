@@ -17,12 +17,13 @@ mod hello;
 mod keys;
 mod neighbour;
 mod open;
+mod recovery;
 mod repeat;
 pub mod rotation;
 
 pub use hello::{ANSWERS_A_MINUTE, Control, LONGEST as LONGEST_CONTROL, NONCE_LIFE, RULE as CONTROL_RULE};
 pub use keys::{BLOCK, KeyRefused, KeyState, LIMIT, LeaseWrite, LinkKeys, ROTATE_AT};
-pub use neighbour::{FixedNeighbours, MAX_JUMP, Neighbour, Neighbours, Registration, TableFull};
+pub use neighbour::{FixedNeighbours, MAX_JUMP, Neighbour, Neighbours, PROBE_EVERY, Registration, TableFull};
 pub use open::{E1S_HEADER, E1S_RULE, open_e1s, open_frame};
 
 use core::fmt;
@@ -34,7 +35,7 @@ use crate::time::Millis;
 use crate::wire::ieee802154::{self, Ack, Address, Frame, MAX_FRAME, Pan, Security, SecurityLevel};
 use crate::wire::mesh;
 use hello::{Due, Greetings};
-use keys::Generation;
+use keys::{Generation, Under};
 use neighbour::{Step, may_bind};
 use repeat::Repeats;
 
@@ -245,15 +246,19 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let key = self.keys.find(now, security.key_index)?;
         let sid = match source {
             Address::Extended(did) => {
-                if let KeyState::Retired { .. } = key.state {
-                    return Err(RETIRED);
+                let (generation, state) = (key.generation, key.state);
+                if let KeyState::Retired { .. } = state {
+                    self.check_straggler(Address::Extended(did))?;
                 }
-                let generation = key.generation;
+                let key = self.keys.find(now, security.key_index)?;
                 let plaintext = open::open_in_place(&key.schedule, did, &security, frame, header)?;
-                return self.control(now, did, generation, &security, plaintext);
+                return self.control(now, did, (generation, state), &security, plaintext);
             }
             Address::Short(sid) => sid,
         };
+        if let KeyState::Retired { .. } = key.state {
+            return self.receive_in_recovery(now, sid, &security, frame, header);
+        }
         // Somebody who counts us among its neighbours may be missing here: ask, but rarely, for anyone can send this.
         let Some(neighbour) = self.neighbours.by_sid(sid) else {
             self.greetings.want(now);
@@ -280,9 +285,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
             return Err(JUMP);
         }
         neighbour.store(key.generation, security.frame_counter);
-        let state = key.state;
         self.accepted_under(security.key_index);
-        self.pass_on(now, did, sid, security, state, plaintext)
+        self.pass_on(now, did, sid, security, KeyState::Usable, plaintext)
     }
 
     /// Judges an E1S message (docs/protocol.md 4.2) that a radio received from `source`. It is decrypted in place.
@@ -293,6 +297,10 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let security = open::parse_e1s(message, self.policy.minimum)?;
         let key = self.keys.find(now, security.key_index)?;
         let (generation, state) = (key.generation, key.state);
+        if let KeyState::Retired { .. } = state {
+            self.check_straggler(Address::Extended(source))?;
+        }
+        let key = self.keys.find(now, security.key_index)?;
         // The head does not say whether it is a HELLO, which is judged without last counter: the reason to refuse it as
         // anything else waits until it is open.
         let (sid, judged) = match self.neighbours.by_did(source) {
@@ -308,13 +316,17 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
             (Err(_), Ok(Step::Jump)) => return Err(JUMP),
             (Err(forged), Ok(Step::Fresh)) => return Err(forged),
         };
-        if plaintext.first() == Some(&hello::RULE) && state == KeyState::Usable {
-            return self.control(now, source, generation, &security, plaintext);
+        if plaintext.first() == Some(&hello::RULE) {
+            return self.control(now, source, (generation, state), &security, plaintext);
+        }
+        if state != KeyState::Usable && plaintext.first() != Some(&EDHOC_RULE) {
+            return Err(RETIRED);
         }
         let step = judged.inspect_err(|_| self.greetings.want(now))?;
         let neighbour = self.neighbours.by_did(source).ok_or(UNKNOWN)?;
         match step {
             Step::Replay => return Err(REPLAYED),
+            Step::Jump if state != KeyState::Usable => return Err(JUMP),
             Step::Jump => {
                 neighbour.unsync();
                 self.greetings.want(now);
@@ -406,7 +418,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         &mut self,
         now: Millis,
         did: Did,
-        key: Generation,
+        (key, state): (Generation, KeyState),
         security: &Security,
         plaintext: &[u8],
     ) -> Result<Received<'static>, Rejected> {
@@ -414,9 +426,15 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         if did == self.identity.did {
             return Err(Rejected::new(Code::LinkNeighbourUnknown, "our own frame came back"));
         }
+        if state != KeyState::Usable && !matches!(message, Control::Hello { .. } | Control::Fin { .. }) {
+            return Err(RETIRED);
+        }
         match message {
             Control::Hello { nonce_a, sid, .. } => {
-                self.check_bearer(did, sid)?;
+                let registration = self.check_bearer(did, sid)?;
+                if state != KeyState::Usable && registration != Registration::Registered {
+                    return Err(RETIRED);
+                }
                 let heard = (key, security.frame_counter);
                 self.greetings.asked_by(now, &mut self.neighbours, did, sid, nonce_a, heard)?;
                 Ok(Received::Hello { from: did })
@@ -431,7 +449,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
                 {
                     return Err(REPLAYED);
                 }
-                self.greetings.acked_by(now, did, sid, &nonce_a, nonce_b)?;
+                self.greetings.acked_by(now, did, sid, (&nonce_a, nonce_b), key)?;
                 self.sync(did, sid, key, security.frame_counter)?;
                 self.accepted_under(security.key_index);
                 Ok(Received::Synced { from: did, sid })
@@ -466,11 +484,11 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         }
     }
 
-    fn check_bearer(&mut self, did: Did, sid: Sid) -> Result<(), Rejected> {
+    fn check_bearer(&mut self, did: Did, sid: Sid) -> Result<Registration, Rejected> {
         if sid == self.identity.sid {
             return Err(Rejected::new(Code::LinkNeighbourUnknown, "the short address is ours"));
         }
-        may_bind(&mut self.neighbours, did, sid).map(|_| ())
+        may_bind(&mut self.neighbours, did, sid)
     }
 
     fn sync(&mut self, did: Did, sid: Sid, key: Generation, counter: u32) -> Result<(), Rejected> {
@@ -481,7 +499,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     }
 
     /// Seals a frame for a neighbour into `out`, with its check sequence, and returns its size. No acknowledgement is
-    /// asked of "any gateway" or of everybody.
+    /// asked of "any gateway" or of everybody. A neighbour that was not heard under our sending key yet is mostly spoken
+    /// to under the newest key that it was heard under ([`PROBE_EVERY`]).
     ///
     /// # Errors
     /// [`SealError::TooLong`] when it does not fit 127 bytes, [`SealError::BufferTooSmall`], [`SealError::LeaseSpent`]:
@@ -494,14 +513,22 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         payload: &[u8],
         out: &mut [u8],
     ) -> Result<usize, SealError> {
-        self.seal_from(Address::Short(self.identity.sid), destination, ack, mesh, payload, out)
+        let under = match self.neighbours.by_sid(destination) {
+            Some(neighbour) => neighbour.under(&self.keys),
+            None => Under::Sending,
+        };
+        let len = self.seal_from(Address::Short(self.identity.sid), under, (destination, ack), mesh, payload, out)?;
+        if let Some(neighbour) = self.neighbours.by_sid(destination) {
+            neighbour.spoken_to(&self.keys);
+        }
+        Ok(len)
     }
 
     fn seal_from(
         &mut self,
         source: Address,
-        destination: Sid,
-        ack: Ack,
+        under: Under,
+        (destination, ack): (Sid, Ack),
         mesh: Option<mesh::Header>,
         payload: &[u8],
         out: &mut [u8],
@@ -515,7 +542,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let total = body_end + level.mic_len() + ieee802154::FCS;
         check_room(payload, total, MAX_FRAME, out)?;
         let ack = if matches!(destination, Sid::ANY_GATEWAY | Sid::BROADCAST) { Ack::None } else { ack };
-        let (key_index, schedule, counter) = self.keys.take()?;
+        let (key_index, schedule, counter) = self.keys.take(under)?;
         let security = Security { level, frame_counter: counter.value(), key_index };
         let frame = Frame {
             ack,
@@ -542,7 +569,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let level = self.policy.sending;
         let body_end = E1S_HEADER + mesh.map_or(0, |_| mesh::HEADER) + payload.len();
         check_room(payload, body_end + level.mic_len(), usize::from(u16::MAX), out)?;
-        let (key_index, schedule, counter) = self.keys.take()?;
+        let (key_index, schedule, counter) = self.keys.take(Under::Sending)?;
         let security = Security { level, frame_counter: counter.value(), key_index };
         open::write_e1s_header(out, &security)?;
         open::write_body(out, E1S_HEADER, mesh, payload)?;
@@ -567,7 +594,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let source = Address::Extended(self.identity.did);
         let destination = due.to.map_or(Sid::BROADCAST, |(_, sid)| sid);
         let body = due.message.emit(&mut body);
-        let len = self.seal_from(source, destination, Ack::None, None, body, out).ok()?;
+        let under = self.answering(&due);
+        let len = self.seal_from(source, under, (destination, Ack::None), None, body, out).ok()?;
         Some(ControlFrame { len, to: due.to })
     }
 
@@ -577,6 +605,15 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let mut body = [0; hello::LONGEST];
         let len = self.e1s_seal(None, due.message.emit(&mut body), out).ok()?;
         Some(ControlFrame { len, to: due.to })
+    }
+
+    /// An answer goes under the key of what it answers: that one the other side has.
+    fn answering(&self, due: &Due) -> Under {
+        match due.answers.and_then(|key| self.keys.index_of(key)) {
+            Some((index, KeyState::Usable)) => Under::Index(index),
+            Some((index, KeyState::Retired { .. })) => Under::Recovery(index),
+            None => Under::Sending,
+        }
     }
 
     fn take_due(&mut self, now: Millis, out: &[u8]) -> Option<Due> {
@@ -592,7 +629,8 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let key_index = self.keys.sending().ok_or(SealError::LeaseSpent)?;
         let mut body = [0; hello::LONGEST];
         let body = Control::KeySwitch { key_index }.emit(&mut body);
-        self.seal_from(Address::Extended(self.identity.did), Sid::BROADCAST, Ack::None, None, body, out)
+        let source = Address::Extended(self.identity.did);
+        self.seal_from(source, Under::Sending, (Sid::BROADCAST, Ack::None), None, body, out)
     }
 }
 
@@ -619,4 +657,5 @@ const UNKNOWN: Rejected = Rejected::new(Code::LinkNeighbourUnknown, "no neighbou
 const UNSYNCED: Rejected = Rejected::new(Code::LinkNeighbourUnknown, "the neighbour's counter is not synced");
 const REPLAYED: Rejected = Rejected::new(Code::LinkReplayed, "the frame counter is not greater than the last");
 const JUMP: Rejected = Rejected::new(Code::LinkCounterJump, "the frame counter jumped by more than 65536");
-const RETIRED: Rejected = Rejected::new(Code::LinkKeyUnknown, "the index is retired: only EDHOC is accepted under it");
+const RETIRED: Rejected =
+    Rejected::new(Code::LinkKeyUnknown, "the index is retired: nothing but EDHOC of stragglers is taken under it");

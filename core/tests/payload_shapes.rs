@@ -515,6 +515,8 @@ fn a_gateway_state_is_read_as_it_was_written_and_prints_no_key() {
     let keys = [
         NetworkKey { index: 1, key: &[1; 16], phase: Phase::Switch },
         NetworkKey { index: 2, key: &[2; 16], phase: Phase::Distribute },
+        NetworkKey { index: 3, key: &[3; 16], phase: Phase::Retire },
+        NetworkKey { index: 4, key: &[4; 16], phase: Phase::Keep },
     ];
     let revoked = [Did([1; 8])];
     let state = State {
@@ -581,6 +583,13 @@ fn a_gateway_state_out_of_order_or_out_of_policy_is_refused() {
     assert!(refused(State { contexts: List::of(&short), ..base.clone() }), "16 bytes under algorithm 11");
     let booted = [Context { bctx: Some(BootContext([1; 8])), ..context(1) }];
     assert!(refused(State { contexts: List::of(&booted), ..base.clone() }));
+    let keys = [NetworkKey { index: 1, key: &[0xEE; 16], phase: Phase::Keep }];
+    let mut bytes = emitted(&State { keys: List::of(&keys), ..base.clone() });
+    let phase = bytes.iter().rposition(|b| *b == 0xEE).unwrap() + 1;
+    for (number, is_one) in [(0, false), (1, true), (4, true), (5, false)] {
+        bytes[phase] = number;
+        assert_eq!(State::parse(&bytes).is_ok(), is_one, "phase {number}");
+    }
     for part in [Part { index: 1, count: 1 }, Part { index: 0, count: 0 }, Part { index: 0, count: 4097 }] {
         assert!(refused(State { part, ..base.clone() }));
     }

@@ -143,6 +143,8 @@ struct Exchange {
     nonce: [u8; 8],
     step: Step,
     known: bool,
+    /// Key of the frame that is answered: whoever sent it has no other for certain.
+    key: Generation,
     /// Frame counter of the HELLO that is answered. Under another key it may say "behind" of one that is not: that one is
     /// sent again, and by then this exchange is over.
     heard: u32,
@@ -153,6 +155,8 @@ struct Exchange {
 pub(super) struct Due {
     pub(super) message: Control,
     pub(super) to: Option<(Did, Sid)>,
+    /// The key of what it answers.
+    pub(super) answers: Option<Generation>,
 }
 
 /// Our side of all exchanges, at most `N` at a time.
@@ -278,7 +282,7 @@ impl<const N: usize> Greetings<N> {
         }
         *used += 1;
         let due = now.plus(self.jitter());
-        self.line_up(now, Exchange { did, sid, nonce: nonce_a, step: Step::AckDue(due), known, heard: counter })
+        self.line_up(now, Exchange { did, sid, nonce: nonce_a, step: Step::AckDue(due), known, key, heard: counter })
     }
 
     /// A HELLO-ACK that passed CCM*: it must echo our HELLO. A FIN is put in line.
@@ -287,8 +291,8 @@ impl<const N: usize> Greetings<N> {
         now: Millis,
         did: Did,
         sid: Sid,
-        nonce_a: &[u8; 8],
-        nonce_b: [u8; 8],
+        (nonce_a, nonce_b): (&[u8; 8], [u8; 8]),
+        key: Generation,
     ) -> Result<(), Rejected> {
         match &self.asked {
             Some((nonce, until)) if nonce == nonce_a && now <= *until => {}
@@ -296,8 +300,8 @@ impl<const N: usize> Greetings<N> {
         }
         let due = now.plus(self.jitter());
         // Without room for the FIN the other side does not sync, and asks by a HELLO of its own.
-        let _ =
-            self.line_up(now, Exchange { did, sid, nonce: nonce_b, step: Step::FinDue(due), known: true, heard: 0 });
+        let step = Step::FinDue(due);
+        let _ = self.line_up(now, Exchange { did, sid, nonce: nonce_b, step, known: true, key, heard: 0 });
         self.content();
         Ok(())
     }
@@ -347,20 +351,21 @@ impl<const N: usize> Greetings<N> {
             self.asked = Some((nonce_a, now.plus(NONCE_LIFE)));
             self.number = self.number.wrapping_add(1);
             self.last_asked = Some(now);
-            return Some(Due { message: Control::Hello { nonce_a, sid, key_index }, to: None });
+            return Some(Due { message: Control::Hello { nonce_a, sid, key_index }, to: None, answers: None });
         }
         let due = |e: &Exchange| matches!(e.step, Step::AckDue(at) | Step::FinDue(at) if at <= now);
         let at = self.exchanges.iter().position(|e| e.as_ref().is_some_and(due))?;
         let fresh = self.nonce();
         let slot = self.exchanges.get_mut(at)?;
         let exchange = (*slot)?;
-        let to = Some((exchange.did, exchange.sid));
+        let (to, answers) = (Some((exchange.did, exchange.sid)), Some(exchange.key));
         if let Step::FinDue(_) = exchange.step {
             *slot = None;
-            return Some(Due { message: Control::Fin { nonce_b: exchange.nonce }, to });
+            return Some(Due { message: Control::Fin { nonce_b: exchange.nonce }, to, answers });
         }
         *slot = Some(Exchange { step: Step::AckSent { nonce_b: fresh, until: now.plus(NONCE_LIFE) }, ..exchange });
-        Some(Due { message: Control::Ack { nonce_a: exchange.nonce, nonce_b: fresh, sid, key_index }, to })
+        let message = Control::Ack { nonce_a: exchange.nonce, nonce_b: fresh, sid, key_index };
+        Some(Due { message, to, answers })
     }
 }
 
@@ -473,7 +478,9 @@ mod tests {
         let at = g.next().unwrap();
         assert!((1000..=2000).contains(&at.0));
         assert_eq!(g.take_due(Millis(at.0 - 1), ME, 1), None);
-        let Some(Due { message: Control::Ack { nonce_a, nonce_b, .. }, to }) = g.take_due(at, ME, 1) else { panic!() };
+        let Some(Due { message: Control::Ack { nonce_a, nonce_b, .. }, to, .. }) = g.take_due(at, ME, 1) else {
+            panic!()
+        };
         assert_eq!((nonce_a, to), ([1; 8], Some((did(1), Sid(7)))));
         assert_eq!(g.finished_by(at.plus(5_001), did(1), &nonce_b), Err(NO_ECHO));
         assert_eq!(g.finished_by(at, did(2), &nonce_b), Err(NO_ECHO));

@@ -73,7 +73,20 @@ pub(super) struct Held {
     pub(super) schedule: LinkSchedule,
     pub(super) state: KeyState,
     lease: Lease,
+    /// Something was to be sealed under it beside the sending key: it is leased like that one.
+    wanted: bool,
     fingerprint: [u8; 8],
+}
+
+/// Under which key a frame is to be sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Under {
+    /// This usable one, or the sending key where it is none or has no numbers left.
+    Index(u8),
+    /// This retired one and no other (recovery mode).
+    Recovery(u8),
+    /// The key that is sent under.
+    Sending,
 }
 
 /// The network keys that a station holds, their expanded schedules, and its one sender counter for each.
@@ -81,12 +94,14 @@ pub struct LinkKeys {
     held: [Option<Held>; USABLE + 1],
     sending: u8,
     installs: u16,
+    /// The newest key when the sending one was ordered: frames of neighbours lead to later ones alone.
+    ordered: Generation,
 }
 
 impl LinkKeys {
     /// No key yet.
     pub const fn new() -> Self {
-        Self { held: [const { None }; USABLE + 1], sending: 0, installs: 0 }
+        Self { held: [const { None }; USABLE + 1], sending: 0, installs: 0, ordered: Generation(0) }
     }
 
     /// Takes a key for receiving; the first one is sent under, too. Install the oldest first.
@@ -98,6 +113,29 @@ impl LinkKeys {
     /// # Errors
     /// [`KeyRefused::Index`], [`KeyRefused::Full`].
     pub fn install(&mut self, index: u8, key: &Key<E1, 16>, durable_bound: u32) -> Result<(), KeyRefused> {
+        self.put(index, key, durable_bound, KeyState::Usable)?;
+        if self.sending().is_none() {
+            self.sending = index;
+        }
+        Ok(())
+    }
+
+    /// Gateway: takes a key that was retired before this start, for recovery until `until`. One that is held changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`KeyRefused::Index`]; [`KeyRefused::Full`] while another one is in recovery.
+    pub fn install_retired(
+        &mut self,
+        index: u8,
+        key: &Key<E1, 16>,
+        durable_bound: u32,
+        until: Millis,
+    ) -> Result<(), KeyRefused> {
+        self.put(index, key, durable_bound, KeyState::Retired { until })
+    }
+
+    fn put(&mut self, index: u8, key: &Key<E1, 16>, durable_bound: u32, state: KeyState) -> Result<(), KeyRefused> {
         if !(1..=254).contains(&index) {
             return Err(KeyRefused::Index);
         }
@@ -106,8 +144,10 @@ impl LinkKeys {
             held.lease = resumed(held.lease.bound().max(durable_bound), &held.lease);
             return Ok(());
         }
-        let usable = |h: &&Held| h.index != index && h.state == KeyState::Usable;
-        if self.held.iter().flatten().filter(usable).count() >= USABLE {
+        let is_usable = |state: KeyState| state == KeyState::Usable;
+        let same = |h: &&Held| h.index != index && is_usable(h.state) == is_usable(state);
+        let room = if is_usable(state) { USABLE } else { 1 };
+        if self.held.iter().flatten().filter(same).count() >= room {
             return Err(KeyRefused::Full);
         }
         let slot = match self.held.iter().position(|h| h.as_ref().is_some_and(|h| h.index == index)) {
@@ -120,21 +160,30 @@ impl LinkKeys {
             index,
             generation: Generation(self.installs),
             schedule: LinkSchedule::new(key.expose()),
-            state: KeyState::Usable,
+            state,
             lease: Lease::resume(durable_bound, LIMIT),
+            wanted: false,
             fingerprint,
         });
-        if self.sending().is_none() {
-            self.sending = index;
-        }
         Ok(())
     }
 
-    /// Sends under `index` from now on. The caller makes it durable.
+    /// Sends under `index` from now on, by order: what neighbours send under leads away from it only to a key that is
+    /// installed later. The caller makes it durable, and installs it last at the next start.
     ///
     /// # Errors
     /// [`KeyRefused::Unknown`].
     pub fn send_under(&mut self, index: u8) -> Result<(), KeyRefused> {
+        self.resume_under(index)?;
+        self.ordered = Generation(self.installs);
+        Ok(())
+    }
+
+    /// Goes on under the key that was sent under before a restart.
+    ///
+    /// # Errors
+    /// [`KeyRefused::Unknown`].
+    pub fn resume_under(&mut self, index: u8) -> Result<(), KeyRefused> {
         self.usable(index).ok_or(KeyRefused::Unknown)?;
         self.sending = index;
         Ok(())
@@ -183,10 +232,25 @@ impl LinkKeys {
         self.held.iter().flatten().filter(|h| h.state == KeyState::Usable).map(|h| h.index)
     }
 
-    /// What must be made durable before the lease of the sending key runs out, if it is about to.
+    /// Whether there is a key with this index, usable or in recovery.
+    pub fn holds(&self, index: u8) -> bool {
+        self.held.iter().flatten().any(|h| h.index == index)
+    }
+
+    /// The usable index that was installed before the one that is sent under: it is on its way out.
+    pub fn previous(&self) -> Option<u8> {
+        let sending = self.usable(self.sending)?.generation;
+        let older = |h: &&Held| h.state == KeyState::Usable && h.generation < sending;
+        self.held.iter().flatten().find(older).map(|h| h.index)
+    }
+
+    /// What must be made durable before a lease runs out that is needed: of the sending key first, then of others that
+    /// neighbours are still spoken to under.
     pub fn lease_due(&self) -> Option<LeaseWrite> {
-        let held = self.usable(self.sending).filter(|h| h.lease.left() < LOW)?;
-        Some(LeaseWrite { key_index: held.index, bound: held.lease.proposal(BLOCK)? })
+        let others = self.held.iter().flatten().filter(|h| h.wanted && h.index != self.sending);
+        let needed = self.usable(self.sending).into_iter().chain(others).filter(|h| h.lease.left() < LOW);
+        let write = |h: &Held| Some(LeaseWrite { key_index: h.index, bound: h.lease.proposal(BLOCK)? });
+        needed.into_iter().find_map(write)
     }
 
     /// Takes note that a bound is durable.
@@ -207,12 +271,26 @@ impl LinkKeys {
         self.usable(self.sending).is_some_and(|h| h.lease.left() > 0)
     }
 
-    pub(super) fn take(&mut self) -> Result<(u8, &LinkSchedule, Counter), LeaseSpent> {
-        let sending = self.sending;
-        let held = self.held.iter_mut().flatten().find(|h| h.index == sending && h.state == KeyState::Usable);
-        let held = held.ok_or(LeaseSpent)?;
+    /// The next number under a key. One that has none left is leased for the next time.
+    pub(super) fn take(&mut self, under: Under) -> Result<(u8, &LinkSchedule, Counter), LeaseSpent> {
+        let index = match under {
+            Under::Index(index) if self.has_number(index) => index,
+            Under::Index(_) | Under::Sending => self.sending,
+            Under::Recovery(index) => index,
+        };
+        let is_recovery = matches!(under, Under::Recovery(_));
+        let fits = |h: &&mut Held| h.index == index && (h.state != KeyState::Usable) == is_recovery;
+        let held = self.held.iter_mut().flatten().find(fits).ok_or(LeaseSpent)?;
+        held.wanted |= is_recovery;
         let counter = held.lease.take()?;
         Ok((held.index, &held.schedule, counter))
+    }
+
+    fn has_number(&mut self, index: u8) -> bool {
+        let usable = |h: &&mut Held| h.index == index && h.state == KeyState::Usable;
+        let Some(held) = self.held.iter_mut().flatten().find(usable) else { return false };
+        held.wanted = true;
+        held.lease.left() > 0
     }
 
     /// The key of a received frame.
@@ -227,15 +305,26 @@ impl LinkKeys {
         }
     }
 
-    /// Generations of usable keys older than `than`.
+    /// The index of a key that is held, and whether all may be sent under it.
+    pub(super) fn index_of(&self, generation: Generation) -> Option<(u8, KeyState)> {
+        self.held.iter().flatten().find(|h| h.generation == generation).map(|h| (h.index, h.state))
+    }
+
+    /// The key that is sent under.
+    pub(super) fn sending_generation(&self) -> Option<Generation> {
+        self.usable(self.sending).map(|h| h.generation)
+    }
+
+    /// Generations of held keys older than `than`.
     pub(super) fn older(&self, than: Generation) -> impl Iterator<Item = Generation> + '_ {
         self.held.iter().flatten().map(|h| h.generation).filter(move |&g| g < than)
     }
 
-    /// A frame under `index` was accepted: a node follows to the newer key (4.3, switch).
+    /// A frame under `index` was accepted: a node follows to the newer key (4.3, switch), unless it was ordered to send
+    /// under another one since it has that.
     pub(super) fn follow(&mut self, index: u8) {
-        let sending = self.usable(self.sending).map(|h| h.generation);
-        if self.usable(index).is_some_and(|h| Some(h.generation) > sending) {
+        let beyond = self.sending_generation().max(Some(self.ordered));
+        if self.usable(index).is_some_and(|h| Some(h.generation) > beyond) {
             self.sending = index;
         }
     }
@@ -288,13 +377,13 @@ mod tests {
         let write = keys.lease_due().unwrap();
         assert_eq!(write, LeaseWrite { key_index: 1, bound: 6024 });
         keys.extend_lease(write);
-        assert_eq!(keys.take().unwrap().2.value(), 5000);
+        assert_eq!(keys.take(Under::Sending).unwrap().2.value(), 5000);
         keys.install(1, &key(1), 0).unwrap();
-        assert_eq!(keys.take().unwrap().2.value(), 5001);
+        assert_eq!(keys.take(Under::Sending).unwrap().2.value(), 5001);
         keys.install(1, &key(1), 7000).unwrap();
-        assert!(keys.take().is_err());
+        assert!(keys.take(Under::Sending).is_err());
         keys.extend_lease(keys.lease_due().unwrap());
-        assert_eq!(keys.take().unwrap().2.value(), 7000);
+        assert_eq!(keys.take(Under::Sending).unwrap().2.value(), 7000);
     }
 
     #[test]
@@ -328,13 +417,13 @@ mod tests {
         keys.install(1, &key(1), ROTATE_AT - 1).unwrap();
         keys.extend_lease(keys.lease_due().unwrap());
         assert_eq!(keys.alarm(), None);
-        keys.take().unwrap();
+        keys.take(Under::Sending).unwrap();
         assert_eq!(keys.alarm().unwrap().code, Code::LinkCounterHigh);
         let mut keys = LinkKeys::new();
         keys.install(1, &key(1), LIMIT - 1).unwrap();
         keys.extend_lease(keys.lease_due().unwrap());
-        assert_eq!(keys.take().unwrap().2.value(), 0xFFFF_FFFE);
-        assert!(keys.take().is_err());
+        assert_eq!(keys.take(Under::Sending).unwrap().2.value(), 0xFFFF_FFFE);
+        assert!(keys.take(Under::Sending).is_err());
         assert_eq!(keys.lease_due(), None);
     }
 
@@ -347,5 +436,61 @@ mod tests {
         assert_eq!(keys.sending(), Some(2));
         keys.follow(9);
         assert_eq!(keys.sending(), Some(2));
+    }
+
+    #[test]
+    fn an_order_holds_against_neighbours_that_send_under_a_key_of_before() {
+        let mut keys = LinkKeys::new();
+        keys.install(1, &key(1), 0).unwrap();
+        keys.install(2, &key(2), 0).unwrap();
+        keys.follow(2);
+        keys.send_under(1).unwrap();
+        keys.follow(2);
+        assert_eq!(keys.sending(), Some(1), "rolled back");
+        keys.forget(2);
+        keys.install(3, &key(3), 0).unwrap();
+        keys.follow(3);
+        assert_eq!((keys.sending(), keys.previous()), (Some(3), Some(1)));
+        // Starting again says nothing about an order.
+        keys.resume_under(1).unwrap();
+        keys.follow(3);
+        assert_eq!(keys.sending(), Some(3));
+    }
+
+    #[test]
+    fn a_key_beside_the_sending_one_is_leased_once_it_is_needed() {
+        let mut keys = LinkKeys::new();
+        keys.install(1, &key(1), 100).unwrap();
+        keys.install(2, &key(2), 0).unwrap();
+        keys.send_under(2).unwrap();
+        keys.extend_lease(keys.lease_due().unwrap());
+        assert_eq!(keys.lease_due(), None, "nobody was spoken to under the other");
+        // Without a number it is the sending key's turn.
+        assert_eq!(keys.take(Under::Index(1)).unwrap().0, 2);
+        assert_eq!(keys.lease_due(), Some(LeaseWrite { key_index: 1, bound: 100 + BLOCK }));
+        keys.extend_lease(keys.lease_due().unwrap());
+        let (index, _, counter) = keys.take(Under::Index(1)).unwrap();
+        assert_eq!((index, counter.value()), (1, 100));
+        keys.retire(1, Millis(10)).unwrap();
+        assert_eq!(keys.take(Under::Index(1)).unwrap().0, 2, "what is retired is for recovery alone");
+        let (index, _, counter) = keys.take(Under::Recovery(1)).unwrap();
+        assert_eq!((index, counter.value()), (1, 101), "and counts on where it was");
+        assert!(keys.take(Under::Recovery(2)).is_err());
+    }
+
+    #[test]
+    fn a_retired_key_comes_back_for_recovery_alone() {
+        let mut keys = LinkKeys::new();
+        keys.install_retired(1, &key(1), 500, Millis(10)).unwrap();
+        assert_eq!(keys.sending(), None);
+        for index in [2, 3] {
+            keys.install(index, &key(index), 0).unwrap();
+        }
+        assert_eq!(keys.install_retired(4, &key(4), 0, Millis(10)), Err(KeyRefused::Full));
+        assert_eq!((keys.sending(), keys.send_under(1)), (Some(2), Err(KeyRefused::Unknown)));
+        assert!(keys.take(Under::Recovery(1)).is_err(), "its numbers are leased first");
+        let due = core::iter::from_fn(|| keys.lease_due().inspect(|w| keys.extend_lease(*w)));
+        assert!(due.into_iter().any(|w| w == LeaseWrite { key_index: 1, bound: 500 + BLOCK }));
+        assert_eq!(keys.take(Under::Recovery(1)).unwrap().2.value(), 500);
     }
 }

@@ -1,11 +1,14 @@
 //! Who is heard directly, and how far each has counted.
 
-use super::keys::{BLOCK, Generation};
+use super::keys::{BLOCK, Generation, KeyState, LinkKeys, Under};
 use crate::error::{Code, Rejected};
 use crate::id::{Did, Sid};
 
 /// Largest step of a frame counter between two frames of a neighbour.
 pub const MAX_JUMP: u32 = 65_536;
+
+/// One of so many frames goes out under our own key to a neighbour that was not heard under it yet.
+pub const PROBE_EVERY: u8 = 4;
 
 const KEYS: usize = 3;
 const NO_KEY: u16 = 0;
@@ -20,6 +23,10 @@ pub struct Neighbour {
     generations: [u16; KEYS],
     /// Number of our own HELLO whose echo synced it last.
     greeting: u16,
+    /// Generation of the newest key that it was heard under since it was synced.
+    shown: u16,
+    /// Frames to it that could not go under our own key for certain.
+    probes: u8,
     rate: Rate,
     sid: Sid,
     synced: bool,
@@ -51,6 +58,8 @@ impl Neighbour {
             last: [0; KEYS],
             generations: [NO_KEY; KEYS],
             greeting: 0,
+            shown: NO_KEY,
+            probes: 0,
             rate: Rate { minute: 0, answers: 0, recorded: 0 },
             sid,
             synced: false,
@@ -93,8 +102,33 @@ impl Neighbour {
         self.generations.iter().zip(self.last).find(|(g, _)| **g == key.0).map(|(_, last)| last)
     }
 
+    /// The newest key that it was heard under since it was synced.
+    pub(super) const fn shown(&self) -> Generation {
+        Generation(self.shown)
+    }
+
+    /// Under which key it is spoken to (docs/protocol.md 4.3): our own once it was heard under that or a newer one. Before,
+    /// it may not have that key yet, so it is spoken to under the newest one it was heard under; but every so often under
+    /// our own, for one that has it follows.
+    pub(super) fn under(&self, keys: &LinkKeys) -> Under {
+        match keys.index_of(self.shown()) {
+            Some((index, KeyState::Usable)) if self.is_behind(keys) && self.probes > 0 => Under::Index(index),
+            _ => Under::Sending,
+        }
+    }
+
+    /// A frame was sealed for it.
+    pub(super) fn spoken_to(&mut self, keys: &LinkKeys) {
+        self.probes = if self.is_behind(keys) { (self.probes + 1) % PROBE_EVERY } else { 0 };
+    }
+
+    fn is_behind(&self, keys: &LinkKeys) -> bool {
+        keys.sending_generation().is_some_and(|sending| self.shown() < sending)
+    }
+
     /// Stores the counter of a frame that passed CCM*.
     pub(super) fn store(&mut self, key: Generation, counter: u32) {
+        self.shown = self.shown.max(key.0);
         let at = self.generations.iter().position(|&g| g == key.0);
         // Generations grow and the empty mark is 0, so the least is an empty place or the oldest key.
         let oldest = || self.generations.iter().enumerate().min_by_key(|(_, g)| **g).map(|(at, _)| at);
@@ -127,6 +161,7 @@ impl Neighbour {
         for (generation, last) in before.generations.into_iter().zip(before.last).filter(|(g, _)| *g > key.0) {
             self.store(Generation(generation), last);
         }
+        (self.shown, self.probes) = (key.0, 0);
         (self.sid, self.synced, self.greeting) = (sid, true, greeting);
     }
 
@@ -246,6 +281,7 @@ pub(super) fn may_bind<T: Neighbours>(table: &mut T, did: Did, sid: Sid) -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::key::Key;
 
     const OLD: Generation = Generation(1);
     const NEW: Generation = Generation(2);
@@ -253,6 +289,45 @@ mod tests {
     #[test]
     fn an_entry_takes_at_most_64_bytes() {
         assert!(size_of::<Neighbour>() <= 48, "{}", size_of::<Neighbour>());
+    }
+
+    #[test]
+    fn a_neighbour_is_probed_under_our_key_until_it_was_heard_under_it() {
+        let mut keys = LinkKeys::new();
+        keys.install(7, &Key::new([1; 16]), 0).unwrap();
+        let mut n = Neighbour::unsynced(Did([1; 8]), Sid(1));
+        n.sync(Sid(1), OLD, 10, [].into_iter(), 1);
+        let spoken = |n: &mut Neighbour, keys: &LinkKeys| {
+            n.spoken_to(keys);
+            n.under(keys)
+        };
+        assert_eq!([n.under(&keys), spoken(&mut n, &keys)], [Under::Sending; 2]);
+        keys.install(8, &Key::new([2; 16]), 0).unwrap();
+        keys.send_under(8).unwrap();
+        assert_eq!([n.under(&keys), n.under(&keys)], [Under::Sending; 2], "until one was sealed");
+        let told: [Under; 4] = core::array::from_fn(|_| spoken(&mut n, &keys));
+        let (probe, late) = (Under::Sending, Under::Index(7));
+        assert_eq!(told, [late, late, late, probe]);
+        n.store(NEW, 1);
+        assert_eq!(core::array::from_fn(|_| spoken(&mut n, &keys)), [Under::Sending; 5]);
+        // Whoever sends under a newer key than ours has ours, too.
+        keys.send_under(7).unwrap();
+        assert_eq!(n.under(&keys), Under::Sending);
+    }
+
+    #[test]
+    fn what_a_neighbour_was_heard_under_is_gone_here() {
+        let mut keys = LinkKeys::new();
+        for index in [7, 8] {
+            keys.install(index, &Key::new([index; 16]), 0).unwrap();
+        }
+        keys.send_under(8).unwrap();
+        let mut n = Neighbour::unsynced(Did([1; 8]), Sid(1));
+        n.sync(Sid(1), OLD, 10, [].into_iter(), 1);
+        n.spoken_to(&keys);
+        assert_eq!(n.under(&keys), Under::Index(7));
+        keys.forget(7);
+        assert_eq!(n.under(&keys), Under::Sending);
     }
 
     #[test]

@@ -1,23 +1,31 @@
 //! Rotation of the network key (docs/protocol.md 4.3): what a device is told next, from the keys of its network and from
-//! what it said it has.
+//! what it said it has; and what a gateway makes of the keys that it was pushed.
 //!
-//! One key is sent under. A key whose index follows it is being handed out; one whose index comes before it drains. No
+//! One key is sent under. Beside it one may be handed out, or one may be kept: it drains, or its rotation is paused. No
 //! state is kept: told twice is told once, and what was lost is told again.
 
+use super::keys::LinkKeys;
+use crate::key::Key;
 use crate::profile::KeyIndexes;
-use crate::wire::state::Phase;
+use crate::time::Millis;
+use crate::wire::state::{NetworkKey, Phase};
 
 /// Index that follows `index`: 1 to 254, then 1 again.
 pub const fn next_index(index: u8) -> u8 {
     index % 254 + 1
 }
 
+/// How many indexes after `from` the index `to` comes, 0 to 253.
+const fn ahead(from: u8, to: u8) -> u8 {
+    ((to as u16 + 254 - from as u16) % 254) as u8
+}
+
 /// A step that a device is told, item 7 of docs/protocol.md 7.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
     /// Index of the key.
     pub index: u8,
-    /// What to do with it. [`Phase::Distribute`] comes with the key, the others without.
+    /// What to do with it. [`Phase::Distribute`] comes with the key, the others without; never [`Phase::Keep`].
     pub phase: Phase,
 }
 
@@ -25,12 +33,15 @@ pub struct Step {
 /// (control item 5), or nothing.
 pub fn next_step(keys: &[(u8, Phase)], has: Option<KeyIndexes>) -> Option<Step> {
     let step = |index, phase| Some(Step { index, phase });
+    let in_phase = |wanted: Phase| keys.iter().find(|(_, phase)| *phase == wanted).map(|(index, _)| *index);
     let phase_of = |index: u8| keys.iter().find(|(i, _)| *i == index).map(|(_, phase)| *phase);
-    let sending = keys.iter().find(|(_, phase)| *phase == Phase::Switch)?.0;
-    let handed_out = Some(next_index(sending)).filter(|i| phase_of(*i) == Some(Phase::Distribute));
+    let sending = in_phase(Phase::Switch)?;
+    let handed_out = in_phase(Phase::Distribute);
     let Some(has) = has else {
-        // It said nothing yet: it has the key that the network sends under, or it would not be heard.
-        return handed_out.and_then(|i| step(i, Phase::Distribute));
+        // It said nothing yet. Where there is but one key it has that, or it would not be heard. Else it may lack either;
+        // one that has what it is told says so.
+        let missing = handed_out.or(in_phase(Phase::Keep).map(|_| sending));
+        return missing.and_then(|index| step(index, Phase::Distribute));
     };
     let holds = |index: u8| has.sending == index || has.receiving == Some(index);
     if !holds(sending) {
@@ -40,17 +51,59 @@ pub fn next_step(keys: &[(u8, Phase)], has: Option<KeyIndexes>) -> Option<Step> 
     if has.sending != sending && Some(has.sending) != handed_out {
         return step(sending, Phase::Switch);
     }
-    let given_up = has.receiving.filter(|i| *i != sending && !matches!(phase_of(*i), Some(Phase::Distribute)));
-    if let Some(index) = given_up {
+    let is_out = |index: &u8| !matches!(phase_of(*index), Some(Phase::Distribute | Phase::Keep | Phase::Switch));
+    if let Some(index) = has.receiving.filter(is_out) {
         return step(index, Phase::Retire);
     }
     handed_out.filter(|i| !holds(*i)).and_then(|i| step(i, Phase::Distribute))
 }
 
+/// A gateway's keys become those that it was pushed. The one that was retired last stays until `until`, for EDHOC alone;
+/// of every other key that is not in use any more nothing stays. `bound` says what is durable of the frame counter under a
+/// key.
+pub fn take_over(
+    keys: &mut LinkKeys,
+    pushed: &[NetworkKey<'_>],
+    until: Millis,
+    bound: impl Fn(&NetworkKey<'_>) -> u32,
+) {
+    let Some(sending) = pushed.iter().find(|k| k.phase == Phase::Switch) else { return };
+    let retired = pushed.iter().filter(|k| k.phase == Phase::Retire);
+    let retired = retired.min_by_key(|k| ahead(k.index, sending.index));
+    let in_use = |index: u8| pushed.iter().any(|k| k.index == index && k.phase != Phase::Retire);
+    for index in 1..=254 {
+        if keys.holds(index) && !in_use(index) && retired.is_none_or(|k| k.index != index) {
+            keys.forget(index);
+        }
+    }
+    // The oldest first, for frames under older keys are worth less: what lies behind the sending key, that, what follows.
+    let older = pushed.iter().filter(|k| in_use(k.index) && (1..128).contains(&ahead(k.index, sending.index)));
+    let newer = pushed.iter().filter(|k| in_use(k.index) && ahead(k.index, sending.index) >= 128);
+    if let Some(key) = retired {
+        // It makes room, as soon as there is another to send under.
+        let present = keys.holds(key.index);
+        if present && keys.indexes().any(|i| i == key.index) && keys.indexes().count() == 1 {
+            let _ = keys.install(sending.index, &Key::new(*sending.key), bound(sending));
+        }
+        if present {
+            let _ = keys.retire(key.index, until);
+        } else {
+            let _ = keys.install_retired(key.index, &Key::new(*key.key), bound(key), until);
+        }
+    }
+    for key in older.chain([sending]).chain(newer) {
+        let _ = keys.install(key.index, &Key::new(*key.key), bound(key));
+    }
+    let _ = keys.send_under(sending.index);
+}
+
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::{vec, vec::Vec};
+
     use super::*;
-    use Phase::{Distribute, Retire, Switch};
+    use Phase::{Distribute, Keep, Retire, Switch};
 
     fn has(sending: u8, receiving: u8) -> Option<KeyIndexes> {
         Some(KeyIndexes { sending, receiving: (receiving > 0).then_some(receiving) })
@@ -79,12 +132,13 @@ mod tests {
 
     #[test]
     fn after_the_switch_all_send_under_it_and_late_ones_get_it_first() {
-        let keys = [(1, Distribute), (2, Switch)];
+        let keys = [(1, Keep), (2, Switch)];
         assert_eq!(told(&keys, has(1, 2)), Some((2, Switch)));
         assert_eq!(told(&keys, has(1, 0)), Some((2, Distribute)));
         assert_eq!(told(&keys, has(2, 1)), None);
         assert_eq!(told(&keys, has(2, 0)), None, "nobody gets a key that drains");
-        assert_eq!(told(&keys, None), None);
+        assert_eq!(told(&keys, None), Some((2, Distribute)), "one that said nothing may lack it");
+        assert_eq!(told(&[(1, Retire), (2, Switch)], None), None, "it would not be heard without");
     }
 
     #[test]
@@ -99,9 +153,22 @@ mod tests {
 
     #[test]
     fn a_rollback_takes_back_what_was_handed_out() {
+        // First all send under the key before, then the other is given up.
+        let keys = [(1, Switch), (2, Keep)];
+        assert_eq!(told(&keys, has(2, 1)), Some((1, Switch)));
+        assert_eq!(told(&keys, has(1, 2)), None);
+        assert_eq!(told(&keys, has(1, 0)), None);
         let keys = [(1, Switch), (2, Retire)];
         assert_eq!(told(&keys, has(1, 2)), Some((2, Retire)));
         assert_eq!(told(&keys, has(2, 1)), Some((1, Switch)));
+    }
+
+    #[test]
+    fn a_pause_hands_out_nothing() {
+        let keys = [(1, Switch), (2, Keep)];
+        for said in [has(1, 0), has(1, 2)] {
+            assert_eq!(told(&keys, said), None);
+        }
     }
 
     #[test]
@@ -114,8 +181,80 @@ mod tests {
     #[test]
     fn indexes_go_round() {
         assert_eq!((next_index(1), next_index(253), next_index(254)), (2, 254, 1));
+        assert_eq!((ahead(1, 2), ahead(254, 1), ahead(1, 254), ahead(9, 9)), (1, 1, 253, 0));
         assert_eq!(told(&[(1, Distribute), (254, Switch)], has(254, 0)), Some((1, Distribute)));
-        assert_eq!(told(&[(1, Switch), (254, Distribute)], has(1, 0)), None);
+        assert_eq!(told(&[(1, Switch), (254, Keep)], has(1, 0)), None);
+    }
+
+    #[test]
+    fn an_index_that_was_rolled_back_is_passed_over() {
+        // 2 was taken back; a device that was away since has it still. It is no 3.
+        let keys = [(1, Switch), (2, Retire), (3, Distribute)];
+        assert_eq!(told(&keys, has(1, 2)), Some((2, Retire)));
+        assert_eq!(told(&keys, has(1, 0)), Some((3, Distribute)));
+    }
+
+    const UNTIL: Millis = Millis(1_000);
+
+    fn pushed(keys: &mut LinkKeys, now: &[(u8, Phase)]) {
+        let bytes: Vec<[u8; 16]> = now.iter().map(|(index, _)| [*index; 16]).collect();
+        let list: Vec<NetworkKey<'_>> = now
+            .iter()
+            .zip(&bytes)
+            .map(|((index, phase), key)| NetworkKey { index: *index, key, phase: *phase })
+            .collect();
+        take_over(keys, &list, UNTIL, |_| 0);
+    }
+
+    fn held(keys: &LinkKeys) -> (Option<u8>, Vec<u8>, Vec<u8>) {
+        let mut usable: Vec<u8> = keys.indexes().collect();
+        usable.sort_unstable();
+        let retired = (1..=254).filter(|i| keys.holds(*i) && !usable.contains(i)).collect();
+        (keys.sending(), usable, retired)
+    }
+
+    #[test]
+    fn a_gateway_goes_along_through_rotations_and_a_restart_changes_nothing() {
+        type Then<'a> = (&'a [(u8, Phase)], Option<u8>, &'a [u8], &'a [u8]);
+        let steps: [Then<'_>; 9] = [
+            (&[(1, Switch)], Some(1), &[1], &[]),
+            (&[(1, Switch), (2, Distribute)], Some(1), &[1, 2], &[]),
+            (&[(1, Keep), (2, Switch)], Some(2), &[1, 2], &[]),
+            (&[(1, Retire), (2, Switch)], Some(2), &[2], &[1]),
+            (&[(1, Retire), (2, Switch), (3, Distribute)], Some(2), &[2, 3], &[1]),
+            (&[(1, Retire), (2, Switch), (3, Keep)], Some(2), &[2, 3], &[1]),
+            (&[(1, Retire), (2, Switch), (3, Retire), (4, Distribute)], Some(2), &[2, 4], &[1]),
+            (&[(1, Retire), (2, Keep), (3, Retire), (4, Switch)], Some(4), &[2, 4], &[3]),
+            (&[(1, Retire), (2, Retire), (4, Switch)], Some(4), &[4], &[2]),
+        ];
+        let mut keys = LinkKeys::new();
+        for (now, sending, usable, retired) in steps {
+            let expected = (sending, usable.to_vec(), retired.to_vec());
+            pushed(&mut keys, now);
+            assert_eq!(held(&keys), expected, "{now:?}");
+            let mut again = LinkKeys::new();
+            again.install(1, &Key::new([1; 16]), 0).unwrap();
+            pushed(&mut again, now);
+            assert_eq!(held(&again), expected, "after a restart: {now:?}");
+        }
+        pushed(&mut keys, &[(4, Switch)]);
+        assert_eq!(held(&keys), (Some(4), vec![4], vec![]), "what is forgotten is gone");
+        pushed(&mut keys, &[]);
+        assert_eq!(held(&keys).0, Some(4), "no key at all says nothing about keys");
+    }
+
+    #[test]
+    fn a_key_that_follows_is_newer_after_a_restart_too() {
+        for (now, older) in [
+            (&[(1, Keep), (2, Switch)][..], Some(1)),
+            (&[(1, Switch), (2, Keep)], None),
+            (&[(254, Keep), (1, Switch)], Some(254)),
+            (&[(1, Distribute), (254, Switch)], None),
+        ] {
+            let mut keys = LinkKeys::new();
+            pushed(&mut keys, now);
+            assert_eq!(keys.previous(), older, "{now:?}");
+        }
     }
 
     /// Whatever a device has, and whatever is lost, told often enough it ends with the one key of the network.
@@ -134,6 +273,7 @@ mod tests {
                             }
                             Switch => (device.receiving, device.sending) = (Some(device.sending), step.index),
                             Retire => device.receiving = None,
+                            Keep => panic!("nobody is told that"),
                         }
                         steps += 1;
                         assert!(steps < 5, "{keys:?} {sending} {receiving}");

@@ -610,7 +610,7 @@ impl<'b> LinkKey<'b> {
         r.array_of(3)?;
         let index = key_index(r)?;
         let key = if r.null() { None } else { Some(r.bytes_of()?) };
-        let phase = Phase::parse(r)?;
+        let phase = Phase::parse_told(r)?;
         if phase == Phase::Distribute && key.is_none() {
             return Err(Malformed::new("a network key is handed out without the key"));
         }

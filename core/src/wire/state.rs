@@ -309,25 +309,40 @@ pub enum Phase {
     Switch,
     /// 3: give it up. A gateway keeps it for 30 days, only to take EDHOC under it.
     Retire,
+    /// 4, gateways alone: take frames under it, and tell no device about it. It drains, or its rotation is paused.
+    Keep,
 }
 
 impl Phase {
-    /// Its number: 1, 2 or 3.
+    /// Its number: 1 to 4.
     pub const fn wire(self) -> u8 {
         match self {
             Self::Distribute => 1,
             Self::Switch => 2,
             Self::Retire => 3,
+            Self::Keep => 4,
         }
     }
 
-    pub(crate) fn parse(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        match r.unsigned()? {
-            1 => Ok(Self::Distribute),
-            2 => Ok(Self::Switch),
-            3 => Ok(Self::Retire),
-            _ => Err(Malformed::new("a key phase is 1 to 3")),
+    /// The phase of this number.
+    pub const fn from_wire(number: u64) -> Option<Self> {
+        match number {
+            1 => Some(Self::Distribute),
+            2 => Some(Self::Switch),
+            3 => Some(Self::Retire),
+            4 => Some(Self::Keep),
+            _ => None,
         }
+    }
+
+    fn parse(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Self::from_wire(r.unsigned()?).ok_or(Malformed::new("a key phase is 1 to 4"))
+    }
+
+    /// As devices are told it.
+    pub(crate) fn parse_told(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let told = Self::from_wire(r.unsigned()?).filter(|phase| *phase != Self::Keep);
+        told.ok_or(Malformed::new("what a device is told of a key is 1 to 3"))
     }
 }
 
