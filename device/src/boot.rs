@@ -210,7 +210,7 @@ fn mesh(
             let _ = keys.install(stored.index, &Key::new(key), stored.bound);
         }
     }
-    let _ = keys.send_under(record.sending);
+    let _ = keys.resume_under(record.sending);
     keys.sending().ok_or(BootRefused::MissingSecret("the network key"))?;
     let identity = Identity { did: settings.did, sid: settings.sid, pan: settings.pan, station: Station::Node };
     let policy = LinkPolicy { minimum: sending, sending };

@@ -8,6 +8,7 @@
 
 mod boot;
 mod entropy;
+pub mod link_keys;
 pub mod node;
 mod outbox;
 mod relay;

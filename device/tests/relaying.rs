@@ -250,3 +250,36 @@ fn a_network_key_is_installed_switched_to_and_retired_in_three_phases() {
     assert_eq!((keys.indexes().collect::<Vec<_>>(), keys.sending()), (vec![2], Some(2)));
     assert_eq!(world.repeated_counters, 0);
 }
+
+#[test]
+fn the_key_before_is_given_up_seven_days_after_the_switch_however_often_the_power_went() {
+    const DAY: u64 = 86_400_000;
+    let mut world = World::row(31, &[Profile::ToCloud]);
+    world.run(8_000);
+    let new = [0x77; 16];
+    world.gateway.link.keys_mut().install(2, &Key::new(new), 0).unwrap();
+    for (phase, key) in [(Phase::Distribute, Some(&new)), (Phase::Switch, None)] {
+        let mut out = [0; 40];
+        let link_key = Some(LinkKey { index: 2, key, phase });
+        let len = Downlink { link_key, ..Downlink::default() }.emit(&mut out).unwrap();
+        world.gateway.control = out[..len].to_vec();
+        world.read(0, 1).unwrap();
+        world.run(500);
+        world.gateway.control.clear();
+        world.run(5_000);
+    }
+    let held = |world: &World| world.devices[0].node.mesh().unwrap().link().keys().indexes().count();
+    let wait = |world: &mut World, ms| {
+        world.now = world.now.plus(ms);
+        world.run(5_000);
+    };
+    wait(&mut world, 6 * DAY);
+    assert_eq!(held(&world), 2);
+    world.reboot(0);
+    wait(&mut world, 6 * DAY);
+    assert_eq!(held(&world), 2, "by uptime: it starts again");
+    wait(&mut world, DAY + 60_000);
+    assert_eq!(held(&world), 1);
+    assert_eq!(world.devices[0].node.mesh().unwrap().link().keys().sending(), Some(2));
+    assert_eq!(world.repeated_counters, 0);
+}

@@ -1,7 +1,6 @@
 //! Control items, both ways (docs/protocol.md 7.1, 7.3): what the node reports, and what it is told.
 
 use fivefold_core::error::Rejected;
-use fivefold_core::key::Key;
 use fivefold_core::level::OscoreLevel;
 use fivefold_core::profile::{KeyIndexes, Mode};
 use fivefold_core::time::Millis;
@@ -12,9 +11,10 @@ use heapless::Vec;
 
 use super::{Command, Event, Node, Why, status};
 use crate::boot::first_bound;
+use crate::link_keys;
 use crate::outbox::Carried;
 use crate::relay::PAYLOAD;
-use crate::storage::{StoredKey, StoredResult};
+use crate::storage::StoredResult;
 
 /// The boot report waits so long for a reading to go along with, in milliseconds.
 const AT_BOOT: u64 = 3_000;
@@ -118,7 +118,7 @@ impl<const N: usize> Node<N> {
                 millivolts: self.reports.millivolts,
                 flags: 0,
             }),
-            key_indexes: indexes.filter(|_| self.reports.keys),
+            key_indexes: indexes.filter(|_| self.reports.keys || whole),
             digest: whole.then(|| {
                 let none = KeyIndexes { sending: 0, receiving: None };
                 self.settings.policy.digest8(indexes.unwrap_or(none))
@@ -218,57 +218,18 @@ impl<const N: usize> Node<N> {
 
     /// A network key, or what to do with one (docs/protocol.md 4.3). Changes are durable before anything else is sent.
     fn link_key(&mut self, now: Millis, told: &LinkKey<'_>) {
-        let epoch = self.settings.epoch;
+        let first = first_bound(self.settings.epoch);
         let Some(keys) = self.mesh.as_mut().map(|m| m.link_mut().keys_mut()) else { return };
-        match (told.phase, told.key) {
-            (Phase::Distribute, Some(key)) => {
-                let stored = StoredKey {
-                    index: told.index,
-                    bound: self.durable.record().key(told.index).map_or(first_bound(epoch), |k| k.bound),
-                    key: Some(*key),
-                };
-                if self.durable.record().key(told.index).is_some_and(|k| k.key == Some(*key)) {
-                    return self.report_keys(now);
-                }
-                let places = &self.durable.record().keys;
-                let at = places.iter().position(|k| k.is_some_and(|k| k.index == told.index));
-                let Some(at) = at.or_else(|| places.iter().position(Option::is_none)) else { return };
-                if keys.install(told.index, &Key::new(*key), stored.bound).is_err() {
-                    return;
-                }
-                if let Some(place) = self.durable.change().keys.get_mut(at) {
-                    *place = Some(stored);
-                }
-            }
-            (Phase::Distribute, None) => return,
-            (Phase::Switch, _) => {
-                if keys.send_under(told.index).is_err() {
-                    return;
-                }
-            }
-            (Phase::Retire, _) => return self.forget(now, told.index),
+        if let Some(places) = link_keys::take(keys, &self.durable.record().keys, told, first) {
+            self.durable.change().keys = places;
+            self.tell(Event::LinkKeys);
         }
-        self.tell(Event::LinkKeys);
         self.report_keys(now);
     }
 
     fn report_keys(&mut self, now: Millis) {
         self.reports.keys = true;
         self.reports.soon(now);
-    }
-
-    /// Gives a network key up, unless it is the only one.
-    fn forget(&mut self, now: Millis, index: u8) {
-        let Some(keys) = self.mesh.as_mut().map(|m| m.link_mut().keys_mut()) else { return };
-        if !keys.indexes().any(|i| i != index) || !keys.indexes().any(|i| i == index) {
-            return;
-        }
-        keys.forget(index);
-        for place in &mut self.durable.change().keys {
-            place.take_if(|k| k.index == index);
-        }
-        self.tell(Event::LinkKeys);
-        self.report_keys(now);
     }
 
     /// Sees that the sending key changed, and gives the old one up after its time.
@@ -280,8 +241,12 @@ impl<const N: usize> Node<N> {
             self.refuse(alarm);
         }
         let before = core::mem::replace(&mut self.reports.sending, sending);
+        if before != sending {
+            // At a start nobody knows how much of its time was over.
+            let previous = self.mesh.as_ref().and_then(|m| m.link().keys().previous());
+            self.reports.retiring = Some(before).filter(|b| *b != 0).or(previous).map(|i| (i, now.plus(RETIRE_AFTER)));
+        }
         if before != 0 && before != sending {
-            self.reports.retiring = Some((before, now.plus(RETIRE_AFTER)));
             self.tell(Event::LinkKeys);
             self.report_keys(now);
         }
@@ -290,7 +255,7 @@ impl<const N: usize> Node<N> {
         {
             self.reports.retiring = None;
             if index != sending {
-                self.forget(now, index);
+                self.link_key(now, &LinkKey { index, key: None, phase: Phase::Retire });
             }
         }
     }
