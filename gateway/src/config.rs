@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use fivefold_core::e1_link::rotation::is_older;
 use fivefold_core::e1_link::{E1, Identity as LinkIdentity, LinkPolicy, Station};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, GatewayGroup, Sid};
@@ -243,7 +244,8 @@ impl Config {
             reason: e.to_string(),
         })?;
         let mut keys: Vec<_> = secrets.network_keys.iter().filter(|k| k.phase != Phase::Retire).collect();
-        keys.sort_by_key(|k| k.phase != Phase::Switch);
+        let sending = keys.iter().find(|k| k.phase == Phase::Switch).map_or(0, |k| k.index);
+        keys.sort_by_key(|k| (!is_older(k.index, sending), k.phase != Phase::Switch));
         let keys = keys.into_iter().map(|k| (k.index, Key::new(*k.key))).collect();
         Ok(Secrets { vault, identity, anchor, signing, keys })
     }

@@ -17,9 +17,10 @@ use fivefold_core::wire::state::Phase;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
+pub use crate::rotation::Rotation;
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
-pub use rotation::{DRAIN_S, RECOVERY_S, Rotation};
+pub use rotation::{ShutOut, Why};
 
 use crate::vault::{Vault, VaultError, random};
 
@@ -337,12 +338,23 @@ impl Registry {
 
     /// Runs `change` in one transaction and counts the version up.
     fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let done = self.change_if(|tx| change(tx).map(Some))?;
+        done.ok_or_else(|| self.failed(rusqlite::Error::QueryReturnedNoRows))
+    }
+
+    /// The same, unless `change` comes to nothing: then nothing of it stays.
+    fn change_if<T>(
+        &mut self,
+        change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Option<T>>,
+    ) -> Result<Option<T>> {
         let path = self.path.clone();
         let failed = |source| RegistryError::of(&path, source);
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         let done = change(&tx).map_err(failed)?;
-        tx.execute("UPDATE meta SET version = version + 1", []).map_err(failed)?;
-        tx.commit().map_err(failed)?;
+        if done.is_some() {
+            tx.execute("UPDATE meta SET version = version + 1", []).map_err(failed)?;
+            tx.commit().map_err(failed)?;
+        }
         Ok(done)
     }
 
@@ -438,7 +450,10 @@ impl Registry {
                 "INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?)",
                 params![net.0, network.name, pan, profile.as_str(), network.group.0, words],
             )?;
-            tx.execute("INSERT INTO network_keys VALUES (?, 1, ?, ?)", params![net.0, Phase::Switch.wire(), sealed])
+            tx.execute(
+                "INSERT INTO network_keys VALUES (?, 1, ?, ?, NULL)",
+                params![net.0, Phase::Switch.wire(), sealed],
+            )
         })?;
         Ok(network)
     }
@@ -479,18 +494,14 @@ impl Registry {
     /// [`RegistryError::Vault`].
     pub fn network_keys(&self, vault: &Vault, net: Net) -> Result<Vec<NetworkKey>> {
         let sql = format!("SELECT idx, phase, sealed FROM network_keys WHERE net = {} ORDER BY idx", net.0);
-        let rows = self.all(&sql, |r| Ok((r.get::<_, u8>(0)?, r.get::<_, u8>(1)?, r.get::<_, Vec<u8>>(2)?)))?;
+        let rows = self.all(&sql, |r| Ok((r.get::<_, u8>(0)?, r.get::<_, u32>(1)?, r.get::<_, Vec<u8>>(2)?)))?;
         rows.into_iter()
             .map(|(index, phase, sealed)| {
                 let name = key_name(net, index);
                 let opened = vault.open(&name, &sealed)?;
                 let key: [u8; 16] =
                     opened.as_slice().try_into().map_err(|_| VaultError::Damaged { name: name.clone() })?;
-                let phase = match phase {
-                    1 => Phase::Distribute,
-                    2 => Phase::Switch,
-                    _ => Phase::Retire,
-                };
+                let phase = Phase::from_wire(phase.into()).unwrap_or(Phase::Retire);
                 Ok(NetworkKey { index, phase, key: Zeroizing::new(key) })
             })
             .collect()

@@ -14,18 +14,22 @@ CREATE TABLE networks (
 CREATE TABLE network_keys (
     net         INTEGER NOT NULL REFERENCES networks,
     idx         INTEGER NOT NULL,
-    phase       INTEGER NOT NULL,          -- 1 distribute, 2 switch, 3 retire
+    phase       INTEGER NOT NULL,          -- 1 distribute, 2 switch, 3 retire, 4 keep
     sealed      BLOB NOT NULL,
+    retired_at  INTEGER,                   -- it is in recovery since then
     UNIQUE (net, idx)
 );
 CREATE TABLE rotations (
-    net         INTEGER PRIMARY KEY REFERENCES networks,
-    previous    INTEGER NOT NULL,          -- index of the key before
-    idx         INTEGER NOT NULL,          -- index of the new key
-    started_at  INTEGER NOT NULL,
-    switched_at INTEGER,
-    retired_at  INTEGER,
-    is_paused   INTEGER NOT NULL
+    net            INTEGER PRIMARY KEY REFERENCES networks,
+    previous       INTEGER NOT NULL,       -- index of the key before
+    idx            INTEGER NOT NULL,       -- index of the new key
+    started_at     INTEGER NOT NULL,
+    switched_at    INTEGER,
+    rolled_back_at INTEGER,
+    retired_at     INTEGER,
+    is_paused      INTEGER NOT NULL,
+    is_urgent      INTEGER NOT NULL,       -- somebody is to be shut out
+    starts_over    INTEGER NOT NULL        -- somebody was revoked who may have the new key
 );
 CREATE TABLE gateways (
     gw          INTEGER PRIMARY KEY,

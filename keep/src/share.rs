@@ -585,12 +585,7 @@ impl GatewaySecrets {
             let mut network_keys = Vec::new();
             while let Some(([index, phase], after)) = rest.split_first_chunk::<2>() {
                 let (key, after) = after.split_first_chunk::<16>()?;
-                let phase = match phase {
-                    1 => Phase::Distribute,
-                    2 => Phase::Switch,
-                    3 => Phase::Retire,
-                    _ => return None,
-                };
+                let phase = Phase::from_wire(u64::from(*phase))?;
                 network_keys.push(NetworkKey { index: *index, phase, key: Zeroizing::new(*key) });
                 rest = after;
             }

@@ -20,6 +20,12 @@ const fn ahead(from: u8, to: u8) -> u8 {
     ((to as u16 + 254 - from as u16) % 254) as u8
 }
 
+/// Whether a key with this index was drawn before the one that is sent under.
+pub const fn is_older(index: u8, sending: u8) -> bool {
+    let by = ahead(index, sending);
+    1 <= by && by < 128
+}
+
 /// A step that a device is told, item 7 of docs/protocol.md 7.3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Step {
@@ -77,8 +83,9 @@ pub fn take_over(
         }
     }
     // The oldest first, for frames under older keys are worth less: what lies behind the sending key, that, what follows.
-    let older = pushed.iter().filter(|k| in_use(k.index) && (1..128).contains(&ahead(k.index, sending.index)));
-    let newer = pushed.iter().filter(|k| in_use(k.index) && ahead(k.index, sending.index) >= 128);
+    let older = pushed.iter().filter(|k| in_use(k.index) && is_older(k.index, sending.index));
+    let newer =
+        pushed.iter().filter(|k| in_use(k.index) && !is_older(k.index, sending.index) && k.index != sending.index);
     if let Some(key) = retired {
         // It makes room, as soon as there is another to send under.
         let present = keys.holds(key.index);
