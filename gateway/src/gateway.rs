@@ -19,6 +19,7 @@ mod answer;
 mod devices;
 mod downlink;
 mod flight;
+mod link_keys;
 mod neighbours;
 mod output;
 mod prefilter;
@@ -163,6 +164,7 @@ pub struct Gateway {
     boot: GatewayBoot,
     link: Link<Air, GREETINGS>,
     link_keys: HashMap<u8, LinkKeyName>,
+    pushed_keys: link_keys::Pushed,
     link_leases: HashMap<LinkKeyName, u32>,
     link_lease_asked: bool,
     held: VecDeque<Held>,
@@ -205,7 +207,8 @@ impl Gateway {
         let mut keys = LinkKeys::new();
         let link_leases: HashMap<_, _> = restored.link_leases.into_iter().collect();
         let mut link_keys = HashMap::new();
-        for (index, key) in &setup.keys {
+        let share = if restored.state.as_ref().is_some_and(link_keys::names_keys) { &[][..] } else { &setup.keys };
+        for (index, key) in share {
             let name = link_key_name(*index, key);
             if keys.install(*index, key, link_leases.get(&name).copied().unwrap_or(0)).is_ok() {
                 link_keys.insert(*index, name);
@@ -218,6 +221,7 @@ impl Gateway {
             boot: setup.boot,
             link: Link::new(setup.identity, setup.policy, keys, Air::new(), setup.seed),
             link_keys,
+            pushed_keys: link_keys::Pushed::default(),
             link_leases,
             link_lease_asked: false,
             held: VecDeque::new(),

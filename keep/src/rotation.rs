@@ -197,15 +197,14 @@ impl Rotation {
         }
     }
 
-    /// Whether that is where this stage wants it.
-    pub const fn is_late(&self, place: Place) -> bool {
-        match (self.stage(), self.rolled_back_at, place) {
-            (Stage::HandingOut, _, Place::Without) => true,
-            (Stage::Draining, _, Place::Without | Place::Has) => true,
-            (Stage::RollingBack, _, Place::Sends | Place::GaveUp) => true,
-            (Stage::Done, None, Place::Without | Place::Has | Place::Sends) => true,
-            (Stage::Done, Some(_), Place::Has | Place::Sends | Place::GaveUp) => true,
-            _ => false,
+    /// Whether this stage wants it to be elsewhere.
+    pub fn is_late(&self, place: Place) -> bool {
+        match (self.stage(), self.rolled_back_at) {
+            (Stage::HandingOut, _) => place < Place::Has,
+            (Stage::Draining, _) => place < Place::Sends,
+            (Stage::RollingBack, _) => place > Place::Has,
+            (Stage::Done, None) => place < Place::GaveUp,
+            (Stage::Done, Some(_)) => place > Place::Without,
         }
     }
 

@@ -44,9 +44,10 @@ pub fn next_step(keys: &[(u8, Phase)], has: Option<KeyIndexes>) -> Option<Step> 
     let sending = in_phase(Phase::Switch)?;
     let handed_out = in_phase(Phase::Distribute);
     let Some(has) = has else {
-        // It said nothing yet. Where there is but one key it has that, or it would not be heard. Else it may lack either;
-        // one that has what it is told says so.
-        let missing = handed_out.or(in_phase(Phase::Keep).map(|_| sending));
+        // It said nothing yet. Where there is but one key it has that, or it would not be heard. Where another one drains it
+        // may have that alone. One that has what it is told says so.
+        let drains = in_phase(Phase::Keep).is_some_and(|index| is_older(index, sending));
+        let missing = handed_out.or(drains.then_some(sending));
         return missing.and_then(|index| step(index, Phase::Distribute));
     };
     let holds = |index: u8| has.sending == index || has.receiving == Some(index);
@@ -173,7 +174,7 @@ mod tests {
     #[test]
     fn a_pause_hands_out_nothing() {
         let keys = [(1, Switch), (2, Keep)];
-        for said in [has(1, 0), has(1, 2)] {
+        for said in [None, has(1, 0), has(1, 2)] {
             assert_eq!(told(&keys, said), None);
         }
     }

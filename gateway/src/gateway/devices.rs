@@ -11,7 +11,7 @@ use fivefold_core::oscore::{
     AnswerNumber, Authentic, Context, FAILURES_HARD, FAILURES_SOFT, Id, NUMBER_LIMIT, PartialIv, RENEW_AT,
     ReceiveContext, RequestId, UnnumberedAnswer,
 };
-use fivefold_core::profile::{Mode, Overrides, Policy};
+use fivefold_core::profile::{KeyIndexes, Mode, Overrides, Policy};
 use fivefold_core::suite::Alg;
 use fivefold_core::time::Millis;
 use fivefold_core::window::Window64;
@@ -42,6 +42,8 @@ pub(super) struct Device {
     answers: u16,
     runs: u16,
     renewal_said: bool,
+    /// Which network keys it said last that it has, in this run.
+    pub(super) link_keys: Option<KeyIndexes>,
     /// In the order in which they are tried.
     pub(super) slots: Vec<Slot>,
     /// Only in mode R, and only where this gateway is the primary.
@@ -94,6 +96,7 @@ impl Device {
             answers: 0,
             runs: 0,
             renewal_said: false,
+            link_keys: None,
             slots: Vec::new(),
             families: Vec::new(),
         }

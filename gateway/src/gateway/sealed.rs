@@ -261,6 +261,10 @@ impl Gateway {
                 }
                 let envelope = source.envelope(self, now, Kind::GatewayOpened, plaintext, Some(item8));
                 self.store(&envelope)?;
+                let window = self.devices.slot(source.sid, spoken.context).map(|s| s.window);
+                if window.and_then(|w| w.highest()).is_none_or(|highest| highest < number) {
+                    self.hear_link_keys(source.sid, plaintext.get(2..).unwrap_or_default());
+                }
                 self.accept(source.sid, &spoken, hash);
                 let renew = self.devices.find_mut(source.sid).is_some_and(|d| d.wants_renewal(spoken.context, number));
                 if renew {
@@ -341,7 +345,8 @@ impl Gateway {
         let mut normal = [0; LONGEST_COAP];
         match self.inside(&source, &asked, &id, plaintext, &mut normal) {
             Ok(Inside::Ours(_)) if source.wants == Wants::Answer && may_answer(self) => {
-                self.answer_own(now, &source, &spoken, coap::CHANGED, &[]);
+                let payload = self.control_map(source.sid, Downlink::default());
+                self.answer_own(now, &source, &spoken, coap::CHANGED, &payload);
             }
             Ok(Inside::Cloud(message)) => {
                 let kind = if let Way::Coap { .. } = source.way { Kind::CloudCoap } else { Kind::CloudTiny };
@@ -425,9 +430,8 @@ impl Gateway {
         }
     }
 
-    /// What stands in the answer to a message that ends here: which others came, so that the device lets go of those
-    /// that asked for no answer (9.1), and `6: 1`, when the number or the failures have reached their limit. Everything
-    /// that is marked is durable before this answer is sealed: it waits for a later write.
+    /// The control map of the answer to a message that ends here. Everything that is marked is durable before this answer
+    /// is sealed: it waits for a later write.
     fn control(&mut self, source: &Source, spoken: &Spoken, renew: bool) -> Box<[u8]> {
         let window = self.devices.slot(source.sid, spoken.context).map(|s| s.window.to_parts());
         let mut bitmap = [0; 8];
@@ -443,13 +447,7 @@ impl Gateway {
             let (highest, bits) = slot.window.to_parts();
             Some(Earlier { epoch: slot.epoch, received: Received::of_last(highest, bits, &mut earlier_bitmap)? })
         });
-        let map = Downlink { received, renew: renew.then_some(1), earlier, ..Downlink::default() };
-        if map == Downlink::default() {
-            return Box::default();
-        }
-        let mut out = [0; 64];
-        let n = map.emit(&mut out).unwrap_or(0);
-        out.get(..n).unwrap_or_default().into()
+        self.control_map(source.sid, Downlink { received, renew: renew.then_some(1), earlier, ..Downlink::default() })
     }
 
     /// An answer of our own under a number of our own.

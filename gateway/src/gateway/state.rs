@@ -4,16 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Did, GatewayGroup, Sid};
-use fivefold_core::key::Key;
 use fivefold_core::time::Millis;
-use fivefold_core::wire::state::{Admission, Known, NetworkKey, PartHash, Phase, State, admit};
+use fivefold_core::wire::state::{Admission, Known, NetworkKey, PartHash, State, admit};
 
 use super::devices::{Device, boot_name};
 use super::output::AppliedState;
-use super::{ContextName, Gateway, Lookup, Output, Record, link_key_name};
-
-/// How long a gateway takes EDHOC under a retired network key, in milliseconds: 30 days (docs/protocol.md 4.3).
-const RECOVERY: u64 = 30 * 24 * 3_600_000;
+use super::{ContextName, Gateway, Lookup, Output, Record};
 
 /// A state whose parts are coming in.
 pub(super) struct Collecting {
@@ -137,45 +133,6 @@ impl Gateway {
         }
         for context in gone {
             self.persist(Record::Forgotten { context });
-        }
-    }
-
-    fn apply_keys(&mut self, applied: Millis, keys: &[NetworkKey<'_>]) {
-        let gone: Vec<u8> = self.link.keys().indexes().filter(|i| keys.iter().all(|k| k.index != *i)).collect();
-        // A state without any key says nothing about keys: those from the gateway's own share stay.
-        if keys.is_empty() {
-            return;
-        }
-        for index in gone {
-            self.link.keys_mut().forget(index);
-            self.link_keys.remove(&index);
-        }
-        // Twice: a retired key makes room for a new one, and is retired only when there is another to send under.
-        for _ in 0..2 {
-            for key in keys.iter().filter(|k| k.phase != Phase::Retire) {
-                self.install_key(key);
-            }
-            for key in keys.iter().filter(|k| k.phase == Phase::Retire) {
-                if self.link.keys().indexes().all(|i| i != key.index) && !self.link_keys.contains_key(&key.index) {
-                    self.install_key(key);
-                }
-                let _ = self.link.keys_mut().retire(key.index, applied.plus(RECOVERY));
-            }
-        }
-        if let Some(key) = keys.iter().rfind(|k| k.phase == Phase::Switch) {
-            let _ = self.link.keys_mut().send_under(key.index);
-        }
-        self.link_lease_asked = false;
-        self.ask_link_lease();
-    }
-
-    fn install_key(&mut self, key: &NetworkKey<'_>) {
-        let index = key.index;
-        let key = Key::new(*key.key);
-        let name = link_key_name(index, &key);
-        let bound = self.link_leases.get(&name).copied().unwrap_or(0);
-        if self.link.keys_mut().install(index, &key, bound).is_ok() {
-            self.link_keys.insert(index, name);
         }
     }
 

@@ -1,0 +1,89 @@
+//! The network's keys at a gateway (docs/protocol.md 4.3): taken over from the state, and handed out to the devices whose
+//! messages end here. Those with E3 get them from the cloud.
+
+use fivefold_core::e1_link::E1;
+use fivefold_core::e1_link::rotation::{next_step, take_over};
+use fivefold_core::id::Sid;
+use fivefold_core::key::Key;
+use fivefold_core::profile::{KeyIndexes, Profile};
+use fivefold_core::reading::{Item, Payload};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::control::{Downlink, LinkKey, Uplink};
+use fivefold_core::wire::state::{NetworkKey, Phase, State};
+
+use super::output::AppliedState;
+use super::{Gateway, link_key_name};
+
+/// How long a gateway takes EDHOC under a retired network key, in milliseconds: 30 days (docs/protocol.md 4.3).
+const RECOVERY: u64 = 30 * 24 * 3_600_000;
+/// Bytes of a control map of ours, at most: items 1, 6, 7 and 10 take 61, and a frame has room for 81.
+const CONTROL: usize = 64;
+
+/// The network keys of the state that is applied, by index.
+#[derive(Debug, Default)]
+pub(super) struct Pushed(Vec<(u8, Phase, Key<E1, 16>)>);
+
+impl Pushed {
+    fn of(keys: &[NetworkKey<'_>]) -> Self {
+        Self(keys.iter().map(|k| (k.index, k.phase, Key::new(*k.key))).collect())
+    }
+
+    fn phases(&self) -> Vec<(u8, Phase)> {
+        self.0.iter().map(|(index, phase, _)| (*index, *phase)).collect()
+    }
+
+    /// What a device is told next, with the key if it is handed out.
+    fn told(&self, has: Option<KeyIndexes>) -> Option<LinkKey<'_>> {
+        let step = next_step(&self.phases(), has)?;
+        let given = |(index, _, _): &&(u8, Phase, Key<E1, 16>)| *index == step.index && step.phase == Phase::Distribute;
+        let key = self.0.iter().find(given).map(|(_, _, key)| key.danger_bytes());
+        Some(LinkKey { index: step.index, key, phase: step.phase })
+    }
+}
+
+/// Whether a state says which keys the network has: then those of the gateway's own share are of yesterday.
+pub(super) fn names_keys(state: &AppliedState) -> bool {
+    state.parts.iter().any(|part| State::parse(part).is_ok_and(|s| !s.keys.is_empty()))
+}
+
+impl Gateway {
+    /// Takes over the keys of a state that was applied at `applied`.
+    pub(super) fn apply_keys(&mut self, applied: Millis, keys: &[NetworkKey<'_>]) {
+        // A state without any key says nothing about keys: those from the gateway's own share stay.
+        if keys.is_empty() {
+            return;
+        }
+        self.pushed_keys = Pushed::of(keys);
+        let leases = &self.link_leases;
+        let bound = |k: &NetworkKey<'_>| leases.get(&link_key_name(k.index, &Key::new(*k.key))).copied().unwrap_or(0);
+        take_over(self.link.keys_mut(), keys, applied.plus(RECOVERY), bound);
+        self.link_keys = keys.iter().map(|k| (k.index, link_key_name(k.index, &Key::new(*k.key)))).collect();
+        self.link_lease_asked = false;
+        self.ask_link_lease();
+    }
+
+    /// Takes note of what a device says of its network keys, in a message whose number is the highest so far.
+    pub(super) fn hear_link_keys(&mut self, sid: Sid, payload: &[u8]) {
+        let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return };
+        let said = items.filter_map(|item| match item {
+            Item::Control(map) => Uplink::parse(map).ok()?.key_indexes,
+            _ => None,
+        });
+        if let (Some(keys), Some(device)) = (said.last(), self.devices.find_mut(sid)) {
+            device.link_keys = Some(keys);
+        }
+    }
+
+    /// The control map of an answer to a message that ends here, with the device's next step of a key rotation in it.
+    pub(super) fn control_map(&self, sid: Sid, map: Downlink<'_>) -> Box<[u8]> {
+        let device = self.devices.find(sid).filter(|d| d.policy.profile == Profile::ToGateway);
+        let link_key = device.and_then(|d| self.pushed_keys.told(d.link_keys));
+        let map = Downlink { link_key, ..map };
+        if map == Downlink::default() {
+            return Box::default();
+        }
+        let mut out = [0; CONTROL];
+        let n = map.emit(&mut out).unwrap_or(0);
+        out.get(..n).unwrap_or_default().into()
+    }
+}
