@@ -2,6 +2,7 @@
 //!
 //! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one.
 
+mod campaign;
 mod show;
 
 use std::collections::HashMap;
@@ -39,6 +40,7 @@ use crate::cloud::NoCommand;
 use crate::service::{Service, stopped};
 use crate::store::{self, CommandState, Page, StoreError, Write};
 
+pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use show::{CommandShown, CountShown, DeviceShown, GatewayShown, Health, ReadingShown, Readings, RecordShown};
 
 /// Readings in one answer, at most.
@@ -108,6 +110,7 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(health))
         .routes(routes!(metrics))
         .routes(routes!(command))
+        .routes(routes!(campaign::rotation))
         .split_for_parts();
     api.info.title = "Fivefold cloud".into();
     api.info.version = env!("CARGO_PKG_VERSION").into();
@@ -555,10 +558,11 @@ mod tests {
             "/v1/rejections",
             "/v1/health",
             "/v1/metrics",
+            "/v1/networks/{net}/rotation",
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 9);
+        assert_eq!(paths.len(), 10);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 use crate::accepted::ContextId;
 use crate::context::ContextSecrets;
 use crate::renewal::Runs;
-use crate::store::{AgreedBy, CommandRow, ContextRow, Recent, Standing, Write};
+use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;
@@ -96,8 +96,12 @@ pub(crate) struct Live {
     /// Commands without a result.
     pub(crate) commands: Vec<CommandRow>,
     pub(crate) last_command: u64,
-    /// Which network keys it said last that it has, and when.
-    pub(crate) link_keys: Option<(KeyIndexes, Millis)>,
+    /// Which network keys it said last that it has.
+    pub(crate) link_keys: Option<LinkReport>,
+    /// Index of the network key that was put last into an answer to it, and when first.
+    pub(crate) link_told: Option<(u8, Millis)>,
+    /// When it asked for an answer last.
+    pub(crate) asked: Option<Millis>,
     /// Where the count for E3-11 began, how many came since, and when.
     pub(crate) gap: Option<(u64, u64, Millis)>,
     /// When it was heard last, and how often it speaks (milliseconds, smoothed; 0 until that is known).
@@ -211,8 +215,8 @@ impl Device {
         live.runs.ordered().filter(|at| done.is_none_or(|done| *at > done))
     }
 
-    /// Which network keys it said last that it has, and when.
-    pub fn link_keys(&self) -> Option<(KeyIndexes, Millis)> {
+    /// Which network keys it said last that it has.
+    pub fn link_keys(&self) -> Option<LinkReport> {
         self.live().link_keys
     }
 
@@ -293,13 +297,15 @@ pub struct LinkRotation {
 impl LinkRotation {
     /// What a device is told next, with the key if it is handed out.
     pub(crate) fn told(&self, has: Option<KeyIndexes>) -> Option<LinkKey<'_>> {
-        if self.rotation.is_paused {
-            return None;
-        }
         let keys: Vec<_> = self.keys.iter().map(|k| (k.index, k.phase)).collect();
         let step = next_step(&keys, has)?;
         let key = self.keys.iter().find(|k| k.index == step.index && step.phase == Phase::Distribute);
         Some(LinkKey { index: step.index, key: key.map(|k| &*k.key), phase: step.phase })
+    }
+
+    /// Whether it is durable that a device was given this key: `told` is what it was given last.
+    pub(crate) fn was_given(&self, index: u8, told: Option<(u8, Millis)>) -> bool {
+        told.is_some_and(|(last, at)| last == index && at.0 / 1000 >= self.rotation.started_at)
     }
 }
 
@@ -386,8 +392,10 @@ pub struct Remembered {
     pub commands: Vec<CommandRow>,
     /// The highest command id of each device.
     pub last_commands: Vec<(Did, u64)>,
-    /// Which network keys devices said they have, and when.
-    pub link_keys: Vec<(Did, KeyIndexes, Millis)>,
+    /// Which network keys devices said they have.
+    pub link_keys: Vec<(Did, LinkReport)>,
+    /// Which network key each was given last, and when first.
+    pub link_told: Vec<(Did, u8, Millis)>,
 }
 
 /// What a book is made with, beside its source.
@@ -415,8 +423,9 @@ impl Maker<'_> {
             commands.entry(command.did).or_default().push(command);
         }
         let last_commands: HashMap<Did, u64> = remembered.last_commands.into_iter().collect();
-        let link_keys: HashMap<Did, (KeyIndexes, Millis)> =
-            remembered.link_keys.into_iter().map(|(did, keys, at)| (did, (keys, at))).collect();
+        let link_keys: HashMap<Did, LinkReport> = remembered.link_keys.into_iter().collect();
+        let link_told: HashMap<Did, (u8, Millis)> =
+            remembered.link_told.into_iter().map(|(did, index, at)| (did, (index, at))).collect();
         let mut book = Book { version: source.version, networks: source.networks, ..Book::default() };
         for Enrolled { device, secrets } in source.devices {
             let place = (device.net, device.sid);
@@ -436,6 +445,7 @@ impl Maker<'_> {
                         live.commands = commands.remove(&device.did).unwrap_or_default();
                         live.last_command = last_commands.get(&device.did).copied().unwrap_or(0);
                         live.link_keys = link_keys.get(&device.did).copied();
+                        live.link_told = link_told.get(&device.did).copied();
                     }
                     let rows = rows.remove(&device.did).unwrap_or_default();
                     Arc::new(self.device(device, &secrets, live, rows, renewal, write))

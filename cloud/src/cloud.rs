@@ -38,7 +38,7 @@ use fivefold_keep::registry::CloudIdentity;
 use crate::accepted::ContextId;
 use crate::book::Book;
 use crate::store::{
-    CommandRow, Committed, CountKey, Orphan, Place, ReceiptRow, Recent, SequenceVerdict, Verdict, Write,
+    CommandRow, Committed, CountKey, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict, Verdict, Write,
 };
 
 use answer::Pending;
@@ -339,7 +339,8 @@ impl<M: Memory> Cloud<M> {
         }
         for (did, keys) in &written.link_keys {
             if let Some(device) = self.book.load().by_did.get(did) {
-                device.live().link_keys = Some((*keys, judged.now));
+                let mut live = device.live();
+                live.link_keys = Some(LinkReport::after(live.link_keys, *keys, judged.now));
             }
         }
         for (pending, (accepted, verdict)) in

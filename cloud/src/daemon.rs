@@ -255,8 +255,18 @@ async fn watch_registry(service: Arc<Service>) {
 }
 
 async fn watch_time(service: Arc<Service>) {
+    let mut complained = false;
     loop {
         tokio::time::sleep(WATCH).await;
+        let at = service.clone();
+        match tokio::task::spawn_blocking(move || at.advance_rotations(clock::now())).await {
+            Ok(Ok(())) => complained = false,
+            Ok(Err(error)) if !complained => {
+                complained = true;
+                tracing::error!(%error, "a rotation of a network's key cannot go on by itself; see: fivefold key show");
+            }
+            _ => {}
+        }
         let at = service.clone();
         let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else {
             return;

@@ -39,6 +39,7 @@ impl Embedded {
                 commands: r.open_commands()?,
                 last_commands: r.last_commands()?,
                 link_keys: r.link_keys()?,
+                link_told: r.link_told()?,
             })
         })
     }

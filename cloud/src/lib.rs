@@ -7,6 +7,7 @@
 
 pub mod accepted;
 pub mod book;
+pub mod campaign;
 pub mod cloud;
 pub mod context;
 pub mod embedded;

@@ -1,6 +1,7 @@
 //! What the running cloud shares: the engine, the operator's registry behind it, and who is told when either changes.
 
 mod renewal;
+mod rotations;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};

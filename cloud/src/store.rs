@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0001_ledger.sql"),
     include_str!("store/migrations/0002_link_keys.sql"),
     include_str!("store/migrations/0003_renewal.sql"),
+    include_str!("store/migrations/0004_rotation.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -251,6 +252,25 @@ pub struct ResultRow {
     pub at: Millis,
 }
 
+/// Which network keys a device said last that it has (control item 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkReport {
+    /// Their indexes.
+    pub keys: KeyIndexes,
+    /// When it said so first.
+    pub since: Millis,
+    /// When it said so last.
+    pub at: Millis,
+}
+
+impl LinkReport {
+    /// It says `keys` now, after `before`.
+    pub fn after(before: Option<Self>, keys: KeyIndexes, now: Millis) -> Self {
+        let since = before.filter(|b| b.keys == keys).map_or(now, |b| b.since);
+        Self { keys, since, at: now }
+    }
+}
+
 /// Everything that one batch makes durable, in one transaction. Parts are carried out in the order of the fields.
 #[derive(Clone, Debug, Default)]
 pub struct Write {
@@ -288,6 +308,8 @@ pub struct Write {
     pub reports: Vec<(Did, Vec<u8>)>,
     /// Network keys that devices said they have.
     pub link_keys: Vec<(Did, KeyIndexes)>,
+    /// Network keys that will be put into answers to devices, by index.
+    pub link_told: Vec<(Did, u8)>,
     /// Versions of the gateway state that will be pushed.
     pub pushed: Vec<(GatewayId, u64)>,
     /// What was refused, and how often.
@@ -313,6 +335,7 @@ impl Write {
             && self.results.is_empty()
             && self.reports.is_empty()
             && self.link_keys.is_empty()
+            && self.link_told.is_empty()
             && self.pushed.is_empty()
             && self.counts.is_empty()
     }

@@ -261,7 +261,7 @@ impl DeviceShown {
             ordered_to_renew_ms: d.ordered_to_renew().map(|at| at.0),
             last_heard_ms: d.heard().map(|at| at.0),
             readings: None,
-            link_keys: d.link_keys().map(|(keys, _)| (keys.sending, keys.receiving)),
+            link_keys: d.link_keys().map(|l| (l.keys.sending, l.keys.receiving)),
             report: None,
             commands: Vec::new(),
         }

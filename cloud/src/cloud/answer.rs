@@ -84,6 +84,17 @@ impl<M: Memory> Cloud<M> {
                 }
             }
         }
+        if pending.question.is_some() {
+            live.asked = Some(row.way.ingested);
+            // To whom a key was given is durable before it leaves: if the device is revoked, the key is worth nothing.
+            let book = self.book.load();
+            if let Some(rotation) = book.rotations.get(&device.net)
+                && let Some(LinkKey { index, key: Some(_), .. }) = rotation.told(live.link_keys.map(|l| l.keys))
+                && !rotation.was_given(index, live.link_told)
+            {
+                write.link_told.push((device.did, index));
+            }
+        }
         // A repeat is answered under a number of our own, and that is leased before (W1).
         if verdict != Verdict::New
             && pending.question.is_some()
@@ -112,6 +123,9 @@ impl<M: Memory> Cloud<M> {
                     for (_, bound) in write.leases.iter().filter(|(id, _)| *id == ctx.id) {
                         ctx.lease.extend(*bound);
                     }
+                }
+                for (_, index) in write.link_told.iter().filter(|(did, _)| *did == pending.device.did) {
+                    live.link_told = Some((*index, now));
                 }
                 live.commands.retain(|c| !written.results.iter().any(|r| r.did == c.did && r.id == c.id));
             }
@@ -168,9 +182,12 @@ fn answer(
     rotation: Option<&LinkRotation>,
 ) -> Option<Vec<u8>> {
     let mut live = device.live();
-    let Live { contexts, commands, link_keys, .. } = &mut *live;
+    let Live { contexts, commands, link_keys, link_told, .. } = &mut *live;
     // By C3 alone: a gateway's word is not enough to hand a key to somebody, and the gateway does it itself (4.3).
-    let link_key = rotation.and_then(|r| r.told(link_keys.map(|(keys, _)| keys)));
+    let link_key = rotation.and_then(|r| {
+        let told = r.told(link_keys.map(|l| l.keys))?;
+        (told.key.is_none() || r.was_given(told.index, *link_told)).then_some(told)
+    });
     if contexts.iter().any(|c| c.id == context && c.standing == Standing::Draining) {
         return None;
     }

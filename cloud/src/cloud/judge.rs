@@ -11,7 +11,7 @@ use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::oscore::{
     Authentic, FAILURES_HARD, FAILURES_SOFT, InnerRequest, NUMBER_LIMIT, judge_request, judge_tiny_request,
 };
-use fivefold_core::profile::{Mode, Profile};
+use fivefold_core::profile::{KeyIndexes, Mode, Profile};
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
@@ -389,7 +389,12 @@ impl<M: Memory> Cloud<M> {
             flags |= flag::ANSWERED;
         }
         if refused.is_none() {
-            self.read_control(judged, device, payload);
+            let said = self.read_control(judged, device, payload);
+            let ctx = live.contexts.iter().find(|c| c.id == context && c.standing == Standing::Active);
+            judged
+                .write
+                .link_keys
+                .extend(said.filter(|_| ctx.is_some_and(|c| is_newest(c, piv))).map(|k| (device.did, k)));
         }
         let content = Content { context, hash: sealed.hash, way, freshness, flags, payload: payload.to_vec() };
         judged.write.accepted.push(Accepted::by_node(&proof, content));
@@ -416,8 +421,11 @@ impl<M: Memory> Cloud<M> {
         Ok(())
     }
 
-    fn read_control(&self, judged: &mut Judged, device: &Device, payload: &[u8]) {
-        let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return };
+    /// Takes note of results and reports. What the device says of its network keys comes back: it counts only when nothing
+    /// newer was heard.
+    fn read_control(&self, judged: &mut Judged, device: &Device, payload: &[u8]) -> Option<KeyIndexes> {
+        let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return None };
+        let mut said = None;
         for item in items {
             let Item::Control(map) = item else { continue };
             let Ok(control) = control::Uplink::parse(map) else { continue };
@@ -430,13 +438,12 @@ impl<M: Memory> Cloud<M> {
                     at: judged.now,
                 });
             }
-            if let Some(keys) = control.key_indexes {
-                judged.write.link_keys.push((device.did, keys));
-            }
+            said = control.key_indexes.or(said);
             if control.status.is_some() || control.digest.is_some() {
                 judged.write.reports.push((device.did, map.to_vec()));
             }
         }
+        said
     }
 
     /// A boot opened for the first time: what waited for it is tried again (docs/protocol.md 8.3).
@@ -544,6 +551,7 @@ impl<M: Memory> Cloud<M> {
         let mut live = device.live();
         let known = live.contexts.iter().position(|c| c.epoch == opened.epoch && c.bctx == opened.bctx);
         let older = opened.bctx.and_then(|b| live.older.get(&b).copied());
+        let said = self.read_control(judged, device, payload);
         let (context, freshness) = match (known, older) {
             (None, Some((context, _))) => (context, Freshness::Late),
             (known, _) => {
@@ -571,6 +579,8 @@ impl<M: Memory> Cloud<M> {
                             judged.write.contexts.push(ctx.row(device, device.level()));
                         }
                         let freshness = self.freshness(ctx, opened.piv, way);
+                        let newest = is_newest(ctx, opened.piv) && ctx.standing == Standing::Active;
+                        judged.write.link_keys.extend(said.filter(|_| newest).map(|k| (device.did, k)));
                         if let Some(recent) = &mut ctx.recent {
                             heighten(recent, opened.piv);
                         }
@@ -581,7 +591,6 @@ impl<M: Memory> Cloud<M> {
                 }
             }
         };
-        self.read_control(judged, device, payload);
         judged.pending.push(Pending { device: device.clone(), context, question: None });
         Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload: payload.to_vec() }
     }
@@ -656,6 +665,11 @@ fn check_payload(payload: &[u8]) -> Result<(), fivefold_core::reading::Malformed
         }
     }
     Ok(())
+}
+
+/// Whether nothing under this number or a later one was heard in this context.
+fn is_newest(ctx: &Ctx, piv: u64) -> bool {
+    ctx.recent.is_some_and(|recent| recent.highest.is_none_or(|highest| piv > highest))
 }
 
 /// The highest number so far, with the bitmap kept in step.

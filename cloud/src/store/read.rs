@@ -10,7 +10,9 @@ use fivefold_core::profile::{KeyIndexes, LinkClass};
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::{AgreedBy, CommandRow, CommandState, ContextRow, CountKey, Orphan, Place, Standing, StoreError};
+use super::{
+    AgreedBy, CommandRow, CommandState, ContextRow, CountKey, LinkReport, Orphan, Place, Standing, StoreError,
+};
 use crate::accepted::{ContextId, Freshness, MessageHash, flag};
 
 /// A connection for reading: sees what was committed when each question is asked.
@@ -304,6 +306,21 @@ impl Reader {
         Ok(last.map(|at| (Millis(uint(at)), count)))
     }
 
+    /// When a device of a network was heard last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn last_heard(&self, net: Net, did: Did) -> Result<Option<Millis>, StoreError> {
+        // Of each context the message with the highest number: that one is found by the index.
+        let sql = "SELECT max((SELECT ingested FROM reading WHERE ctx = context.id ORDER BY piv DESC LIMIT 1))
+                   FROM context WHERE net = ? AND did = ?";
+        self.db
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row(params![net.0, did.0], |r| r.get::<_, Option<i64>>(0)))
+            .map(|at| at.map(|at| Millis(uint(at))))
+            .map_err(|e| self.failed(e))
+    }
+
     /// Counters, all or of one gateway.
     ///
     /// # Errors
@@ -405,14 +422,24 @@ impl Reader {
             .map_err(|e| self.failed(e))
     }
 
-    /// Which network keys devices said last that they have, and when.
+    /// Which network keys devices said last that they have.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn link_keys(&self) -> Result<Vec<(Did, KeyIndexes, Millis)>, StoreError> {
-        self.all("SELECT did, sending, receiving, at FROM link_keys", [], |r| {
-            Ok((Did(r.get(0)?), KeyIndexes { sending: r.get(1)?, receiving: r.get(2)? }, Millis(uint(r.get(3)?))))
+    pub fn link_keys(&self) -> Result<Vec<(Did, LinkReport)>, StoreError> {
+        self.all("SELECT did, sending, receiving, since, at FROM link_keys", [], |r| {
+            let keys = KeyIndexes { sending: r.get(1)?, receiving: r.get(2)? };
+            let (since, at) = (Millis(uint(r.get(3)?)), Millis(uint(r.get(4)?)));
+            Ok((Did(r.get(0)?), LinkReport { keys, since, at }))
         })
+    }
+
+    /// Which network key was put last into an answer to each device, and when first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn link_told(&self) -> Result<Vec<(Did, u8, Millis)>, StoreError> {
+        self.all("SELECT did, idx, at FROM link_told", [], |r| Ok((Did(r.get(0)?), r.get(1)?, Millis(uint(r.get(2)?)))))
     }
 
     /// What was heard of gateways.

@@ -329,10 +329,17 @@ fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     }
     for (did, keys) in &write.link_keys {
         tx.prepare_cached(
-            "INSERT INTO link_keys VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (did) DO UPDATE SET sending = ?2, receiving = ?3, at = ?4",
+            "INSERT INTO link_keys (did, sending, receiving, at, since) VALUES (?1, ?2, ?3, ?4, ?4)
+             ON CONFLICT (did) DO UPDATE SET at = ?4, sending = ?2, receiving = ?3,
+             since = CASE WHEN sending = ?2 AND receiving IS ?3 THEN since ELSE ?4 END",
         )?
         .execute(params![did.0, keys.sending, keys.receiving, int(write.now.0)])?;
+    }
+    for (did, index) in &write.link_told {
+        tx.prepare_cached(
+            "INSERT INTO link_told VALUES (?1, ?2, ?3) ON CONFLICT (did) DO UPDATE SET idx = ?2, at = ?3",
+        )?
+        .execute(params![did.0, index, int(write.now.0)])?;
     }
     Ok(())
 }

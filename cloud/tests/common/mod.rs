@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use fivefold_cloud::accepted::flag;
-use fivefold_cloud::book::{Book, Enrolled, Maker, Remembered, Secrets, Source};
+use fivefold_cloud::book::{Book, Enrolled, LinkRotation, Maker, Remembered, Secrets, Source};
 use fivefold_cloud::cloud::{BatchRefused, Cloud};
 use fivefold_cloud::embedded::Embedded;
 use fivefold_cloud::store::{Place, Query, ReadingRow, Store, Write};
@@ -52,6 +52,12 @@ pub struct SourceParts {
     pub gateways: Vec<registry::Gateway>,
     pub networks: Vec<registry::Network>,
     pub renewals: Vec<registry::Renewal>,
+    pub rotation: Option<registry::Rotation>,
+}
+
+/// The key of a rotation under this index.
+pub const fn network_key(index: u8) -> [u8; 16] {
+    [index; 16]
 }
 
 impl SourceParts {
@@ -73,9 +79,18 @@ impl SourceParts {
             tokens: Vec::new(),
             devices: devices.collect(),
             renewals: self.renewals.clone(),
-            rotations: Vec::new(),
+            rotations: self.rotation.iter().map(link_rotation).collect(),
         }
     }
+}
+
+fn link_rotation(rotation: &registry::Rotation) -> LinkRotation {
+    let keys = rotation.phases().map(|(index, phase)| registry::NetworkKey {
+        index,
+        phase,
+        key: Zeroizing::new(network_key(index)),
+    });
+    LinkRotation { rotation: rotation.clone(), keys: keys.into() }
 }
 
 fn ms3(d: &registry::Device) -> Vec<u8> {
@@ -317,6 +332,7 @@ impl World {
                 override_words: None,
             }],
             renewals,
+            rotation: None,
         };
         let cloud = start(&path, &source, vault.as_ref(), NOW);
         cloud.pushed(gateway.proven.gateway(), 1);

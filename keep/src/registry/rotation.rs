@@ -217,6 +217,16 @@ impl Registry {
         }
     }
 
+    /// Whether [`forget_network_keys`](Self::forget_network_keys) has something to do.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn has_expired_network_keys(&self, now_unix_s: u64) -> Result<bool> {
+        let before = now_unix_s.saturating_sub(RECOVERY_S) as i64;
+        let sql = "SELECT EXISTS (SELECT 1 FROM network_keys WHERE phase = 3 AND retired_at < ?)";
+        self.db.query_row(sql, [before], |r| r.get(0)).map_err(|e| self.failed(e))
+    }
+
     /// Deletes keys whose recovery is over. Returns how many.
     ///
     /// # Errors
@@ -320,6 +330,8 @@ mod tests {
         }
         b.rotate(2_000).unwrap();
         assert_eq!(b.phases(), [(1, 3), (2, 3), (3, 2), (4, 1)]);
+        assert!(!b.registry.has_expired_network_keys(100 + RECOVERY_S).unwrap());
+        assert!(b.registry.has_expired_network_keys(101 + RECOVERY_S).unwrap());
         assert_eq!(b.registry.forget_network_keys(101 + RECOVERY_S).unwrap(), 1);
         assert_eq!(b.phases(), [(2, 3), (3, 2), (4, 1)]);
         assert_eq!(b.registry.forget_network_keys(101 + RECOVERY_S).unwrap(), 0);
