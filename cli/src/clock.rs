@@ -20,3 +20,11 @@ pub fn now() -> anyhow::Result<u64> {
 pub fn text(unix_s: u64) -> String {
     i64::try_from(unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok()).map_or("?".into(), |t| t.to_string())
 }
+
+/// A time for people, to the minute: `2026-11-25 18:00Z`.
+pub fn minute(unix_s: u64) -> String {
+    match text(unix_s).get(..16) {
+        Some(minute) => format!("{}Z", minute.replace('T', " ")),
+        None => "?".into(),
+    }
+}

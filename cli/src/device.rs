@@ -1,6 +1,7 @@
 //! `fivefold device`: devices and their shares.
 
 mod renewal;
+mod revoke;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -42,8 +43,9 @@ enum Verb {
     List(Folder),
     /// Order devices to renew their contexts by EDHOC: one, those of a network, or all.
     Renew(renewal::Args),
-    /// Revoke a device: nothing of it is accepted from now on.
-    Revoke(One),
+    /// Revoke a device: cloud and gateways refuse it from now on. It still has the network key, and passes E1 until that
+    /// is rotated.
+    Revoke(revoke::Args),
     /// Show one device.
     Show(One),
 }
@@ -195,17 +197,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             });
         }
         Verb::Renew(args) => return renewal::order(args, output),
-        Verb::Revoke(one) => {
-            let (_, mut registry) = one.folder.open_book()?;
-            let device = registry.revoke_device(one.did, clock::now()?)?;
-            answer(output, &json_of(&device, registry.renewal(device.did)?.as_ref()), || {
-                format!(
-                    "Revoked device {}: cloud and gateways refuse it from now on.\n\
-                     It still holds the network key of {}: until that is rotated, it passes E1.",
-                    device.did, device.net
-                )
-            });
-        }
+        Verb::Revoke(args) => return revoke::run(args, output),
         Verb::Show(one) => {
             let (_, registry) = one.folder.open_book()?;
             let d = registry.device(one.did)?;

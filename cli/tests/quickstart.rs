@@ -118,19 +118,35 @@ fn a_network_key_is_rotated_while_readings_flow() {
         }
         panic!("readings come under {:?}, {wanted} expected", under());
     };
-    let step = |verb: &str| answer(&["key", verb, "--dir", &farm, "--network", "field-7"])["rotation"].clone();
+    let step = |verb: &[&str]| answer(&[&["key"], verb, &["--dir", &farm, "--network", "field-7"]].concat());
     becomes(1);
-    assert_eq!(step("rotate")["stage"], "handing out");
+    assert_eq!(step(&["rotate"])["rotation"]["stage"], "handing out");
     let again = fivefold(&["key", "rotate", "--dir", &farm, "--network", "field-7"]).output().unwrap();
     assert_eq!(again.status.code(), Some(2));
-    // Handed out: the node takes frames under it and still sends under the first.
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    becomes(1);
-    assert_eq!(step("switch")["stage"], "draining");
+    // Handed out, and as soon as everybody has it, switched to: nobody says a word.
     becomes(2);
-    assert_eq!(step("retire")["stage"], "done");
+    let shown = step(&["show", "--all", "--token-file", &token]);
+    assert_eq!(shown["rotation"]["stage"], "draining");
+    let campaign = &shown["campaign"];
+    assert_eq!(
+        (&campaign["devices"], &campaign["sends_under_it"], &campaign["late"]),
+        (&1.into(), &1.into(), &0.into())
+    );
+    assert_eq!(campaign["members"][0]["device"], did);
+    let early = fivefold(&["key", "retire", "--dir", &farm, "--network", "field-7"]).output().unwrap();
+    assert_eq!(early.status.code(), Some(2));
+    assert_eq!(step(&["retire", "--now"])["rotation"]["stage"], "done");
     std::thread::sleep(std::time::Duration::from_secs(1));
     becomes(2);
+    let text = std::process::Command::new(env!("CARGO_BIN_EXE_fivefold"))
+        .args(["key", "show", "--dir", &farm, "--network", "field-7", "--token-file", &token])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("done since") && text.lines().all(|l| l.chars().count() <= 80), "{text}");
+    // The last one that is left is revoked, and the key with it.
+    let revoked = answer(&["device", "revoke", "--dir", &farm, did, "--rotate"]);
+    assert_eq!((&revoked["rotation"]["index"], &revoked["rotation"]["urgent"]), (&3.into(), &true.into()));
     // Nothing was lost on the way.
     let list = answer(&["reading", "list", "--dir", &farm, "--token-file", &token, "--limit", "1000"]);
     let numbers: Vec<u64> = list.as_array().unwrap().iter().map(|r| r["number"].as_u64().unwrap()).collect();

@@ -1,0 +1,110 @@
+//! `fivefold device revoke`: cloud and gateways refuse the device at once. The network key it keeps, so it passes E1 until
+//! that is rotated, which is offered, and done with `--rotate`.
+
+use std::process::ExitCode;
+
+use fivefold_core::profile::LinkClass;
+use fivefold_keep::registry::{Device, Network, ShutOut};
+use serde_json::{Value, json};
+
+use super::{One, json_of};
+use crate::clock;
+use crate::key;
+use crate::output::{Output, answer};
+
+/// Arguments of `fivefold device revoke`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    one: One,
+    /// Rotate the network's key at once, without this device. While a rotation is under way, it is hurried, and another
+    /// one follows if the device may know the new key already.
+    #[arg(long)]
+    rotate: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The book refuses, or the network's key cannot be rotated.
+pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+    if args.rotate {
+        shut_out(args, output)?
+    } else {
+        refuse(args, output)?
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn refuse(args: &Args, output: Output) -> anyhow::Result<()> {
+    let did = args.one.did;
+    let (_, mut registry) = args.one.folder.open_book()?;
+    let device = registry.revoke_device(did, clock::now()?)?;
+    let network = registry.network(&device.net.to_string())?;
+    let value = with(json_of(&device, registry.renewal(did)?.as_ref()), "passes_e1", json!(has_network_key(&device)));
+    answer(output, &value, || {
+        let dir = args.one.folder.dir.display();
+        let still = match (has_network_key(&device), key::check_rotate(&network)) {
+            (false, _) => String::new(),
+            (true, Err(no_way)) => format!("\nIt still has the network key and passes E1, for\n{no_way}."),
+            (true, Ok(())) => format!(
+                "\nIt still has the network key, and passes E1 until that is rotated:\n  \
+                 fivefold device revoke --dir {dir} {did} --rotate"
+            ),
+        };
+        format!("Revoked device {did}: cloud and gateways refuse it from now on.{still}")
+    });
+    Ok(())
+}
+
+fn shut_out(args: &Args, output: Output) -> anyhow::Result<()> {
+    let (did, now) = (args.one.did, clock::now()?);
+    let mut operator = args.one.folder.open()?;
+    let registry = &mut operator.registry;
+    let network = registry.network(&registry.device(did)?.net.to_string())?;
+    check(&registry.device(did)?, &network)?;
+    let device = registry.revoke_device(did, now)?;
+    let shut_out = registry.shut_out(&operator.vault, did, now)?;
+    let (ShutOut::Begun(rotation) | ShutOut::Hurried(rotation) | ShutOut::Overtaken(rotation)) = &shut_out;
+    let value = with(json_of(&device, registry.renewal(did)?.as_ref()), "passes_e1", json!(true));
+    let rotated = key::json_of(&network, Some(rotation)).get("rotation").cloned().unwrap_or_default();
+    answer(output, &with(value, "rotation", rotated), || {
+        let what = match &shut_out {
+            ShutOut::Begun(_) => {
+                "A new network key goes to everybody else. Until the key before is retired, it\npasses E1."
+            }
+            ShutOut::Hurried(_) => {
+                "A rotation that it is told nothing of is under way, and hurries now. Until the key\nbefore is retired, it passes E1."
+            }
+            ShutOut::Overtaken(_) => {
+                "A rotation is under way, and hurries now. If the device was given its key already,\nanother one follows by itself. Until then it passes E1."
+            }
+        };
+        let stands = key::text_of(&network, Some(rotation));
+        format!("Revoked device {did}: cloud and gateways refuse it from now on.\n{what}\n{stands}")
+    });
+    Ok(())
+}
+
+/// Whether a rotation shuts it out, before it is revoked.
+fn check(device: &Device, network: &Network) -> anyhow::Result<()> {
+    key::check_rotate(network)?;
+    anyhow::ensure!(
+        has_network_key(device),
+        "device {} is on a radio without E1 of ours and has no network key: revoke it without --rotate",
+        device.did
+    );
+    Ok(())
+}
+
+/// Whether it is on a radio with E1 of ours.
+fn has_network_key(device: &Device) -> bool {
+    matches!(device.policy.radio.link_class(), LinkClass::MacCcm | LinkClass::E1s)
+}
+
+fn with(mut value: Value, name: &str, more: Value) -> Value {
+    if let Some(object) = value.as_object_mut() {
+        object.insert(name.into(), more);
+    }
+    value
+}
