@@ -307,7 +307,7 @@ impl Registry {
     /// [`RegistryError::Database`], [`RegistryError::Format`].
     pub fn open(path: &Path) -> Result<Self> {
         let opened = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        renewal::prepare(&opened.db).map_err(|e| opened.failed(e))?;
+        renewal::prepare(&opened.db).and_then(|()| rotation::prepare(&opened.db)).map_err(|e| opened.failed(e))?;
         Ok(opened)
     }
 

@@ -107,15 +107,17 @@ mod tests {
         let mut book = Registry::create(&path).unwrap();
         let net = book.add_network(&vault, "n", Profile::ToBoth, None).unwrap().net;
         let policy = Policy::new(Profile::ToBoth);
-        let new = NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None };
+        let new = NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None, key: None };
         let (device, secrets) = book.add_device(&vault, &new, 1).unwrap();
-        let (device, again) = book.enrol_again(&vault, device.did, 2).unwrap();
+        let (device, again) = book.enrol_again(&vault, device.did, None, 2).unwrap();
         assert_ne!(secrets.ms3, again.ms3);
         let key = book.network_keys(&vault, net).unwrap().remove(0).key;
         // Keys that were forgotten: SQLite only forgets where they are.
         for index in 100..150u8 {
             let sealed = vault.seal(&key_name(net, index), &[index; 16]).unwrap();
-            book.db.execute("INSERT INTO network_keys VALUES (?, ?, 3, ?)", params![net.0, index, sealed]).unwrap();
+            book.db
+                .execute("INSERT INTO network_keys VALUES (?, ?, 3, ?, NULL)", params![net.0, index, sealed])
+                .unwrap();
         }
         book.db.execute("DELETE FROM network_keys WHERE idx >= 100", []).unwrap();
         let old = vault.key_id();

@@ -3,7 +3,7 @@
 use fivefold_core::e1_link::rotation::next_index;
 use fivefold_core::id::{Did, Net};
 use fivefold_core::wire::state::Phase;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::{Registry, RegistryError, Result, hidden, key_name};
 use crate::rotation::{NotNow, RECOVERY_S, Rotation};
@@ -31,6 +31,25 @@ pub enum ShutOut {
 
 const COLUMNS: &str = "net, previous, idx, started_at, switched_at, rolled_back_at, retired_at, is_paused, is_urgent, \
                        starts_over";
+
+/// Columns that books of before do not have.
+const ADDED: [(&str, &str, &str); 4] = [
+    ("network_keys", "retired_at", "INTEGER"),
+    ("rotations", "rolled_back_at", "INTEGER"),
+    ("rotations", "is_urgent", "INTEGER NOT NULL DEFAULT 0"),
+    ("rotations", "starts_over", "INTEGER NOT NULL DEFAULT 0"),
+];
+
+/// Brings a book of before to the present form.
+pub(super) fn prepare(db: &Connection) -> rusqlite::Result<()> {
+    for (table, column, kind) in ADDED {
+        let known = "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?) WHERE name = ?)";
+        if !db.query_row(known, [table, column], |r| r.get::<_, bool>(0))? {
+            db.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {column} {kind}"))?;
+        }
+    }
+    Ok(())
+}
 
 fn rotation_of(row: &Row<'_>) -> rusqlite::Result<Rotation> {
     let time = |at| row.get::<_, Option<i64>>(at).map(|t| t.map(hidden));
@@ -287,6 +306,7 @@ mod tests {
                 policy: Policy::new(Profile::ToCloud),
                 overrides: Overrides::NONE,
                 words: None,
+                key: None,
             };
             self.registry.add_device(&self.vault, &new, 1).unwrap().0.did
         }
@@ -335,6 +355,19 @@ mod tests {
         assert_eq!(b.registry.forget_network_keys(101 + RECOVERY_S).unwrap(), 1);
         assert_eq!(b.phases(), [(2, 3), (3, 2), (4, 1)]);
         assert_eq!(b.registry.forget_network_keys(101 + RECOVERY_S).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_book_of_before_is_brought_to_the_present_form_with_what_is_in_it() {
+        let mut b = book();
+        let path = b._folder.path().join("registry.db");
+        b.rotate(100).unwrap();
+        for (table, column, _) in ADDED {
+            b.registry.db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
+        }
+        let again = Registry::open(&path).unwrap();
+        assert_eq!(again.rotation(b.net).unwrap(), Some(Rotation::begin(b.net, 1, 2, 100)));
+        assert_eq!(again.network_keys(&b.vault, b.net).unwrap().len(), 2);
     }
 
     #[test]
