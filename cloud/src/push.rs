@@ -119,13 +119,15 @@ fn build_once(
     for row in rows {
         rows_of.entry(row.did).or_default().push(row);
     }
+    let held_before = registry.held_before()?;
     let without = registry.renewals()?.into_iter().filter(|r| r.first == FirstContexts::Agreed);
     let without: std::collections::HashSet<Did> = without.map(|r| r.did).collect();
     let mut chunks: Vec<(Vec<state::Device>, Vec<GatewayShare>)> = vec![Default::default()];
     let mut filled = 0;
     for device in &devices {
         let rows = rows_of.remove(&device.did).unwrap_or_default();
-        let known = Known { device, rows, installed: !without.contains(&device.did) };
+        let held = held_before.get(&device.did).copied();
+        let known = Known { device, rows, installed: !without.contains(&device.did), held };
         let shares = known.shares(registry, vault, network.group, gateway)?;
         let takes = state::Device::LONGEST + shares.len() * Context::LONGEST;
         if filled + takes > PART {
@@ -167,6 +169,8 @@ struct Known<'a> {
     rows: Vec<ContextRow>,
     /// Whether the secrets of the registry were ever handed out.
     installed: bool,
+    /// The newest epoch under which an earlier primary may have answered.
+    held: Option<Epoch>,
 }
 
 impl Known<'_> {
@@ -183,17 +187,21 @@ impl Known<'_> {
         if !device.policy.profile.has_e2() {
             return Ok(out);
         }
-        let mut share = |epoch, standing, root: &E2Root| {
-            out.extend(GatewayShare::new(device, epoch, standing, root, group, gateway.primary));
-        };
         if device.policy.mode == Mode::Random {
-            // The receive part of mode R is of one boot, and the registry knows no boots.
-            if gateway.primary {
+            // The receive part of mode R is of one boot, and the registry knows no boots. Of mode R the registry's epoch counts
+            // how often the device was enrolled: its contexts are all of epoch 0.
+            if gateway.primary && self.held.is_none_or(|held| device.epoch > held) {
                 let secrets = registry.secrets(vault, device)?;
-                share(Epoch(0), Standing::Active, &E2Root::bootstrap(&secrets.root_psk, device.did));
+                let root = E2Root::bootstrap(&secrets.root_psk, device.did);
+                out.extend(GatewayShare::new(device, Epoch(0), Standing::Active, &root, group, true));
             }
             return Ok(out);
         }
+        let mut share = |epoch, standing, root: &E2Root| {
+            // Under what was an earlier primary's, this one opens and never answers (K2).
+            let primary = gateway.primary && self.held.is_none_or(|held| epoch > held);
+            out.extend(GatewayShare::new(device, epoch, standing, root, group, primary));
+        };
         let installed = || -> Result<E2Root, RegistryError> {
             let secrets: registry::DeviceSecrets = registry.secrets(vault, device)?;
             Ok(E2Root::new(*secrets.e2_root))

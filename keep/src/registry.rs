@@ -6,6 +6,7 @@
 mod renewal;
 mod reseal;
 mod rotation;
+mod succession;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -295,6 +296,7 @@ impl Registry {
             made.db.pragma_update(None, "synchronous", "FULL")?;
             made.db.execute_batch(SCHEMA)?;
             renewal::prepare(&made.db)?;
+            succession::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)
         };
         set().map_err(|e| made.failed(e))?;
@@ -307,7 +309,10 @@ impl Registry {
     /// [`RegistryError::Database`], [`RegistryError::Format`].
     pub fn open(path: &Path) -> Result<Self> {
         let opened = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        renewal::prepare(&opened.db).and_then(|()| rotation::prepare(&opened.db)).map_err(|e| opened.failed(e))?;
+        renewal::prepare(&opened.db)
+            .and_then(|()| rotation::prepare(&opened.db))
+            .and_then(|()| succession::prepare(&opened.db))
+            .map_err(|e| opened.failed(e))?;
         Ok(opened)
     }
 
@@ -526,7 +531,11 @@ impl Registry {
                 "this network has a primary gateway already: two may not send under one C2 context (AR-28)".into(),
             ));
         }
+        let succeeds = gateway.primary && others.iter().any(|g| g.net == gateway.net && g.primary);
         self.change(|tx| {
+            if succeeds {
+                succession::enter(tx, gateway.net)?;
+            }
             tx.execute(
                 "INSERT INTO gateways VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
                 params![
