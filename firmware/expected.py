@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Known answers for the firmware, from another AES-CCM than ours: writes src/expected.rs, or with --check compares it.
 
-Needs the Python package `cryptography`. The contexts are those of docs/protocol.md 16.4 (V1, V4, V7).
+Needs the Python package `cryptography`. The contexts are those of docs/protocol.md 16.4 (V1, V4, V7); the run of EDHOC is V18,
+as vectors/make.py computed it.
 """
 import hashlib
 import hmac
 import io
+import json
 import struct
 import sys
 from pathlib import Path
@@ -117,6 +119,20 @@ for name in up:
     const(f"What the device sends to the relay: {words}.", f"{name}_SEALED", sealed)
     const(f"What the relay makes of it: {words}.", f"{name}_ONWARD", onward)
     const(f"An answer as the relay hands it to the device: {words}.", f"{name}_ANSWER", answer)
+
+own = json.loads((Path(__file__).parent.parent / "vectors" / "own.json").read_text())
+run = next(case for case in own["vectors"] if case["id"] == "V18")
+for key, doc in {
+    "credential_device": "CRED_I of V18; its last 32 bytes are the device's public key.",
+    "credential_cloud": "CRED_R of V18; its last 32 bytes are the cloud's public key.",
+    "message_1": "What the device offers in V18.",
+    "message_2": "What the cloud answers.",
+    "message_3": "What the device proves.",
+    "message_4": "What the cloud confirms.",
+    "ms3": "MS3, root_psk mixed in.",
+    "e2_root": "K_e2root, root_psk mixed in.",
+}.items():
+    const(doc, "V18_" + key.upper(), bytes.fromhex(run[key]))
 
 place = Path(__file__).parent / "src" / "expected.rs"
 if sys.argv[1:] == ["--check"]:

@@ -33,7 +33,7 @@ unsafe extern "C" {
 /// What a call cost.
 #[derive(Clone, Copy)]
 pub struct Cost {
-    /// Instructions, by SysTick under `-icount shift=6`.
+    /// Instructions, by SysTick under `-icount`.
     pub instructions: u32,
     /// Bytes of stack below the caller's frame; at least [`GAP`].
     pub stack: u32,
@@ -114,16 +114,31 @@ pub fn expect(what: &str, is: &[u8], should: &[u8]) {
     }
 }
 
+/// How long an instruction takes in QEMU: what `scripts/firmware.sh` starts it with.
+#[derive(Clone, Copy)]
+pub enum Pace {
+    /// `-icount shift=6`: 64 ns. Exact to an instruction or two, up to 10 million of them.
+    Fine,
+    /// `-icount shift=0`: 1 ns. To 40 instructions (M4) or 63 (M0), up to 600 million: for curves.
+    Long,
+}
+
 /// Runs `call` and says what it cost.
 #[inline(never)]
 pub fn measure<R>(call: impl FnOnce() -> R) -> (R, Cost) {
-    let ((), idle) = once(|| ());
-    let (result, cost) = once(call);
+    measure_at(Pace::Fine, call)
+}
+
+/// The same at a pace: that of the whole program.
+#[inline(never)]
+pub fn measure_at<R>(pace: Pace, call: impl FnOnce() -> R) -> (R, Cost) {
+    let ((), idle) = once(pace, || ());
+    let (result, cost) = once(pace, call);
     (result, Cost { instructions: cost.instructions.saturating_sub(idle.instructions), stack: cost.stack })
 }
 
 #[inline(never)]
-fn once<R>(call: impl FnOnce() -> R) -> (R, Cost) {
+fn once<R>(pace: Pace, call: impl FnOnce() -> R) -> (R, Cost) {
     let top = stack_pointer();
     remember();
     paint(top);
@@ -142,10 +157,14 @@ fn once<R>(call: impl FnOnce() -> R) -> (R, Cost) {
         fail("SysTick wrapped: too many instructions to count");
     }
     let lowest = lowest_touched().min(top - GAP);
-    // Under `-icount shift=6` an instruction takes 64 ns; SysTick ticks every 40 ns on mps2-an386, every 62.5 ns on microbit.
+    // SysTick ticks every 40 ns on mps2-an386, every 62.5 ns on microbit.
     let ticks = begin.wrapping_sub(end) & TICKS;
-    let instructions =
-        if cfg!(microbit) { ticks / 128 * 125 + ticks % 128 * 125 / 128 } else { ticks / 8 * 5 + ticks % 8 * 5 / 8 };
+    let instructions = match (pace, cfg!(microbit)) {
+        (Pace::Fine, true) => ticks / 128 * 125 + ticks % 128 * 125 / 128,
+        (Pace::Fine, false) => ticks / 8 * 5 + ticks % 8 * 5 / 8,
+        (Pace::Long, true) => ticks * 62 + ticks / 2,
+        (Pace::Long, false) => ticks * 40,
+    };
     (result, Cost { instructions, stack: (top - lowest) as u32 })
 }
 

@@ -201,10 +201,14 @@ pub(super) fn read_id(r: &mut Reader<'_>) -> Result<Id, Malformed> {
             [byte] if is_short(*byte) => Err(Malformed::new("an identifier is not in its short form")),
             bytes => Id::new(bytes).ok_or(LONG),
         },
-        Major::Unsigned | Major::Negative => match r.item()? {
-            bytes @ [_] => Id::new(bytes).ok_or(LONG),
-            _ => Err(Malformed::new("an identifier is an integer of more than one byte")),
-        },
+        Major::Unsigned | Major::Negative => {
+            let from = r.rest();
+            r.int()?;
+            match from.get(..from.len() - r.rest().len()) {
+                Some(byte @ [_]) => Id::new(byte).ok_or(LONG),
+                _ => Err(Malformed::new("an identifier is an integer of more than one byte")),
+            }
+        }
         _ => Err(Malformed::new("an identifier is missing")),
     }
 }
