@@ -137,6 +137,7 @@ fn scenario(form: &'static str) -> Heard {
             break;
         }
     }
+    heard.run("device renew", &[&did]);
     heard.run("key rotate", &["--network", "one"]);
     for step in ["pause", "resume", "show", "rollback"] {
         heard.run(&format!("key {step}"), &["--network", "one"]);

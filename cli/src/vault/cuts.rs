@@ -9,6 +9,7 @@ use fivefold_cloud::accepted::ContextId;
 use fivefold_cloud::store::{ContextRow, Standing, Store, Write};
 use fivefold_core::id::{Did, Epoch, Net};
 use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_gateway::gateway::{AppliedState, Record};
@@ -57,6 +58,11 @@ fn under(dir: &Path, vault_toml: &str) {
     for (secret, path) in secrets {
         vault.seal_file(&path, &secret).unwrap();
     }
+    let book = dir.join("registry.db");
+    if book.exists() {
+        rusqlite::Connection::open(&book).unwrap().execute("DELETE FROM cloud_keys", []).unwrap();
+        Registry::open(&book).unwrap().cloud_identity(&vault).unwrap();
+    }
 }
 
 fn sealed_files(dir: &Path) -> Vec<PathBuf> {
@@ -92,6 +98,7 @@ fn yard(dir: &Path, vault_toml: &str) -> [PathBuf; 3] {
         sealed: Some(vault.seal(&format!("cloud context {did} 1"), b"a context that drains").unwrap()),
         failures: 0,
         bound: 0,
+        agreed: None,
     };
     let store = Store::open(&farm.join("cloud/readings.db")).unwrap();
     store.commit_now(Write { contexts: vec![row], ..Write::default() }).unwrap();
@@ -117,7 +124,9 @@ fn secrets(dir: &Path) -> Vec<(String, Vec<u8>)> {
         sealed_files(dir).iter().map(|p| (text(p).to_owned(), vault.open_file(p).unwrap().to_vec())).collect();
     let book = dir.join("registry.db");
     if book.exists() {
-        let book = Registry::open(&book).unwrap();
+        let mut book = Registry::open(&book).unwrap();
+        let renewal = book.cloud_identity(&vault).unwrap().key.public_x();
+        all.push(("cloud key".into(), renewal.to_string().into_bytes()));
         for network in book.networks().unwrap() {
             for key in book.network_keys(&vault, network.net).unwrap() {
                 all.push((format!("network key {}", key.index), key.key.to_vec()));

@@ -9,7 +9,9 @@ use aws_lc_rs::pbkdf2;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use fivefold::attack::database::forms;
+use fivefold_cloud::context::ContextSecrets;
 use fivefold_core::e2_gateway::E2Root;
+use fivefold_core::id::{Did, Epoch};
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{GatewaySecrets, NodeShare};
 use fivefold_keep::vault::Vault;
@@ -49,6 +51,25 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
         let group = book.networks().unwrap().iter().find(|n| n.net == device.net).unwrap().group;
         add(format!("MS2 of {did}"), E2Root::new(*secrets.e2_root).secret(group).danger_master_secret());
     }
+    let rows = |file: &str, sql: &str| -> Vec<(Vec<u8>, i64, Vec<u8>)> {
+        let Ok(db) = rusqlite::Connection::open(dir.join(file)) else { return Vec::new() };
+        let Ok(mut query) = db.prepare(sql) else { return Vec::new() };
+        let rows = query.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    };
+    for (_, kid, sealed) in rows("registry.db", "SELECT x'', kid, sealed FROM cloud_keys") {
+        add("the cloud's key for EDHOC".into(), &vault.open(&format!("cloud key {kid:02x}"), &sealed).unwrap());
+    }
+    for (did, epoch, sealed) in
+        rows("cloud/readings.db", "SELECT did, epoch, sealed FROM context WHERE sealed IS NOT NULL")
+    {
+        let (did, epoch) = (Did(did.try_into().unwrap()), Epoch(epoch as u16));
+        let context = ContextSecrets::open(&vault, did, epoch, &sealed).unwrap();
+        let of = |what: &str| format!("{what} of {did} in the cloud's store, epoch {epoch}");
+        context.e3.iter().for_each(|s| add(of("MS3"), s.danger_master_secret()));
+        context.e2_root.iter().for_each(|s| add(of("K_e2root"), s.danger_bytes()));
+        context.blind.iter().for_each(|s| add(of("K_blind"), s.danger_bytes()));
+    }
     for folder in folders(&dir.join("gateways")) {
         vault_keys(&folder, &mut add);
         let secrets = GatewaySecrets::read(&Vault::open_folder(&folder).unwrap(), &folder).unwrap();
@@ -59,6 +80,7 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
         vault_keys(&folder, &mut add);
         let share = NodeShare::read(&folder).unwrap();
         add("root_psk in a node's share".into(), share.secrets.root_psk.as_slice());
+        share.secrets.dh_key.iter().for_each(|key| add("DH key of a node".into(), key.as_slice()));
     }
     all.sort();
     all.dedup();

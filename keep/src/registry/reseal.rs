@@ -84,6 +84,7 @@ pub fn forget_free_pages(db: &Connection) -> rusqlite::Result<()> {
 #[cfg(test)]
 mod tests {
     use fivefold_core::profile::{Overrides, Policy, Profile};
+    use fivefold_core::suite::agreement::Agree as _;
 
     use super::super::NewDevice;
     use super::*;
@@ -112,6 +113,7 @@ mod tests {
         let (device, again) = book.enrol_again(&vault, device.did, None, 2).unwrap();
         assert_ne!(secrets.ms3, again.ms3);
         let key = book.network_keys(&vault, net).unwrap().remove(0).key;
+        let renewal = book.cloud_identity(&vault).unwrap().key.public_x();
         // Keys that were forgotten: SQLite only forgets where they are.
         for index in 100..150u8 {
             let sealed = vault.seal(&key_name(net, index), &[index; 16]).unwrap();
@@ -124,13 +126,14 @@ mod tests {
         drop(vault);
 
         let rekey = Rekey::begin(folder.path(), None).unwrap();
-        assert_eq!(book.reseal(rekey.vault()).unwrap(), 2);
+        assert_eq!(book.reseal(rekey.vault()).unwrap(), 3);
         assert_eq!(book.reseal(rekey.vault()).unwrap(), 0, "the second time nothing is left");
         rekey.finish().unwrap();
         let vault = Vault::open_folder(folder.path()).unwrap();
         assert_ne!(vault.key_id(), old);
         assert_eq!(book.secrets(&vault, &device).unwrap().ms3, again.ms3);
         assert_eq!(book.network_keys(&vault, net).unwrap()[0].key, key);
+        assert_eq!(book.cloud_identity(&vault).unwrap().key.public_x(), renewal);
         drop(book);
         let header = hex::decode(format!("46565332{old}")).unwrap();
         for file in std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().path()) {
