@@ -99,6 +99,8 @@ job_clippy() {
 }
 
 job_test() {
+    # A token for vaults: SoftHSM, and OpenSC's tool to make keys in it that must be refused.
+    need_deb softhsm2 opensc
     if have cargo-nextest; then
         cargo nextest run --workspace --locked --no-fail-fast
     else
