@@ -191,3 +191,28 @@ fn a_restart_changes_nothing_about_which_keys_are_good_for_what() {
     world.now = world.now.plus(31 * DAY);
     assert!(!passes(refused(&mut world, &mut device, &[0x10, 1, 2, 3])));
 }
+
+#[test]
+fn a_straggler_is_answered_under_its_retired_key_and_only_in_edhoc() {
+    let mut device = Device::new(1, Profile::ToCloud);
+    let mut world = World::of(&[&device]);
+    push(&mut world, 2, &[&device], &[(1, Phase::Keep), (2, Phase::Switch)]);
+    push(&mut world, 3, &[&device], &[(1, Phase::Retire), (2, Phase::Switch)]);
+    // After a restart no frame counter of the retired key is leased: the answer waits for that.
+    let mut world = world.restart();
+    world.greet(&[&device]);
+    let message_4: &[u8] = &[0x48, 1, 2, 3, 4, 5, 6, 7, 8];
+    for round in 0..3u8 {
+        let frame = device.on_air(&[0x10, 0xF5, 3, 2, round]);
+        let mut heard = world.frame(&frame);
+        let (ticket, envelope) = heard.exchanges.pop().expect("it goes to the cloud");
+        let envelope = fivefold_core::wire::envelope::Envelope::parse(&envelope).unwrap();
+        assert_eq!(envelope.key_index, Some(1), "which says under which key it came");
+        let heard = world.exchanged(ticket, None, Some((device.sid, message_4)));
+        let frame = heard.air.first().expect("it is answered");
+        assert_eq!(frame[14], 1);
+        assert_eq!(device.hear(frame).unwrap(), [&[0x11][..], message_4].concat());
+    }
+    let frame = device.on_air(&[0x21, 0, 1, 2, 3]);
+    assert_eq!(world.frame(&frame).dropped[0].0, Code::LinkKeyUnknown);
+}

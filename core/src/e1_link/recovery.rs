@@ -61,18 +61,18 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     /// Seals an EDHOC message for a straggler under the retired key with this index, counted and leased like any other:
     /// after [`SealError::LeaseSpent`], [`LinkKeys::lease_due`](super::LinkKeys::lease_due) has a bound to make durable.
     ///
+    /// It answers what was received within the key's time.
+    ///
     /// # Errors
-    /// As [`Link::seal`]; [`SealError::LeaseSpent`] also when no retired key has this index, or its time is over.
+    /// As [`Link::seal`]; [`SealError::LeaseSpent`] also when no retired key has this index.
     pub fn seal_in_recovery(
         &mut self,
-        now: Millis,
         key_index: u8,
         to: (Sid, Ack),
         mesh: Option<mesh::Header>,
         (rule, payload): (EdhocRule, &[u8]),
         out: &mut [u8],
     ) -> Result<usize, SealError> {
-        self.keys.find(now, key_index).map_err(|_| SealError::LeaseSpent)?;
         let mut message = [0; MAX_FRAME];
         let len = Tiny::Edhoc { rule, payload }.emit(&mut message).map_err(|_| SealError::TooLong)?;
         let message = message.get(..len).unwrap_or_default();

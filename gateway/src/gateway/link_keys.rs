@@ -3,13 +3,17 @@
 
 use fivefold_core::e1_link::E1;
 use fivefold_core::e1_link::rotation::{next_step, take_over};
+use fivefold_core::error::SealError;
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
 use fivefold_core::profile::{KeyIndexes, Profile};
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::{Downlink, LinkKey, Uplink};
+use fivefold_core::wire::ieee802154::{Ack, MAX_FRAME};
+use fivefold_core::wire::mesh::{self, MAX_HOPS};
 use fivefold_core::wire::state::{NetworkKey, Phase, State};
+use fivefold_core::wire::tiny::EdhocRule;
 
 use super::output::AppliedState;
 use super::{Gateway, link_key_name};
@@ -72,6 +76,23 @@ impl Gateway {
         if let (Some(keys), Some(device)) = (said.last(), self.devices.find_mut(sid)) {
             device.link_keys = Some(keys);
         }
+    }
+
+    /// Sends a message of EDHOC to a straggler under a retired key. `false` when it waits for frame counters of that key,
+    /// which are being written.
+    pub(super) fn send_in_recovery(&mut self, index: u8, to: Sid, via: Sid, message: (EdhocRule, &[u8])) -> bool {
+        let originator = self.link.identity().sid;
+        let mesh = (to != via).then_some(mesh::Header { hops: MAX_HOPS, originator, destination: to });
+        let mut frame = [0; MAX_FRAME];
+        let sealed = self.link.seal_in_recovery(index, (via, Ack::Request), mesh, message, &mut frame);
+        self.ask_link_lease();
+        match sealed {
+            Ok(len) => self.transmit(frame.get(..len).unwrap_or_default()),
+            Err(SealError::LeaseSpent) if self.link_lease_asked => return false,
+            // Longer than a frame, or the key is gone: the device learns of it by asking again.
+            Err(_) => {}
+        }
+        true
     }
 
     /// The control map of an answer to a message that ends here, with the device's next step of a key rotation in it.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use fivefold_core::e1_link::{KeyState, Received};
+use fivefold_core::e1_link::Received;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::oscore::{Id, PartialIv};
@@ -117,10 +117,8 @@ impl Gateway {
             lqi,
         };
         let judged = match delivered.dispatch {
-            Dispatch::Tiny(_) if delivered.key == KeyState::Usable => {
-                self.tiny(now, source, delivered.from, delivered.payload)
-            }
-            Dispatch::Tiny(_) => Err(EDHOC),
+            // Under a retired key it is EDHOC.
+            Dispatch::Tiny(_) => self.tiny(now, source, delivered.from, delivered.payload),
             Dispatch::Iphc | Dispatch::Fragment => Err(Rejected::new(Code::TinyMalformed, "no 6LoWPAN is spoken here")),
         };
         if let Err(rejected) = judged {
@@ -232,7 +230,8 @@ impl Gateway {
             }
             Tiny::Edhoc { rule: EdhocRule::ToServer, payload } => {
                 self.heard(now, source.sid, via);
-                self.pass_run(now, &source, Back::Radio { to: source.sid, via }, payload)
+                let recovery = source.key_index.filter(|i| self.link.keys().indexes().all(|usable| usable != *i));
+                self.pass_run(now, &source, Back::Radio { to: source.sid, via, recovery }, payload)
             }
             Tiny::Answer { .. } | Tiny::Downlink { .. } | Tiny::Edhoc { .. } | Tiny::Hello(_) | Tiny::Link(_) => {
                 Err(Rejected::new(Code::TinyMalformed, "not a frame for a gateway"))
@@ -276,5 +275,4 @@ impl Gateway {
 }
 
 pub(super) const LEVEL_MISSING: Rejected = Rejected::new(Code::GatewayLevelMissing, "E2 is missing");
-const EDHOC: Rejected = Rejected::new(Code::TinyMalformed, "EDHOC is not taken by this release");
 const MALFORMED: Rejected = Rejected::new(Code::TinyMalformed, "no OSCORE message");

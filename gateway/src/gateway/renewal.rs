@@ -37,8 +37,8 @@ const CONTENT_FORMAT: u8 = 64;
 pub(super) enum Back {
     /// CoAP over UDP.
     Coap { peer: SocketAddr, token: Token, message_id: u16, kind: Type },
-    /// The air.
-    Radio { to: Sid, via: Sid },
+    /// The air; of a straggler, under the retired network key that it came under.
+    Radio { to: Sid, via: Sid, recovery: Option<u8> },
 }
 
 /// A message that waits for the cloud.
@@ -139,7 +139,13 @@ impl Gateway {
             _ => EdhocRule::Error,
         };
         match back {
-            Back::Radio { to, via } => {
+            Back::Radio { to, via, recovery: Some(index) } => {
+                if !self.send_in_recovery(index, to, via, (rule, payload)) {
+                    let payload = payload.into();
+                    self.after_persist(Then::Run { sid, back, payload });
+                }
+            }
+            Back::Radio { to, via, recovery: None } => {
                 let tiny = Tiny::Edhoc { rule, payload };
                 let mut out = [0; super::receive::LONGEST_TINY];
                 let Ok(len) = tiny.emit(&mut out) else { return };
