@@ -281,7 +281,7 @@ fn hand_out(
     operator: &Operator,
     device: &Device,
     secrets: DeviceSecrets,
-    keys: Option<renewal::Keys>,
+    renews: Option<renewal::Keys>,
     handing: &Handing,
 ) -> anyhow::Result<PathBuf> {
     let installed = handing.first_contexts == First::Installed;
@@ -298,7 +298,7 @@ fn hand_out(
         None => on_this_machine(operator, device, &handing.air)?,
     };
     let profile = device.policy.profile;
-    let (cloud, dh_key) = keys.map_or((None, None), |k| (Some(k.cloud), Some(k.scalar)));
+    let (cloud, dh_key) = renews.map_or((None, None), |k| (Some(k.cloud), Some(k.scalar)));
     let share = NodeShare {
         did: device.did,
         sid: device.sid,

@@ -26,20 +26,20 @@ pub enum First {
 }
 
 /// What a device that renews is handed beside its contexts.
-pub struct Keys {
+pub(super) struct Keys {
     /// For the book.
-    pub key: DeviceKey,
+    pub(super) key: DeviceKey,
     /// Its own scalar.
-    pub scalar: Zeroizing<[u8; 32]>,
+    pub(super) scalar: Zeroizing<[u8; 32]>,
     /// The cloud's public key.
-    pub cloud: CloudKey,
+    pub(super) cloud: CloudKey,
 }
 
 /// Draws the key of a device, if its record lets it renew.
 ///
 /// # Errors
 /// It cannot renew, and is to agree its first contexts.
-pub fn draw(operator: &mut Operator, policy: &Policy, first: First) -> anyhow::Result<Option<Keys>> {
+pub(super) fn draw(operator: &mut Operator, policy: &Policy, first: First) -> anyhow::Result<Option<Keys>> {
     if !can_renew(policy) {
         anyhow::ensure!(
             first == First::Installed,
@@ -60,7 +60,7 @@ pub fn draw(operator: &mut Operator, policy: &Policy, first: First) -> anyhow::R
 /// Arguments of `fivefold device renew`.
 #[derive(Clone, Debug, clap::Args)]
 #[group(id = "whom", required = true, multiple = false, args = ["did", "network", "all"])]
-pub struct Args {
+pub(super) struct Args {
     #[command(flatten)]
     folder: Folder,
     /// One device, by its EUI-64.
@@ -77,7 +77,7 @@ pub struct Args {
 ///
 /// # Errors
 /// None of them can, or the book refuses.
-pub fn order(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
+pub(super) fn order(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let (_, mut registry) = args.folder.open_book()?;
     let whom = match (args.did, &args.network) {
         (Some(did), _) => Whom::Device(did),
@@ -96,7 +96,7 @@ pub fn order(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 /// How far a device is, for a program.
-pub fn json_of(renewal: Option<&Renewal>) -> Value {
+pub(super) fn json_of(renewal: Option<&Renewal>) -> Value {
     renewal.map_or(Value::Null, |r| {
         json!({
             "highest_epoch": r.highest.0, "agreed_at": r.agreed_at, "ordered_at": r.ordered_at,
@@ -107,7 +107,7 @@ pub fn json_of(renewal: Option<&Renewal>) -> Value {
 }
 
 /// How far a device is, for a person.
-pub fn words(renewal: Option<&Renewal>) -> String {
+pub(super) fn words(renewal: Option<&Renewal>) -> String {
     match renewal {
         None => "never: it has no key for renewal".into(),
         Some(Renewal { agreed_at: Some(at), .. }) => clock::text(*at),
@@ -117,7 +117,7 @@ pub fn words(renewal: Option<&Renewal>) -> String {
 }
 
 /// The greatest epoch of a device, agreed or installed.
-pub fn epoch(device: &fivefold_keep::registry::Device, renewal: Option<&Renewal>) -> String {
+pub(super) fn epoch(device: &fivefold_keep::registry::Device, renewal: Option<&Renewal>) -> String {
     match renewal {
         Some(r) if r.highest.0 > 0 => r.highest.to_string(),
         Some(_) => "-".into(),
