@@ -77,7 +77,13 @@ impl Farm {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(self.coap).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        Device { did: made["did"].as_str().unwrap().to_owned(), share, socket, message_id: 0, lease: Lease::resume(0, 1 << 20) }
+        Device {
+            did: made["did"].as_str().unwrap().to_owned(),
+            share,
+            socket,
+            message_id: 0,
+            lease: Lease::resume(0, 1 << 20),
+        }
     }
 
     fn show(&self, d: &Device) -> Value {

@@ -10,11 +10,12 @@ use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::error::SealError;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
-use fivefold_core::profile::Mode;
+use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::suite::Alg;
+use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::state::{self, Added, Context, NetworkKey, PART_BYTES, Part, Share, Standing, State};
-use fivefold_keep::registry::{self, Device, FirstContexts, Gateway, Network, Registry, RegistryError};
+use fivefold_keep::registry::{self, Device, FirstContexts, Gateway, Network, Registry, RegistryError, Renewal};
 use fivefold_keep::vault::Vault;
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -120,14 +121,16 @@ fn build_once(
         rows_of.entry(row.did).or_default().push(row);
     }
     let held_before = registry.held_before()?;
-    let without = registry.renewals()?.into_iter().filter(|r| r.first == FirstContexts::Agreed);
-    let without: std::collections::HashSet<Did> = without.map(|r| r.did).collect();
+    let renewals: HashMap<Did, Renewal> = registry.renewals()?.into_iter().map(|r| (r.did, r)).collect();
     let mut chunks: Vec<(Vec<state::Device>, Vec<GatewayShare>)> = vec![Default::default()];
     let mut filled = 0;
     for device in &devices {
         let rows = rows_of.remove(&device.did).unwrap_or_default();
+        let renewal = renewals.get(&device.did);
+        let installed = renewal.is_none_or(|r| r.first == FirstContexts::Installed);
+        let ordered = renewal.and_then(|r| r.ordered_at).map(|s| Millis(s.saturating_mul(1000)));
         let held = held_before.get(&device.did).copied();
-        let known = Known { device, rows, installed: !without.contains(&device.did), held };
+        let known = Known { device, rows, installed, held, ordered };
         let shares = known.shares(registry, vault, network.group, gateway)?;
         let takes = state::Device::LONGEST + shares.len() * Context::LONGEST;
         if filled + takes > PART {
@@ -171,6 +174,8 @@ struct Known<'a> {
     installed: bool,
     /// The newest epoch under which an earlier primary may have answered.
     held: Option<Epoch>,
+    /// When the operator ordered it to renew.
+    ordered: Option<Millis>,
 }
 
 impl Known<'_> {
@@ -222,7 +227,7 @@ impl Known<'_> {
                 },
             };
             if let Some(root) = root {
-                share(row.epoch, standing(row), &root);
+                share(row.epoch, self.standing(row), &root);
             }
         }
         // The book of the cloud has not taken it up yet.
@@ -234,17 +239,24 @@ impl Known<'_> {
     }
 }
 
+impl Known<'_> {
+    fn standing(&self, row: &ContextRow) -> Standing {
+        let agreed = row.agreed.map_or(row.since, |by| by.at);
+        match row.standing {
+            // Where E3 is declared the cloud says so itself.
+            store::Standing::Active if self.device.policy.profile == Profile::ToGateway => {
+                if self.ordered.is_some_and(|at| at > agreed) { Standing::Due } else { Standing::Active }
+            }
+            store::Standing::Active => Standing::Active,
+            store::Standing::Pending => Standing::Pending,
+            store::Standing::Draining => Standing::Draining,
+        }
+    }
+}
+
 fn listed(device: &Device) -> state::Device {
     let Device { sid, did, policy, overrides, .. } = *device;
     state::Device { sid, did, policy, overrides }
-}
-
-const fn standing(row: &ContextRow) -> Standing {
-    match row.standing {
-        store::Standing::Active => Standing::Active,
-        store::Standing::Pending => Standing::Pending,
-        store::Standing::Draining => Standing::Draining,
-    }
 }
 
 /// When the next state goes to a gateway.

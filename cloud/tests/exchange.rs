@@ -20,7 +20,7 @@ use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{DownlinkKind, Envelope, Kind, Originator, parse_downlinks};
 use fivefold_core::wire::state::{Added, Share, Standing, State};
-use fivefold_keep::registry::{DeviceKey, FirstContexts, Gateway, NewDevice, Registry};
+use fivefold_keep::registry::{DeviceKey, FirstContexts, Gateway, NewDevice, Registry, Whom};
 use fivefold_keep::sign::{AgreementKey, SigningKey};
 use fivefold_keep::vault::Vault;
 use tokio::task::block_in_place;
@@ -292,6 +292,21 @@ async fn where_there_is_no_e2_gateways_are_handed_nothing_and_pushed_nothing() {
     }
     let after = push(&site, &service, 1);
     assert_eq!((before.version, before.parts), (after.version, after.parts), "one version has one content");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operators_order_goes_to_the_gateway_where_messages_end_there() {
+    let mut site = Site::new(Profile::ToGateway, 1);
+    let service = site.service(NOW);
+    let standings = |site: &Site| {
+        block_in_place(|| service.refresh(NOW).unwrap());
+        contexts(&push(site, &service, 1).parts[0]).1.iter().map(|c| (c.1.0, c.2)).collect::<Vec<_>>()
+    };
+    assert_eq!(standings(&site), [(1, Standing::Active)]);
+    site.book.order_renewal(Whom::All, NOW.0 / 1000 + 1).unwrap();
+    assert_eq!(standings(&site), [(1, Standing::Due)]);
+    renew(&mut site, &service, 1, 0, 2, NOW.plus(5_000)).await;
+    assert_eq!(standings(&site), [(1, Standing::Due), (2, Standing::Pending)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -178,6 +178,8 @@ pub struct Gateway {
     pieces: HashMap<Sid, Box<Reassembly<{ receive::LONGEST_TINY }>>>,
     asked: HashMap<(Sid, u8), Asked>,
     runs: renewal::Runs,
+    /// In which minute, and how many devices were ordered to renew.
+    orders: (u64, u16),
     coap_devices: HashMap<IpAddr, Sid>,
     confirmed: HashMap<u16, proxy::Outgoing>,
     applied: Option<(u64, Vec<Option<fivefold_core::wire::state::PartHash>>)>,
@@ -234,6 +236,7 @@ impl Gateway {
             pieces: HashMap::new(),
             asked: HashMap::new(),
             runs: renewal::Runs::default(),
+            orders: (0, 0),
             coap_devices: setup.coap_devices,
             confirmed: HashMap::new(),
             applied: None,

@@ -348,6 +348,32 @@ fn what_a_gateway_was_handed_is_nowhere_in_the_clear_and_is_erased_with_its_cont
     assert_eq!(rows(&w), (0, 0));
 }
 
+#[test]
+fn the_operators_order_reaches_a_device_whose_messages_end_here_a_few_a_minute() {
+    let mut devices: Vec<_> = (1..=40).map(|n| Device::new(n, Profile::ToGateway)).collect();
+    let mut w = World::of(&devices.iter().collect::<Vec<_>>());
+    let order = |version, devices: &[Device]| state(version, &devices.iter().collect::<Vec<_>>(), Standing::Due);
+    w.push(&order(2, &devices)).unwrap();
+    let told = |w: &mut World, d: &mut Device| {
+        let said = send(w, d).0.unwrap();
+        if said.payload.is_empty() { None } else { ControlMap::parse(&said.payload).unwrap().renew }
+    };
+    let first: Vec<_> = devices.iter_mut().filter_map(|d| told(&mut w, d)).collect();
+    assert_eq!(first, [5; 30]);
+    w.wait(60_000);
+    assert_eq!(devices.iter_mut().filter_map(|d| told(&mut w, d)).count(), 10, "the rest; the others are about it");
+    w.push(&order(3, &devices)).unwrap();
+    assert_eq!(devices.iter_mut().filter_map(|d| told(&mut w, d)).count(), 0, "the same order once more is no news");
+    w.wait(300_000);
+    // Whoever has renewed is not told again, whoever has not is.
+    let d = &mut devices[0];
+    renew(&mut w, d, 2, 4);
+    assert_eq!(told(&mut w, d), None);
+    assert_eq!(told(&mut w, &mut devices[1]), Some(5));
+    w.push(&state(5, &devices[2..].iter().collect::<Vec<_>>(), Standing::Active)).unwrap();
+    assert_eq!(told(&mut w, &mut devices[2]), None, "the order was taken back");
+}
+
 // CoAP.
 
 fn client() -> SocketAddr {

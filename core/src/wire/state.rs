@@ -188,6 +188,8 @@ impl Element<'_> for Device {
 pub enum Standing {
     /// 1: in use.
     Active,
+    /// 4: in use, and to be renewed: a gateway that is the end of the way says so in its next answers (7.3, item 6).
+    Due,
     /// 2: agreed, not yet seen in use.
     Pending,
     /// 3: a newer one is in use; receive only.
@@ -254,6 +256,7 @@ impl<'b> Element<'b> for Context<'b> {
             1 => Standing::Active,
             2 => Standing::Pending,
             3 => Standing::Draining,
+            4 => Standing::Due,
             _ => return Err(Malformed::new("state: unknown standing of a context")),
         };
         let share = match r.unsigned()? {
@@ -280,6 +283,7 @@ impl<'b> Element<'b> for Context<'b> {
             Standing::Active => 1u8,
             Standing::Pending => 2,
             Standing::Draining => 3,
+            Standing::Due => 4,
         })?;
         match self.share {
             Share::Primary { master_secret, master_salt } => {

@@ -27,6 +27,8 @@ pub(super) const ANSWER_BLOCK: u32 = 64;
 const ANSWER_LOW: u32 = 16;
 /// Failures are written each time so many were counted.
 const FAILURES_STEP: u32 = 256;
+/// An order to renew is not said again for so long, in milliseconds: the device is about it.
+const SAY_AGAIN: u64 = 300_000;
 /// Milliseconds for which the way back to a device is remembered.
 const ROUTE_LIFE: u64 = 600_000;
 
@@ -44,6 +46,8 @@ pub(super) struct Device {
     renewal_said: bool,
     /// Which network keys it said last that it has, in this run.
     pub(super) link_keys: Option<KeyIndexes>,
+    /// The cloud wants it to renew; when it was told last.
+    ordered: Option<Millis>,
     /// In the order in which they are tried.
     pub(super) slots: Vec<Slot>,
     /// Only in mode R, and only where this gateway is the primary.
@@ -97,6 +101,7 @@ impl Device {
             runs: 0,
             renewal_said: false,
             link_keys: None,
+            ordered: None,
             slots: Vec::new(),
             families: Vec::new(),
         }
@@ -112,6 +117,19 @@ impl Device {
         if c.alg != self.policy.alg || !self.policy.profile.has_e2() {
             return None;
         }
+        let standing = match c.standing {
+            Standing::Due => {
+                // Not told yet, or told as it was before this state.
+                self.ordered.get_or_insert(Millis(0));
+                Standing::Active
+            }
+            Standing::Active => {
+                self.ordered = None;
+                Standing::Active
+            }
+            other => other,
+        };
+        let c = &fivefold_core::wire::state::Context { standing, ..*c };
         match c.share {
             Share::Primary { master_secret, master_salt } => {
                 let name = name_of(group, c);
@@ -181,14 +199,26 @@ impl Device {
         self.slots.retain_mut(|s| {
             match (s.epoch.cmp(&epoch), s.standing) {
                 (Ordering::Equal, _) => s.standing = Standing::Active,
-                (Ordering::Less, Standing::Active) => s.standing = Standing::Draining,
+                (Ordering::Less, Standing::Active | Standing::Due) => s.standing = Standing::Draining,
                 (Ordering::Less, Standing::Pending) => return false,
                 (Ordering::Less, Standing::Draining) | (Ordering::Greater, _) => {}
             }
             true
         });
         self.renewal_said = false;
+        self.ordered = None;
         self.sort();
+    }
+
+    /// Whether the device is to be told now that the cloud wants it to renew; once more after a while, if it does not.
+    pub(super) fn is_ordered(&self, now: Millis) -> bool {
+        self.ordered.is_some_and(|told| now.since(told) >= SAY_AGAIN)
+    }
+
+    pub(super) fn told(&mut self, now: Millis) {
+        if let Some(told) = &mut self.ordered {
+            *told = now;
+        }
     }
 
     /// A context that drains and has messages that nobody has confirmed.
@@ -487,7 +517,7 @@ fn name_of(group: GatewayGroup, c: &fivefold_core::wire::state::Context<'_>) -> 
 const fn further(a: Standing, b: Standing) -> Standing {
     match (a, b) {
         (Standing::Draining, _) | (_, Standing::Draining) => Standing::Draining,
-        (Standing::Active, _) | (_, Standing::Active) => Standing::Active,
+        (Standing::Active | Standing::Due, _) | (_, Standing::Active | Standing::Due) => Standing::Active,
         (Standing::Pending, Standing::Pending) => Standing::Pending,
     }
 }

@@ -26,6 +26,8 @@ use super::{Gateway, Lookup, Output, Record, Stored, Then, boot_bytes};
 const ORPHANS: usize = 64;
 const ALL_ORPHANS: usize = 4096;
 const ORPHAN_LIFE: u64 = 24 * 3_600_000;
+/// Devices that are ordered to renew in a minute: half of the runs that the cloud lets begin by one gateway.
+const ORDERS_A_MINUTE: u16 = 30;
 /// Questions to the store that may be open.
 const WAITING: usize = 1024;
 
@@ -274,6 +276,7 @@ impl Gateway {
                     );
                 }
                 if source.wants == Wants::Answer {
+                    let renew = if renew { Some(NUMBERS) } else { self.order(now, source.sid) };
                     let payload = self.control(&source, &spoken, renew);
                     let answer = C2Answer {
                         sid: source.sid,
@@ -432,7 +435,7 @@ impl Gateway {
 
     /// The control map of the answer to a message that ends here. Everything that is marked is durable before this answer
     /// is sealed: it waits for a later write.
-    fn control(&mut self, source: &Source, spoken: &Spoken, renew: bool) -> Box<[u8]> {
+    fn control(&mut self, source: &Source, spoken: &Spoken, renew: Option<u64>) -> Box<[u8]> {
         let window = self.devices.slot(source.sid, spoken.context).map(|s| s.window.to_parts());
         let mut bitmap = [0; 8];
         let received = window
@@ -447,7 +450,23 @@ impl Gateway {
             let (highest, bits) = slot.window.to_parts();
             Some(Earlier { epoch: slot.epoch, received: Received::of_last(highest, bits, &mut earlier_bitmap)? })
         });
-        self.control_map(source.sid, Downlink { received, renew: renew.then_some(1), earlier, ..Downlink::default() })
+        self.control_map(source.sid, Downlink { received, renew, earlier, ..Downlink::default() })
+    }
+
+    /// The operator's order to renew, if the cloud passed one on: to a few devices a minute, so that a campaign does not bring
+    /// all of them at once.
+    fn order(&mut self, now: Millis, sid: Sid) -> Option<u64> {
+        let minute = now.0 / 60_000;
+        if self.orders.0 != minute {
+            self.orders = (minute, 0);
+        }
+        let device = self.devices.find_mut(sid).filter(|d| d.is_ordered(now))?;
+        if self.orders.1 >= ORDERS_A_MINUTE {
+            return None;
+        }
+        self.orders.1 += 1;
+        device.told(now);
+        Some(OPERATOR)
     }
 
     /// An answer of our own under a number of our own.
@@ -493,5 +512,9 @@ fn tiny_c3<'b>(
     let option = OscoreOption { piv: Some(piv), kid_context: boot, kid: Some(id.as_bytes()) };
     Protected { kind, code: POST, message_id: piv.value() as u16, token, option, ciphertext }
 }
+
+/// Reasons of item 6 (docs/protocol.md 7.3): the number or the failures have reached their limit; the operator says so.
+const NUMBERS: u64 = 1;
+const OPERATOR: u64 = 5;
 
 const UNKNOWN: Rejected = Rejected::new(Code::GatewayNoContext, "the context is gone");
