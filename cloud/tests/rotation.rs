@@ -4,8 +4,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::*;
 use fivefold_cloud::campaign::{Beside, Campaign, Why};
+use fivefold_cloud::cloud::RenewalSettings;
 use fivefold_cloud::service::Service;
 use fivefold_cloud::store::{Store, Write};
 use fivefold_core::id::{Did, Net, Sid};
@@ -190,15 +193,14 @@ impl Site {
 
     fn add(&mut self, policy: Policy, overrides: Overrides) -> Did {
         let words = (overrides != Overrides::NONE).then(|| "behind the fence".into());
-        let new = NewDevice { did: None, sid: None, net: self.net, policy, overrides, words };
+        let new = NewDevice { did: None, sid: None, net: self.net, policy, overrides, words, key: None };
         self.registry.add_device(&self.vault, &new, 1).unwrap().0.did
     }
 
     fn cloud(&self, store: &str) -> Service {
-        let passphrase = self.folder.path().join("passphrase");
-        let vault = Vault::open_folder(self.folder.path(), &passphrase).unwrap();
+        let vault = Arc::new(Vault::open_folder(self.folder.path()).unwrap());
         let store = Store::open(&self.folder.path().join(store)).unwrap();
-        Service::open(store, self.folder.path().join("registry.db"), vault, NOW).unwrap()
+        Service::open(store, self.folder.path().join("registry.db"), vault, RenewalSettings::default(), NOW).unwrap()
     }
 
     /// Devices said so; the cloud that is started next knows.
