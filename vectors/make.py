@@ -381,6 +381,7 @@ def own_vectors():
                 6: [primary, secondary],
                 7: [[1, LINK_KEY, 2]],
                 8: [h("acde480000000002")],
+                9: [b"\x4a" * 16],
             }
         )
     }

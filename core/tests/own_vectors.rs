@@ -14,7 +14,7 @@ use fivefold_core::suite::{Alg, hkdf_expand, hmac_sha256};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Kind, Opened, Originator, Refusal, Reply};
-use fivefold_core::wire::state::{Context, Device, NetworkKey, Part, Phase, Share, Standing, State};
+use fivefold_core::wire::state::{Context, Device, NetworkKey, Part, Phase, Serial, Share, Standing, State};
 use fivefold_core::wire::tiny::Tiny;
 use serde_json::Value;
 
@@ -190,6 +190,7 @@ fn v16_the_state_of_a_gateway() {
     let key = counting(0xC0);
     let keys = [NetworkKey { index: 1, key: &key, phase: Phase::Switch }];
     let revoked = [Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 2])];
+    let serials = [Serial(&[0x4A; 16])];
     let state = State {
         version: 12,
         net: Net(7),
@@ -199,6 +200,7 @@ fn v16_the_state_of_a_gateway() {
         contexts: List::of(&contexts),
         keys: List::of(&keys),
         revoked: List::of(&revoked),
+        revoked_serials: List::of(&serials),
     };
     let expected = value("V16", "state");
     let mut out = [0; 400];

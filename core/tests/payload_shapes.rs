@@ -25,7 +25,7 @@ use fivefold_core::wire::envelope::{
     self, Batch, Downlink, DownlinkKind, Envelope, Item, Kind, Opened, Originator, Refusal, Reply,
 };
 use fivefold_core::wire::state::{
-    Admission, Context, Device, Known, NetworkKey, Part, PartHash, Phase, Share, Standing, State, admit,
+    Admission, Context, Device, Known, NetworkKey, Part, PartHash, Phase, Serial, Share, Standing, State, admit,
 };
 use proptest::prelude::*;
 
@@ -519,6 +519,7 @@ fn a_gateway_state_is_read_as_it_was_written_and_prints_no_key() {
         NetworkKey { index: 4, key: &[4; 16], phase: Phase::Keep },
     ];
     let revoked = [Did([1; 8])];
+    let serials = [Serial(&[0x4A]), Serial(&[0x4A; 20])];
     let state = State {
         version: 12,
         net: Net(7),
@@ -528,6 +529,7 @@ fn a_gateway_state_is_read_as_it_was_written_and_prints_no_key() {
         contexts: List::of(&contexts),
         keys: List::of(&keys),
         revoked: List::of(&revoked),
+        revoked_serials: List::of(&serials),
     };
     let bytes = emitted(&state);
     let parsed = State::parse(&bytes).unwrap();
@@ -566,6 +568,7 @@ fn a_gateway_state_out_of_order_or_out_of_policy_is_refused() {
         contexts: List::default(),
         keys: List::default(),
         revoked: List::default(),
+        revoked_serials: List::default(),
     };
     let refused = |state: State<'_>| State::parse(&emitted(&state)).is_err();
     assert!(!refused(base.clone()));
@@ -589,6 +592,9 @@ fn a_gateway_state_out_of_order_or_out_of_policy_is_refused() {
     for (number, is_one) in [(0, false), (1, true), (4, true), (5, false)] {
         bytes[phase] = number;
         assert_eq!(State::parse(&bytes).is_ok(), is_one, "phase {number}");
+    }
+    for serials in [&[Serial(&[2]), Serial(&[1])][..], &[Serial(&[])], &[Serial(&[1; 21])]] {
+        assert!(refused(State { revoked_serials: List::of(serials), ..base.clone() }));
     }
     for part in [Part { index: 1, count: 1 }, Part { index: 0, count: 0 }, Part { index: 0, count: 4097 }] {
         assert!(refused(State { part, ..base.clone() }));

@@ -176,6 +176,7 @@ fn village(count: u32) -> Gateway {
             contexts: List::of(&contexts),
             keys: List::of(if part == 0 { &keys[..] } else { &[] }),
             revoked: List::default(),
+            revoked_serials: List::default(),
         };
         let mut bytes = vec![0; 512 * 1024];
         let len = state.emit(&mut bytes).unwrap();

@@ -23,9 +23,9 @@ pub const PART_BYTES: usize = 512 * 1024;
 
 /// One part of a gateway's state.
 ///
-/// `{1: version, 2: net, 3: gg, 4: [part, parts], 5: [device], 6: [context], 7: [network key], 8: [revoked did]}`,
-/// all eight always present. Lists are strictly ascending: devices by sid, contexts by (sid, epoch, bctx), keys by index,
-/// revocations by did.
+/// `{1: version, 2: net, 3: gg, 4: [part, parts], 5: [device], 6: [context], 7: [network key], 8: [revoked did],
+/// 9: [revoked serial]}`, all nine always present. Lists are strictly ascending: devices by sid, contexts by
+/// (sid, epoch, bctx), keys by index, revocations by did and by serial number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<'b> {
     /// 1: grows with every change of anything below.
@@ -44,6 +44,8 @@ pub struct State<'b> {
     pub keys: List<'b, NetworkKey<'b>>,
     /// 8: devices that are revoked.
     pub revoked: List<'b, Did>,
+    /// 9: certificates of the cloud that are revoked and would still be valid: who shows one is not the cloud.
+    pub revoked_serials: List<'b, Serial<'b>>,
 }
 
 impl<'b> State<'b> {
@@ -53,8 +55,8 @@ impl<'b> State<'b> {
     /// When it is not deterministic CBOR, an item is missing or unknown, or a list is not strictly ascending.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes);
-        if r.map()? != 8 {
-            return Err(Malformed::new("state: eight items are needed"));
+        if r.map()? != 9 {
+            return Err(Malformed::new("state: nine items are needed"));
         }
         key(&mut r, 1)?;
         let version = r.unsigned()?;
@@ -72,8 +74,10 @@ impl<'b> State<'b> {
         let keys = ascending(&mut r, |k: &NetworkKey<'b>| k.index)?;
         key(&mut r, 8)?;
         let revoked = ascending(&mut r, |did: &Did| *did)?;
+        key(&mut r, 9)?;
+        let revoked_serials = ascending(&mut r, |serial: &Serial<'b>| *serial)?;
         r.end()?;
-        Ok(Self { version, net, group, part, devices, contexts, keys, revoked })
+        Ok(Self { version, net, group, part, devices, contexts, keys, revoked, revoked_serials })
     }
 
     /// Writes it, and returns how many bytes it took. The caller brings lists in ascending order.
@@ -82,7 +86,7 @@ impl<'b> State<'b> {
     /// When `out` is too small.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, SealError> {
         let mut w = Writer::new(out);
-        w.map(8)?;
+        w.map(9)?;
         w.unsigned(1u8)?;
         w.unsigned(self.version)?;
         w.unsigned(2u8)?;
@@ -101,12 +105,14 @@ impl<'b> State<'b> {
         self.keys.emit(&mut w)?;
         w.unsigned(8u8)?;
         self.revoked.emit(&mut w)?;
+        w.unsigned(9u8)?;
+        self.revoked_serials.emit(&mut w)?;
         Ok(w.len())
     }
 }
 
 fn key(r: &mut Reader<'_>, n: u64) -> Result<(), Malformed> {
-    if r.unsigned()? == n { Ok(()) } else { Err(Malformed::new("state: items 1 to 8 in order are needed")) }
+    if r.unsigned()? == n { Ok(()) } else { Err(Malformed::new("state: items 1 to 9 in order are needed")) }
 }
 
 fn ascending<'b, T: Element<'b>, K: Ord>(r: &mut Reader<'b>, key: impl Fn(&T) -> K) -> Result<List<'b, T>, Malformed> {
@@ -393,6 +399,23 @@ impl Element<'_> for Did {
 
     fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
         w.bytes(&self.0)
+    }
+}
+
+/// Serial number of a certificate: 1 to 20 bytes (RFC 5280 4.1.2.2), as they stand in it. Ordered as byte strings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Serial<'b>(pub &'b [u8]);
+
+impl<'b> Element<'b> for Serial<'b> {
+    fn parse(r: &mut Reader<'b>) -> Result<Self, Malformed> {
+        match r.bytes()? {
+            serial if (1..=20).contains(&serial.len()) => Ok(Self(serial)),
+            _ => Err(Malformed::new("state: a serial number has 1 to 20 bytes")),
+        }
+    }
+
+    fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
+        w.bytes(self.0)
     }
 }
 

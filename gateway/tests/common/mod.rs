@@ -305,6 +305,7 @@ pub fn emit_state(
         contexts: List::of(contexts),
         keys: List::of(keys),
         revoked: List::of(revoked),
+        revoked_serials: List::default(),
     };
     let mut out = vec![0; 512 * 1024];
     let len = state.emit(&mut out).unwrap();
