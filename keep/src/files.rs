@@ -90,6 +90,19 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
     fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
 }
 
+/// Removes a file, if it is there, and syncs the folder.
+///
+/// # Errors
+/// [`FileError::Write`].
+pub fn remove(path: &Path) -> Result<(), FileError> {
+    let failed = |source| FileError::Write { path: path.to_owned(), source };
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+        _ => {}
+    }
+    File::open(folder_of(path)).and_then(|f| f.sync_all()).map_err(failed)
+}
+
 /// Makes a folder that only its owner enters, and those above it.
 ///
 /// # Errors

@@ -1,8 +1,9 @@
 //! The operator's book: networks, gateways, devices and tokens, in one SQLite file. Secrets in it are sealed.
 //!
-//! The command writes it; the cloud opens it read-only and looks at [`Registry::version`] every second, so that a
-//! revocation reaches live connections at once.
+//! The command writes it. The cloud looks at [`Registry::version`] and [`Registry::history_version`] all the time, so that a
+//! revocation reaches live connections within a second, and writes nothing but the certificates that it issues.
 
+mod certificates;
 mod renewal;
 mod reseal;
 mod rotation;
@@ -11,6 +12,7 @@ mod succession;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
 use fivefold_core::suite::{Alg, hmac_sha256, sha256};
@@ -19,15 +21,17 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, 
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 pub use crate::rotation::Rotation;
+pub use certificates::{Certificate, Deed, Event, IssuedTo, NotIssued, Word};
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
 
+use crate::ca::Certified;
 use crate::vault::{Vault, VaultError, random};
 
 const SCHEMA: &str = include_str!("registry.sql");
 /// Format of the file (`user_version`).
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// Why the registry refused. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -133,12 +137,17 @@ pub struct Gateway {
     pub did: Did,
     /// Whether it is the one that may send under C2 (K2).
     pub primary: bool,
-    /// SubjectPublicKeyInfo (DER) of its key for receipts.
-    pub spki: Vec<u8>,
-    /// Serial number of its certificate, hex.
-    pub serial: String,
+    /// SubjectPublicKeyInfo (DER) of its keys for receipts, the newest first: of all its certificates in force.
+    pub receipt_keys: Vec<Vec<u8>>,
     /// When it was revoked, Unix seconds.
     pub revoked_at: Option<u64>,
+}
+
+impl Gateway {
+    /// The name in its certificates.
+    pub const fn certified_as(&self) -> GatewayName {
+        GatewayName { net: self.net, gateway: self.gateway }
+    }
 }
 
 /// A device, without its secrets.
@@ -514,11 +523,17 @@ impl Registry {
 
     // Gateways.
 
-    /// Enters a gateway. `name` must be new; one gateway of a network is the primary.
+    /// Enters a gateway, with its certificate and key for receipts if it has one already. `name` must be new; one gateway
+    /// of a network is the primary.
     ///
     /// # Errors
     /// [`RegistryError::Refused`].
-    pub fn add_gateway(&mut self, gateway: &Gateway) -> Result<()> {
+    pub fn add_gateway(
+        &mut self,
+        gateway: &Gateway,
+        certified: Option<(&Certified, &[u8])>,
+        word: Word<'_>,
+    ) -> Result<()> {
         let others = self.gateways()?;
         if others.iter().any(|g| g.name == gateway.name) {
             return Err(RegistryError::Refused(format!(
@@ -537,20 +552,16 @@ impl Registry {
                 succession::enter(tx, gateway.net)?;
             }
             tx.execute(
-                "INSERT INTO gateways VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",
-                params![
-                    gateway.gateway.0,
-                    gateway.net.0,
-                    gateway.name,
-                    gateway.sid.0,
-                    gateway.did.0,
-                    gateway.primary,
-                    gateway.spki,
-                    gateway.serial
-                ],
-            )
-        })?;
-        Ok(())
+                "INSERT INTO gateways VALUES (?, ?, ?, ?, ?, ?, NULL)",
+                params![gateway.gateway.0, gateway.net.0, gateway.name, gateway.sid.0, gateway.did.0, gateway.primary],
+            )?;
+            match certified {
+                Some((certified, receipts)) => {
+                    certificates::enter(tx, word, Deed::Issued, Some(gateway.gateway), certified, Some(receipts))
+                }
+                None => Ok(()),
+            }
+        })
     }
 
     /// All gateways, by id.
@@ -558,8 +569,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn gateways(&self) -> Result<Vec<Gateway>> {
-        let sql = "SELECT gw, net, name, sid, did, is_primary, spki, serial, revoked_at FROM gateways ORDER BY gw";
-        self.all(sql, |r| {
+        let sql = "SELECT gw, net, name, sid, did, is_primary, revoked_at FROM gateways ORDER BY gw";
+        let mut gateways = self.all(sql, |r| {
             Ok(Gateway {
                 gateway: GatewayId(r.get(0)?),
                 net: Net(r.get(1)?),
@@ -567,11 +578,19 @@ impl Registry {
                 sid: Sid(r.get(3)?),
                 did: Did(r.get(4)?),
                 primary: r.get(5)?,
-                spki: r.get(6)?,
-                serial: r.get(7)?,
-                revoked_at: r.get::<_, Option<i64>>(8)?.map(hidden),
+                receipt_keys: Vec::new(),
+                revoked_at: r.get::<_, Option<i64>>(6)?.map(hidden),
             })
-        })
+        })?;
+        for (id, key) in self.receipt_keys()? {
+            let at = gateways.binary_search_by_key(&id, |g| g.gateway);
+            if let Some(gateway) = at.ok().and_then(|at| gateways.get_mut(at))
+                && !gateway.receipt_keys.contains(&key)
+            {
+                gateway.receipt_keys.push(key);
+            }
+        }
+        Ok(gateways)
     }
 
     /// The gateway with a name or id.
@@ -594,23 +613,24 @@ impl Registry {
         Ok((GatewayId(id), Sid(1 + taken)))
     }
 
-    /// Notes a renewed certificate.
-    ///
-    /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn renew_gateway(&mut self, gateway: GatewayId, serial: &str) -> Result<()> {
-        self.change(|tx| tx.execute("UPDATE gateways SET serial = ? WHERE gw = ?", params![serial, gateway.0]))?;
-        Ok(())
-    }
-
-    /// Revokes a gateway: its certificate is refused from now on.
+    /// Revokes a gateway: its certificates are refused from now on, and no token and no late renewal gives it another.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`].
-    pub fn revoke_gateway(&mut self, name: &str, now_unix_s: u64) -> Result<Gateway> {
+    pub fn revoke_gateway(&mut self, name: &str, word: Word<'_>) -> Result<Gateway> {
         let gateway = self.gateway(name)?;
-        let sql = "UPDATE gateways SET revoked_at = coalesce(revoked_at, ?) WHERE gw = ?";
-        self.change(|tx| tx.execute(sql, params![now_unix_s as i64, gateway.gateway.0]))?;
+        let gw = gateway.gateway;
+        if gateway.revoked_at.is_none() {
+            self.change(|tx| {
+                tx.execute("UPDATE gateways SET revoked_at = ? WHERE gw = ?", params![word.at as i64, gw.0])?;
+                tx.execute("DELETE FROM enrolments WHERE gw = ? AND serial IS NULL", [gw.0])?;
+                tx.execute("DELETE FROM late_renewals WHERE gw = ?", [gw.0])?;
+                if certificates::revoke(tx, word, "gw = ?1", &gw.0)? == 0 {
+                    certificates::log(tx, word, Some(gw), Deed::Revoked, None)?;
+                }
+                Ok(())
+            })?;
+        }
         self.gateway(name)
     }
 

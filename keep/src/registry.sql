@@ -38,9 +38,37 @@ CREATE TABLE gateways (
     sid         INTEGER NOT NULL,
     did         BLOB NOT NULL UNIQUE,
     is_primary  INTEGER NOT NULL,
-    spki        BLOB NOT NULL,             -- of its key for receipts
-    serial      TEXT NOT NULL,             -- of its certificate
     revoked_at  INTEGER
+);
+CREATE TABLE certificates (                -- every one that was issued: what is not here counts for nothing
+    serial      TEXT PRIMARY KEY,          -- lower-case hex
+    gw          INTEGER REFERENCES gateways, -- whose; NULL: the cloud's
+    not_before  INTEGER NOT NULL,
+    not_after   INTEGER NOT NULL,
+    spki        BLOB NOT NULL UNIQUE,      -- SHA-256 of the SubjectPublicKeyInfo: no key is certified twice
+    receipts    BLOB,                      -- SubjectPublicKeyInfo of the gateway's key for receipts
+    chain       TEXT NOT NULL,             -- as it was handed out, PEM
+    revoked_at  INTEGER
+);
+CREATE INDEX certificates_of ON certificates (gw);
+CREATE TABLE enrolments (
+    hash        BLOB PRIMARY KEY,          -- SHA-256 of the token; a token has 256 random bits
+    gw          INTEGER NOT NULL REFERENCES gateways,
+    expires_at  INTEGER NOT NULL,
+    serial      TEXT REFERENCES certificates -- what it was used for
+);
+CREATE TABLE late_renewals (               -- the operator's word: renew once although the certificate has ended
+    gw          INTEGER PRIMARY KEY REFERENCES gateways,
+    until       INTEGER NOT NULL
+);
+CREATE TABLE history (                     -- of certificates; only grows
+    id          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at          INTEGER NOT NULL,
+    gw          INTEGER REFERENCES gateways, -- about whom; NULL: the cloud
+    who         TEXT NOT NULL,             -- by whose word
+    deed        TEXT NOT NULL,
+    serial      TEXT,
+    spki        BLOB
 );
 CREATE TABLE devices (
     did         BLOB PRIMARY KEY,

@@ -45,7 +45,7 @@ pub enum ShareError {
     Vault(#[from] VaultError),
 }
 
-fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
+pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
     ShareError::Config { path: path.to_owned(), reason: reason.into() }
 }
 
@@ -661,13 +661,13 @@ pub const CLOUD_FILE: &str = "cloud.toml";
 
 // Helpers of the forms above.
 
-fn field(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(crate) fn field(out: &mut Vec<u8>, bytes: &[u8]) {
     let len = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&len.to_be_bytes());
     out.extend_from_slice(bytes.get(..usize::from(len)).unwrap_or(bytes));
 }
 
-fn take_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn take_field(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (len, rest) = bytes.split_first_chunk::<2>()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*len)))
 }

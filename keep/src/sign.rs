@@ -116,6 +116,11 @@ impl VerifyingKey {
         let spki: &SubjectPublicKeyInfo<'_> = x509.public_key();
         Self::from_spki(spki.raw)
     }
+
+    /// Whether it is a key on P-256, which TLS certificates and receipts of gateways must have.
+    pub fn is_p256(&self) -> bool {
+        self.alg == SignAlg::Esp256
+    }
 }
 
 impl Verify for VerifyingKey {

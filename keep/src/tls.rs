@@ -14,30 +14,35 @@
 //! own clients do not resume.
 
 mod classify;
+mod enrol;
+mod leaf;
+mod roll;
+mod verify;
 
-pub use classify::{classify, classify_tls};
+pub use classify::{classify, classify_tls, refuses_us};
+pub use enrol::{ENROL, Pin, certificate_hash, client_config_enrol, server_config_enrol, wants_enrolment};
+pub use leaf::{LiveRevoked, Revoked, Serial};
+pub use roll::{LiveRoll, May, Proven, Roll, Standing, prove_gateway};
 
-use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
-use fivefold_core::error::{Code, Rejected};
+use fivefold_core::e4_channel::GatewayName;
+use fivefold_core::error::Rejected;
 use fivefold_core::time::Millis;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ResolvesClientCert, Resumption, WantsClientCert, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, ServerConfig,
-    ServerConnection, SignatureScheme,
-};
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SignatureScheme};
+
+use leaf::{Leaf, ROLE};
+use verify::{CloudVerifier, GatewayVerifier, refuse};
 
 /// Sessions that a server remembers, at most; each for 24 hours at most.
 const SESSIONS: usize = 4096;
@@ -182,6 +187,21 @@ impl Identity {
     pub fn serial(&self) -> &Serial {
         &self.leaf.serial
     }
+
+    /// Checks its chain as the cloud would: of this CA, for a gateway, valid at `now`. A gateway asks before it keeps what
+    /// it was given.
+    ///
+    /// # Errors
+    /// E4-01 with what is wrong.
+    pub fn check_chain(&self, ca: &Anchor, now: Millis) -> Result<(), Rejected> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(ca.roots.clone(), provider(Groups::HybridOnly))
+            .build()
+            .map_err(|_| Rejected::new(ROLE, "the CA cannot be used"))?;
+        let (leaf, rest) = self.certified.cert.split_first().ok_or(Rejected::new(ROLE, "there is no certificate"))?;
+        let at = UnixTime::since_unix_epoch(Duration::from_millis(now.0));
+        verifier.verify_client_cert(leaf, rest, at).map_err(|e| classify_tls(&e))?;
+        self.leaf.gateway().map(drop)
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -229,138 +249,6 @@ impl ResolvesClientCert for LiveIdentity {
     }
 }
 
-/// Serial number of a certificate, as the big-endian bytes that stand in it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Serial(pub Vec<u8>);
-
-impl fmt::Display for Serial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0))
-    }
-}
-
-/// What is not trusted any more, although the CA signed it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Revoked {
-    /// Gateways, whatever certificate they show.
-    pub gateways: HashSet<GatewayName>,
-    /// Single certificates of any role.
-    pub serials: HashSet<Serial>,
-}
-
-/// The revocations that every handshake consults: whoever learns of a new one stores a new set.
-pub type LiveRevoked = ArcSwap<Revoked>;
-
-/// What counts of a certificate beside its chain.
-#[derive(Clone)]
-struct Leaf {
-    serial: Serial,
-    // The only name, if it is one URI.
-    uri: Option<String>,
-    names: usize,
-    has_uri: bool,
-    client: bool,
-    server: bool,
-    other_purpose: bool,
-    is_ca: bool,
-    not_before: Millis,
-    not_after: Millis,
-}
-
-const ROLE: Code = Code::ChannelRefused;
-
-impl Leaf {
-    fn read(certificate: &CertificateDer<'_>) -> Result<Self, Rejected> {
-        const UNREADABLE: Rejected = Rejected::new(ROLE, "the certificate cannot be read");
-        let (rest, x509) = X509Certificate::from_der(certificate).map_err(|_| UNREADABLE)?;
-        if !rest.is_empty() {
-            return Err(UNREADABLE);
-        }
-        let san = x509.subject_alternative_name().map_err(|_| UNREADABLE)?;
-        let names = san.map_or(&[][..], |san| &san.value.general_names);
-        let uri = match names {
-            [GeneralName::URI(uri)] => Some((*uri).to_owned()),
-            _ => None,
-        };
-        let purpose = x509.extended_key_usage().map_err(|_| UNREADABLE)?.map(|eku| eku.value);
-        let millis = |seconds: i64| Millis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000));
-        Ok(Self {
-            serial: Serial(x509.raw_serial().to_vec()),
-            uri,
-            names: names.len(),
-            has_uri: names.iter().any(|name| matches!(name, GeneralName::URI(_))),
-            client: purpose.is_some_and(|p| p.client_auth),
-            server: purpose.is_some_and(|p| p.server_auth),
-            other_purpose: purpose.is_some_and(|p| {
-                p.any
-                    || p.code_signing
-                    || p.email_protection
-                    || p.time_stamping
-                    || p.ocsp_signing
-                    || !p.other.is_empty()
-            }),
-            is_ca: x509.is_ca(),
-            not_before: millis(x509.validity().not_before.timestamp()),
-            not_after: millis(x509.validity().not_after.timestamp()),
-        })
-    }
-
-    /// A gateway: EKU clientAuth and nothing else, one SAN `urn:gw:<net>:<gw>` and nothing else.
-    fn gateway(&self) -> Result<GatewayName, Rejected> {
-        if self.is_ca || !self.client || self.server || self.other_purpose {
-            return Err(Rejected::new(ROLE, "no gateway's certificate: its purpose must be clientAuth alone"));
-        }
-        let uri = self.uri.as_deref().filter(|_| self.names == 1);
-        uri.and_then(|uri| uri.parse().ok())
-            .ok_or(Rejected::new(ROLE, "no gateway's certificate: its only name must be urn:gw:<net>:<gw>"))
-    }
-
-    /// A cloud: EKU serverAuth and nothing else, no name that is a gateway's.
-    fn cloud(&self) -> Result<(), Rejected> {
-        if self.is_ca || !self.server || self.client || self.other_purpose {
-            return Err(Rejected::new(ROLE, "no cloud's certificate: its purpose must be serverAuth alone"));
-        }
-        if self.has_uri || self.names == 0 {
-            return Err(Rejected::new(ROLE, "no cloud's certificate: its names must be DNS names or addresses"));
-        }
-        Ok(())
-    }
-
-    fn check_gateway(&self, revoked: &Revoked) -> Result<GatewayName, Rejected> {
-        let name = self.gateway()?;
-        if revoked.gateways.contains(&name) || revoked.serials.contains(&self.serial) {
-            return Err(Rejected::new(ROLE, "the gateway or its certificate is revoked"));
-        }
-        Ok(name)
-    }
-
-    fn check_cloud(&self, revoked: &Revoked) -> Result<(), Rejected> {
-        self.cloud()?;
-        if revoked.serials.contains(&self.serial) {
-            return Err(Rejected::new(ROLE, "the cloud's certificate is revoked"));
-        }
-        Ok(())
-    }
-}
-
-/// What the acceptor does after every handshake, resumed or not: role, name, validity and revocation of the gateway that
-/// the connection belongs to.
-///
-/// # Errors
-/// E4-01 with what is wrong.
-pub fn prove_gateway(connection: &ServerConnection, revoked: &Revoked, now: Millis) -> Result<ProvenGateway, Rejected> {
-    if connection.is_handshaking() {
-        return Err(Rejected::new(ROLE, "the handshake is not over"));
-    }
-    let certificate = connection.peer_certificates().and_then(<[_]>::first);
-    let leaf = Leaf::read(certificate.ok_or(Rejected::new(ROLE, "no client certificate"))?)?;
-    let name = leaf.check_gateway(revoked)?;
-    if now < leaf.not_before || now >= leaf.not_after {
-        return Err(Rejected::new(ROLE, "the certificate is expired, or not valid yet"));
-    }
-    Ok(ProvenGateway::assertion(name))
-}
-
 fn provider(groups: Groups) -> Arc<CryptoProvider> {
     use aws_lc_rs::{cipher_suite, kx_group};
     Arc::new(CryptoProvider {
@@ -377,14 +265,14 @@ fn application_protocols() -> Vec<Vec<u8>> {
     vec![b"h2".to_vec(), b"http/1.1".to_vec()]
 }
 
-/// The cloud's side of E4: client certificates are required, and must be those of gateways.
+/// The cloud's side of E4: client certificates are required, and must be those of gateways that the roll has.
 ///
 /// # Errors
 /// [`TlsError`] when `identity` is no cloud's, or rustls refuses.
 pub fn server_config_e4(
     identity: &LiveIdentity,
     ca: &Anchor,
-    revoked: Arc<LiveRevoked>,
+    roll: Arc<LiveRoll>,
     groups: Groups,
 ) -> Result<ServerConfig, TlsError> {
     identity.current().require_cloud()?;
@@ -395,7 +283,7 @@ pub fn server_config_e4(
     let builder = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Setup)?
-        .with_client_cert_verifier(Arc::new(GatewayVerifier { chain, revoked }));
+        .with_client_cert_verifier(Arc::new(GatewayVerifier { chain, roll }));
     Ok(server(builder.with_cert_resolver(Arc::new(identity.clone()))))
 }
 
@@ -447,16 +335,30 @@ fn client(
     ca: &Anchor,
     revoked: Arc<LiveRevoked>,
     groups: Groups,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, TlsError> {
-    let provider = provider(groups);
-    let chain = WebPkiServerVerifier::builder_with_provider(ca.roots.clone(), provider.clone())
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    client_builder(cloud_verifier(ca, revoked, groups)?, groups)
+}
+
+fn cloud_verifier(
+    ca: &Anchor,
+    revoked: Arc<LiveRevoked>,
+    groups: Groups,
+) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+    let chain = WebPkiServerVerifier::builder_with_provider(ca.roots.clone(), provider(groups))
         .build()
         .map_err(|e| TlsError::Setup(rustls::Error::General(e.to_string())))?;
-    Ok(ClientConfig::builder_with_provider(provider)
+    Ok(Arc::new(CloudVerifier { chain, revoked }))
+}
+
+fn client_builder(
+    verifier: Arc<dyn ServerCertVerifier>,
+    groups: Groups,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    Ok(ClientConfig::builder_with_provider(provider(groups))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Setup)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(CloudVerifier { chain, revoked })))
+        .with_custom_certificate_verifier(verifier))
 }
 
 fn finish(mut config: ClientConfig) -> ClientConfig {
@@ -464,96 +366,4 @@ fn finish(mut config: ClientConfig) -> ClientConfig {
     config.enable_early_data = false;
     config.alpn_protocols = application_protocols();
     config
-}
-
-fn refuse(rejected: Rejected) -> rustls::Error {
-    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(rejected))))
-}
-
-#[derive(Debug)]
-struct GatewayVerifier {
-    chain: Arc<dyn ClientCertVerifier>,
-    revoked: Arc<LiveRevoked>,
-}
-
-impl ClientCertVerifier for GatewayVerifier {
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
-    }
-
-    fn verify_client_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        now: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.chain.verify_client_cert(end_entity, intermediates, now)?;
-        Leaf::read(end_entity).and_then(|leaf| leaf.check_gateway(&self.revoked.load())).map_err(refuse)?;
-        Ok(verified)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
-}
-
-#[derive(Debug)]
-struct CloudVerifier {
-    chain: Arc<WebPkiServerVerifier>,
-    revoked: Arc<LiveRevoked>,
-}
-
-impl ServerCertVerifier for CloudVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        // Role first: a gateway's certificate has no name that could fit, and the code should say what it is.
-        Leaf::read(end_entity).and_then(|leaf| leaf.check_cloud(&self.revoked.load())).map_err(refuse)?;
-        self.chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.chain.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
-    }
 }

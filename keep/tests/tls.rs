@@ -1,8 +1,9 @@
 //! E4 by real handshakes in memory: every wrong role, name, issuer, time, group and version is refused with its code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -12,8 +13,9 @@ use fivefold_core::id::{GatewayId, Net};
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::{Authority, Role};
 use fivefold_keep::tls::{
-    Anchor, Groups, Identity, LiveIdentity, LiveRevoked, Revoked, TlsError, classify, classify_tls, client_config_api,
-    client_config_e4, prove_gateway, server_config_api, server_config_e4,
+    Anchor, Groups, Identity, LiveIdentity, LiveRevoked, LiveRoll, May, Pin, Revoked, Roll, Serial, Standing, TlsError,
+    certificate_hash, classify, classify_tls, client_config_api, client_config_e4, client_config_enrol, prove_gateway,
+    server_config_api, server_config_e4, server_config_enrol, wants_enrolment,
 };
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose as Eku, IsCa, Issuer, KeyPair, SanType};
 use rustls::client::Resumption;
@@ -32,6 +34,8 @@ struct Operator {
     authority: Authority,
     issuer: Issuer<'static, KeyPair>,
     ca: Anchor,
+    roll: Arc<LiveRoll>,
+    book: Mutex<HashMap<Serial, (GatewayName, Standing)>>,
     revoked: Arc<LiveRevoked>,
 }
 
@@ -41,12 +45,29 @@ impl Operator {
         let key = KeyPair::try_from(&key[..]).unwrap();
         let issuer = Issuer::from_ca_cert_pem(authority.certificate(), key).unwrap();
         let ca = Anchor::from_pem(authority.certificate().as_bytes()).unwrap();
-        Self { authority, issuer, ca, revoked: Arc::new(ArcSwap::from_pointee(Revoked::default())) }
+        let revoked = Arc::new(ArcSwap::from_pointee(Revoked::default()));
+        Self { authority, issuer, ca, roll: Arc::default(), book: Mutex::default(), revoked }
     }
 
     fn issue(&self, role: &Role) -> Identity {
-        let issued = self.authority.issue(role, now().0 / 1000, 30).unwrap();
-        Identity::from_pkcs8(issued.certificate.as_bytes(), &issued.key).unwrap()
+        self.issue_by(&self.authority, role, 0)
+    }
+
+    /// By the CA or an issuing key, some days ago for 30 days, and entered in the book.
+    fn issue_by(&self, authority: &Authority, role: &Role, days_ago: u64) -> Identity {
+        let issued = authority.issue(role, now().0 / 1000 - days_ago * 86_400, 30).unwrap();
+        let identity = Identity::from_pkcs8(issued.certified.chain.as_bytes(), &issued.key).unwrap();
+        if let Role::Gateway(net, gateway) = role {
+            self.enter(&identity, GatewayName { net: *net, gateway: *gateway }, Standing::InForce);
+        }
+        identity
+    }
+
+    fn enter(&self, identity: &Identity, name: GatewayName, standing: Standing) {
+        let mut book = self.book.lock().unwrap();
+        book.insert(identity.serial().clone(), (name, standing));
+        let roll: Roll = book.iter().map(|(serial, (name, standing))| (serial.clone(), *name, *standing)).collect();
+        self.roll.store(Arc::new(roll));
     }
 
     fn gateway(&self) -> Identity {
@@ -74,7 +95,7 @@ impl Operator {
     }
 
     fn server(&self) -> ServerConfig {
-        server_config_e4(&LiveIdentity::new(self.cloud()), &self.ca, self.revoked.clone(), Groups::HybridOnly).unwrap()
+        server_config_e4(&LiveIdentity::new(self.cloud()), &self.ca, self.roll.clone(), Groups::HybridOnly).unwrap()
     }
 
     fn client(&self) -> ClientConfig {
@@ -96,10 +117,8 @@ impl Operator {
         config
     }
 
-    fn revoke(&self, change: impl FnOnce(&mut Revoked)) {
-        let mut revoked = Revoked::clone(&self.revoked.load());
-        change(&mut revoked);
-        self.revoked.store(Arc::new(revoked));
+    fn revoke(&self, gateway: &Identity) {
+        self.enter(gateway, GATEWAY, Standing::Revoked);
     }
 }
 
@@ -172,8 +191,10 @@ fn a_gateway_and_its_cloud_agree_on_a_hybrid_group_and_on_who_they_are() {
     let operator = Operator::new();
     let mut ends = shake(operator.client(), operator.server());
     assert!(ends.client_end.is_ok() && ends.server_end.is_ok());
-    let proven = prove_gateway(&ends.server, &operator.revoked.load(), now()).unwrap();
-    assert_eq!((proven.name(), proven.net(), proven.gateway()), (GATEWAY, Net(7), GatewayId(0xA1)));
+    let proven = prove_gateway(&ends.server, &operator.roll.load(), now()).unwrap();
+    assert_eq!(proven.name, GATEWAY);
+    let May::Everything(gateway) = proven.may else { panic!("it may do less") };
+    assert_eq!((gateway.name(), gateway.net(), gateway.gateway()), (GATEWAY, Net(7), GatewayId(0xA1)));
     let group = ends.client.negotiated_key_exchange_group().unwrap().name();
     assert_eq!(group, rustls::NamedGroup::X25519MLKEM768);
     assert_eq!(ends.server.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_3));
@@ -234,7 +255,7 @@ fn every_client_that_is_no_gateway_of_this_operator_is_refused_as_e4_01() {
         assert_eq!(rejected.code, Code::ChannelRefused, "{what}");
         assert!(rejected.reason.contains(reason), "{what}: {rejected}");
         assert_eq!(at_client(&ends).code, Code::ChannelRefused, "{what}: the client learns of it");
-        assert!(prove_gateway(&ends.server, &operator.revoked.load(), now()).is_err(), "{what}");
+        assert!(prove_gateway(&ends.server, &operator.roll.load(), now()).is_err(), "{what}");
     }
 }
 
@@ -246,49 +267,189 @@ fn a_client_without_a_certificate_is_refused_as_e4_01() {
 }
 
 #[test]
-fn a_revoked_gateway_or_certificate_is_refused_from_the_next_handshake_on() {
+fn a_certificate_that_was_revoked_is_refused_from_the_next_handshake_on() {
     let operator = Operator::new();
     let identity = operator.gateway();
     let (client, server) = (Arc::new(operator.client_with(identity.clone())), Arc::new(operator.server()));
     let open = shake_as(&client, &server, CLOUD);
-    assert!(open.server_end.is_ok());
-    operator.revoke(|r| {
-        r.serials.insert(identity.serial().clone());
-    });
+    assert!(open.server_end.is_ok() && operator.roll.load().is_in_force(identity.serial()));
+    operator.revoke(&identity);
     assert!(at_server(&shake_as(&client, &server, CLOUD)).reason.contains("revoked"));
     // What is open is closed by whoever asks again.
-    let again = prove_gateway(&open.server, &operator.revoked.load(), now());
+    let again = prove_gateway(&open.server, &operator.roll.load(), now());
     assert_eq!(again.map_err(|r| r.code), Err(Code::ChannelRefused));
-    // A renewed certificate of the same gateway is taken, until the gateway itself is revoked.
-    let renewed = operator.client_with(operator.gateway());
-    assert!(shake_as(&Arc::new(renewed.clone()), &server, CLOUD).server_end.is_ok());
-    operator.revoke(|r| {
-        r.gateways.insert(GATEWAY);
-    });
-    assert!(at_server(&shake_as(&Arc::new(renewed), &server, CLOUD)).reason.contains("revoked"));
+    assert!(!operator.roll.load().is_in_force(identity.serial()));
+    // A renewed certificate of the same gateway is taken.
+    assert!(shake_as(&Arc::new(operator.client()), &server, CLOUD).server_end.is_ok());
+}
+
+#[test]
+fn a_certificate_that_is_not_in_the_book_is_refused_whoever_signed_it() {
+    let operator = Operator::new();
+    let good = operator.odd(&[Eku::ClientAuth], &[uri("urn:gw:00000007:000000a1")], (-1, 30));
+    let rejected = at_server(&shake(operator.client_with(good.clone()), operator.server()));
+    assert_eq!(rejected, Rejected::new(Code::ChannelRefused, "the certificate is not in the operator's book"));
+    // Nor under a serial number that the book has for another.
+    operator.enter(&good, GatewayName { net: Net(8), ..GATEWAY }, Standing::InForce);
+    let rejected = at_server(&shake(operator.client_with(good.clone()), operator.server()));
+    assert!(rejected.reason.contains("not in the operator's book"), "{rejected}");
+    operator.enter(&good, GATEWAY, Standing::InForce);
+    assert!(shake(operator.client_with(good), operator.server()).server_end.is_ok());
+}
+
+#[test]
+fn a_certificate_that_has_ended_may_ask_for_the_next_one_and_only_by_the_operators_word() {
+    let operator = Operator::new();
+    let ended = operator.issue_by(&operator.authority, &Role::Gateway(GATEWAY.net, GATEWAY.gateway), 40);
+    let prove = || {
+        let ends = shake(operator.client_with(ended.clone()), operator.server());
+        ends.server_end.map_err(|e| classify_tls(&e))?;
+        prove_gateway(&ends.server, &operator.roll.load(), now())
+    };
+    assert!(prove().unwrap_err().reason.contains("expired"));
+    operator.enter(&ended, GATEWAY, Standing::Late { until: now().plus(60_000) });
+    assert_eq!(prove().map(|p| (p.name, p.may)), Ok((GATEWAY, May::Renew)));
+    operator.enter(&ended, GATEWAY, Standing::Late { until: Millis(now().0 - 1000) });
+    assert!(prove().unwrap_err().reason.contains("expired"), "the word has run out");
+    operator.enter(&ended, GATEWAY, Standing::Revoked);
+    assert_eq!(prove().unwrap_err().code, Code::ChannelRefused);
+    // The word helps no certificate of another CA.
+    let foreign = Operator::new();
+    let other = foreign.issue_by(&foreign.authority, &Role::Gateway(GATEWAY.net, GATEWAY.gateway), 40);
+    operator.enter(&other, GATEWAY, Standing::Late { until: now().plus(60_000) });
+    let rejected = at_server(&shake(operator.client_with(other), operator.server()));
+    assert!(rejected.reason.contains("operator's CA"), "{rejected}");
+    // Before its end, the word takes nothing away.
+    let valid = operator.gateway();
+    operator.enter(&valid, GATEWAY, Standing::Late { until: now().plus(60_000) });
+    let ends = shake(operator.client_with(valid), operator.server());
+    let proven = prove_gateway(&ends.server, &operator.roll.load(), now()).unwrap();
+    assert!(matches!(proven.may, May::Everything(_)));
+}
+
+#[test]
+fn an_issuing_key_makes_gateways_and_can_make_nothing_else() {
+    let operator = Operator::new();
+    let (certificate, key) = operator.authority.create_issuer(now().0 / 1000, 365).unwrap();
+    let issuing = Authority::load(&certificate, &key).unwrap();
+    let gateway = operator.issue_by(&issuing, &Role::Gateway(GATEWAY.net, GATEWAY.gateway), 0);
+    gateway.check_chain(&operator.ca, now()).unwrap();
+    assert!(gateway.check_chain(&Operator::new().ca, now()).is_err());
+    let ends = shake(operator.client_with(gateway), operator.server());
+    assert!(ends.server_end.is_ok() && ends.client_end.is_ok());
+    // Whoever stole it signs what it likes; no gateway and no client of the API takes any of it for the cloud.
+    let stolen = || Issuer::from_ca_cert_pem(&certificate, KeyPair::try_from(&key[..]).unwrap()).unwrap();
+    for purposes in [vec![Eku::ServerAuth], vec![Eku::ServerAuth, Eku::ClientAuth], vec![]] {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.extended_key_usages = purposes.clone();
+        params.subject_alt_names = vec![dns(CLOUD)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(2025, 1, 1), rcgen::date_time_ymd(2054, 1, 1));
+        let chain = params.signed_by(&key, &stolen()).unwrap().pem() + &certificate;
+        let cloud = Identity::from_pkcs8(chain.as_bytes(), &key.serialize_der()).unwrap();
+        for client in [operator.client(), client_config_api(&operator.ca, Groups::HybridOnly).unwrap()] {
+            let rejected = at_client(&shake(client, operator.server_with(cloud.clone())));
+            assert_eq!(rejected.code, Code::ChannelRefused, "{purposes:?}: {rejected}");
+        }
+        // Not even where nobody asks for more than webpki does.
+        let mut roots = rustls::RootCertStore::empty();
+        let pem = operator.authority.certificate().as_bytes();
+        roots.add(rustls::pki_types::pem::PemObject::from_pem_slice(pem).unwrap()).unwrap();
+        let client = ClientConfig::builder_with_provider(weaker(aws_lc_rs::DEFAULT_KX_GROUPS.to_vec()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let rejected = at_client(&shake(client, operator.server_with(cloud)));
+        assert_eq!(rejected.code, Code::ChannelRefused, "{purposes:?}: {rejected}");
+    }
+    // A second authority under it counts for nothing, for gateways neither.
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    (params.not_before, params.not_after) = (rcgen::date_time_ymd(2025, 1, 1), rcgen::date_time_ymd(2054, 1, 1));
+    let second = params.signed_by(&key, &stolen()).unwrap().pem() + &certificate;
+    let below = Authority::load(&second, &key.serialize_der()).unwrap();
+    let gateway = operator.issue_by(&below, &Role::Gateway(GATEWAY.net, GATEWAY.gateway), 0);
+    assert_eq!(at_server(&shake(operator.client_with(gateway), operator.server())).code, Code::ChannelRefused);
+}
+
+#[test]
+fn enrolment_knows_the_cloud_by_its_ca_or_by_that_ones_hash() {
+    let operator = Operator::new();
+    let pem = operator.authority.certificate().as_bytes();
+    let server = |o: &Operator| server_config_enrol(&LiveIdentity::new(o.cloud()), pem, Groups::HybridOnly).unwrap();
+    let hash = certificate_hash(pem).unwrap();
+    for pin in [Pin::Anchor(operator.ca.clone()), Pin::Hash(hash)] {
+        assert!(pin.fits(pem));
+        let client = || client_config_enrol(&pin, Groups::HybridOnly).unwrap();
+        let ends = shake(client(), server(&operator));
+        assert!(ends.client_end.is_ok() && ends.server_end.is_ok(), "{pin:?}: {:?}", ends.client_end);
+        assert_eq!(ends.client.alpn_protocol(), Some(fivefold_keep::tls::ENROL));
+        // Another cloud that shows this CA, this operator's gateway, another name.
+        let rejected = at_client(&shake(client(), server(&Operator::new())));
+        assert_eq!(rejected.code, Code::ChannelRefused);
+        let mut disguised = server(&operator);
+        disguised.cert_resolver = Arc::new(LiveIdentity::new(operator.gateway()));
+        assert_eq!(at_client(&shake(client(), disguised)).code, Code::ChannelRefused);
+        let ends = shake_as(&Arc::new(client()), &Arc::new(server(&operator)), "other.example");
+        assert_eq!(at_client(&ends).code, Code::ChannelRefused);
+        // A connection for enrolment is nobody's.
+        assert!(prove_gateway(&ends.server, &operator.roll.load(), now()).is_err());
+    }
+    let other = Pin::Hash([7; 32]);
+    assert!(!other.fits(pem));
+    let rejected = at_client(&shake(client_config_enrol(&other, Groups::HybridOnly).unwrap(), server(&operator)));
+    assert!(rejected.reason.contains("hash that was given"), "{rejected}");
+    let rejected = at_client(&shake(
+        client_config_enrol(&Pin::Anchor(Operator::new().ca), Groups::HybridOnly).unwrap(),
+        server(&operator),
+    ));
+    assert!(rejected.reason.contains("operator's CA"), "{rejected}");
+}
+
+#[test]
+fn only_who_asks_for_enrolment_and_nothing_else_gets_it() {
+    let operator = Operator::new();
+    let asks = |alpn: &[&[u8]]| {
+        let mut config = operator.client();
+        config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
+        let mut client = ClientConnection::new(Arc::new(config), CLOUD.try_into().unwrap()).unwrap();
+        let mut wire = Vec::new();
+        client.write_tls(&mut wire).unwrap();
+        let mut acceptor = rustls::server::Acceptor::default();
+        acceptor.read_tls(&mut &wire[..]).unwrap();
+        let accepted = acceptor.accept().map_err(|(e, _)| e).unwrap().unwrap();
+        wants_enrolment(&accepted.client_hello())
+    };
+    assert!(asks(&[fivefold_keep::tls::ENROL]));
+    let (h2, enrol): (&[u8], _) = (b"h2", fivefold_keep::tls::ENROL);
+    for other in [&[][..], &[h2], &[h2, enrol], &[enrol, h2]] {
+        assert!(!asks(other), "{other:?}");
+    }
 }
 
 #[test]
 fn a_resumed_connection_is_asked_again_for_role_time_and_revocation() {
     let operator = Operator::new();
-    let mut client = operator.client();
+    let gateway = operator.gateway();
+    let mut client = operator.client_with(gateway.clone());
     client.resumption = Resumption::in_memory_sessions(4);
     let (client, server) = (Arc::new(client), Arc::new(operator.server()));
     assert_eq!(shake_as(&client, &server, CLOUD).server.handshake_kind(), Some(HandshakeKind::Full));
     let resumed = shake_as(&client, &server, CLOUD);
     assert_eq!(resumed.server.handshake_kind(), Some(HandshakeKind::Resumed), "the test resumes nothing");
-    assert_eq!(prove_gateway(&resumed.server, &operator.revoked.load(), now()).map(|g| g.name()), Ok(GATEWAY));
+    assert_eq!(prove_gateway(&resumed.server, &operator.roll.load(), now()).map(|p| p.name), Ok(GATEWAY));
     let later = now().plus(31 * 86_400_000);
     assert_eq!(
-        prove_gateway(&resumed.server, &operator.revoked.load(), later).map_err(|r| r.code),
+        prove_gateway(&resumed.server, &operator.roll.load(), later).map_err(|r| r.code),
         Err(Code::ChannelRefused)
     );
-    operator.revoke(|r| {
-        r.gateways.insert(GATEWAY);
-    });
+    operator.revoke(&gateway);
     let resumed = shake_as(&client, &server, CLOUD);
     assert_eq!(resumed.server.handshake_kind(), Some(HandshakeKind::Resumed));
-    let refused = prove_gateway(&resumed.server, &operator.revoked.load(), now()).unwrap_err();
+    let refused = prove_gateway(&resumed.server, &operator.roll.load(), now()).unwrap_err();
     assert_eq!((refused.code, refused.reason), (Code::ChannelRefused, "the gateway or its certificate is revoked"));
 }
 
@@ -337,9 +498,7 @@ fn every_server_that_is_not_the_cloud_is_refused_as_e4_01() {
 fn a_revoked_certificate_of_the_cloud_is_refused_by_gateways() {
     let operator = Operator::new();
     let cloud = operator.cloud();
-    operator.revoke(|r| {
-        r.serials.insert(cloud.serial().clone());
-    });
+    operator.revoked.store(Arc::new(Revoked::from([cloud.serial().clone()])));
     let ends = shake(operator.client(), operator.server_with(cloud));
     assert_eq!(at_client(&ends), Rejected::new(Code::ChannelRefused, "the cloud's certificate is revoked"));
 }
@@ -369,7 +528,7 @@ fn a_peer_without_the_hybrid_group_is_refused_as_e4_07_unless_policy_allows_it()
 
     let lax_server = || {
         let identity = LiveIdentity::new(operator.cloud());
-        server_config_e4(&identity, &operator.ca, operator.revoked.clone(), Groups::DangerAllowX25519).unwrap()
+        server_config_e4(&identity, &operator.ca, operator.roll.clone(), Groups::DangerAllowX25519).unwrap()
     };
     let ends = shake(foreign_client(&operator, weaker(vec![X25519])), lax_server());
     assert!(ends.server_end.is_ok() && ends.client_end.is_ok());
@@ -441,9 +600,9 @@ fn tls_1_2_and_what_is_no_tls_at_all_are_refused_as_e4_01() {
 fn a_new_certificate_is_shown_from_the_next_handshake_on() {
     let operator = Operator::new();
     let (cloud, gateway) = (LiveIdentity::new(operator.cloud()), LiveIdentity::new(operator.gateway()));
-    let no_revoked = || operator.revoked.clone();
-    let server = Arc::new(server_config_e4(&cloud, &operator.ca, no_revoked(), Groups::HybridOnly).unwrap());
-    let client = Arc::new(client_config_e4(&gateway, &operator.ca, no_revoked(), Groups::HybridOnly).unwrap());
+    let (roll, revoked) = (operator.roll.clone(), operator.revoked.clone());
+    let server = Arc::new(server_config_e4(&cloud, &operator.ca, roll, Groups::HybridOnly).unwrap());
+    let client = Arc::new(client_config_e4(&gateway, &operator.ca, revoked, Groups::HybridOnly).unwrap());
     let shown = || {
         let ends = shake_as(&client, &server, CLOUD);
         (ends.client.peer_certificates().unwrap()[0].to_vec(), ends.server.peer_certificates().unwrap()[0].to_vec())
@@ -462,14 +621,13 @@ fn nobody_starts_with_a_certificate_of_another_role_gateway_or_key() {
     let operator = Operator::new();
     let (cloud, gateway) = (operator.cloud(), operator.gateway());
     let live = |identity: &Identity| LiveIdentity::new(identity.clone());
-    let revoked = || operator.revoked.clone();
     assert!(matches!(
-        server_config_e4(&live(&gateway), &operator.ca, revoked(), Groups::HybridOnly),
+        server_config_e4(&live(&gateway), &operator.ca, operator.roll.clone(), Groups::HybridOnly),
         Err(TlsError::WrongRole(_))
     ));
     assert!(matches!(server_config_api(&live(&gateway)), Err(TlsError::WrongRole(_))));
     assert!(matches!(
-        client_config_e4(&live(&cloud), &operator.ca, revoked(), Groups::HybridOnly),
+        client_config_e4(&live(&cloud), &operator.ca, operator.revoked.clone(), Groups::HybridOnly),
         Err(TlsError::WrongRole(_))
     ));
     gateway.require_gateway(GATEWAY).unwrap();
@@ -481,11 +639,11 @@ fn nobody_starts_with_a_certificate_of_another_role_gateway_or_key() {
 
     let issue = || operator.authority.issue(&Role::Gateway(Net(7), GatewayId(1)), now().0 / 1000, 30).unwrap();
     let (one, other) = (issue(), issue());
-    let mixed = Identity::from_pkcs8(one.certificate.as_bytes(), &other.key);
+    let mixed = Identity::from_pkcs8(one.certified.chain.as_bytes(), &other.key);
     assert!(matches!(mixed, Err(TlsError::KeyMismatch)));
     assert!(matches!(Identity::from_pkcs8(b"nothing", &one.key), Err(TlsError::NoCertificate)));
-    assert!(matches!(Identity::from_pkcs8(one.certificate.as_bytes(), b"nothing"), Err(TlsError::NoKey)));
-    assert!(matches!(Identity::from_pem(one.certificate.as_bytes(), b"nothing"), Err(TlsError::NoKey)));
+    assert!(matches!(Identity::from_pkcs8(one.certified.chain.as_bytes(), b"nothing"), Err(TlsError::NoKey)));
+    assert!(matches!(Identity::from_pem(one.certified.chain.as_bytes(), b"nothing"), Err(TlsError::NoKey)));
     assert!(matches!(Anchor::from_pem(b""), Err(TlsError::NoCertificate)));
     assert!(!format!("{gateway:?}").contains("key"));
 }
@@ -496,7 +654,7 @@ fn the_api_takes_clients_without_a_certificate_and_proves_no_gateway() {
     let server = server_config_api(&LiveIdentity::new(operator.cloud())).unwrap();
     let ends = shake(client_config_api(&operator.ca, Groups::HybridOnly).unwrap(), server);
     assert!(ends.client_end.is_ok() && ends.server_end.is_ok());
-    let refused = prove_gateway(&ends.server, &Revoked::default(), now()).unwrap_err();
+    let refused = prove_gateway(&ends.server, &Roll::default(), now()).unwrap_err();
     assert_eq!(refused, Rejected::new(Code::ChannelRefused, "no client certificate"));
 }
 

@@ -44,7 +44,7 @@ pub struct State<'b> {
     pub keys: List<'b, NetworkKey<'b>>,
     /// 8: devices that are revoked.
     pub revoked: List<'b, Did>,
-    /// 9: certificates of the cloud that are revoked and would still be valid: who shows one is not the cloud.
+    /// 9: certificates of the cloud that are revoked: who shows one is not the cloud.
     pub revoked_serials: List<'b, Serial<'b>>,
 }
 

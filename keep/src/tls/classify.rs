@@ -6,7 +6,9 @@ use std::io;
 use fivefold_core::error::{Code, Rejected};
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
-use super::ROLE;
+use super::leaf::ROLE;
+
+const REFUSES_US: &str = "the peer refuses our certificate";
 
 /// The code of a handshake that failed: E4-07 where no post-quantum group was in common, else E4-01; `None` when no TLS
 /// error is in the chain of sources (the network failed, which is E4-05 after a while).
@@ -25,6 +27,11 @@ pub fn classify(error: &(dyn StdError + 'static)) -> Option<Rejected> {
         next = error.source();
     }
     None
+}
+
+/// Whether it is the peer that refused: our certificate, or us altogether.
+pub fn refuses_us(rejected: &Rejected) -> bool {
+    rejected.reason == REFUSES_US
 }
 
 /// The same for an error of rustls itself.
@@ -82,7 +89,7 @@ pub fn classify_tls(error: &rustls::Error) -> Rejected {
             | AlertDescription::UnknownCA
             | AlertDescription::UnsupportedCertificate
             | AlertDescription::AccessDenied,
-        ) => (ROLE, "the peer refuses our certificate"),
+        ) => (ROLE, REFUSES_US),
         E::InvalidMessage(_) | E::InappropriateMessage { .. } | E::InappropriateHandshakeMessage { .. } => {
             (ROLE, "what came is no TLS")
         }
