@@ -70,15 +70,19 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: StatusCode, code: &'static str, public: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, public: impl Into<String>) -> Self {
         Self { status: status.as_u16(), code, public: public.into(), private: None }
+    }
+
+    /// Something of ours failed, and may work later.
+    pub(crate) fn failed(code: &'static str, public: &str, private: String) -> Self {
+        Self { status: 503, code, public: public.to_owned(), private: Some(private) }
     }
 }
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        let public = "the store cannot answer now; try again later".to_owned();
-        Self { status: 503, code: "store", public, private: Some(error.to_string()) }
+        Self::failed("store", "the store cannot answer now; try again later", error.to_string())
     }
 }
 

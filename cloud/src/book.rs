@@ -352,16 +352,16 @@ impl Source {
 }
 
 /// A gateway as the cloud knows it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct KnownGateway {
     /// As registered.
     pub registered: Gateway,
-    /// Checks its receipts.
-    pub key: VerifyingKey,
+    /// Check its receipts, the newest first.
+    pub keys: Vec<VerifyingKey>,
 }
 
 /// One version of the registry, ready for use.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Book {
     /// Version of the registry.
     pub version: u64,
@@ -380,7 +380,7 @@ pub struct Book {
     /// Tokens that are not revoked.
     pub tokens: Vec<Token>,
     /// Networks whose key is or was rotated.
-    pub rotations: HashMap<Net, LinkRotation>,
+    pub rotations: HashMap<Net, Arc<LinkRotation>>,
 }
 
 /// What remains of earlier runs: contexts, and commands without a result.
@@ -457,21 +457,8 @@ impl Maker<'_> {
             book.by_did.insert(device.did, device.clone());
             book.devices.insert(place, device);
         }
-        for gateway in source.gateways {
-            if gateway.revoked_at.is_none() {
-                match VerifyingKey::from_spki(&gateway.spki) {
-                    Ok(key) => {
-                        let name = GatewayName { net: gateway.net, gateway: gateway.gateway };
-                        book.gateways.insert(name, KnownGateway { registered: gateway.clone(), key });
-                    }
-                    Err(error) => {
-                        tracing::error!(gateway = %gateway.gateway, %error, "its receipt key is unusable: not served");
-                    }
-                }
-            }
-            book.all_gateways.push(gateway);
-        }
-        book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, r)).collect();
+        book.take_gateways(source.gateways);
+        book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, Arc::new(r))).collect();
         book.tokens = source.tokens.into_iter().filter(|t| t.revoked_at.is_none()).collect();
         book
     }
@@ -626,6 +613,28 @@ pub(crate) fn keys(device: &Device, secrets: &ContextSecrets, epoch: Epoch) -> O
 }
 
 impl Book {
+    /// The same with these gateways: certificates change without a new version.
+    pub fn with_gateways(&self, gateways: Vec<Gateway>) -> Self {
+        let mut book = self.clone();
+        book.take_gateways(gateways);
+        book
+    }
+
+    fn take_gateways(&mut self, gateways: Vec<Gateway>) {
+        self.gateways.clear();
+        for gateway in gateways.iter().filter(|g| g.revoked_at.is_none()) {
+            let mut keys = Vec::with_capacity(gateway.receipt_keys.len());
+            for spki in &gateway.receipt_keys {
+                match VerifyingKey::from_spki(spki) {
+                    Ok(key) => keys.push(key),
+                    Err(error) => tracing::error!(gateway = %gateway.gateway, %error, "a receipt key is unusable"),
+                }
+            }
+            self.gateways.insert(gateway.certified_as(), KnownGateway { registered: gateway.clone(), keys });
+        }
+        self.all_gateways = gateways;
+    }
+
     /// The gateway of this name, unless it is revoked or was never registered.
     pub fn gateway(&self, name: GatewayName) -> Option<&KnownGateway> {
         self.gateways.get(&name)

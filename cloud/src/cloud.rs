@@ -28,8 +28,8 @@ use arc_swap::ArcSwap;
 use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Did, GatewayId, Net, Sid};
-use fivefold_core::proof::Sign1;
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
+use fivefold_core::proof::{Sign1, Verify as _};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Batch, Envelope, Item, Originator};
@@ -278,12 +278,13 @@ impl<M: Memory> Cloud<M> {
         const OTHER: Rejected =
             Rejected::new(Code::EvidenceSignature, "the receipt does not fit what stands before it");
         // The run that it names decides what it must say; the signature is checked over what it says.
-        let claimed = Sign1::parse(cose)
-            .and_then(|s| Receipt::parse(s.danger_payload()))
-            .map_err(|m| m.counted(Code::EvidenceSignature))?;
+        let sign1 = Sign1::parse(cose).map_err(|m| m.counted(Code::EvidenceSignature))?;
+        let claimed = Receipt::parse(sign1.danger_payload()).map_err(|m| m.counted(Code::EvidenceSignature))?;
+        let key = known.keys.iter().find(|k| k.key_name() == sign1.header.key);
+        let key = key.ok_or(Rejected::new(Code::EvidenceSignature, "the receipt is signed by another key"))?;
         let mut tally = Tally::new(gateway.gateway(), claimed.boot);
         envelopes.iter().for_each(|(bytes, envelope)| tally.add(bytes, envelope));
-        let signed = Receipt::open(cose, &known.key)?;
+        let signed = Receipt::open(cose, key)?;
         if signed == tally.receipt() { Ok(signed) } else { Err(OTHER) }
     }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use fivefold_keep::ca::{Authority, CaError};
 use fivefold_keep::files::{self, FileError};
 use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, ShareError, read_config};
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
@@ -12,6 +13,11 @@ use crate::cloud::RenewalSettings;
 
 /// File name of the sealed key of the cloud's certificate.
 pub const KEY_FILE: &str = "key.sealed";
+
+/// File names of the issuing key's certificate, and of the sealed key.
+pub const ISSUER_FILE: &str = "issuer.pem";
+/// See [`ISSUER_FILE`].
+pub const ISSUER_KEY_FILE: &str = "issuer-key.sealed";
 
 /// Why a configuration cannot be used. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +55,14 @@ pub enum ConfigError {
     /// The vault's source or a sealed file is wrong.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// The issuing key cannot be used.
+    #[error("{path}: {source}; make another: fivefold cloud renew-issuer", path = path.display())]
+    Issuer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: CaError,
+    },
     /// The certificate cannot be used.
     #[error("{path}: {source}", path = path.display())]
     Tls {
@@ -84,6 +98,10 @@ pub struct Config {
     pub ca: PathBuf,
     /// When devices are told to renew.
     pub renewals: RenewalSettings,
+    /// Certificate of the key that issues gateways' certificates, if the operator gave the cloud one.
+    pub issuer: PathBuf,
+    /// That key, sealed.
+    pub issuer_key: PathBuf,
 }
 
 impl Config {
@@ -112,6 +130,8 @@ impl Config {
             key: folder.join(KEY_FILE),
             ca: folder.join(CA_FILE),
             renewals: RenewalSettings { installed_after: s.renewal.installed_after_s.saturating_mul(1000) },
+            issuer: folder.join(ISSUER_FILE),
+            issuer_key: folder.join(ISSUER_KEY_FILE),
         };
         let named: [(&'static str, Option<&Path>); 4] = [
             ("registry", Some(&config.registry)),
@@ -153,13 +173,34 @@ impl Config {
     /// # Errors
     /// [`ConfigError`].
     pub fn anchor(&self) -> Result<Anchor, ConfigError> {
-        let pem = files::read_text(&self.ca)?;
-        Anchor::from_pem(pem.as_bytes()).map_err(|source| ConfigError::Tls { path: self.ca.clone(), source })
+        Anchor::from_pem(self.ca_pem()?.as_bytes()).map_err(|source| ConfigError::Tls { path: self.ca.clone(), source })
+    }
+
+    /// The same as it stands in the file.
+    ///
+    /// # Errors
+    /// [`ConfigError::File`].
+    pub fn ca_pem(&self) -> Result<String, ConfigError> {
+        Ok(files::read_text(&self.ca)?)
+    }
+
+    /// The key that issues gateways' certificates. Without its file the cloud issues none.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn issuing(&self, vault: &Vault) -> Result<Option<Authority>, ConfigError> {
+        if !self.issuer.exists() {
+            return Ok(None);
+        }
+        let (certificate, key) = (files::read_text(&self.issuer)?, vault.open_file(&self.issuer_key)?);
+        let issuing = Authority::load(&certificate, &key)
+            .map_err(|source| ConfigError::Issuer { path: self.issuer.clone(), source })?;
+        Ok(Some(issuing))
     }
 
     /// As it was resolved, one setting a line.
     pub fn describe(&self) -> String {
-        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals } =
+        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals, .. } =
             self;
         let passphrase_file =
             passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fivefold_core::time::Millis;
-use fivefold_keep::tls::{LiveIdentity, TlsError, server_config_api, server_config_e4};
+use fivefold_keep::tls::{LiveIdentity, TlsError, server_config_api, server_config_e4, server_config_enrol};
 use fivefold_keep::vault::Vault;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
@@ -14,6 +14,8 @@ use tokio::sync::watch;
 
 use crate::clock::{self, ClockWrong};
 use crate::config::{Config, ConfigError};
+use crate::enrol::Desk;
+use crate::ingest::Doors;
 use crate::service::{Service, ServiceError};
 use crate::store::{Store, StoreError};
 use crate::{api, ingest};
@@ -75,7 +77,11 @@ pub fn check(folder: &Path) -> Result<String, DaemonError> {
     registry.version().map_err(ServiceError::from)?;
     let (_, until) = identity.validity();
     let days = until.since(clock::now()) / 86_400_000;
-    Ok(format!("{}\ncertificate.days_left = {days}", config.describe()))
+    let issuing = match config.issuing(&vault)? {
+        Some(issuing) => format!("{} days left", issuing.ends().saturating_sub(clock::now().0 / 1000) / 86_400),
+        None => "none: the operator signs".to_owned(),
+    };
+    Ok(format!("{}\ncertificate.days_left = {days}\nissuer = {issuing}", config.describe()))
 }
 
 /// Addresses that a running cloud listens at.
@@ -147,7 +153,9 @@ impl Running {
             opened.map_err(|e| DaemonError::System(std::io::Error::other(e)))??;
         let service = Arc::new(service);
         let identity = LiveIdentity::new(identity);
-        let e4 = server_config_e4(&identity, &config.anchor()?, service.revoked.clone(), config.groups)?;
+        let e4 = server_config_e4(&identity, &config.anchor()?, service.roll.clone(), config.groups)?;
+        let enrolment = server_config_enrol(&identity, service.desk.ca().as_bytes(), config.groups)?;
+        let doors = Doors { gateways: Arc::new(e4), enrolment: Arc::new(enrolment) };
         let https = server_config_api(&identity)?;
         let to_gateways = listen(config.ingest, "ingest.bind")?;
         let to_people = listen(config.api, "api.bind")?;
@@ -155,7 +163,7 @@ impl Running {
         let listening = Listening { ingest: at(&to_gateways, config.ingest), api: at(&to_people, config.api) };
         let stop = watch::Sender::new(false);
         let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(ingest::serve(to_gateways, Arc::new(e4), service.clone(), stop.subscribe()));
+        tasks.spawn(ingest::serve(to_gateways, doors, service.clone(), stop.subscribe()));
         tasks.spawn(api::serve(to_people, Arc::new(https), service.clone(), stop.subscribe()));
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_time(service.clone()));
@@ -165,23 +173,25 @@ impl Running {
 
     fn with_certificate_watch(mut self) -> Self {
         let (config, identity, vault) = (self.config.clone(), self.identity.clone(), self.vault.clone());
+        let service = self.service.clone();
         self.tasks.spawn(async move {
-            let mut seen = modified(&config.certificate);
+            let written = || [&config.certificate, &config.key, &config.issuer, &config.issuer_key].map(modified);
+            let mut seen = written();
             loop {
                 tokio::time::sleep(CERTIFICATE).await;
-                let now = modified(&config.certificate);
+                let now = written();
                 if now != seen {
                     seen = now;
-                    reload(&config, &identity, &vault);
+                    reload(&config, &identity, &service, &vault);
                 }
             }
         });
         self
     }
 
-    /// Takes the certificate that is in the folder now. If it cannot be used, the old one stays.
+    /// Takes the certificate and the issuing key that are in the folder now. What cannot be used leaves the old one there.
     pub fn reload_certificate(&self) {
-        reload(&self.config, &self.identity, &self.vault);
+        reload(&self.config, &self.identity, &self.service, &self.vault);
     }
 
     /// Ends: no new connections, open requests are finished, what was accepted is written.
@@ -195,7 +205,7 @@ impl Running {
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
         for _ in 0..50 {
-            if Arc::strong_count(&self.service) <= 3 {
+            if Arc::strong_count(&self.service) <= 4 {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -211,7 +221,9 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     let vault = Arc::new(config.open_vault()?);
     let identity = config.identity(&vault)?;
     let store = Store::open(&config.store)?;
-    let service = Service::open(store, config.registry.clone(), vault.clone(), config.renewals, now)?;
+    let desk = Desk::new(config.issuing(&vault)?, config.ca_pem()?);
+    let book = config.registry.clone();
+    let service = Service::open(store, book, vault.clone(), config.renewals, desk, now)?;
     Ok((config, identity, vault, service))
 }
 
@@ -227,7 +239,11 @@ fn modified(path: &PathBuf) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|m| m.modified()).ok()
 }
 
-fn reload(config: &Config, identity: &LiveIdentity, vault: &Vault) {
+fn reload(config: &Config, identity: &LiveIdentity, service: &Service, vault: &Vault) {
+    match config.issuing(vault) {
+        Ok(issuing) => service.desk.replace_issuing(issuing),
+        Err(error) => tracing::error!(%error, "the new issuing key cannot be used; the old one stays"),
+    }
     match config.identity(vault) {
         Ok(new) => {
             tracing::info!(serial = %new.serial(), "the certificate was reloaded");

@@ -2,7 +2,7 @@
 //! every reading once, and answers.
 //!
 //! [`cloud`] is the engine, [`book`] what it knows of devices and gateways, [`store`] the exact ledger; [`ingest`],
-//! [`api`] and [`daemon`] are the rim.
+//! [`enrol`], [`api`] and [`daemon`] are the rim.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod accepted;
@@ -23,6 +23,8 @@ pub mod clock;
 pub mod config;
 #[cfg(feature = "server")]
 pub mod daemon;
+#[cfg(feature = "server")]
+pub mod enrol;
 #[cfg(feature = "server")]
 pub mod ingest;
 #[cfg(feature = "server")]

@@ -116,6 +116,8 @@ fn build_once(
     }
     revoked.sort_unstable();
     devices.sort_unstable_by_key(|d| d.sid);
+    let of_cloud = registry.revoked_of_cloud()?;
+    let serials: Vec<state::Serial<'_>> = of_cloud.iter().map(|serial| state::Serial(&serial.0)).collect();
     let mut rows_of: HashMap<Did, Vec<ContextRow>> = HashMap::new();
     for row in rows {
         rows_of.entry(row.did).or_default().push(row);
@@ -157,6 +159,7 @@ fn build_once(
             contexts: List::of(&contexts),
             keys: if last { List::of(&keys) } else { List::default() },
             revoked: if last { List::of(&revoked) } else { List::default() },
+            revoked_serials: if last { List::of(&serials) } else { List::default() },
         };
         let mut out = Zeroizing::new(vec![0; PART_BYTES]);
         let len = state.emit(&mut out).map_err(|reason| PushError::Encode { gateway: name, reason })?;

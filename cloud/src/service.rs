@@ -4,19 +4,21 @@ mod renewal;
 mod rotations;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::time::Millis;
 use fivefold_keep::registry::{Registry, RegistryError};
-use fivefold_keep::tls::{LiveRevoked, Revoked};
+use fivefold_keep::tls::{LiveRoll, Serial};
 use fivefold_keep::vault::Vault;
 use tokio::sync::watch;
 
 use crate::book::{Book, Maker, Remembered, Source};
 use crate::cloud::{BatchRefused, Cloud, RenewalSettings};
 use crate::embedded::Embedded;
+use crate::enrol::Desk;
 use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
 use crate::store::{Committed, CountKey, Ledger as _, Place, Store, StoreError, Write};
@@ -56,8 +58,10 @@ pub enum IngestError {
 pub struct Service {
     /// The engine.
     pub cloud: Cloud<Embedded>,
-    /// Consulted by every handshake.
-    pub revoked: Arc<LiveRevoked>,
+    /// Certificates of gateways that count: consulted by every handshake.
+    pub roll: Arc<LiveRoll>,
+    /// Issues certificates.
+    pub desk: Desk,
     /// When it started.
     pub started: Millis,
     registry: PathBuf,
@@ -68,6 +72,10 @@ pub struct Service {
     version: watch::Sender<u64>,
     // Generation of what gateways are pushed of contexts.
     generation: watch::Sender<u64>,
+    // Counts new rolls: whoever holds a connection looks whether it still may.
+    rolls: watch::Sender<u64>,
+    // Version of the history that the roll is of.
+    history: AtomicU64,
     reading: Mutex<Registry>,
     notes: Notes,
     work: renewal::Work,
@@ -83,6 +91,7 @@ impl Service {
         registry: PathBuf,
         vault: Arc<Vault>,
         renewals: RenewalSettings,
+        desk: Desk,
         now: Millis,
     ) -> Result<Self, ServiceError> {
         let mut book = Registry::open(&registry)?;
@@ -92,6 +101,9 @@ impl Service {
         let memory = Embedded::new(store);
         let remembered = memory.remembered()?;
         let pushed = memory.read(|r| r.pushed())?;
+        // Before what it stands for: what changes meanwhile is read again.
+        let history = reading.history_version()?;
+        let roll = Arc::new(LiveRoll::from_pointee(reading.roll()?));
         let source = Source::read(&reading, &vault, &Book::default())?;
         // A store that was restored from a copy must not say anything under a version of before (docs/protocol.md 8.4).
         let mut write = Write { now, new_generation: true, ..Write::default() };
@@ -103,17 +115,19 @@ impl Service {
         };
         let book = maker.book(source, &Book::default(), remembered, &mut write);
         let generation = memory.store().commit_now(write)?.generation.unwrap_or(0);
-        let revoked = Arc::new(LiveRevoked::from_pointee(revoked(&book)));
         let version = watch::Sender::new(book.version);
         Ok(Self {
             cloud: Cloud::new(book, memory, pushed).with_identity(identity).with_renewals(renewals),
-            revoked,
+            roll,
+            desk,
             started: now,
             registry,
             vault,
             stored: watch::Sender::new(0),
             version,
             generation: watch::Sender::new(generation),
+            rolls: watch::Sender::new(0),
+            history: AtomicU64::new(history),
             reading: Mutex::new(reading),
             notes,
             work: renewal::Work::default(),
@@ -125,13 +139,21 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]: then the book stays as it was.
     pub fn refresh(&self, now: Millis) -> Result<(), ServiceError> {
-        let before = self.cloud.book();
+        // Held to the end: of two that refresh at a time, the later one must not put back what the earlier one read.
         let registry = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.cloud.book();
+        // Certificates first and apart: they are few, and a revocation must not wait until a large book is read.
+        let history = registry.history_version()?;
+        if history != self.history.load(Ordering::Acquire) {
+            self.roll.store(Arc::new(registry.roll()?));
+            self.rolls.send_modify(|n| *n += 1);
+            self.cloud.replace_book(before.with_gateways(registry.gateways()?));
+            self.history.store(history, Ordering::Release);
+        }
         if registry.version()? == before.version {
             return Ok(());
         }
         let source = Source::read(&registry, &self.vault, &before)?;
-        drop(registry);
         let memory = self.cloud.memory();
         let mut write = Write { now, ..Write::default() };
         let maker =
@@ -142,7 +164,6 @@ impl Service {
             self.changed(&memory.store().commit_now(write)?);
         }
         let version = book.version;
-        self.revoked.store(Arc::new(revoked(&book)));
         self.cloud.replace_book(book);
         self.version.send_replace(version);
         tracing::info!(version, "the registry changed");
@@ -177,6 +198,11 @@ impl Service {
         let committed = self.cloud.memory().commit(Arc::new(write)).await?;
         self.changed(&committed);
         Ok(())
+    }
+
+    /// Tells when certificates were issued or revoked.
+    pub fn rolls(&self) -> watch::Receiver<u64> {
+        self.rolls.subscribe()
     }
 
     /// Tells when readings were stored.
@@ -220,15 +246,23 @@ impl Service {
         }
     }
 
-    /// Counts a handshake that failed, before anybody is known.
-    pub async fn count_handshake(&self, rejected: Rejected, now: Millis) {
-        let key = CountKey { code: rejected.code, net: None, gateway: None, sid: None, place: Place::Cloud };
-        self.count(key, now).await;
+    /// Counts what was refused on a connection: of a gateway, or of nobody that is known.
+    pub async fn count_channel(&self, rejected: Rejected, gateway: Option<GatewayName>, now: Millis) {
+        let (net, gateway) = (gateway.map(|g| g.net), gateway.map(|g| g.gateway));
+        self.count(CountKey { code: rejected.code, net, gateway, sid: None, place: Place::Cloud }, now).await;
     }
 
-    /// Whether a gateway may still speak.
-    pub fn is_revoked(&self, gateway: GatewayName) -> bool {
-        self.revoked.load().gateways.contains(&gateway)
+    /// Whether who showed this certificate may still speak.
+    pub fn may_speak(&self, serial: &Serial) -> bool {
+        self.roll.load().is_in_force(serial)
+    }
+
+    /// The registry, for what the cloud writes in it: certificates that it issues.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn open_registry(&self) -> Result<Registry, RegistryError> {
+        Registry::open(&self.registry)
     }
 
     /// The state of a gateway, made durable as pushed. Blocks while it reads the registry.
@@ -243,15 +277,6 @@ impl Service {
         self.cloud.memory().store().commit_now(write)?;
         self.cloud.pushed(gateway.gateway, push.version);
         Ok(push)
-    }
-}
-
-/// What every handshake refuses, out of the book.
-fn revoked(book: &Book) -> Revoked {
-    let gateways = book.all_gateways.iter().filter(|g| g.revoked_at.is_some());
-    Revoked {
-        gateways: gateways.map(|g| GatewayName { net: g.net, gateway: g.gateway }).collect(),
-        ..Revoked::default()
     }
 }
 

@@ -142,7 +142,7 @@ impl<M: Memory> Cloud<M> {
             let Pending { device, context, question } = pending;
             if let Some(question) = question.filter(|_| !silent) {
                 let seq = question.seq;
-                let rotation = book.rotations.get(&device.net);
+                let rotation = book.rotations.get(&device.net).map(|r| &**r);
                 if let Some(bytes) = answer(&device, context, question, verdict, rotation) {
                     answers.push((row.way, seq, bytes));
                 }

@@ -121,8 +121,7 @@ impl Gateway {
             sid: Sid(self.proven.gateway().0 as u16),
             did: Did([0xA0 + self.proven.gateway().0 as u8; 8]),
             primary: true,
-            spki: self.key.spki().to_vec(),
-            serial: "01".into(),
+            receipt_keys: vec![self.key.spki().to_vec()],
             revoked_at: None,
         }
     }
