@@ -135,15 +135,21 @@ impl std::fmt::Debug for Secrets {
     }
 }
 
+/// Whether the clock of this machine can be right.
+///
+/// # Errors
+/// [`ConfigError::Clock`] before 2025.
+pub const fn check_clock(now: Millis) -> Result<(), ConfigError> {
+    if now.0 < EARLIEST { Err(ConfigError::Clock) } else { Ok(()) }
+}
+
 impl Config {
     /// Reads and checks `gateway.toml` of a folder.
     ///
     /// # Errors
     /// One sentence about the first thing that is wrong: an unknown key, an id that is none, a clock before 2025.
     pub fn read(folder: &Path, now: Millis) -> Result<Self, ConfigError> {
-        if now.0 < EARLIEST {
-            return Err(ConfigError::Clock);
-        }
+        check_clock(now)?;
         let path = folder.join(GATEWAY_FILE);
         let settings: GatewaySettings = share::read_config(&path)?;
         let invalid = |key, reason: &str| ConfigError::Invalid { path: path.clone(), key, reason: reason.to_owned() };
@@ -228,21 +234,36 @@ impl Config {
         Ok((identity, secrets))
     }
 
-    /// Opens the vault and takes what is in it.
+    /// The key for receipts.
     ///
     /// # Errors
-    /// As [`Config::identity`]; the vault does not open; an unreadable CA.
-    pub fn secrets(&self) -> Result<Secrets, ConfigError> {
-        let vault = Vault::open_folder(&self.folder)?;
+    /// It is none.
+    pub fn signing(&self, secrets: &GatewaySecrets) -> Result<SigningKey, ConfigError> {
+        SigningKey::from_pkcs8(&secrets.signing_key).map_err(|e| ConfigError::Invalid {
+            path: self.folder.join(share::SECRETS_FILE),
+            key: "signing key",
+            reason: e.to_string(),
+        })
+    }
+
+    /// Opens the vault.
+    ///
+    /// # Errors
+    /// A wrong passphrase, or one that others can read.
+    pub fn open_vault(&self) -> Result<Vault, ConfigError> {
+        Ok(Vault::open_folder(&self.folder)?)
+    }
+
+    /// Takes what is in the vault.
+    ///
+    /// # Errors
+    /// As [`Config::identity`]; an unreadable CA.
+    pub fn secrets(&self, vault: Vault) -> Result<Secrets, ConfigError> {
         let (identity, secrets) = self.identity(&vault)?;
         let path = self.folder.join(CA_FILE);
         let anchor = Anchor::from_pem(files::read_text(&path)?.as_bytes())
             .map_err(|source| ConfigError::Tls { path, source })?;
-        let signing = SigningKey::from_pkcs8(&secrets.signing_key).map_err(|e| ConfigError::Invalid {
-            path: self.folder.join(share::SECRETS_FILE),
-            key: "signing key",
-            reason: e.to_string(),
-        })?;
+        let signing = self.signing(&secrets)?;
         let mut keys: Vec<_> = secrets.network_keys.iter().filter(|k| k.phase != Phase::Retire).collect();
         let sending = keys.iter().find(|k| k.phase == Phase::Switch).map_or(0, |k| k.index);
         keys.sort_by_key(|k| (!is_older(k.index, sending), k.phase != Phase::Switch));

@@ -13,18 +13,20 @@ use fivefold_core::key::Key;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Reply, parse_downlinks};
-use fivefold_keep::tls::{LiveIdentity, LiveRevoked, TlsError, client_config_e4};
+use fivefold_keep::tls::{Anchor, LiveRevoked, Revoked, Serial};
 use fivefold_keep::vault::Vault;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::config::{Config, ConfigError, Secrets};
-use crate::gateway::{Capture, Cloud, Gateway, Output, Restored, Setup, Toward};
+use crate::credentials::{self, Credentials};
+use crate::gateway::{AppliedState, Capture, Cloud, Gateway, Output, Record, Restored, Setup, Toward};
 use crate::metrics;
 use crate::pcap;
 use crate::radio::{self, Air, SocketError};
+use crate::certificate::{Renewal, Step};
 use crate::spool::{Spool, SpoolError, Wrap, WrapError};
-use crate::uplink::{FromCloud, Uplink};
+use crate::uplink::{FromCloud, Uplink, Way, WayError, jittered};
 
 /// Events that wait for the engine, at most.
 const QUEUE: usize = 8192;
@@ -36,6 +38,10 @@ const GROUP: usize = 64;
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 /// How often the folder is looked at for a new certificate or air.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
+/// Pauses between attempts to renew the certificate, and how often it is looked whether that is due.
+const FIRST_RENEWAL_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_RENEWAL_PAUSE: Duration = Duration::from_secs(300);
+const LOOK_AT_CERTIFICATE: u64 = 3_600_000;
 
 /// Something for the engine.
 #[derive(Debug)]
@@ -65,9 +71,6 @@ pub enum DaemonError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The HTTP client cannot be made.
-    #[error("the uplink cannot be set up: {0}")]
-    Http(#[from] reqwest::Error),
     /// The system gives no randomness.
     #[error("the system gives no randomness: a gateway cannot run without it")]
     Random,
@@ -80,9 +83,9 @@ pub enum DaemonError {
     /// The system refuses a thread, a signal or a listener.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
-    /// The certificate cannot be used.
+    /// The way to the cloud cannot be set up.
     #[error("E4 cannot be set up: {0}")]
-    Tls(#[from] TlsError),
+    Way(#[from] WayError),
 }
 
 /// Unix milliseconds that do not jump while nothing is wrong: read from the monotonic clock, compared with the wall clock
@@ -137,9 +140,11 @@ impl Wrap for Arc<Vault> {
 /// # Errors
 /// One sentence about why it cannot start, or go on.
 pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)) -> Result<(), DaemonError> {
-    let config = Config::read(folder, wall_clock())?;
-    let Secrets { vault, identity, anchor, signing, keys } = config.secrets()?;
-    let vault = Arc::new(vault);
+    let config = Arc::new(Config::read(folder, wall_clock())?);
+    let vault = config.open_vault()?;
+    credentials::recover(folder, &vault).map_err(ConfigError::from)?;
+    let Secrets { vault, identity, anchor, signing, keys } = config.secrets(vault)?;
+    let (vault, credentials) = (Arc::new(vault), Arc::new(Credentials::new(identity, signing)));
     let boot = GatewayBoot(random()?);
     let (spool, restored) = Spool::open(&config.store, boot, Box::new(vault.clone()))?;
     let zep = radio::bind(config.bind, "the radio (ZEP)")?;
@@ -148,10 +153,16 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         Some(path) => Some(pcap::Capture::create(path).map_err(|e| DaemonError::Capture(path.to_owned(), e))?),
         None => None,
     };
-    let live = LiveIdentity::new(identity);
-    let tls = client_config_e4(&live, &anchor, Arc::new(LiveRevoked::default()), config.groups)?;
+    let revoked = restored.state.as_ref().map(revoked_in).unwrap_or_default();
+    let way = Way {
+        cloud: config.cloud.clone(),
+        anchor: anchor.clone(),
+        groups: config.groups,
+        revoked: Arc::new(LiveRevoked::from_pointee(revoked.clone())),
+    };
     let (from_cloud, mut cloud_events) = mpsc::channel(64);
-    let uplink = Arc::new(Uplink::new(tls, config.cloud.clone(), config.identity.gateway, signing, from_cloud)?);
+    let uplink = Arc::new(Uplink::new(way, config.identity.gateway, credentials.clone(), from_cloud)?);
+    let (revoked, mut watch_revoked) = watch::channel(revoked);
     let (events, queue) = sync_channel(QUEUE);
     let (stored, watch_stored) = watch::channel(0);
     let (runs, asked) = mpsc::channel(RUNS);
@@ -170,6 +181,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         spool,
         stored,
         runs,
+        revoked,
         persisted: 0,
         clock: Clock::new(),
         broken: None,
@@ -197,17 +209,28 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         let uplink = uplink.clone();
         async move { uplink.exchange(asked).await }
     });
+    let heed = tokio::spawn({
+        let uplink = uplink.clone();
+        async move {
+            while watch_revoked.changed().await.is_ok() {
+                let revoked = watch_revoked.borrow_and_update().clone();
+                uplink.revoke(revoked);
+            }
+        }
+    });
+    let renew =
+        tokio::spawn(renew(config.clone(), vault.clone(), anchor, credentials.clone(), uplink.clone(), events.clone()));
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
         tokio::spawn(metrics::serve(listener, events.clone()));
     }
     ready(&config);
-    let ended = attend(&config, &vault, &live, &events).await;
+    let ended = attend(&config, &vault, &credentials, &events).await;
     stop.store(true, Ordering::Relaxed);
-    drain.abort();
-    listen.abort();
-    exchange.abort();
-    let _ = (drain.await, listen.await, exchange.await);
+    for task in [drain, listen, exchange, heed, renew] {
+        task.abort();
+        let _ = task.await;
+    }
     drop(uplink);
     let _ = tokio::task::spawn_blocking(move || {
         let _ = events.send(Event::Stop);
@@ -222,7 +245,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
 async fn attend(
     config: &Config,
     vault: &Vault,
-    live: &LiveIdentity,
+    credentials: &Credentials,
     events: &SyncSender<Event>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -242,12 +265,9 @@ async fn attend(
             continue;
         }
         seen = now;
-        match config.identity(vault) {
-            Ok((identity, _)) if identity.serial() != live.current().serial() => {
-                tracing::info!("new certificate {}", identity.serial());
-                live.replace(identity);
-            }
-            Ok(_) => {}
+        match credentials.reload(config, vault) {
+            Ok(true) => tracing::info!("new certificate {}", credentials.identity().current().serial()),
+            Ok(false) => {}
             Err(why) => tracing::error!("the old certificate stays: {why}"),
         }
         match Config::read(&config.folder, wall_clock()) {
@@ -255,6 +275,54 @@ async fn attend(
             Err(why) => tracing::error!("the old configuration stays: {why}"),
         }
     }
+}
+
+/// Gets the next certificate when it is time, for ever.
+async fn renew(
+    config: Arc<Config>,
+    vault: Arc<Vault>,
+    anchor: Anchor,
+    credentials: Arc<Credentials>,
+    uplink: Arc<Uplink>,
+    events: SyncSender<Event>,
+) {
+    let renewal =
+        Renewal { folder: &config.folder, vault: &vault, name: config.identity, anchor: &anchor, desk: &*uplink };
+    let mut pause = FIRST_RENEWAL_PAUSE;
+    loop {
+        let current = credentials.identity().current();
+        let failed = match renewal.attempt(&current, wall_clock()).await {
+            Ok(Step::NotYet(at)) => {
+                pause = FIRST_RENEWAL_PAUSE;
+                // Not to the end: the clock may be set, and the pair replaced by hand.
+                let wait = at.since(wall_clock()).clamp(1_000, LOOK_AT_CERTIFICATE);
+                tokio::time::sleep(Duration::from_millis(wait)).await;
+                continue;
+            }
+            Ok(Step::Proven) => match credentials.settle(&config, &vault) {
+                Ok(()) => {
+                    tracing::info!("renewed: certificate {}", credentials.identity().current().serial());
+                    continue;
+                }
+                Err(why) => why.to_string(),
+            },
+            Ok(Step::Again(rejected, why)) => {
+                if let Some(rejected) = rejected {
+                    let _ = events.try_send(Event::Refused(rejected));
+                }
+                why
+            }
+            Err(why) => why.to_string(),
+        };
+        tracing::warn!("the certificate is not renewed yet: {failed}");
+        tokio::time::sleep(jittered(pause)).await;
+        pause = (pause * 2).min(LONGEST_RENEWAL_PAUSE);
+    }
+}
+
+/// Certificates of the cloud that a state says are revoked.
+fn revoked_in(state: &AppliedState) -> Revoked {
+    state.revoked_serials().into_iter().map(Serial).collect()
 }
 
 /// When the files that may be replaced were written last.
@@ -311,6 +379,7 @@ struct Engine {
     spool: Spool,
     stored: watch::Sender<u64>,
     runs: mpsc::Sender<(u64, Box<[u8]>)>,
+    revoked: watch::Sender<Revoked>,
     persisted: u64,
     clock: Clock,
     broken: Option<Millis>,
@@ -460,6 +529,9 @@ impl Engine {
                 }
                 Output::Persist(record) => {
                     let freed = self.spool.write(&record)?;
+                    if let Record::State(applied) = &record {
+                        self.revoked.send_replace(revoked_in(applied));
+                    }
                     gateway.handle_freed(freed);
                     self.persisted += 1;
                 }

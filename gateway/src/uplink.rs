@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | Key held by | this gateway: its TLS key and the key for receipts |
+//! | Key held by | this gateway: its TLS key and the key for receipts ([`Credentials`]) |
 //! | Hides       | batches and downlinks, from everybody between gateway and cloud |
 //! | Proves      | to the cloud which gateway speaks, and what it sent in which order (receipt) |
 //! | Binds       | the gateway's name and network; each batch by a signed Merkle root |
@@ -13,15 +13,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use fivefold_core::error::Rejected;
 use fivefold_core::id::GatewayId;
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::wire::envelope::{BYTES, Envelope};
-use fivefold_keep::sign::SigningKey;
-use fivefold_keep::tls::classify;
+use fivefold_keep::tls::{
+    Anchor, Groups, Identity, LiveIdentity, LiveRevoked, Revoked, TlsError, classify, client_config_e4, refuses_us,
+};
 use rustls::ClientConfig;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use crate::credentials::Credentials;
+use crate::join::Problem;
+use crate::certificate::{Answer, Desk};
 use crate::spool::{SpoolReader, StoredBatch};
 
 /// Room for the receipt in a batch.
@@ -53,15 +58,59 @@ pub enum FromCloud {
     Reply(GatewayBoot, Vec<u8>),
 }
 
+/// How the cloud is reached.
+#[derive(Debug)]
+pub struct Way {
+    /// Where it is.
+    pub cloud: String,
+    /// The operator's CA.
+    pub anchor: Anchor,
+    /// Which key exchange is taken.
+    pub groups: Groups,
+    /// Certificates of the cloud that are not trusted any more.
+    pub revoked: Arc<LiveRevoked>,
+}
+
+impl Way {
+    fn tls(&self, identity: &LiveIdentity) -> Result<ClientConfig, TlsError> {
+        client_config_e4(identity, &self.anchor, self.revoked.clone(), self.groups)
+    }
+
+    fn client(&self, identity: &LiveIdentity) -> Result<reqwest::Client, WayError> {
+        Ok(reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls(identity)?)
+            .https_only(true)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .connect_timeout(Duration::from_secs(5))
+            .pool_idle_timeout(Duration::from_secs(90))
+            .tcp_nodelay(true)
+            .build()?)
+    }
+}
+
+/// Why no way to the cloud can be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum WayError {
+    /// TLS cannot.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The HTTP client cannot.
+    #[error(transparent)]
+    Http(#[from] reqwest::Error),
+}
+
 /// Where the cloud is and who we are.
 pub struct Uplink {
-    client: reqwest::Client,
-    cloud: String,
+    client: ArcSwap<reqwest::Client>,
+    way: Way,
     gateway: GatewayId,
-    signing: SigningKey,
+    credentials: Arc<Credentials>,
     events: mpsc::Sender<FromCloud>,
     /// The long poll works again: what waits in a pause tries at once.
     back: Notify,
+    /// Counts the times that everything open was cut.
+    cuts: watch::Sender<u64>,
 }
 
 /// What one exchange came to.
@@ -73,27 +122,43 @@ enum Exchange {
 }
 
 impl Uplink {
-    /// Over a TLS configuration of keep's.
+    /// On this way, under these credentials.
     ///
     /// # Errors
-    /// When the HTTP client cannot be made.
+    /// When TLS or the HTTP client cannot be set up.
     pub fn new(
-        tls: ClientConfig,
-        cloud: String,
+        way: Way,
         gateway: GatewayId,
-        signing: SigningKey,
+        credentials: Arc<Credentials>,
         events: mpsc::Sender<FromCloud>,
-    ) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .connect_timeout(Duration::from_secs(5))
-            .pool_idle_timeout(Duration::from_secs(90))
-            .tcp_nodelay(true)
-            .build()?;
-        Ok(Self { client, cloud, gateway, signing, events, back: Notify::new() })
+    ) -> Result<Self, WayError> {
+        let client = ArcSwap::from_pointee(way.client(credentials.identity())?);
+        let (back, cuts) = (Notify::new(), watch::Sender::new(0));
+        Ok(Self { client, way, gateway, credentials, events, back, cuts })
+    }
+
+    /// Certificates of the cloud that count for nothing from now on. What is open is cut, since it may be with one of them.
+    pub fn revoke(&self, revoked: Revoked) {
+        if **self.way.revoked.load() == revoked {
+            return;
+        }
+        tracing::warn!(certificates = revoked.len(), "the cloud revoked certificates of its own: connecting anew");
+        self.way.revoked.store(Arc::new(revoked));
+        match self.way.client(self.credentials.identity()) {
+            Ok(client) => self.client.store(Arc::new(client)),
+            Err(error) => tracing::error!(%error, "no new connection can be set up"),
+        }
+        self.cuts.send_modify(|n| *n += 1);
+    }
+
+    /// One exchange, unless everything open is cut before it ends.
+    async fn carry(&self, request: impl FnOnce(&reqwest::Client) -> reqwest::RequestBuilder) -> Exchange {
+        let mut cuts = self.cuts.subscribe();
+        let request = request(&self.client.load());
+        tokio::select! {
+            done = exchange(request) => done,
+            _ = cuts.changed() => Exchange::Away(None, "the cloud's certificate was revoked: connection cut".into()),
+        }
     }
 
     /// Sends what is in the store, the oldest first, one batch at a time, until told to stop. `stored` tells that
@@ -178,13 +243,15 @@ impl Uplink {
             let Ok(place) = places.clone().acquire_owned().await else { return };
             let uplink = self.clone();
             tokio::spawn(async move {
-                let request = uplink
-                    .client
-                    .post(format!("{}/v1/edhoc", uplink.cloud))
-                    .header("Content-Type", "application/cbor")
-                    .timeout(EXCHANGE_TIME)
-                    .body(envelope.into_vec());
-                let reply = match exchange(request).await {
+                let url = format!("{}/v1/edhoc", uplink.way.cloud);
+                let post = |client: &reqwest::Client| {
+                    client
+                        .post(url)
+                        .header("Content-Type", "application/cbor")
+                        .timeout(EXCHANGE_TIME)
+                        .body(envelope.into_vec())
+                };
+                let reply = match uplink.carry(post).await {
                     Exchange::Done(reply) => Some(reply),
                     Exchange::Refused(why) | Exchange::Away(_, why) => {
                         tracing::debug!("a message of EDHOC has no answer: {why}");
@@ -201,8 +268,8 @@ impl Uplink {
     pub async fn listen(&self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let request = self.client.get(format!("{}/v1/downlink", self.cloud)).timeout(POLL_TIME);
-            match exchange(request).await {
+            let url = format!("{}/v1/downlink", self.way.cloud);
+            match self.carry(|client| client.get(url).timeout(POLL_TIME)).await {
                 Exchange::Done(downlinks) => {
                     pause = FIRST_PAUSE;
                     self.back.notify_waiters();
@@ -240,27 +307,90 @@ impl Uplink {
             body.extend_from_slice(bytes);
         }
         let mut receipt = [0; Receipt::LONGEST];
-        let len = tally.receipt().seal(&self.signing, &mut receipt).map_err(|e| e.to_string())?;
+        let len = tally.receipt().seal(&*self.credentials.signing(), &mut receipt).map_err(|e| e.to_string())?;
         body.extend_from_slice(receipt.get(..len).unwrap_or_default());
         Ok(body)
     }
 
     async fn post(&self, body: Vec<u8>) -> Exchange {
-        let id = uuid();
-        let request = self
-            .client
-            .post(format!("{}/v1/ingest", self.cloud))
-            .header("Batch-Id", id)
-            .header("Content-Type", "application/cbor-seq")
-            .timeout(BATCH_TIME)
-            .body(body);
-        exchange(request).await
+        let url = format!("{}/v1/ingest", self.way.cloud);
+        let post = |client: &reqwest::Client| {
+            client
+                .post(url)
+                .header("Batch-Id", uuid())
+                .header("Content-Type", "application/cbor-seq")
+                .timeout(BATCH_TIME)
+                .body(body)
+        };
+        self.carry(post).await
+    }
+}
+
+/// Certificates are asked for over connections of their own, so that it is certain which one was shown.
+impl Desk for &Uplink {
+    async fn ask(&self, identity: &Identity, request: String) -> Answer<String> {
+        let url = format!("{}/v1/certificate", self.way.cloud);
+        let post =
+            |client: reqwest::Client| client.post(url).header("Content-Type", "application/x-pem-file").body(request);
+        match self.about_certificate(identity, post).await {
+            Answer::Done(chain) => match String::from_utf8(chain) {
+                Ok(chain) => Answer::Done(chain),
+                Err(_) => Answer::Away(None, "its certificate is no text".into()),
+            },
+            Answer::Refused(word, rejected, why) => Answer::Refused(word, rejected, why),
+            Answer::Away(rejected, why) => Answer::Away(rejected, why),
+        }
+    }
+
+    async fn greet(&self, identity: &Identity) -> Answer<()> {
+        let url = format!("{}/v1/certificate", self.way.cloud);
+        match self.about_certificate(identity, |client| client.get(url)).await {
+            Answer::Done(_) => Answer::Done(()),
+            Answer::Refused(word, rejected, why) => Answer::Refused(word, rejected, why),
+            Answer::Away(rejected, why) => Answer::Away(rejected, why),
+        }
+    }
+}
+
+impl Uplink {
+    async fn about_certificate(
+        &self,
+        identity: &Identity,
+        request: impl FnOnce(reqwest::Client) -> reqwest::RequestBuilder,
+    ) -> Answer<Vec<u8>> {
+        let client = match self.way.client(&LiveIdentity::new(identity.clone())) {
+            Ok(client) => client,
+            Err(error) => return Answer::Away(None, error.to_string()),
+        };
+        let sent = request(client).timeout(BATCH_TIME).send().await;
+        let response = match sent {
+            Ok(response) => response,
+            Err(e) => {
+                return match classify(&e) {
+                    Some(rejected) if refuses_us(&rejected) => Answer::Refused(None, Some(rejected), chain(&e)),
+                    rejected => Answer::Away(rejected, chain(&e)),
+                };
+            }
+        };
+        let status = response.status().as_u16();
+        let body = match read(response).await {
+            Ok(body) => body,
+            Err(why) => return Answer::Away(None, why),
+        };
+        match status {
+            200 | 204 => Answer::Done(body),
+            400..=499 => match Problem::of(&body) {
+                Some(problem) => Answer::Refused(Some(problem.code), None, problem.public),
+                None => Answer::Away(None, format!("it says {status}")),
+            },
+            _ => Answer::Away(None, Problem::of(&body).map_or_else(|| format!("it says {status}"), |p| p.public)),
+        }
     }
 }
 
 impl std::fmt::Debug for Uplink {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Uplink").field("cloud", &self.cloud).finish_non_exhaustive()
+        f.debug_struct("Uplink").field("cloud", &self.way.cloud).finish_non_exhaustive()
     }
 }
 
@@ -275,20 +405,15 @@ async fn reader_has(reader: &std::sync::Arc<std::sync::Mutex<SpoolReader>>, upto
 }
 
 async fn exchange(request: reqwest::RequestBuilder) -> Exchange {
-    let mut response = match request.send().await {
+    let response = match request.send().await {
         Ok(response) => response,
         Err(e) => return Exchange::Away(classify(&e), chain(&e)),
     };
     let status = response.status();
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() <= REPLY => body.extend_from_slice(&chunk),
-            Ok(Some(_)) => return Exchange::Refused("its reply is longer than this gateway reads".into()),
-            Ok(None) => break,
-            Err(e) => return Exchange::Away(None, chain(&e)),
-        }
-    }
+    let body = match read(response).await {
+        Ok(body) => body,
+        Err(why) => return Exchange::Away(None, why),
+    };
     match status.as_u16() {
         200 => Exchange::Done(body),
         204 => Exchange::Done(Vec::new()),
@@ -300,8 +425,20 @@ async fn exchange(request: reqwest::RequestBuilder) -> Exchange {
     }
 }
 
+/// The body of a response, if it is no longer than a gateway reads.
+async fn read(mut response: reqwest::Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|e| chain(&e))? {
+        if body.len() + chunk.len() > REPLY {
+            return Err("its reply is longer than this gateway reads".into());
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
 /// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -313,7 +450,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Between half of a pause and all of it, so that gateways do not come back all at once.
-fn jittered(pause: Duration) -> Duration {
+pub(crate) fn jittered(pause: Duration) -> Duration {
     let mut byte = [0];
     let _ = getrandom::fill(&mut byte);
     pause / 2 + pause / 2 * u32::from(byte[0]) / 255

@@ -7,6 +7,7 @@ use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::state::State;
 
 /// Names a C2 context in the store without telling its key: 8 bytes of a hash over group, sid, epoch, boot id and secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -157,6 +158,14 @@ pub struct AppliedState {
     pub applied: Millis,
     /// Its parts, as they came.
     pub parts: Vec<Box<[u8]>>,
+}
+
+impl AppliedState {
+    /// Serial numbers of certificates of the cloud that are revoked.
+    pub fn revoked_serials(&self) -> Vec<Vec<u8>> {
+        let parts = self.parts.iter().filter_map(|part| State::parse(part).ok());
+        parts.flat_map(|state| state.revoked_serials.iter().map(|s| s.0.to_vec()).collect::<Vec<_>>()).collect()
+    }
 }
 
 impl std::fmt::Debug for AppliedState {
