@@ -4,24 +4,24 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 
-use fivefold_core::id::Did;
-use fivefold_keep::ca::{LONGEST_DAYS, Role, signing_key};
+use fivefold_core::id::{Did, GatewayId};
+use fivefold_keep::ca::{Certified, LONGEST_DAYS, Role, signing_key};
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::registry::Gateway;
+use fivefold_keep::registry::{Certificate, Event, Gateway, Registry};
 use fivefold_keep::share::{
     self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayCoap, GatewayLimits, GatewayLink, GatewaySecrets,
     GatewaySettings, GatewayStore, GatewayUplink,
 };
+use fivefold_keep::sign::SigningKey;
 use fivefold_keep::vault::{Vault, random};
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::operator::{Folder, Operator, check_name};
+use crate::gateway_join;
+use crate::operator::{Folder, Operator, by, check_name, who};
 use crate::output::{Output, answer, table};
 
-/// First lines of every `gateway.toml`.
-pub const GATEWAY_HEADING: &str = "A Fivefold gateway. Paths are relative to this file; secrets are in secrets.sealed.\n\
-                                   Run it with: fivefold gateway run --dir THIS_FOLDER";
+pub use fivefold_gateway::join::HEADING as GATEWAY_HEADING;
 
 /// Arguments of `fivefold gateway`.
 #[derive(Clone, Debug, clap::Args)]
@@ -32,26 +32,34 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
-    /// Add a gateway and write its share.
+    /// Add a gateway and write its share, keys included: for one machine. Elsewhere: invite, and join there.
     Add(Add),
+    /// Let a gateway renew once with a certificate that has ended.
+    AllowLateRenewal(gateway_join::Late),
+    /// Make a token by which a gateway, new or known, gets its certificate for keys of its own.
+    Invite(gateway_join::Invite),
+    /// At the gateway: make keys, get a certificate for them, and write the gateway's folder.
+    Join(gateway_join::Join),
     /// List all gateways.
     List(Folder),
-    /// Issue a new certificate for 90 days, over the same name.
+    /// Make new keys and a certificate in the share of a gateway that was added here.
     RenewCertificate(Name),
     /// Revoke a gateway: live connections are cut within a second.
     Revoke(Name),
     /// Run the gateway of a share until it is told to stop.
     Run(crate::gateway_run::Run),
-    /// Show one gateway.
+    /// Show one gateway, with its certificates and what was done about them.
     Show(Name),
+    /// Sign the request of a gateway that has no way to the cloud yet.
+    Sign(gateway_join::Sign),
 }
 
 #[derive(Clone, Debug, clap::Args)]
-struct Name {
+pub(crate) struct Name {
     #[command(flatten)]
-    folder: Folder,
+    pub(crate) folder: Folder,
     /// Its name or id.
-    name: String,
+    pub(crate) name: String,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -101,13 +109,20 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Run(run) => return crate::gateway_run::run(run, output),
         Verb::Add(args) => add(args, output)?,
+        Verb::AllowLateRenewal(args) => gateway_join::allow_late_renewal(args, output)?,
+        Verb::Invite(args) => gateway_join::invite(args, output)?,
+        Verb::Join(args) => gateway_join::join(args, output)?,
+        Verb::Sign(args) => gateway_join::sign(args, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
+            let papers = Papers::of(&registry)?;
             let gateways = registry.gateways()?;
-            answer(output, &Value::Array(gateways.iter().map(json_of).collect()), || {
-                let mut t = table(&["NAME", "ID", "NETWORK", "ROLE", "STATE"]);
+            answer(output, &Value::Array(gateways.iter().map(|g| papers.json_of(g)).collect()), || {
+                let mut t = table(&["NAME", "ID", "NETWORK", "ROLE", "UNTIL", "STATE"]);
                 for g in &gateways {
-                    t.add_row([g.name.clone(), g.gateway.to_string(), g.net.to_string(), role(g).into(), state(g)]);
+                    let until = papers.in_force(g).map_or("-".into(), |c| clock::text(c.not_after));
+                    let (id, net) = (g.gateway.to_string(), g.net.to_string());
+                    t.add_row([g.name.clone(), id, net, role(g).into(), until, papers.state(g)]);
                 }
                 t.trim_fmt()
             });
@@ -117,17 +132,26 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let gateway = operator.registry.gateway(&name.name)?;
             anyhow::ensure!(gateway.revoked_at.is_none(), "gateway {} is revoked; add a new one", gateway.name);
             let folder = operator.gateway_folder(&gateway.name);
+            anyhow::ensure!(
+                folder.exists(),
+                "the share of {} is not here: a gateway that joined renews by itself; after its end see: \
+                 fivefold gateway allow-late-renewal {}",
+                gateway.name,
+                gateway.name
+            );
             let vault = Vault::open_folder(&folder)?;
             let old = GatewaySecrets::read(&vault, &folder)?;
-            let serial = certify(&operator, &gateway, &vault, &folder, old)?;
-            operator.registry.renew_gateway(gateway.gateway, &serial)?;
-            let value = json!({ "name": gateway.name, "serial": serial });
+            let receipts = SigningKey::from_pkcs8(&old.signing_key)?.spki().to_vec();
+            let certified = certify(&operator, &gateway, &vault, &folder, old)?;
+            let owner = Some((gateway.gateway, receipts.as_slice()));
+            operator.registry.enter_certificate(owner, &certified, by(&who(), clock::now()?))?;
+            let value = json!({ "name": gateway.name, "serial": certified.serial });
             answer(output, &value, || format!("Renewed the certificate of {} in {}.", gateway.name, folder.display()));
         }
         Verb::Revoke(name) => {
             let (_, mut registry) = name.folder.open_book()?;
-            let gateway = registry.revoke_gateway(&name.name, clock::now()?)?;
-            answer(output, &json_of(&gateway), || {
+            let gateway = registry.revoke_gateway(&name.name, by(&who(), clock::now()?))?;
+            answer(output, &Papers::of(&registry)?.json_of(&gateway), || {
                 format!(
                     "Revoked gateway {}. If somebody had it in their hands, rotate the network key of {} too.",
                     gateway.name, gateway.net
@@ -137,20 +161,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Show(name) => {
             let (_, registry) = name.folder.open_book()?;
             let g = registry.gateway(&name.name)?;
-            answer(output, &json_of(&g), || {
-                format!(
-                    "gateway {}\n  id           {}\n  network      {}\n  role         {}\n  radio        {} {}\n  \
-                     certificate  serial {}\n  state        {}",
-                    g.name,
-                    g.gateway,
-                    g.net,
-                    role(&g),
-                    g.sid,
-                    g.did,
-                    g.serial,
-                    state(&g)
-                )
-            });
+            let papers = Papers::of(&registry)?;
+            answer(output, &papers.json_of(&g), || papers.text_of(&g));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -161,29 +173,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// The book refuses, or a file cannot be written.
 pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
-    check_name(&args.name)?;
+    let mut gateway = plan(&operator.registry, &args.net, &args.name, args.did, args.sid, Standby::of(args.secondary))?;
     let network = operator.registry.network(&args.net)?;
-    let (id, free) = operator.registry.next_gateway(network.net)?;
-    let did = match args.did {
-        Some(did) => did,
-        None => {
-            let mut did = *random::<8>()?;
-            did[0] = (did[0] | 0x02) & !0x01;
-            Did(did)
-        }
-    };
     let (signing, spki) = signing_key()?;
-    let mut gateway = Gateway {
-        gateway: id,
-        net: network.net,
-        name: args.name.clone(),
-        sid: args.sid.unwrap_or(free),
-        did,
-        primary: !args.secondary,
-        spki,
-        serial: String::new(),
-        revoked_at: None,
-    };
     let folder = operator.gateway_folder(&args.name);
     anyhow::ensure!(!folder.exists(), "{} exists already; choose another name or remove it", folder.display());
     files::create_folder(&folder)?;
@@ -193,16 +185,16 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
         signing_key: signing,
         network_keys: operator.registry.network_keys(&operator.vault, network.net)?,
     };
-    gateway.serial = certify(operator, &gateway, &vault, &folder, secrets)?;
+    let certified = certify(operator, &gateway, &vault, &folder, secrets)?;
     let ca = files::read_text(&operator.dir.join(CA_FILE))?;
     files::write(&folder.join(CA_FILE), Readers::Everybody, ca.as_bytes())?;
     let settings = GatewaySettings {
         name: args.name.clone(),
-        id: id.to_string(),
+        id: gateway.gateway.to_string(),
         net: network.net.to_string(),
         group: network.group.to_string(),
         link: GatewayLink {
-            did: did.to_string(),
+            did: gateway.did.to_string(),
             sid: gateway.sid.to_string(),
             pan: format!("{:04x}", network.pan),
             bind: args.radio,
@@ -220,15 +212,61 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
         metrics: None,
     };
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
-    operator.registry.add_gateway(&gateway)?;
+    operator.registry.add_gateway(&gateway, Some((&certified, &spki)), by(&who(), clock::now()?))?;
+    gateway.receipt_keys = vec![spki];
     Ok(gateway)
+}
+
+/// Whether a gateway is the one that answers under E2, or hears for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standby {
+    Primary,
+    Secondary,
+}
+
+impl Standby {
+    pub(crate) const fn of(secondary: bool) -> Self {
+        if secondary { Self::Secondary } else { Self::Primary }
+    }
+}
+
+/// A gateway as it would be entered in the book.
+pub(crate) fn plan(
+    registry: &Registry,
+    net: &str,
+    name: &str,
+    did: Option<Did>,
+    sid: Option<fivefold_core::id::Sid>,
+    standby: Standby,
+) -> anyhow::Result<Gateway> {
+    check_name(name)?;
+    let network = registry.network(net)?;
+    let (id, free) = registry.next_gateway(network.net)?;
+    let did = match did {
+        Some(did) => did,
+        None => {
+            let mut did = *random::<8>()?;
+            did[0] = (did[0] | 0x02) & !0x01;
+            Did(did)
+        }
+    };
+    Ok(Gateway {
+        gateway: id,
+        net: network.net,
+        name: name.to_owned(),
+        sid: sid.unwrap_or(free),
+        did,
+        primary: standby == Standby::Primary,
+        receipt_keys: Vec::new(),
+        revoked_at: None,
+    })
 }
 
 fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     let mut operator = args.folder.open()?;
     let gateway = create(&mut operator, &args.new)?;
     let folder = operator.gateway_folder(&gateway.name);
-    let mut value = json_of(&gateway);
+    let mut value = Papers::of(&operator.registry)?.json_of(&gateway);
     if let Some(object) = value.as_object_mut() {
         object.insert("folder".into(), json!(folder));
     }
@@ -247,32 +285,98 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Issues a certificate, and seals its key with the other secrets. Returns the serial number.
+/// Issues a certificate, and seals its key with the other secrets.
 fn certify(
     operator: &Operator,
     gateway: &Gateway,
     vault: &Vault,
     folder: &Path,
     secrets: GatewaySecrets,
-) -> anyhow::Result<String> {
+) -> anyhow::Result<Certified> {
     let role = Role::Gateway(gateway.net, gateway.gateway);
     let issued = operator.authority()?.issue(&role, clock::now()?, LONGEST_DAYS)?;
     GatewaySecrets { tls_key: issued.key, ..secrets }.write(vault, folder)?;
-    files::write(&folder.join(CERTIFICATE_FILE), Readers::Everybody, issued.certificate.as_bytes())?;
-    Ok(issued.serial)
+    files::write(&folder.join(CERTIFICATE_FILE), Readers::Everybody, issued.certified.chain.as_bytes())?;
+    Ok(issued.certified)
 }
 
-fn role(gateway: &Gateway) -> &'static str {
+pub(crate) fn role(gateway: &Gateway) -> &'static str {
     if gateway.primary { "primary" } else { "secondary" }
 }
 
-fn state(gateway: &Gateway) -> String {
-    gateway.revoked_at.map_or("active".into(), |at| format!("revoked {}", clock::text(at)))
+/// Certificates and history of all gateways, for showing.
+pub(crate) struct Papers {
+    certificates: Vec<Certificate>,
+    history: Vec<Event>,
+    now: u64,
 }
 
-fn json_of(g: &Gateway) -> Value {
-    json!({
-        "name": g.name, "gateway": g.gateway.to_string(), "net": g.net.to_string(), "sid": g.sid.to_string(),
-        "did": g.did.to_string(), "role": role(g), "serial": g.serial, "revoked_at": g.revoked_at,
-    })
+impl Papers {
+    pub(crate) fn of(registry: &Registry) -> anyhow::Result<Self> {
+        let (certificates, history) = (registry.certificates()?, registry.history()?);
+        Ok(Self { certificates, history, now: clock::now()? })
+    }
+
+    fn certificates(&self, gateway: GatewayId) -> impl DoubleEndedIterator<Item = &Certificate> {
+        self.certificates.iter().filter(move |c| c.gateway == Some(gateway))
+    }
+
+    fn history(&self, gateway: GatewayId) -> impl Iterator<Item = &Event> {
+        self.history.iter().filter(move |e| e.gateway == Some(gateway))
+    }
+
+    /// The newest certificate that is not revoked, ended or not.
+    fn in_force(&self, g: &Gateway) -> Option<&Certificate> {
+        self.certificates(g.gateway).rfind(|c| c.revoked_at.is_none())
+    }
+
+    fn state(&self, g: &Gateway) -> String {
+        match (g.revoked_at, self.in_force(g)) {
+            (Some(at), _) => format!("revoked {}", clock::text(at)),
+            (None, None) => "invited".into(),
+            (None, Some(c)) if c.not_after <= self.now => "certificate ended".into(),
+            (None, Some(_)) => "active".into(),
+        }
+    }
+
+    pub(crate) fn json_of(&self, g: &Gateway) -> Value {
+        let certificates = self.certificates(g.gateway).map(|c| {
+            json!({ "serial": c.serial, "spki_sha256": c.spki.to_string(), "not_before": c.not_before,
+                    "not_after": c.not_after, "revoked_at": c.revoked_at })
+        });
+        let history = self.history(g.gateway).map(|e| {
+            json!({ "at": e.at, "who": e.who, "what": e.deed.as_str(), "serial": e.serial,
+                    "spki_sha256": e.spki.map(|s| s.to_string()) })
+        });
+        json!({
+            "name": g.name, "gateway": g.gateway.to_string(), "net": g.net.to_string(), "sid": g.sid.to_string(),
+            "did": g.did.to_string(), "role": role(g), "certified_as": g.certified_as().to_string(),
+            "state": self.state(g), "revoked_at": g.revoked_at,
+            "serial": self.in_force(g).map(|c| c.serial.clone()),
+            "not_after": self.in_force(g).map(|c| c.not_after),
+            "certificates": certificates.collect::<Vec<_>>(), "history": history.collect::<Vec<_>>(),
+        })
+    }
+
+    fn text_of(&self, g: &Gateway) -> String {
+        let certificate = self
+            .in_force(g)
+            .map_or("none yet".into(), |c| format!("serial {}, until {}", c.serial, clock::text(c.not_after)));
+        let mut text = format!(
+            "gateway {}\n  id           {}\n  network      {}\n  role         {}\n  radio        {} {}\n  \
+             certificate  {certificate}\n  state        {}",
+            g.name,
+            g.gateway,
+            g.net,
+            role(g),
+            g.sid,
+            g.did,
+            self.state(g)
+        );
+        for e in self.history(g.gateway) {
+            let serial = e.serial.as_ref().map(|s| format!(" {s}")).unwrap_or_default();
+            text.push_str(&format!("\n  {}  {}{serial}, by {}", clock::text(e.at), e.deed.as_str(), e.who));
+        }
+        text
+    }
 }

@@ -30,7 +30,7 @@ pub struct Run {
 pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     if args.check {
         let config = Config::read(&args.dir, daemon::wall_clock())?;
-        config.secrets()?;
+        config.secrets(config.open_vault()?)?;
         match output {
             Output::Human => println!("{config}"),
             Output::Json => println!("{:#}", resolved(&config)),

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use fivefold_keep::ca::{Authority, LONGEST_DAYS, Role};
+use fivefold_cloud::config::{ISSUER_FILE, ISSUER_KEY_FILE};
+use fivefold_keep::ca::{Authority, ISSUER_DAYS, LONGEST_DAYS, Role};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{
@@ -14,7 +15,7 @@ use fivefold_keep::share::{
 use fivefold_keep::vault::Vault;
 use serde_json::json;
 
-use crate::operator::{CA_KEY_FILE, OPERATOR_FILE, REGISTRY_FILE, Settings};
+use crate::operator::{self, CA_KEY_FILE, OPERATOR_FILE, REGISTRY_FILE, Settings};
 use crate::output::{Output, answer};
 
 /// File name of the sealed key of the cloud's certificate.
@@ -59,9 +60,13 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
     let cloud = dir.join("cloud");
     files::create_folder(&cloud)?;
     let issued = authority.issue(&Role::Cloud(args.cloud_names.clone()), now, LONGEST_DAYS)?;
-    files::write(&cloud.join(CERTIFICATE_FILE), Readers::Everybody, issued.certificate.as_bytes())?;
+    registry.enter_certificate(None, &issued.certified, operator::by(&operator::who(), now))?;
+    files::write(&cloud.join(CERTIFICATE_FILE), Readers::Everybody, issued.certified.chain.as_bytes())?;
     files::write(&cloud.join(CA_FILE), Readers::Everybody, authority.certificate().as_bytes())?;
     vault.seal_file(&cloud.join(CLOUD_KEY_FILE), &issued.key)?;
+    let (issuer, issuer_key) = authority.create_issuer(now, ISSUER_DAYS)?;
+    vault.seal_file(&cloud.join(ISSUER_KEY_FILE), &issuer_key)?;
+    files::write(&cloud.join(ISSUER_FILE), Readers::Everybody, issuer.as_bytes())?;
     let settings = CloudSettings {
         registry: PathBuf::from("..").join(REGISTRY_FILE),
         vault: "..".into(),

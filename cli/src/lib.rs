@@ -12,6 +12,7 @@ pub mod demo;
 pub mod device;
 pub mod frame;
 pub mod gateway;
+pub(crate) mod gateway_join;
 pub mod gateway_run;
 pub mod init;
 pub mod key;
@@ -48,7 +49,7 @@ enum Noun {
     Attack(attack::Args),
     /// Bytes left for the application, by radio and combination.
     Budget(budget::Args),
-    /// The cloud: run it.
+    /// The cloud: run it, renew its certificate and its issuing key.
     Cloud(cloud::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
     Demo(demo::Args),
@@ -56,7 +57,7 @@ enum Noun {
     Device(device::Args),
     /// Frames: decode one, and say what each byte is.
     Frame(frame::FrameArgs),
-    /// Gateways: add, list, show, revoke, renew their certificate.
+    /// Gateways: invite, join, list, show, revoke, run.
     Gateway(gateway::Args),
     /// Make an operator's folder: CA, vault and registry.
     Init(init::Args),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use fivefold_keep::ca::Authority;
 use fivefold_keep::files;
-use fivefold_keep::registry::Registry;
+use fivefold_keep::registry::{Registry, Word};
 use fivefold_keep::share::CA_FILE;
 use fivefold_keep::vault::{VAULT_FILE, Vault};
 use serde::{Deserialize, Serialize};
@@ -85,6 +85,11 @@ impl Operator {
     /// # Errors
     /// Its files are damaged or missing.
     pub fn authority(&self) -> anyhow::Result<Authority> {
+        anyhow::ensure!(
+            self.dir.join(CA_KEY_FILE).exists(),
+            "the key of the CA is not here: put {CA_KEY_FILE} back into {} for as long as this command runs",
+            self.dir.display()
+        );
         let certificate = files::read_text(&self.dir.join(CA_FILE))?;
         let key = self.vault.open_file(&self.dir.join(CA_KEY_FILE))?;
         Authority::load(&certificate, &key).context("the operator's CA does not load")
@@ -94,6 +99,18 @@ impl Operator {
     pub fn gateway_folder(&self, name: &str) -> PathBuf {
         gateway_folder(&self.dir, name)
     }
+}
+
+/// By whose word this command acts, for the history: the operator, with the name of the account if there is one.
+pub fn who() -> String {
+    let account = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
+    let account: String = account.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
+    if account.is_empty() { "operator".into() } else { format!("operator {account}") }
+}
+
+/// The same as a word in the book.
+pub const fn by(who: &str, at: u64) -> Word<'_> {
+    Word { who, at }
 }
 
 /// Folder of a gateway's share.

@@ -149,7 +149,7 @@ async fn client(folders: Vec<PathBuf>) {
     let mut gateways = Vec::new();
     for folder in folders {
         let config = Config::read(&folder, Millis(now_s() * 1000)).unwrap();
-        let secrets = config.secrets().unwrap();
+        let secrets = config.secrets(config.open_vault().unwrap()).unwrap();
         let live = LiveIdentity::new(secrets.identity);
         let revoked = std::sync::Arc::new(LiveRevoked::default());
         let tls = client_config_e4(&live, &secrets.anchor, revoked, config.groups).unwrap();
@@ -287,7 +287,7 @@ fn case(title: &str, devices: u32, seconds: f64) {
             let role: &[&str] = if g == 0 { &[] } else { &["--secondary"] };
             let folder = yard.gateway(&name, &format!("gateway{n}-{g}"), role);
             let config = Config::read(&folder, Millis(now_s() * 1000)).unwrap();
-            let key = config.secrets().unwrap().signing;
+            let key = config.secrets(config.open_vault().unwrap()).unwrap().signing;
             posters.push(Poster { net, id: config.identity.gateway, key, seq: 0 });
             folders.push(folder);
         }

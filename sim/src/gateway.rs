@@ -123,8 +123,7 @@ impl GatewayStation {
             sid: gateway_sid(self.place),
             did: did(gateway_sid(self.place)),
             primary: self.place == 0,
-            spki: self.signing.spki().to_vec(),
-            serial: "01".into(),
+            receipt_keys: vec![self.signing.spki().to_vec()],
             revoked_at: None,
         }
     }
