@@ -45,8 +45,7 @@ fn a_gateway_joins_with_keys_of_its_own_and_readings_travel_through_it() {
     let d = Deployment::new();
     let (farm, token, north) = (d.farm(), d.at("north.token"), d.at("site/north"));
     let [radio, node] = free_udp();
-    let invited =
-        fivefold(&["gateway", "invite", "--dir", &farm, "--net", "field-7", "north", "--token-file", &token]);
+    let invited = fivefold(&["gateway", "invite", "--dir", &farm, "--net", "field-7", "north", "--token-file", &token]);
     assert_eq!((invited["token"].as_str(), invited["certified_as"].as_str()), (None, Some("urn:gw:00000001:00000001")));
     let text = std::fs::read_to_string(&token).unwrap().trim().to_owned();
     let hash = invited["ca_sha256"].as_str().unwrap();
@@ -87,7 +86,10 @@ fn a_gateway_joins_with_keys_of_its_own_and_readings_travel_through_it() {
     let history: Vec<_> = shown["history"].as_array().unwrap().iter().map(line).collect();
     assert_eq!(history, [("opera".into(), "invited".into()), ("token".into(), "issued".into())]);
     let issued = &shown["history"][1];
-    assert_eq!((&issued["serial"], &issued["spki_sha256"]), (&joined["serial"], &shown["certificates"][0]["spki_sha256"]));
+    assert_eq!(
+        (&issued["serial"], &issued["spki_sha256"]),
+        (&joined["serial"], &shown["certificates"][0]["spki_sha256"])
+    );
     assert!(issued["at"].as_u64().unwrap().abs_diff(now()) < 60);
     let listed = fivefold(&["gateway", "list", "--dir", &farm]);
     assert_eq!(listed[0]["history"], shown["history"]);

@@ -19,8 +19,8 @@ use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::error::Rejected;
 use fivefold_core::time::Millis;
 use fivefold_keep::enrol::{Keys, Refused};
-use fivefold_keep::successor::{Journal, Next};
 use fivefold_keep::share::ShareError;
+use fivefold_keep::successor::{Journal, Next};
 use fivefold_keep::tls::{Anchor, Identity};
 use fivefold_keep::vault::Vault;
 

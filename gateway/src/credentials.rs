@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
-use fivefold_keep::successor::Journal;
 use fivefold_keep::share::ShareError;
 use fivefold_keep::sign::SigningKey;
+use fivefold_keep::successor::Journal;
 use fivefold_keep::tls::{Identity, LiveIdentity};
 use fivefold_keep::vault::Vault;
 

@@ -18,13 +18,13 @@ use fivefold_keep::vault::Vault;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use crate::certificate::{Renewal, Step};
 use crate::config::{Config, ConfigError, Secrets};
 use crate::credentials::{self, Credentials};
 use crate::gateway::{AppliedState, Capture, Cloud, Gateway, Output, Record, Restored, Setup, Toward};
 use crate::metrics;
 use crate::pcap;
 use crate::radio::{self, Air, SocketError};
-use crate::certificate::{Renewal, Step};
 use crate::spool::{Spool, SpoolError, Wrap, WrapError};
 use crate::uplink::{FromCloud, Uplink, Way, WayError, jittered};
 

@@ -14,11 +14,11 @@ use fivefold_core::time::Millis;
 use fivefold_keep::ca::CaError;
 use fivefold_keep::enrol::{GRANT_BYTES, Grant, Keys, Token};
 use fivefold_keep::files::{self, FileError, Readers};
-use fivefold_keep::successor::{Journal, Next};
 use fivefold_keep::share::{
     self, CA_FILE, GATEWAY_FILE, GatewayCoap, GatewayLimits, GatewayLink, GatewaySettings, GatewayStore, GatewayUplink,
     ShareError,
 };
+use fivefold_keep::successor::{Journal, Next};
 use fivefold_keep::tls::{Anchor, Groups, Identity, Pin, TlsError, classify, client_config_enrol};
 use fivefold_keep::vault::{PASSPHRASE_FILE, VAULT_FILE, Vault, VaultError};
 use serde::Deserialize;

@@ -24,9 +24,9 @@ use fivefold_keep::tls::{
 use rustls::ClientConfig;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use crate::certificate::{Answer, Desk};
 use crate::credentials::Credentials;
 use crate::join::Problem;
-use crate::certificate::{Answer, Desk};
 use crate::spool::{SpoolReader, StoredBatch};
 
 /// Room for the receipt in a batch.
