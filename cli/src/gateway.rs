@@ -212,7 +212,9 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
         metrics: None,
     };
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
-    operator.registry.add_gateway(&gateway, Some((&certified, &spki)), by(&who(), clock::now()?))?;
+    operator.registry.add_gateway(&gateway)?;
+    let owner = Some((gateway.gateway, spki.as_slice()));
+    operator.registry.enter_certificate(owner, &certified, by(&who(), clock::now()?))?;
     gateway.receipt_keys = vec![spki];
     Ok(gateway)
 }

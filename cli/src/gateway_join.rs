@@ -122,7 +122,7 @@ pub(crate) fn invite(args: &Invite, output: Output) -> anyhow::Result<()> {
         }
         (None, Some(net)) => {
             let gateway = plan(&registry, net, &args.name, args.did, args.sid, Standby::of(args.secondary))?;
-            registry.add_gateway(&gateway, None, by(&who, now))?;
+            registry.add_gateway(&gateway)?;
             gateway
         }
         (None, None) => {

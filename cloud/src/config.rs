@@ -200,8 +200,9 @@ impl Config {
 
     /// As it was resolved, one setting a line.
     pub fn describe(&self) -> String {
-        let Self { registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals, .. } =
-            self;
+        let Self {
+            registry, vault, passphrase_file, store, ingest, groups, api, certificate, key, ca, renewals, ..
+        } = self;
         let passphrase_file =
             passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();
         format!(

@@ -223,7 +223,7 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     let store = Store::open(&config.store)?;
     let desk = Desk::new(config.issuing(&vault)?, config.ca_pem()?);
     let book = config.registry.clone();
-    let service = Service::open(store, book, vault.clone(), config.renewals, desk, now)?;
+    let service = Service::open(store, book, vault.clone(), config.renewals, now)?.with_desk(desk);
     Ok((config, identity, vault, service))
 }
 

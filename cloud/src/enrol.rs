@@ -40,7 +40,7 @@ const ADDRESSES: usize = 4096;
 const MINUTE: u64 = 60_000;
 
 /// What issues certificates: the issuing key, if the operator gave the cloud one, and who guessed tokens.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Desk {
     issuing: ArcSwapOption<Authority>,
     ca: String,

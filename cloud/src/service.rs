@@ -91,7 +91,6 @@ impl Service {
         registry: PathBuf,
         vault: Arc<Vault>,
         renewals: RenewalSettings,
-        desk: Desk,
         now: Millis,
     ) -> Result<Self, ServiceError> {
         let mut book = Registry::open(&registry)?;
@@ -119,7 +118,7 @@ impl Service {
         Ok(Self {
             cloud: Cloud::new(book, memory, pushed).with_identity(identity).with_renewals(renewals),
             roll,
-            desk,
+            desk: Desk::default(),
             started: now,
             registry,
             vault,
@@ -132,6 +131,12 @@ impl Service {
             notes,
             work: renewal::Work::default(),
         })
+    }
+
+    /// The same with what issues certificates; without, it issues none.
+    #[must_use]
+    pub fn with_desk(self, desk: Desk) -> Self {
+        Self { desk, ..self }
     }
 
     /// Looks whether the registry changed, and takes over what did. May block: not for async tasks.

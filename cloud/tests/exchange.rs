@@ -21,7 +21,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{DownlinkKind, Envelope, Kind, Originator, parse_downlinks};
 use fivefold_core::wire::state::{Added, Share, Standing, State};
 use fivefold_keep::registry::{DeviceKey, FirstContexts, Gateway, NewDevice, Registry, Whom};
-use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::Vault;
 use tokio::task::block_in_place;
 
@@ -54,8 +54,7 @@ impl Site {
                 sid: Sid(n as u16),
                 did: Did([0xA0 + n as u8; 8]),
                 primary,
-                spki: SigningKey::generate().unwrap().0.spki().to_vec(),
-                serial: "01".into(),
+                receipt_keys: Vec::new(),
                 revoked_at: None,
             };
             book.add_gateway(&gateway).unwrap();

@@ -71,7 +71,7 @@ impl Cloud {
             receipt_keys: Vec::new(),
             revoked_at: None,
         };
-        registry.add_gateway(&gateway, None, Word { who: "operator", at: NOW }).unwrap();
+        registry.add_gateway(&gateway).unwrap();
         Self {
             registry: Mutex::new(registry),
             issuing: Authority::load(&certificate, &key).unwrap(),

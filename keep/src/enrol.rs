@@ -216,7 +216,7 @@ fn proven(der: &[u8]) -> Result<(Vec<u8>, GatewayName), Refused> {
         return Err(Refused::KeyKind);
     }
     // The parser takes some other spellings of what the signature does not cover: only the one of DER is taken here.
-    let spelled = [&info.raw[..], &ECDSA_WITH_SHA256].concat();
+    let spelled = [info.raw, &ECDSA_WITH_SHA256].concat();
     if !der.windows(spelled.len()).take(5).any(|w| w == spelled) || request.signature_value.unused_bits != 0 {
         return Err(Refused::Signature);
     }

@@ -26,7 +26,6 @@ pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_re
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
 
-use crate::ca::Certified;
 use crate::vault::{Vault, VaultError, random};
 
 const SCHEMA: &str = include_str!("registry.sql");
@@ -523,17 +522,11 @@ impl Registry {
 
     // Gateways.
 
-    /// Enters a gateway, with its certificate and key for receipts if it has one already. `name` must be new; one gateway
-    /// of a network is the primary.
+    /// Enters a gateway; its certificate comes later. `name` must be new; one gateway of a network is the primary.
     ///
     /// # Errors
     /// [`RegistryError::Refused`].
-    pub fn add_gateway(
-        &mut self,
-        gateway: &Gateway,
-        certified: Option<(&Certified, &[u8])>,
-        word: Word<'_>,
-    ) -> Result<()> {
+    pub fn add_gateway(&mut self, gateway: &Gateway) -> Result<()> {
         let others = self.gateways()?;
         if others.iter().any(|g| g.name == gateway.name) {
             return Err(RegistryError::Refused(format!(
@@ -554,14 +547,9 @@ impl Registry {
             tx.execute(
                 "INSERT INTO gateways VALUES (?, ?, ?, ?, ?, ?, NULL)",
                 params![gateway.gateway.0, gateway.net.0, gateway.name, gateway.sid.0, gateway.did.0, gateway.primary],
-            )?;
-            match certified {
-                Some((certified, receipts)) => {
-                    certificates::enter(tx, word, Deed::Issued, Some(gateway.gateway), certified, Some(receipts))
-                }
-                None => Ok(()),
-            }
-        })
+            )
+        })?;
+        Ok(())
     }
 
     /// All gateways, by id.

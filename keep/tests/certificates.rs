@@ -53,7 +53,7 @@ impl Book {
                 receipt_keys: Vec::new(),
                 revoked_at: None,
             };
-            registry.add_gateway(&gateway, None, by_operator(NOW)).unwrap();
+            registry.add_gateway(&gateway).unwrap();
             gateways.push(gateway);
         }
         Self { registry, ca, authority, issuing, gateways, _folder: folder }
@@ -332,7 +332,7 @@ fn a_revoked_certificate_of_the_cloud_is_pushed_under_a_new_version() {
     b.registry.revoke_cloud_certificate(&one.serial, by_operator(NOW)).unwrap();
     assert_eq!(b.registry.version().unwrap(), before + 1);
     let revoked = b.registry.revoked_of_cloud().unwrap();
-    assert_eq!(revoked.iter().map(ToString::to_string).collect::<Vec<_>>(), [one.serial.clone()]);
+    assert_eq!(revoked.iter().map(ToString::to_string).collect::<Vec<_>>(), std::slice::from_ref(&one.serial));
     for wrong in [one.serial.as_str(), "77"] {
         let error = b.registry.revoke_cloud_certificate(wrong, by_operator(NOW)).unwrap_err();
         assert!(error.to_string().contains("fivefold cloud certificates"), "{error}");

@@ -478,7 +478,7 @@ impl Registry {
 }
 
 /// Enters a certificate and its line of the history.
-pub(super) fn enter(
+fn enter(
     tx: &Connection,
     word: Word<'_>,
     deed: Deed,
