@@ -68,7 +68,7 @@ fn a_gateway_joins_with_keys_of_its_own_and_readings_travel_through_it() {
 
     // Keys were made there, and nothing of them or of the token is here.
     let folder = d.path("site/north");
-    let vault = Vault::open_folder(&folder, &folder.join("passphrase")).unwrap();
+    let vault = Vault::open_folder(&folder).unwrap();
     let secrets = fivefold_keep::share::GatewaySecrets::read(&vault, &folder).unwrap();
     let needles: [&[u8]; 3] = [&secrets.tls_key[36..68], &secrets.signing_key[36..68], &text.as_bytes()[22..]];
     for (file, bytes) in files_in(&d.path("farm")) {
@@ -268,7 +268,7 @@ async fn a_renewal_that_must_not_be_is_refused_and_the_old_certificate_stays_goo
         }
     };
     let folder = d.path("farm/gateways/north");
-    let vault = Vault::open_folder(&folder, &folder.join("passphrase")).unwrap();
+    let vault = Vault::open_folder(&folder).unwrap();
     let secrets = fivefold_keep::share::GatewaySecrets::read(&vault, &folder).unwrap();
     let same = Keys { tls: secrets.tls_key.clone(), receipts: secrets.signing_key.clone() };
     let p256 = &rcgen::PKCS_ECDSA_P256_SHA256;
@@ -402,7 +402,7 @@ async fn a_stolen_certificate_of_the_cloud_is_good_for_nothing_once_gateways_kno
     d.ask("/v1/health").await;
     added(&d, "north");
     let folder = d.path("farm/gateways/north");
-    let vault = Vault::open_folder(&d.path("farm"), &d.path("farm/passphrase")).unwrap();
+    let vault = Vault::open_folder(&d.path("farm")).unwrap();
     let chain = std::fs::read(d.path("farm/cloud/certificate.pem")).unwrap();
     let key = vault.open_file(&d.path("farm/cloud/key.sealed")).unwrap();
     let stolen = Identity::from_pkcs8(&chain, &key).unwrap();

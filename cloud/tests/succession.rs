@@ -6,8 +6,7 @@ use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, Epoch, GatewayId, Net, Sid};
 use fivefold_core::profile::{Mode, Overrides, Policy, Profile};
 use fivefold_core::wire::state::{Share, State};
-use fivefold_keep::registry::{Gateway, NewDevice, Registry};
-use fivefold_keep::sign::SigningKey;
+use fivefold_keep::registry::{Gateway, NewDevice, Registry, Word};
 use fivefold_keep::vault::Vault;
 
 struct Site {
@@ -34,8 +33,7 @@ impl Site {
             sid: Sid(n as u16),
             did: Did([0xA0 + n as u8; 8]),
             primary: true,
-            spki: SigningKey::generate().unwrap().0.spki().to_vec(),
-            serial: "01".into(),
+            receipt_keys: Vec::new(),
             revoked_at: None,
         };
         self.book.add_gateway(&gateway).unwrap();
@@ -67,7 +65,7 @@ fn another_primary_opens_what_an_earlier_one_answered_and_answers_only_what_is_a
     let did = site.device(0x0a01, Mode::Persistent);
     let random = site.device(0x0a02, Mode::Random);
     assert_eq!(site.pushed(1), [(0x0a01, 1, true), (0x0a02, 0, true)]);
-    site.book.revoke_gateway("g1", 2).unwrap();
+    site.book.revoke_gateway("g1", Word { who: "operator", at: 2 }).unwrap();
     site.gateway(2);
     // Of mode R a receive part would be of one boot: it gets none.
     assert_eq!(site.pushed(2), [(0x0a01, 1, false)]);

@@ -20,7 +20,7 @@ use fivefold_keep::share::{
 };
 use fivefold_keep::successor::{Journal, Next};
 use fivefold_keep::tls::{Anchor, Groups, Identity, Pin, TlsError, classify, client_config_enrol};
-use fivefold_keep::vault::{PASSPHRASE_FILE, VAULT_FILE, Vault, VaultError};
+use fivefold_keep::vault::{VAULT_FILE, Vault, VaultError};
 use serde::Deserialize;
 
 use crate::config::{ConfigError, check_clock};
@@ -149,7 +149,7 @@ pub fn prepare(folder: &Path, name: GatewayName, now: Millis) -> Result<String, 
 }
 
 fn open(folder: &Path) -> Result<Vault, VaultError> {
-    Vault::open_folder(folder, &folder.join(PASSPHRASE_FILE))
+    Vault::open_folder(folder)
 }
 
 /// Shows token and request to the cloud, which is known by the operator's CA, and returns what is granted.

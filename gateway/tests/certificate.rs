@@ -19,7 +19,7 @@ use fivefold_keep::registry::{Gateway, NotIssued, Registry, Word};
 use fivefold_keep::share::{CERTIFICATE_FILE, GatewaySecrets, SECRETS_FILE};
 use fivefold_keep::successor::{Journal, Next};
 use fivefold_keep::tls::{Anchor, Identity, Pin};
-use fivefold_keep::vault::{PASSPHRASE_FILE, Vault};
+use fivefold_keep::vault::Vault;
 use tokio::sync::Notify;
 
 const NOW: u64 = 1_790_000_000;
@@ -172,7 +172,7 @@ impl Folder {
         let again = join::prepare(at, name, cloud.now()).unwrap();
         assert_eq!(keys_of(&request), keys_of(&again), "the keys are durable before they are shown");
         cloud.enrol_into(at, &token, &request);
-        let vault = Vault::open_folder(at, &at.join(PASSPHRASE_FILE)).unwrap();
+        let vault = Vault::open_folder(at).unwrap();
         Self { folder, vault }
     }
 

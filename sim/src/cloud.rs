@@ -80,6 +80,7 @@ impl CloudStation {
             }],
             gateways: self.gateways.clone(),
             tokens: Vec::new(),
+            renewals: Vec::new(),
             rotations: Vec::new(),
             devices: self
                 .members

@@ -183,7 +183,7 @@ impl Deployment {
 
     /// The certificate in a gateway's folder.
     pub fn identity(&self, folder: &Path) -> Identity {
-        let vault = Vault::open_folder(folder, &folder.join("passphrase")).unwrap();
+        let vault = Vault::open_folder(folder).unwrap();
         let secrets = GatewaySecrets::read(&vault, folder).unwrap();
         let chain = std::fs::read(folder.join(CERTIFICATE_FILE)).unwrap();
         Identity::from_pkcs8(&chain, &secrets.tls_key).unwrap()
@@ -196,7 +196,7 @@ impl Deployment {
         let gateway = operator.registry.gateway(gateway).unwrap();
         let role = Role::Gateway(gateway.net, gateway.gateway);
         let issued = operator.authority().unwrap().issue(&role, at, 90).unwrap();
-        let vault = Vault::open_folder(folder, &folder.join("passphrase")).unwrap();
+        let vault = Vault::open_folder(folder).unwrap();
         let secrets = GatewaySecrets::read(&vault, folder).unwrap();
         let receipts = SigningKey::from_pkcs8(&secrets.signing_key).unwrap().spki().to_vec();
         GatewaySecrets { tls_key: issued.key, ..secrets }.write(&vault, folder).unwrap();
