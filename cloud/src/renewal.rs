@@ -35,19 +35,6 @@ struct Run {
     asked: Millis,
 }
 
-impl Run {
-    fn read(self, message_3: &[u8]) -> Result<(Claimed, u64), Refused<Self>> {
-        let Self { waiting, order, m1, m2, asked } = self;
-        match waiting.handle_message_3(message_3) {
-            Ok(claimed) => Ok((claimed, order)),
-            Err(Refused { rejected, session }) => {
-                let session = session.map(|waiting| Self { waiting, order, m1, m2, asked });
-                Err(Refused { rejected, session })
-            }
-        }
-    }
-}
-
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Run({}, {:?})", self.order, self.waiting)
@@ -119,14 +106,15 @@ impl Runs {
         let mut others = Vec::new();
         let mut found = None;
         while let Some(run) = self.open.pop_back() {
-            match run.read(message_3) {
+            let Run { waiting, order, m1, m2, asked } = run;
+            match waiting.handle_message_3(message_3) {
                 Ok(claimed) => {
-                    found = Some(claimed);
+                    found = Some((claimed, order));
                     break;
                 }
-                Err(r) => {
-                    refused = r.rejected;
-                    others.extend(r.session);
+                Err(Refused { rejected, session }) => {
+                    refused = rejected;
+                    others.extend(session.map(|waiting| Run { waiting, order, m1, m2, asked }));
                 }
             }
         }
