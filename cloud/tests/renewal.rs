@@ -407,7 +407,9 @@ fn e5_02_what_was_changed_on_the_way_is_refused_and_the_run_goes_on() {
         assert!(matches!(ask(&w, 0x0a17, &m3[..at]), Said::Nothing), "cut at {at}");
         refused += 1;
     }
-    for nothing in [&[][..], b"\xF5", b"\xF5\x03\x02\x41\x00\x05", b"\x01", b"\xFF\xFF"] {
+    // An error that nobody vouches for ends nothing.
+    let error = [&[0x42, 0x0a, 0x17], ErrorMessage::WrongSuite.to_message().as_bytes()].concat();
+    for nothing in [&error[..], b"", b"\xF5", b"\xF5\x03\x02\x41\x00\x05", b"\x01", b"\xFF\xFF"] {
         assert!(matches!(ask(&w, 0x0a17, nothing), Said::Nothing));
         refused += 1;
     }

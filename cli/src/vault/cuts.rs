@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use fivefold_cloud::accepted::ContextId;
 use fivefold_cloud::store::{ContextRow, Standing, Store, Write};
-use fivefold_core::id::{Did, Epoch, Net};
+use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::agreement::Agree as _;
-use fivefold_core::suite::sha256;
+use fivefold_core::suite::{Alg, sha256};
 use fivefold_core::time::Millis;
-use fivefold_gateway::gateway::{AppliedState, Record};
+use fivefold_core::wire::state::{self, Added, Share};
+use fivefold_gateway::gateway::{AddedContext, AppliedState, Record};
 use fivefold_gateway::spool::Spool;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
@@ -109,6 +110,14 @@ fn yard(dir: &Path, vault_toml: &str) -> [PathBuf; 3] {
     let (mut spool, _) = Spool::open(&gateway.join("store.db"), GatewayBoot([1; 8]), Box::new(vault)).unwrap();
     let parts = [b"one".as_slice(), b"two"].map(Into::into).into();
     spool.write(&Record::State(AppliedState { version: 3, applied: Millis(5), parts })).unwrap();
+    let (sid, epoch) = (Sid(0x0a17), Epoch(2));
+    let share = Share::Primary { master_secret: &[0x4D; 32], master_salt: &[0x53; 8] };
+    let (alg, standing) = (Alg::AesCcm16_64_256, state::Standing::Pending);
+    let context = state::Context { sid, epoch, alg, standing, bctx: None, share };
+    let mut bytes = [0; Added::LONGEST];
+    let len = Added { version: 4, net: Net(1), group: GatewayGroup(1), context }.emit(&mut bytes).unwrap();
+    let context = AddedContext { version: 4, bytes: bytes[..len].into() };
+    spool.write(&Record::Added { sid, epoch, context }).unwrap();
     spool.commit().unwrap();
 
     let node = farm.join("nodes").join(did.to_string());
@@ -147,6 +156,7 @@ fn secrets(dir: &Path) -> Vec<(String, Vec<u8>)> {
     if store.exists() {
         let (_, restored) = Spool::open(&store, GatewayBoot([2; 8]), Box::new(vault.clone())).unwrap();
         all.extend(restored.state.unwrap().parts.into_iter().map(|p| ("state".into(), p.to_vec())));
+        all.extend(restored.added.into_iter().map(|c| ("handed over".into(), c.bytes.to_vec())));
     }
     let marker = dir.join("started");
     if marker.exists() {

@@ -248,9 +248,9 @@ impl<M: Memory> Cloud<M> {
         let credential = Credential::device(device.sid, device.key.ok_or(NO_KEY)?);
         match ToServer::parse(payload)? {
             ToServer::Error { error, .. } => {
-                // Anybody can say so: it ends nothing.
+                // Anybody can say so: it is counted, and ends nothing.
                 tracing::info!(did = %device.did, ?error, "an EDHOC error, not authenticated");
-                Ok(Outcome::Nothing)
+                Err(Rejected::new(Code::RenewalForged, "the device says that it refused a message"))
             }
             ToServer::Offer(offer) => self.answer_offer(request, &device, own, &offer, ephemeral),
             ToServer::Proof { c_r, message_3 } if c_r == Id::from(request.sid) => {
