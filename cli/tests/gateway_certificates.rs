@@ -336,10 +336,11 @@ fn the_daemon_renews_without_a_stop_and_after_months_by_the_operators_word() {
     assert_eq!(d.show("north")["state"], "active");
 }
 
-/// Waits until the other side ends the connection.
+/// Waits until the other side ends the connection, for five seconds.
 async fn end(mut stream: TlsStream<TcpStream>) -> std::time::Instant {
     let mut bytes = [0; 4096];
-    while stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {}
+    let read = async { while stream.read(&mut bytes).await.is_ok_and(|n| n > 0) {} };
+    let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
     tick()
 }
 
