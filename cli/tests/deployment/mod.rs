@@ -67,6 +67,17 @@ impl Daemon {
     pub fn said(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
+
+    /// Waits until it says something.
+    pub async fn says(&self, what: &str) {
+        for _ in 0..400 {
+            if self.said().contains(what) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("it never says `{what}`: {}", self.said());
+    }
 }
 
 impl Drop for Daemon {
