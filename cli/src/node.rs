@@ -15,14 +15,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, bail};
 use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e3_cloud::E3Secret;
+use fivefold_core::e5_renewal::{Credential, PqMix};
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
 use fivefold_core::profile::{Mode, Radio};
+use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::Pan;
 use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
-use fivefold_device::{Entropy, Node, Patience, Secrets, SendRefused, Settings, Slots};
+use fivefold_device::renewal::{Keys, Timers};
+use fivefold_device::{Entropy, Node, Number, Patience, Secrets, SendRefused, Settings, Slots};
 use fivefold_keep::share::NodeShare;
+use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault;
 use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
@@ -69,6 +73,15 @@ pub struct Run {
     /// Try a message that nobody answered again after so many seconds, doubled each time up to sixteen times as much.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub retry: f64,
+    /// Renew the keys after so many seconds, not after the days of [policy] renew_days in node.toml.
+    #[arg(long, value_name = "SECONDS")]
+    pub renew_every: Option<f64>,
+    /// Seconds before a message of a renewal that nobody answered is sent again.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0, hide = true)]
+    pub renew_resend: f64,
+    /// Seconds that the first renewal that failed pauses for, at most; doubled each time up to a day.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600.0, hide = true)]
+    pub renew_pause: f64,
     /// Print the resolved configuration and stop.
     #[arg(long)]
     pub check: bool,
@@ -88,7 +101,10 @@ pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
 }
 
 async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
-    for (name, seconds) in [("every", args.every), ("wait", args.wait), ("retry", args.retry)] {
+    let renewal = [("renew-resend", args.renew_resend), ("renew-pause", args.renew_pause)];
+    let times = [("every", args.every), ("wait", args.wait), ("retry", args.retry)];
+    let every = args.renew_every.map(|seconds| ("renew-every", seconds));
+    for (name, seconds) in times.into_iter().chain(renewal).chain(every) {
         if !(0.001..=1e9).contains(&seconds) {
             bail!("--{name} {seconds} is no number of seconds above 0");
         }
@@ -105,7 +121,8 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
     let entropy = Entropy::check(*random).map_err(|e| anyhow::anyhow!("{e}; nothing is transmitted"))?;
     let socket = bind(share.link.bind).await?;
     let clock = Clock::start();
-    let node = Node::boot(clock.now(), settings, &secrets, record, &entropy)
+    let keys = keys(&share)?;
+    let node = Node::boot_renewing(clock.now(), settings, &secrets, keys, record, &entropy)
         .map_err(|e| anyhow::anyhow!("{}: {e}", args.dir.display()))?;
     drop((secrets, random, entropy));
     let air = Air { socket, share: &share, sequence: 0 };
@@ -127,6 +144,15 @@ fn settings(share: &NodeShare, args: &Run) -> anyhow::Result<Settings> {
     }
     let park = (args.retry * 1000.0) as u64;
     settings.patience = Patience { park, longest: park.saturating_mul(16) };
+    let ms = |seconds: f64| (seconds * 1000.0) as u64;
+    let usual = Timers::default();
+    settings.timers = Timers {
+        resend: ms(args.renew_resend),
+        back_off: ms(args.renew_pause),
+        enrolment: usual.enrolment.min(ms(args.renew_pause)),
+        renew_after: args.renew_every.map(ms),
+        ..usual
+    };
     if share.link.air.is_empty() {
         bail!("node.toml, [link] air: name the UDP address of at least one radio that hears this node");
     }
@@ -156,6 +182,20 @@ fn secrets(share: &NodeShare) -> anyhow::Result<Secrets> {
         secrets.e2 = root.map(|root| root.secret(share.group));
     }
     Ok(secrets)
+}
+
+/// What the node renews its contexts with. `None` for a share that has none of it: then they stay what they are.
+fn keys(share: &NodeShare) -> anyhow::Result<Option<Keys<AgreementKey>>> {
+    let (Some(cloud), Some(scalar)) = (share.cloud, &share.secrets.dh_key) else { return Ok(None) };
+    let own = AgreementKey::from_random(scalar);
+    let own = own.context("secrets.sealed: the key for renewal is none; enrol the device again")?;
+    Ok(Some(Keys {
+        credential: Credential::device(share.sid, own.public_x()),
+        own,
+        cloud: Credential::peer(cloud.kid, cloud.x),
+        mix: share.policy.pq_mix.then(|| PqMix::new(&share.secrets.root_psk, share.did)),
+        group: share.group,
+    }))
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<UdpSocket> {
@@ -229,7 +269,7 @@ fn ntp() -> [u8; 8] {
 }
 
 struct Process<'s> {
-    node: Node<OUTBOX>,
+    node: Node<OUTBOX, AgreementKey>,
     slots: Slots<Files>,
     marker: state::Marker,
     air: Air<'s>,
@@ -294,7 +334,7 @@ impl Process<'_> {
             }
             self.script().await?;
         }
-        let waiting: Vec<u32> = self.node.waiting().collect();
+        let waiting: Vec<Number> = self.node.waiting().collect();
         self.report.stopped(taken, &waiting, self.node.tally());
         let complete = told || waiting.is_empty();
         Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -323,12 +363,14 @@ impl Process<'_> {
                 self.script().await?;
                 Ok(true)
             }
-            // A line of standard input waits until there is room.
+            // A line of standard input waits until there is room, and keys.
             Err(SendRefused::Full) if patient => Ok(false),
+            Err(SendRefused::NotAgreed | SendRefused::RenewalNeeded) if patient && self.node.renews() => Ok(false),
             Err(refused) => {
                 self.report.not_taken(refused);
-                if refused == SendRefused::RenewalNeeded {
-                    bail!("the cloud asks for new keys, and renewal is not part of this version; enrol the node again");
+                // With a key of its own it renews by itself; the next readings wait for that.
+                if refused == SendRefused::RenewalNeeded && !self.node.renews() {
+                    bail!("the cloud asks for new keys, and this node has nothing to renew them with; enrol it again");
                 }
                 Ok(false)
             }

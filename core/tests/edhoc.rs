@@ -212,7 +212,7 @@ fn hostile_public_keys_are_refused() {
         message_2.extend(bad.0);
         message_2.extend([0; 13]);
         let refused = waiting.handle_message_2(&message_2, &parties.on_device(), &parties.cloud).unwrap_err();
-        assert_eq!((refused.rejected.code, refused.session.is_none()), (Code::RenewalForged, true));
+        assert_eq!((refused.rejected.code, refused.session.is_some()), (Code::RenewalForged, true));
     }
     let unknown = Credential::peer(PeerKid::new(0).unwrap(), off_curve.parse().unwrap());
     let (waiting, message_1) = Initiator::<E3, _>::offer(key(0xC0), SID, EPOCH, Announce::Nothing).unwrap();
@@ -291,16 +291,12 @@ fn every_truncation_and_every_flipped_bit_is_refused_by_name() {
     }
     assert!(answered > 100, "half of all x are on the curve: {answered}");
 
-    // message_2: the session goes back if it was none by its shape, and is over if it was a wrong one.
+    // message_2: none of them costs the device its session.
     for altered in altered(&m2) {
         let refused = offer().handle_message_2(&altered, &parties.on_device(), &parties.cloud).unwrap_err();
         assert!(renewal(refused.rejected.code));
-        let shaped =
-            altered.first() == Some(&0x58) && altered.get(1).is_some_and(|n| usize::from(*n) + 2 == altered.len());
-        assert_eq!(refused.session.is_none(), shaped, "{}", hex::encode(&altered));
-        if let Some(session) = refused.session {
-            assert!(session.handle_message_2(&m2, &parties.on_device(), &parties.cloud).is_ok());
-        }
+        let session = refused.session.expect("anybody can send this");
+        assert!(session.handle_message_2(&m2, &parties.on_device(), &parties.cloud).is_ok());
     }
 
     // message_3: none of them costs the cloud its session.
@@ -326,7 +322,7 @@ fn every_truncation_and_every_flipped_bit_is_refused_by_name() {
     for altered in altered(&m4) {
         let refused = waiting().handle_message_4(&altered).unwrap_err();
         assert_eq!(refused.rejected.code, Code::RenewalForged);
-        assert_eq!(refused.session.is_none(), altered.len() == 9 && altered[0] == 0x48);
+        assert!(refused.session.expect("anybody can send this").handle_message_4(&m4).is_ok());
     }
     let refused = waiting().handle_message_4(&m2).unwrap_err();
     assert!(refused.session.unwrap().handle_message_4(&m4).is_ok());

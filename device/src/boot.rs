@@ -5,7 +5,7 @@ use core::fmt;
 use fivefold_core::e1_link::{self, E1, Identity, LinkKeys, LinkPolicy, Station};
 use fivefold_core::e2_gateway::{E2, E2Secret};
 use fivefold_core::e3_cloud::{E3, E3Secret, NoSuchContext};
-use fivefold_core::id::{Did, Epoch, Sid};
+use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::oscore::Context;
 use fivefold_core::profile::{LinkClass, Mode, Policy, Radio};
@@ -16,7 +16,8 @@ use heapless::Vec;
 use crate::entropy::{Entropy, Unhealthy};
 use crate::outbox::Patience;
 use crate::relay::{Mesh, Ways};
-use crate::storage::{Record, StoredKey};
+use crate::renewal::Timers;
+use crate::storage::{Record, StoredContext, StoredKey};
 
 /// Who a node is and what it must do. Nothing secret.
 #[derive(Clone, Debug)]
@@ -29,7 +30,7 @@ pub struct Settings {
     pub pan: Pan,
     /// Its policy record.
     pub policy: Policy,
-    /// Key generation of its secrets.
+    /// Key generation of its secrets. Where they hold no contexts (enrolment by EDHOC): the first one to agree on.
     pub epoch: Epoch,
     /// Next hops.
     pub ways: Ways,
@@ -37,6 +38,8 @@ pub struct Settings {
     pub hops: u8,
     /// How long unanswered messages wait.
     pub patience: Patience,
+    /// How patient renewal is.
+    pub timers: Timers,
 }
 
 impl Settings {
@@ -44,7 +47,8 @@ impl Settings {
     pub fn new(did: Did, sid: Sid, pan: Pan, policy: Policy, epoch: Epoch) -> Self {
         let mut ways = Ways::default();
         let _ = ways.parents.push(Sid::ANY_GATEWAY);
-        Self { did, sid, pan, policy, epoch, ways, hops: MAX_HOPS, patience: Patience::default() }
+        let (patience, timers) = (Patience::default(), Timers::default());
+        Self { did, sid, pan, policy, epoch, ways, hops: MAX_HOPS, patience, timers }
     }
 }
 
@@ -57,6 +61,12 @@ pub struct Secrets {
     pub e2: Option<E2Secret>,
     /// What C3 is derived from.
     pub e3: Option<E3Secret>,
+}
+
+impl Secrets {
+    const fn is_bare(&self) -> bool {
+        self.e2.is_none() && self.e3.is_none()
+    }
 }
 
 /// Why a node does not start. Nothing was sent.
@@ -96,10 +106,52 @@ impl fmt::Display for BootRefused {
 
 impl core::error::Error for BootRefused {}
 
-/// The OSCORE ends of a device.
+/// The OSCORE ends of a device, of one epoch.
+#[derive(Default)]
 pub(crate) struct Ends {
     pub(crate) gateway: Option<Context<E2>>,
     pub(crate) cloud: Option<Context<E3>>,
+}
+
+impl Ends {
+    /// Those of contexts that EDHOC agreed on.
+    pub(crate) fn agreed(
+        settings: &Settings,
+        group: GatewayGroup,
+        context: &StoredContext,
+        epoch: Epoch,
+    ) -> Result<Self, BootRefused> {
+        let policy = &settings.policy;
+        let e2 = policy.profile.has_e2().then(|| context.e2_root().secret(group));
+        let e3 = policy.profile.has_e3().then(|| context.e3()).flatten();
+        Self::of(settings, e2.as_ref(), e3.as_ref(), epoch, None)
+    }
+
+    fn of(
+        settings: &Settings,
+        e2: Option<&E2Secret>,
+        e3: Option<&E3Secret>,
+        epoch: Epoch,
+        bctx: Option<BootContext>,
+    ) -> Result<Self, BootRefused> {
+        let (sid, alg, profile) = (settings.sid, settings.policy.alg, settings.policy.profile);
+        let gateway = match (e2, profile.has_e2()) {
+            (Some(e2), true) => Some(e2.context_for_device(sid, epoch, bctx, alg).map_err(BootRefused::NoContext)?),
+            (None, true) => return Err(BootRefused::MissingSecret("the E2 secret")),
+            (_, false) => None,
+        };
+        let cloud = match (e3, profile.has_e3()) {
+            (Some(e3), true) => Some(e3.context_for_device(sid, epoch, bctx, alg).map_err(BootRefused::NoContext)?),
+            (None, true) => return Err(BootRefused::MissingSecret("the E3 secret")),
+            (_, false) => None,
+        };
+        Ok(Self { gateway, cloud })
+    }
+
+    /// Whether there are none: nothing can be sealed.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.gateway.is_none() && self.cloud.is_none()
+    }
 }
 
 pub(crate) struct Started {
@@ -125,28 +177,29 @@ pub(crate) fn relay(
 pub(crate) fn start(
     settings: &Settings,
     secrets: &Secrets,
+    group: Option<GatewayGroup>,
     record: Option<Record>,
     entropy: &Entropy,
 ) -> Result<Started, BootRefused> {
-    let policy = &settings.policy;
-    if (policy.mode == Mode::Random) != (settings.epoch.0 == 0) {
+    let random = settings.policy.mode == Mode::Random;
+    let profile = settings.policy.profile;
+    if random != (settings.epoch.0 == 0) {
         return Err(BootRefused::EpochOfMode);
     }
-    let bctx = (policy.mode == Mode::Random).then(|| entropy.boot_context());
-    let (sid, epoch, alg) = (settings.sid, settings.epoch, policy.alg);
-    let gateway = match (&secrets.e2, policy.profile.has_e2()) {
-        (Some(secret), true) => Some(secret.context_for_device(sid, epoch, bctx, alg).map_err(BootRefused::NoContext)?),
-        (None, true) => return Err(BootRefused::MissingSecret("the E2 secret")),
-        (_, false) => None,
-    };
-    let cloud = match (&secrets.e3, policy.profile.has_e3()) {
-        (Some(secret), true) => Some(secret.context_for_device(sid, epoch, bctx, alg).map_err(BootRefused::NoContext)?),
-        (None, true) => return Err(BootRefused::MissingSecret("the E3 secret")),
-        (_, false) => None,
-    };
+    // Without contexts a device begins by agreeing on some, if it can.
+    let bare = group.is_some() && !random && secrets.is_bare();
     let record = next_record(settings, secrets, record, entropy)?;
+    let ends = match (&record.context, group) {
+        (Some(context), Some(group)) => Ends::agreed(settings, group, context, record.epoch)?,
+        (Some(_), None) => return Err(BootRefused::MissingSecret("the key of the last renewals")),
+        (None, _) if bare && (profile.has_e2() || profile.has_e3()) => Ends::default(),
+        (None, _) => {
+            let bctx = random.then(|| entropy.boot_context());
+            Ends::of(settings, secrets.e2.as_ref(), secrets.e3.as_ref(), settings.epoch, bctx)?
+        }
+    };
     let mesh = mesh(settings, secrets, &record, entropy)?;
-    Ok(Started { record, mesh, ends: Ends { gateway, cloud } })
+    Ok(Started { record, mesh, ends })
 }
 
 /// The record of this boot, from that of the last one.
@@ -156,9 +209,13 @@ fn next_record(
     record: Option<Record>,
     entropy: &Entropy,
 ) -> Result<Record, BootRefused> {
+    let random = settings.policy.mode == Mode::Random;
     let mut next = match record {
-        None => enrolled(settings.epoch, secrets, Record::new(settings.epoch)),
-        Some(record) if record.epoch > settings.epoch => return Err(BootRefused::EpochWentBack),
+        None => enrolled(settings.epoch, secrets, Record::new(Epoch(0))),
+        // What EDHOC agreed on since is of a later epoch, and goes on.
+        Some(record) if record.epoch > settings.epoch && (record.context.is_none() || random) => {
+            return Err(BootRefused::EpochWentBack);
+        }
         Some(record) if record.entropy == entropy.mark() => return Err(BootRefused::Entropy(Unhealthy::Repeated)),
         Some(record) if record.epoch < settings.epoch => enrolled(settings.epoch, secrets, record),
         // The record decides which network keys there are: one that was retired over the air does not come back with the
@@ -170,11 +227,14 @@ fn next_record(
     Ok(next)
 }
 
-/// A record for newly installed secrets. Numbers of C2 and C3 start at 0 with them; those of network keys go on.
+/// A record for newly installed secrets. Numbers of C2 and C3 start at 0 with them; those of network keys go on, and so do
+/// epochs: one that was offered once is never offered again.
 fn enrolled(epoch: Epoch, secrets: &Secrets, mut record: Record) -> Record {
     record.epoch = epoch;
-    record.next_epoch = Epoch(epoch.0.saturating_add(1));
-    (record.piv_bound, record.confirmed) = (0, false);
+    let first = if secrets.is_bare() { epoch } else { Epoch(epoch.0.saturating_add(1)) };
+    record.next_epoch = record.next_epoch.max(first);
+    (record.piv_bound, record.confirmed, record.context) = (0, false, None);
+    (record.runs, record.silence, record.unanswered) = (0, 0, 0);
     let mut keys = [None; 2];
     for (slot, (index, _)) in keys.iter_mut().zip(&secrets.link) {
         let bound = record.key(*index).map_or(first_bound(epoch), |known| known.bound);

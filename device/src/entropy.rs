@@ -54,6 +54,11 @@ impl Entropy {
         sha256(&[b"link", &self.0])
     }
 
+    /// Seed of the randomness that renewal draws.
+    pub(crate) fn renewal_seed(&self) -> [u8; 32] {
+        sha256(&[b"renewal", &self.0])
+    }
+
     /// The boot id of mode R: eight bytes of the generator as they are.
     pub(crate) fn boot_context(&self) -> BootContext {
         BootContext(self.0.first_chunk().copied().unwrap_or_default())

@@ -1,6 +1,7 @@
 //! The Node and Relay engines of a Fivefold sensor. no_std, no alloc, no I/O.
 //!
-//! [`Node`] seals readings, holds them until the level that the policy names has confirmed them, and relays for others.
+//! [`Node`] seals readings, holds them until the level that the policy names has confirmed them, renews its keys, and relays
+//! for others.
 //! [`Relay`] only relays. Both take frames and time, and give out a script of things to do; [`storage`] keeps in two slots
 //! what must survive a loss of power.
 #![no_std]
@@ -12,13 +13,14 @@ pub mod link_keys;
 pub mod node;
 mod outbox;
 mod relay;
+pub mod renewal;
 pub mod storage;
 mod tally;
 
 pub use boot::{BootRefused, Secrets, Settings};
 pub use entropy::{ENTROPY, Entropy, Unhealthy};
 pub use node::{Event, Node, Output, SendRefused};
-pub use outbox::{IN_FLIGHT, Patience};
+pub use outbox::{IN_FLIGHT, Number, Patience};
 pub use relay::{Frame, NEIGHBOURS, PARENTS, PAYLOAD, ROUTES, Relay, RelayOutput, Ways};
 pub use storage::{Record, Slot, Slots, Storage};
 pub use tally::Tally;

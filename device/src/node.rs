@@ -6,8 +6,9 @@
 //! | Keeps       | each message until the innermost level confirmed it; custody of a gateway frees nothing |
 //! | Takes       | answers to its own requests, once each; commands in them, at most once |
 //! | Drops as    | E1, E2, E3 and T codes, each counted |
-//! | Does not    | renew its keys (E5): it says when that is due; act on downlink requests |
-//! | Spec        | docs/protocol.md 4.1, 5 to 9 |
+//! | Renews      | its contexts with the cloud (E5), if it was given a key for that; else it says when that is due |
+//! | Does not    | act on downlink requests |
+//! | Spec        | docs/protocol.md 4.1, 5 to 9, 11 |
 //!
 //! The engine has no clock, radio or flash. Call [`Node::poll`] until it gives nothing, after everything that happened:
 //! a frame, a timeout, a reading. Its [`Output`]s are a script: carry them out in order, stop for good at the first that
@@ -16,28 +17,34 @@
 
 mod answers;
 mod control;
+mod event;
+mod renewing;
 mod sending;
 
 use core::fmt;
 
 use fivefold_core::counter::Lease;
-use fivefold_core::error::{Code, Rejected, SealError};
-use fivefold_core::id::{Did, Sid};
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::Epoch;
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::Mode;
+use fivefold_core::suite::agreement::Agree;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{Message as CoapMessage, Protected};
 use fivefold_core::wire::mesh::Dispatch;
-use fivefold_core::wire::tiny::{Tiny, Wants};
+use fivefold_core::wire::tiny::{EdhocRule, Tiny, Wants};
 use heapless::{Deque, Vec};
 
 use crate::boot::{self, BootRefused, Ends, Secrets, Settings};
 use crate::entropy::Entropy;
-use crate::outbox::Outbox;
-use crate::relay::{Frame, Heard, Mesh};
+use crate::outbox::{Number, Outbox};
+use crate::relay::{Heard, Mesh};
+use crate::renewal::{Draw, Keys, NoCurve, Renewal, Why};
 use crate::storage::{Durable, RESULTS, Record};
 use crate::tally::Tally;
 use control::Reports;
+pub use event::{Command, Event, Output, SendRefused};
+use renewing::{Before, Silence};
 
 /// Bytes of a command's arguments, at most. A longer command is refused.
 pub const ARGUMENTS: usize = 32;
@@ -65,140 +72,21 @@ const TOLD: usize = 8;
 /// A CoAP message for a gateway on IP.
 pub type Datagram = Vec<u8, DATAGRAM>;
 
-/// What the node wants done, in order.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Output {
-    /// Send a CoAP message to the gateway (devices with IP).
-    Datagram(Datagram),
-    /// A frame or message was refused; it is counted.
-    Dropped(Rejected),
-    /// Something that a person or a program may want to know.
-    Event(Event),
-    /// Carry out a command, then say [`Node::command_done`]. Its id is durable: it never comes again.
-    Execute(Command),
-    /// Make the record durable. What follows depends on it: if this fails, stop.
-    Persist(Record),
-    /// Send a frame.
-    Transmit(Frame),
-}
-
-/// What happened. Numbers are the sender numbers that [`Node::send`] gave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Event {
-    /// A command was ignored that cannot be carried out here; its result says so.
-    CommandRefused(u64),
-    /// A piece of configuration came; this node takes none.
-    ConfigIgnored,
-    /// The gateway stored it. The node keeps it.
-    Custody(u32),
-    /// The level that the policy names has it: the cloud, or the gateway where E3 is not in the policy.
-    Delivered {
-        /// Which message.
-        number: u32,
-        /// Milliseconds since it was sent first.
-        after: u64,
-    },
-    /// It can no longer be sent under the gateway's window, and no other way is safe: it is lost.
-    GivenUp(u32),
-    /// The cloud named another gateway group; new E2 secrets must be installed.
-    GroupChanged,
-    /// The network key that is sent under, or that frames are taken under, changed.
-    LinkKeys,
-    /// No answer after three retransmissions; it is tried again later.
-    Parked(u32),
-    /// The cloud refuses it for good, with this CoAP code.
-    Refused {
-        /// Which message.
-        number: u32,
-        /// CoAP code.
-        code: u8,
-    },
-    /// Keys must be renewed. Renewal (E5) is not part of this engine: after [`Why::Refused`] and [`Why::Spent`] nothing
-    /// more is sent until new secrets are installed.
-    RenewalNeeded(Why),
-    /// It was given to the radio.
-    Sent {
-        /// Which message.
-        number: u32,
-        /// How often so far.
-        attempt: u8,
-    },
-    /// The other side asks for patience; nothing of our own is sent for so many milliseconds.
-    SlowDown(u64),
-    /// A neighbour proved itself.
-    Synced(Did, Sid),
-    /// The time, as the cloud claims it, within so many seconds.
-    Time {
-        /// Seconds since 1970.
-        unix_s: u64,
-        /// Accuracy in seconds.
-        accuracy_s: u32,
-    },
-}
-
-/// Why keys must be renewed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// 2^14 answers failed to verify.
-    Failures,
-    /// The sender number passed 49152.
-    Number,
-    /// The operator orders it, for this reason.
-    Ordered(u64),
-    /// 4.01: the other side has no use for our keys any more.
-    Refused,
-    /// The sender number reached 2^20.
-    Spent,
-}
-
-/// A command of the cloud.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Command {
-    /// Increases per device.
-    pub id: u64,
-    /// What to do; the device type's own numbering.
-    pub op: u64,
-    /// Arguments: CBOR items, one after the other.
-    pub arguments: Vec<u8, ARGUMENTS>,
-}
-
-/// Why a reading was not taken. Nothing of it is kept and no number is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendRefused {
-    /// The outbox is full: readings wait for the confirmation of older ones.
-    Full,
-    /// Keys must be renewed first.
-    RenewalNeeded,
-    /// It cannot be sealed: too long for this radio and combination, or a lease is due ([`Node::poll`] first).
-    Seal(SealError),
-}
-
-impl fmt::Display for SendRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Full => f.write_str("the outbox is full of readings that nobody confirmed yet"),
-            Self::RenewalNeeded => f.write_str("the keys must be renewed first; enrol the device again"),
-            Self::Seal(e) => e.fmt(f),
-        }
-    }
-}
-
-impl core::error::Error for SendRefused {}
-
 #[derive(Clone, Copy, Debug)]
 enum Told {
     Dropped(Rejected),
     Event(Event),
 }
 
-/// One device. `N` messages wait in its outbox at a time.
-pub struct Node<const N: usize = 8> {
+/// One device. `N` messages wait in its outbox at a time; `A` is the curve that it renews its keys with.
+pub struct Node<const N: usize = 8, A = NoCurve> {
     settings: Settings,
     durable: Durable,
     mesh: Option<Mesh>,
+    /// The contexts of the record's epoch.
     ends: Ends,
+    /// Those before, for answers only.
+    before: Option<Before>,
     piv: Lease,
     outbox: Outbox<N>,
     tally: Tally,
@@ -206,11 +94,15 @@ pub struct Node<const N: usize = 8> {
     commands: Deque<Command, RESULTS>,
     running: Vec<u64, RESULTS>,
     reports: Reports,
+    renewal: Option<Renewal<A>>,
+    silence: Silence,
+    /// Since when these contexts are in use, or since the boot.
+    since: Millis,
     /// Answers that did not verify.
     failures: u32,
     /// Messages sealed since boot.
     sealed: u32,
-    /// Whether an answer verified since boot.
+    /// Whether an answer verified since boot, under these contexts.
     verified: bool,
     halted: bool,
     warned: bool,
@@ -222,7 +114,8 @@ pub struct Node<const N: usize = 8> {
 }
 
 impl<const N: usize> Node<N> {
-    /// A device that has just booted. `record` is the newest that was stored, `None` on a new device.
+    /// A device that has just booted, and keeps the contexts that were installed. `record` is the newest that was stored,
+    /// `None` on a new device.
     ///
     /// # Errors
     /// [`BootRefused`]: nothing may be sent.
@@ -234,25 +127,64 @@ impl<const N: usize> Node<N> {
         record: Option<Record>,
         entropy: &Entropy,
     ) -> Result<Self, BootRefused> {
-        let boot::Started { record, mesh, ends } = boot::start(&settings, secrets, record, entropy)?;
+        Self::start(now, settings, secrets, None, record, entropy)
+    }
+}
+
+impl<const N: usize, A: Agree> Node<N, A> {
+    /// A device that has just booted, and renews its contexts with the cloud. `secrets` may hold none yet: then it agrees on
+    /// the first ones, and takes no reading before. Without keys it is as [`Node::boot`] makes it.
+    ///
+    /// # Errors
+    /// [`BootRefused`]: nothing may be sent.
+    #[inline(always)]
+    pub fn boot_renewing(
+        now: Millis,
+        settings: Settings,
+        secrets: &Secrets,
+        keys: Option<Keys<A>>,
+        record: Option<Record>,
+        entropy: &Entropy,
+    ) -> Result<Self, BootRefused> {
+        Self::start(now, settings, secrets, keys, record, entropy)
+    }
+
+    #[inline(always)]
+    fn start(
+        now: Millis,
+        settings: Settings,
+        secrets: &Secrets,
+        keys: Option<Keys<A>>,
+        record: Option<Record>,
+        entropy: &Entropy,
+    ) -> Result<Self, BootRefused> {
+        let group = keys.as_ref().map(|k| k.group);
+        let boot::Started { record, mesh, ends } = boot::start(&settings, secrets, group, record, entropy)?;
         let mut piv = Lease::resume(record.piv_bound, NUMBER_LIMIT);
-        if settings.policy.mode == Mode::Random {
+        let persistent = settings.policy.mode == Mode::Persistent;
+        if !persistent {
             // Every boot has a context of its own: its numbers start at 0 and need no lease.
             piv = Lease::resume(0, NUMBER_LIMIT);
             piv.extend(NUMBER_LIMIT);
         }
+        let profile = settings.policy.profile;
+        let keys = keys.filter(|_| persistent && (profile.has_e2() || profile.has_e3()));
         Ok(Self {
             outbox: Outbox::new(settings.patience),
             reports: Reports::at_boot(now),
+            renewal: keys.map(|keys| Renewal::new(keys, settings.timers, Draw::new(entropy.renewal_seed()))),
+            silence: Silence::at_boot(now, &record),
             durable: Durable::new(record),
             settings,
             mesh,
             ends,
+            before: None,
             piv,
             tally: Tally::new(),
             told: Deque::new(),
             commands: Deque::new(),
             running: Vec::new(),
+            since: now,
             failures: 0,
             sealed: 0,
             verified: false,
@@ -298,6 +230,8 @@ impl<const N: usize> Node<N> {
     fn tiny(&mut self, frame: &[u8]) -> Result<(), Rejected> {
         match Tiny::parse(frame, self.settings.policy.kid_length)? {
             Tiny::Answer { layers, token, piv, ciphertext } => self.answer(layers, token, piv, ciphertext),
+            Tiny::Edhoc { rule: EdhocRule::ToClient, payload } => self.edhoc(payload),
+            Tiny::Edhoc { rule: EdhocRule::Error, .. } => Err(renewing::SAID_BY_ANYBODY),
             // The answer to a downlink request has no room for a number (docs/protocol.md 6.2): challenged by Echo under
             // the request's own nonce, a device that rebooted would use that nonce twice. So it acts on none.
             Tiny::Downlink { .. } => {
@@ -321,9 +255,13 @@ impl<const N: usize> Node<N> {
         if self.mesh.is_some() {
             return Err(Rejected::new(Code::TinyMalformed, "this device has no IP link"));
         }
+        let message = CoapMessage::parse(datagram)?;
         // An empty ACK is no answer: it only says that the gateway has the message.
-        if CoapMessage::parse(datagram)?.code == 0 {
+        if message.code == 0 {
             return Ok(());
+        }
+        if self.is_about_renewal(&message) {
+            return self.edhoc_coap(&message);
         }
         let answer = Protected::parse_answer(datagram)?;
         let &[token] = answer.token.as_bytes() else {
@@ -341,6 +279,7 @@ impl<const N: usize> Node<N> {
     pub fn poll(&mut self) -> Option<Output> {
         let now = self.now;
         self.tend_keys(now);
+        self.tend_renewal(now);
         let keys = self.mesh.as_mut().map(|m| m.link_mut().keys_mut());
         let piv = (self.settings.policy.mode == Mode::Persistent).then_some(&mut self.piv);
         if let Some(record) = self.durable.due(keys, piv) {
@@ -361,7 +300,13 @@ impl<const N: usize> Node<N> {
         if let Some(frame) = self.mesh.as_mut().and_then(|m| m.poll(now)) {
             return Some(Output::Transmit(frame));
         }
-        if !self.may_send(now) {
+        if !self.is_ready(now) {
+            return None;
+        }
+        if let Some(output) = self.transmit_renewal(now) {
+            return Some(output);
+        }
+        if self.halted || self.ends_missing() {
             return None;
         }
         self.report(now);
@@ -371,11 +316,11 @@ impl<const N: usize> Node<N> {
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Millis> {
         let link = self.mesh.as_ref().and_then(|m| m.poll_timeout().filter(|_| m.link().keys().is_ready()));
-        let own =
-            if self.halted { None } else { self.outbox.poll_timeout().into_iter().chain(self.reports.next()).min() };
+        let outbox = self.outbox.poll_timeout().into_iter().chain(self.reports.next());
+        let outbox = outbox.min().filter(|_| !self.halted && !self.ends_missing());
         let ready = self.ready.unwrap_or(self.booted.plus(GREETING));
-        let own = own.map(|at| at.max(self.held_until).max(ready));
-        link.into_iter().chain(own).chain(self.keys_timeout()).min()
+        let own = outbox.into_iter().chain(self.renewal_timeout()).map(|at| at.max(self.held_until).max(ready));
+        link.into_iter().chain(own).chain(self.keys_timeout()).chain(self.silence_timeout()).min()
     }
 
     /// What confirmed messages and overdue ones lead to.
@@ -386,6 +331,10 @@ impl<const N: usize> Node<N> {
             let after = message.first_sent.map_or(0, |sent| now.since(sent));
             return Some(Event::Delivered { number, after });
         }
+        if let Some(number) = self.outbox.over(now) {
+            self.outbox.take(number);
+            return Some(Event::GivenUp(number));
+        }
         let number = self.outbox.tick(now)?;
         if let Some(mesh) = &mut self.mesh
             && let Some(parent) = mesh.parent(now)
@@ -395,7 +344,8 @@ impl<const N: usize> Node<N> {
         Some(Event::Parked(number))
     }
 
-    fn may_send(&mut self, now: Millis) -> bool {
+    /// Whether the radio has somebody to talk to, and may.
+    fn is_ready(&mut self, now: Millis) -> bool {
         if self.ready.is_none() {
             let late = now >= self.booted.plus(GREETING);
             self.ready = match &mut self.mesh {
@@ -409,12 +359,17 @@ impl<const N: usize> Node<N> {
                 }
             };
         }
-        !self.halted && self.ready.is_some_and(|at| at <= now) && self.held_until <= now
+        self.ready.is_some_and(|at| at <= now) && self.held_until <= now
     }
 
     /// What was refused so far.
     pub const fn tally(&self) -> &Tally {
         &self.tally
+    }
+
+    /// Key generation of what is sealed now. Where nothing can be sealed yet: the first one to agree on.
+    pub const fn epoch(&self) -> Epoch {
+        self.durable.record().epoch
     }
 
     /// Who the node is and what it does.
@@ -428,7 +383,7 @@ impl<const N: usize> Node<N> {
     }
 
     /// Messages that are not confirmed: their numbers, the oldest first.
-    pub fn waiting(&self) -> impl Iterator<Item = u32> + '_ {
+    pub fn waiting(&self) -> impl Iterator<Item = Number> + '_ {
         self.outbox.numbers()
     }
 
@@ -454,14 +409,15 @@ impl<const N: usize> Node<N> {
         let _ = self.told.push_back(told);
     }
 
+    /// These contexts are of no use any more.
     fn halt(&mut self, why: Why) {
         if !core::mem::replace(&mut self.halted, true) {
-            self.tell(Event::RenewalNeeded(why));
+            self.want_renewal(why);
         }
     }
 }
 
-impl<const N: usize> fmt::Debug for Node<N> {
+impl<const N: usize, A> fmt::Debug for Node<N, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
             .field("did", &self.settings.did)

@@ -3,7 +3,14 @@
 //! A message keeps its sealed bytes: sent again, it is the same bytes, which is always safe. It leaves when the innermost
 //! level of the policy confirms it; custody of a gateway frees nothing. Three retransmissions without an answer park it;
 //! it is tried again later, and at once when any answer shows that the way is open again.
+//!
+//! What was sealed under an older epoch stays as well, and is never sealed anew: two messages would make two readings. The
+//! other side takes it while that epoch drains, and answers nothing to it; item 10 of answers under the newer one says
+//! that it arrived (docs/protocol.md 7.3).
 
+use core::fmt;
+
+use fivefold_core::id::Epoch;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::tiny::Wants;
 use heapless::Vec;
@@ -14,11 +21,29 @@ use crate::relay::PAYLOAD;
 pub const IN_FLIGHT: usize = 4;
 /// Sending, and three times again.
 const ATTEMPTS: u8 = 4;
+/// Between messages of an older epoch that are sent anew, in milliseconds.
+const PACE: u64 = 250;
 /// Pauses after each of the attempts, in milliseconds.
 const BACK_OFF: [u64; 4] = [2_000, 4_000, 8_000, 8_000];
 
 /// A in the RuleID of a request (docs/protocol.md 6.1).
 const ASKS: u8 = 0x04;
+
+/// Names a message: its sender number at the innermost level, and the key generation that counts it. Under new keys numbers
+/// start at 0 again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Number {
+    /// Key generation.
+    pub epoch: Epoch,
+    /// Sender number.
+    pub value: u32,
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
 
 /// A sealed tiny frame.
 pub(crate) type Sealed = Vec<u8, PAYLOAD>;
@@ -51,7 +76,7 @@ impl Taken {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Asked {
     /// Its number at the innermost level.
-    pub(crate) number: u32,
+    pub(crate) number: Number,
     /// Its number on the wire; another one when it was wrapped again for the gateway.
     pub(crate) outer: u32,
     pub(crate) by_gateway: Taken,
@@ -89,6 +114,10 @@ pub(crate) struct Message {
     pub(crate) attempts: u8,
     pub(crate) parkings: u8,
     pub(crate) first_sent: Option<Millis>,
+    /// 4.01 was the answer to it: under other keys it is of no use.
+    pub(crate) unwelcome: bool,
+    /// Its epoch is over, and so will be the other side's patience with it.
+    pub(crate) until: Option<Millis>,
 }
 
 /// How patient a node is.
@@ -134,11 +163,11 @@ impl<const N: usize> Outbox<N> {
         let _ = self.messages.push(message);
     }
 
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u32> + '_ {
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = Number> + '_ {
         self.messages.iter().map(|m| m.asked.number)
     }
 
-    pub(crate) fn find(&mut self, number: u32) -> Option<&mut Message> {
+    pub(crate) fn find(&mut self, number: Number) -> Option<&mut Message> {
         self.messages.iter_mut().find(|m| m.asked.number == number)
     }
 
@@ -148,13 +177,13 @@ impl<const N: usize> Outbox<N> {
         asked.chain(self.answered.iter().flatten().copied()).filter(move |a| a.outer as u8 == token)
     }
 
-    pub(crate) fn asked_mut(&mut self, number: u32) -> Option<&mut Asked> {
+    pub(crate) fn asked_mut(&mut self, number: Number) -> Option<&mut Asked> {
         let waiting = self.messages.iter_mut().map(|m| &mut m.asked);
         waiting.chain(self.answered.iter_mut().flatten()).find(|a| a.number == number)
     }
 
     /// Takes a message out.
-    pub(crate) fn take(&mut self, number: u32) -> Option<Message> {
+    pub(crate) fn take(&mut self, number: Number) -> Option<Message> {
         let at = self.messages.iter().position(|m| m.asked.number == number)?;
         let message = self.messages.remove(at);
         if message.wants == Wants::Answer
@@ -166,22 +195,22 @@ impl<const N: usize> Outbox<N> {
         Some(message)
     }
 
-    /// The way is open: what was parked goes now, but for messages that want no answer: whether those arrived is said
-    /// by item 1 of an answer (docs/protocol.md 7.3).
+    /// The way is open: what was parked goes now, but for messages that want no answer, or will get none: whether those
+    /// arrived is said by item 1 and 10 of an answer (docs/protocol.md 7.3).
     pub(crate) fn wake(&mut self, now: Millis) {
-        for message in self.messages.iter_mut().filter(|m| m.wants == Wants::Answer) {
+        for message in self.messages.iter_mut().filter(|m| m.wants == Wants::Answer && m.until.is_none()) {
             if let State::Parked(_) = message.state {
                 (message.state, message.attempts) = (State::Due(now), 0);
             }
         }
     }
 
-    /// An answer to `answered` says which numbers were received: those leave. Older ones that want no answer and are not
-    /// among them are sent again, and want one now: item 1 reaches back 64 numbers, and what it does not reach would
-    /// otherwise be sent for ever.
-    pub(crate) fn received(&mut self, now: Millis, answered: u32, covers: impl Fn(u64) -> bool) {
-        for message in &mut self.messages {
-            if covers(message.asked.number.into()) {
+    /// An answer to `answered` says which numbers of its epoch were received: those leave. Older ones that want no answer
+    /// and are not among them are sent again, and want one now: item 1 reaches back 64 numbers, and what it does not reach
+    /// would otherwise be sent for ever.
+    pub(crate) fn received(&mut self, now: Millis, answered: Number, covers: impl Fn(u64) -> bool) {
+        for message in self.messages.iter_mut().filter(|m| m.asked.number.epoch == answered.epoch) {
+            if covers(message.asked.number.value.into()) {
                 message.state = State::Confirmed;
             } else if message.wants == Wants::Nothing && message.asked.number < answered && message.attempts > 0 {
                 (message.state, message.attempts) = (State::Due(now), 0);
@@ -190,11 +219,52 @@ impl<const N: usize> Outbox<N> {
         }
     }
 
+    /// Which messages of older epochs were received: those leave.
+    pub(crate) fn received_earlier(&mut self, covers: impl Fn(Epoch, u64) -> bool) {
+        for message in self.messages.iter_mut().filter(|m| m.until.is_some()) {
+            if covers(message.asked.number.epoch, message.asked.number.value.into()) {
+                message.state = State::Confirmed;
+            }
+        }
+    }
+
+    /// Another epoch began. What waits is sent anew, one after the other, and goes on being sent `drain` milliseconds long:
+    /// all of it, for nobody will ask for it.
+    pub(crate) fn retire(&mut self, now: Millis, drain: u64) {
+        let mut due = now;
+        for message in self.messages.iter_mut().filter(|m| m.until.is_none() && m.state != State::Confirmed) {
+            message.until = Some(if message.unwelcome { now } else { now.plus(drain) });
+            message.ask();
+            (message.attempts, message.parkings) = (0, 0);
+            if !matches!(message.state, State::Sent(_)) {
+                due = due.plus(PACE);
+                message.state = State::Due(due);
+            }
+        }
+    }
+
+    /// Where there is no room, the oldest message of an older epoch makes some, once it was sent four times under that:
+    /// the other side may have lost its contexts, and what is new must go out.
+    pub(crate) fn gives_way(&self) -> Option<Number> {
+        let may = |m: &&Message| m.until.is_some() && m.parkings > 0 && m.state != State::Confirmed;
+        self.messages.iter().find(may).map(|m| m.asked.number)
+    }
+
+    /// The number of a message whose epoch is over for good.
+    pub(crate) fn over(&self, now: Millis) -> Option<Number> {
+        let over = |m: &&Message| m.state != State::Confirmed && m.until.is_some_and(|until| until <= now);
+        self.messages.iter().find(over).map(|m| m.asked.number)
+    }
+
     /// Moves on what is overdue. Returns the number of a message that was given up for now.
-    pub(crate) fn tick(&mut self, now: Millis) -> Option<u32> {
+    pub(crate) fn tick(&mut self, now: Millis) -> Option<Number> {
         let patience = self.patience;
         for message in &mut self.messages {
             match message.state {
+                // One try at a time of what will get no answer of its own.
+                State::Parked(at) if at <= now && message.until.is_some() => {
+                    (message.state, message.attempts) = (State::Due(now), ATTEMPTS - 1);
+                }
                 State::Parked(at) if at <= now => (message.state, message.attempts) = (State::Due(now), 0),
                 State::Sent(until) if until <= now && message.attempts < ATTEMPTS => message.state = State::Due(now),
                 State::Sent(until) if until <= now => {
@@ -208,7 +278,7 @@ impl<const N: usize> Outbox<N> {
     }
 
     /// The number of a message that is to be sent now; the oldest first.
-    pub(crate) fn due(&self, now: Millis) -> Option<u32> {
+    pub(crate) fn due(&self, now: Millis) -> Option<Number> {
         let free = self.has_place();
         let may = |m: &&Message| matches!(m.state, State::Due(at) if at <= now) && m.may_go(free);
         self.messages.iter().find(may).map(|m| m.asked.number)
@@ -218,7 +288,7 @@ impl<const N: usize> Outbox<N> {
         self.messages.iter().filter(|m| m.is_in_flight()).count() < IN_FLIGHT
     }
 
-    pub(crate) fn confirmed(&self) -> Option<u32> {
+    pub(crate) fn confirmed(&self) -> Option<Number> {
         self.messages.iter().find(|m| m.state == State::Confirmed).map(|m| m.asked.number)
     }
 
@@ -229,7 +299,7 @@ impl<const N: usize> Outbox<N> {
             State::Due(at) => m.may_go(free).then_some(at),
             State::Parked(at) | State::Sent(at) => Some(at),
         };
-        self.messages.iter().filter_map(time).min()
+        self.messages.iter().flat_map(|m| time(m).into_iter().chain(m.until)).min()
     }
 }
 
@@ -259,8 +329,10 @@ impl Message {
         self.state = State::Parked(now.plus(pause));
     }
 
+    /// Whether it takes one of the places of those that wait for their answer.
     fn is_in_flight(&self) -> bool {
         self.wants == Wants::Answer
+            && self.until.is_none()
             && match self.state {
                 State::Confirmed | State::Parked(_) => false,
                 State::Due(_) => self.attempts > 0,
@@ -270,6 +342,6 @@ impl Message {
 
     /// Whether it may go now, if there is a free place among those that wait, or not.
     fn may_go(&self, free: bool) -> bool {
-        free || self.attempts > 0 || self.wants == Wants::Nothing
+        free || self.attempts > 0 || self.wants == Wants::Nothing || self.until.is_some()
     }
 }

@@ -277,13 +277,20 @@ pub enum RelayOutput {
     Transmit(Frame),
 }
 
+/// What is told when there is time for it: small, for a record is not.
+#[derive(Debug)]
+enum Told {
+    Dropped(Rejected),
+    Synced(Did, Sid),
+}
+
 /// A mesh with nothing above it: it forwards, and has no messages of its own.
 #[derive(Debug)]
 pub struct Relay {
     mesh: Mesh,
     durable: Durable,
     tally: Tally,
-    told: Deque<RelayOutput, 2>,
+    told: Deque<Told, 2>,
     now: Millis,
 }
 
@@ -311,14 +318,14 @@ impl Relay {
             Ok(Heard::Datagram(_)) => Rejected::new(Code::LinkNotOurs, "a relay takes no datagrams"),
             Ok(Heard::Passing | Heard::Quiet) => return,
             Ok(Heard::Synced(did, sid)) => {
-                let _ = self.told.push_back(RelayOutput::Synced(did, sid));
+                let _ = self.told.push_back(Told::Synced(did, sid));
                 return;
             }
             Err(refused) => refused,
         };
         self.tally.count(refused);
         // What does not fit the line is counted all the same.
-        let _ = self.told.push_back(RelayOutput::Dropped(refused));
+        let _ = self.told.push_back(Told::Dropped(refused));
     }
 
     /// Time has passed.
@@ -331,7 +338,11 @@ impl Relay {
         if let Some(record) = self.durable.due(Some(self.mesh.link.keys_mut()), None) {
             return Some(RelayOutput::Persist(record));
         }
-        self.told.pop_front().or_else(|| self.mesh.poll(self.now).map(RelayOutput::Transmit))
+        match self.told.pop_front() {
+            Some(Told::Dropped(refused)) => Some(RelayOutput::Dropped(refused)),
+            Some(Told::Synced(did, sid)) => Some(RelayOutput::Synced(did, sid)),
+            None => self.mesh.poll(self.now).map(RelayOutput::Transmit),
+        }
     }
 
     /// When to call [`Self::handle_timeout`].

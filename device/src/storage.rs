@@ -6,13 +6,15 @@
 //! A slot can also be damaged long after it was written, and then the older one is behind: by one lease, for whatever else
 //! changes is written to both. So where one slot is damaged, the numbers of one lease more are given up.
 
+mod durable;
+mod record;
+
 use core::fmt;
 
-use fivefold_core::counter::Lease;
-use fivefold_core::e1_link::{BLOCK, LeaseWrite, LinkKeys};
-use fivefold_core::id::Epoch;
-use heapless::Vec;
 use zeroize::Zeroize;
+
+pub(crate) use durable::Durable;
+pub use record::{Record, StoredContext, StoredKey, StoredResult};
 
 /// Bytes of an encoded record.
 pub const RECORD: usize = 256;
@@ -20,12 +22,6 @@ pub const RECORD: usize = 256;
 pub const PIV_BLOCK: u32 = 64;
 /// Command results that wait for their acknowledgement, at most.
 pub const RESULTS: usize = 4;
-
-const MAGIC: u8 = 0x46;
-const VERSION: u8 = 1;
-/// A lease of sender numbers is extended when fewer than this are left.
-const PIV_LOW: u32 = 8;
-const CRC_AT: usize = RECORD - 4;
 
 /// One of the two places.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,281 +163,12 @@ fn is_blank(bytes: &[u8; RECORD]) -> bool {
     bytes.iter().all(|&b| b == 0xFF) || bytes.iter().all(|&b| b == 0)
 }
 
-/// A network key as the record knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredKey {
-    /// Key index.
-    pub index: u8,
-    /// No frame was sent under it with this counter or a greater one.
-    pub bound: u32,
-    /// The key, if it came over the air; `None` for one that was installed.
-    pub key: Option<[u8; 16]>,
-}
-
-/// The state of a command of which the cloud does not know yet that it knows the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoredResult {
-    /// Which command.
-    pub id: u64,
-    /// Its status; see [`crate::node::status`].
-    pub status: u8,
-}
-
-/// Everything that is durable on a node.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Boots since the device was made.
-    pub boots: u32,
-    /// Key generation of the contexts that `piv_bound` counts for.
-    pub epoch: Epoch,
-    /// Key generation that the next renewal takes (docs/protocol.md 8.2, W2).
-    pub next_epoch: Epoch,
-    /// Whether the cloud answered under the present context.
-    pub confirmed: bool,
-    /// No message was sealed with this number or a greater one (W1).
-    pub piv_bound: u32,
-    /// The network keys and their bounds, the older one first.
-    pub keys: [Option<StoredKey>; 2],
-    /// Index of the network key that is sent under; 0 for none.
-    pub sending: u8,
-    /// The last command that was begun (W4).
-    pub last_command: u64,
-    /// Results that are not acknowledged.
-    pub results: Vec<StoredResult, RESULTS>,
-    /// Digest of the randomness of the last boot, to see it repeat.
-    pub entropy: [u8; 4],
-}
-
-impl Record {
-    /// Of a device that never ran.
-    pub const fn new(epoch: Epoch) -> Self {
-        Self {
-            boots: 0,
-            epoch,
-            next_epoch: Epoch(epoch.0.saturating_add(1)),
-            confirmed: false,
-            piv_bound: 0,
-            keys: [None; 2],
-            sending: 0,
-            last_command: 0,
-            results: Vec::new(),
-            entropy: [0; 4],
-        }
-    }
-
-    /// What is stored of a network key.
-    pub fn key(&self, index: u8) -> Option<&StoredKey> {
-        self.keys.iter().flatten().find(|k| k.index == index)
-    }
-
-    pub(crate) fn key_mut(&mut self, index: u8) -> Option<&mut StoredKey> {
-        self.keys.iter_mut().flatten().find(|k| k.index == index)
-    }
-
-    /// A mark of everything but bounds, counts of boots, and results.
-    fn essence(&self) -> u32 {
-        let mut kept = self.clone();
-        (kept.boots, kept.piv_bound, kept.sending, kept.entropy, kept.confirmed) = (0, 0, 0, [0; 4], false);
-        kept.results.clear();
-        for key in kept.keys.iter_mut().flatten() {
-            key.bound = 0;
-        }
-        let mut bytes = kept.encode(0);
-        let mark = crc32(&bytes);
-        bytes.zeroize();
-        mark
-    }
-
-    /// Gives up what the newest record may have leased beyond this one.
-    fn skip_leases(&mut self) {
-        self.piv_bound = self.piv_bound.saturating_add(PIV_BLOCK);
-        for key in self.keys.iter_mut().flatten() {
-            key.bound = key.bound.saturating_add(BLOCK);
-        }
-    }
-
-    /// Layout: magic, version, generation(4), boots(4), epoch(2), next_epoch(2), flags, sending, piv_bound(4),
-    /// last_command(8), entropy(4), two keys of 22, four results of 9, zeros (room for the contexts of E5), CRC-32.
-    fn encode(&self, generation: u32) -> [u8; RECORD] {
-        let mut out = [0; RECORD];
-        let mut w = Cursor { bytes: &mut out, at: 0 };
-        w.put(&[MAGIC, VERSION]);
-        w.put(&generation.to_be_bytes());
-        w.put(&self.boots.to_be_bytes());
-        w.put(&self.epoch.0.to_be_bytes());
-        w.put(&self.next_epoch.0.to_be_bytes());
-        w.put(&[u8::from(self.confirmed), self.sending]);
-        w.put(&self.piv_bound.to_be_bytes());
-        w.put(&self.last_command.to_be_bytes());
-        w.put(&self.entropy);
-        for key in &self.keys {
-            let kind = key.map_or(0, |k| 1 + u8::from(k.key.is_some()));
-            w.put(&[kind, key.map_or(0, |k| k.index)]);
-            w.put(&key.map_or(0, |k| k.bound).to_be_bytes());
-            w.put(&key.and_then(|k| k.key).unwrap_or_default());
-        }
-        for at in 0..RESULTS {
-            let result = self.results.get(at);
-            w.put(&[u8::from(result.is_some())]);
-            w.put(&result.map_or(0, |r| r.id).to_be_bytes());
-            w.put(&[result.map_or(0, |r| r.status)]);
-        }
-        let crc = crc32(out.get(..CRC_AT).unwrap_or_default());
-        Cursor { bytes: &mut out, at: CRC_AT }.put(&crc.to_be_bytes());
-        out
-    }
-
-    fn decode(bytes: &[u8; RECORD]) -> Option<(u32, Self)> {
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
-        if crc32(body) != u32::from_be_bytes(*crc) {
-            return None;
-        }
-        let mut r = Taker(body);
-        if r.take::<2>()? != [MAGIC, VERSION] {
-            return None;
-        }
-        let generation = u32::from_be_bytes(r.take()?);
-        let boots = u32::from_be_bytes(r.take()?);
-        let epoch = Epoch(u16::from_be_bytes(r.take()?));
-        let next_epoch = Epoch(u16::from_be_bytes(r.take()?));
-        let [confirmed, sending] = r.take()?;
-        let piv_bound = u32::from_be_bytes(r.take()?);
-        let last_command = u64::from_be_bytes(r.take()?);
-        let entropy = r.take()?;
-        let mut keys = [None; 2];
-        for slot in &mut keys {
-            let [kind, index] = r.take()?;
-            let bound = u32::from_be_bytes(r.take()?);
-            let key = r.take::<16>()?;
-            *slot = (kind > 0).then_some(StoredKey { index, bound, key: (kind == 2).then_some(key) });
-        }
-        let mut results = Vec::new();
-        for _ in 0..RESULTS {
-            let [present] = r.take()?;
-            let id = u64::from_be_bytes(r.take()?);
-            let [status] = r.take()?;
-            if present == 1 {
-                results.push(StoredResult { id, status }).ok()?;
-            }
-        }
-        let confirmed = confirmed & 1 == 1;
-        let record =
-            Self { boots, epoch, next_epoch, confirmed, piv_bound, keys, sending, last_command, results, entropy };
-        Some((generation, record))
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        for key in self.keys.iter_mut().flatten() {
-            key.key.zeroize();
-        }
-    }
-}
-
-impl fmt::Debug for Record {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Record")
-            .field("boots", &self.boots)
-            .field("epoch", &self.epoch)
-            .field("piv_bound", &self.piv_bound)
-            .field("last_command", &self.last_command)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The record in memory, and what of it is not durable yet.
-#[derive(Debug)]
-pub(crate) struct Durable {
-    record: Record,
-    dirty: bool,
-    handed_out: bool,
-}
-
-impl Durable {
-    /// The record is written once at each boot.
-    pub(crate) const fn new(record: Record) -> Self {
-        Self { record, dirty: true, handed_out: false }
-    }
-
-    pub(crate) const fn record(&self) -> &Record {
-        &self.record
-    }
-
-    /// To change the record: it is written before anything else leaves.
-    pub(crate) const fn change(&mut self) -> &mut Record {
-        self.dirty = true;
-        &mut self.record
-    }
-
-    /// The next record to write, if one is due. The next call says that the one before is durable: what was leased in it
-    /// can be used from then on.
-    pub(crate) fn due(&mut self, mut keys: Option<&mut LinkKeys>, mut piv: Option<&mut Lease>) -> Option<Record> {
-        if core::mem::take(&mut self.handed_out) {
-            for key in self.record.keys.iter().flatten() {
-                if let Some(keys) = &mut keys {
-                    keys.extend_lease(LeaseWrite { key_index: key.index, bound: key.bound });
-                }
-            }
-            if let Some(piv) = &mut piv {
-                piv.extend(self.record.piv_bound);
-            }
-        }
-        if let Some(keys) = &keys {
-            if let Some(write) = keys.lease_due()
-                && let Some(key) = self.record.key_mut(write.key_index)
-            {
-                key.bound = key.bound.max(write.bound);
-                self.dirty = true;
-            }
-            let sending = keys.sending().unwrap_or_default();
-            self.dirty |= self.record.sending != sending;
-            self.record.sending = sending;
-        }
-        if let Some(bound) = piv.filter(|p| p.left() < PIV_LOW).and_then(|p| p.proposal(PIV_BLOCK)) {
-            self.record.piv_bound = bound;
-            self.dirty = true;
-        }
-        self.handed_out = core::mem::take(&mut self.dirty);
-        self.handed_out.then(|| self.record.clone())
-    }
-}
-
-struct Cursor<'b> {
-    bytes: &'b mut [u8; RECORD],
-    at: usize,
-}
-
-impl Cursor<'_> {
-    fn put(&mut self, part: &[u8]) {
-        if let Some(place) = self.bytes.get_mut(self.at..self.at + part.len()) {
-            place.copy_from_slice(part);
-        }
-        self.at += part.len();
-    }
-}
-
-struct Taker<'b>(&'b [u8]);
-
-impl Taker<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*taken)
-    }
-}
-
-/// CRC-32 of IEEE 802.3 (reflected, polynomial EDB88320).
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     extern crate std;
     use super::*;
+    use fivefold_core::e1_link::BLOCK;
+    use fivefold_core::id::Epoch;
     use proptest::prelude::*;
 
     /// A medium that can lose power in the middle of a write.
@@ -480,18 +207,6 @@ mod tests {
         ];
         r.results.push(StoredResult { id: 8, status: 3 }).unwrap();
         r
-    }
-
-    #[test]
-    fn the_check_is_crc_32() {
-        assert_eq!(crc32(b"123456789"), 0xCBF4_3926);
-    }
-
-    #[test]
-    fn a_record_decodes_to_itself() {
-        for r in [Record::new(Epoch(1)), record(7)] {
-            assert_eq!(Record::decode(&r.encode(77)), Some((77, r)));
-        }
     }
 
     #[test]
@@ -547,16 +262,6 @@ mod tests {
         let (old, new) = (record(1).encode(u32::MAX), record(2).encode(0));
         assert_eq!(choose(&old, &new).map(|c| (c.0, c.2.boots)), Some((Slot::B, 2)));
         assert_eq!(choose(&new, &old).map(|c| (c.0, c.2.boots)), Some((Slot::A, 2)));
-    }
-
-    #[test]
-    fn a_lease_is_usable_only_after_the_call_that_follows_the_write() {
-        let mut durable = Durable::new(Record::new(Epoch(1)));
-        let mut piv = Lease::resume(0, 1 << 20);
-        let written = durable.due(None, Some(&mut piv)).unwrap();
-        assert_eq!((written.piv_bound, piv.left()), (64, 0));
-        assert_eq!(durable.due(None, Some(&mut piv)), None);
-        assert_eq!(piv.left(), 64);
     }
 
     proptest! {

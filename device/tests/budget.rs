@@ -5,6 +5,7 @@ mod world;
 
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::profile::{KidLength, Mode, Policy, Profile, Radio};
+use fivefold_core::suite::p256::AgreementKey;
 use fivefold_core::time::Millis;
 use fivefold_device::{Entropy, Node, Record, Relay, Settings};
 
@@ -12,9 +13,11 @@ use fivefold_device::{Entropy, Node, Record, Relay, Settings};
 fn the_state_of_an_engine_fits_a_small_controller() {
     let sizes = [
         ("Relay", size_of::<Relay>(), 5_000),
-        ("Node<4>", size_of::<Node<4>>(), 7_600),
-        ("Node<8>", size_of::<Node<8>>(), 9_000),
-        ("Record", size_of::<Record>(), 200),
+        ("Node<4>", size_of::<Node<4>>(), 8_400),
+        ("Node<8>", size_of::<Node<8>>(), 9_800),
+        ("Node<4>, renewing", size_of::<Node<4, AgreementKey>>(), 8_400),
+        ("Node<8>, renewing", size_of::<Node<8, AgreementKey>>(), 9_800),
+        ("Record", size_of::<Record>(), 320),
     ];
     for (what, size, limit) in sizes {
         println!("{what}: {size} bytes");

@@ -8,8 +8,8 @@ use fivefold_core::id::Sid;
 use fivefold_core::profile::{KidLength, Profile};
 use fivefold_core::wire::coap;
 use fivefold_core::wire::control::{Downlink, Received};
-use fivefold_device::node::Why;
-use fivefold_device::{Event, SendRefused};
+use fivefold_device::renewal::Why;
+use fivefold_device::{Event, Number, SendRefused};
 use proptest::prelude::*;
 use world::*;
 
@@ -168,7 +168,7 @@ fn a_forged_answer_changes_nothing() {
     world.gateway.mood = Mood::Silent;
     let number = world.read(0, 7).unwrap();
     world.run(100);
-    world.gateway_says(0, &[&[0x01, number as u8][..], &[0; 20]].concat());
+    world.gateway_says(0, &[&[0x01, number.value as u8][..], &[0; 20]].concat());
     world.run(100);
     assert_eq!(world.devices[0].node.tally().of(Code::CloudForged), 1);
     assert_eq!(world.devices[0].node.waiting().collect::<Vec<_>>(), [number]);
@@ -235,13 +235,13 @@ fn readings_without_an_answer_wait_for_the_list_of_the_cloud() {
     s.policy.ack_every = 4;
     let mut world = World::of(13, vec![s]);
     world.run(5_000);
-    let numbers: Vec<u32> = (0..3).map(|v| world.read(0, v).unwrap()).collect();
+    let numbers: Vec<Number> = (0..3).map(|v| world.read(0, v).unwrap()).collect();
     world.run(1_000);
     assert_eq!(world.devices[0].node.waiting().count(), 3, "nothing was said about them yet");
     let mut map = [0; 32];
     // The second of them was lost.
     let bitmap = [0b101];
-    let received = Some(Received { base_piv: numbers[0].into(), bitmap: &bitmap });
+    let received = Some(Received { base_piv: numbers[0].value.into(), bitmap: &bitmap });
     let len = Downlink { received, ..Downlink::default() }.emit(&mut map).unwrap();
     world.gateway.control = map[..len].to_vec();
     let asking = world.read(0, 9).unwrap();
@@ -309,7 +309,7 @@ fn a_message_behind_the_gateways_window_is_wrapped_again() {
     // Wrapped again it is longer.
     world.run(120_000);
     assert!(world.devices[0].delivered().contains(&number), "{:?}", world.devices[0].events);
-    assert_eq!(world.gateway.ledger.readings[&(0x0a10, None, number.into())], vec![0x80; 30]);
+    assert_eq!(world.gateway.ledger.readings[&(0x0a10, None, 1, number.value.into())], vec![0x80; 30]);
     assert_eq!(world.gateway.ledger.reused, 0);
 }
 
@@ -365,7 +365,8 @@ proptest! {
         prop_assert!(taken.is_subset(&device.delivered()), "{taken:?} {:?} {:?}", device.events, device.dropped);
         prop_assert_eq!(world.repeated_counters, 0);
         prop_assert_eq!(world.gateway.ledger.reused, 0);
-        let stored = |n: &u32| world.gateway.ledger.readings.contains_key(&(device.settings.sid.0, None, u64::from(*n)));
+        let name = |n: &Number| (device.settings.sid.0, None, n.epoch.0, u64::from(n.value));
+        let stored = |n: &Number| world.gateway.ledger.readings.contains_key(&name(n));
         prop_assert!(taken.iter().all(stored));
     }
 }

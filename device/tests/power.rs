@@ -101,7 +101,7 @@ fn a_new_enrolment_starts_its_numbers_anew_and_the_networks_go_on() {
     let before = record.unwrap().key(1).unwrap().bound;
     let mut s = settings(Sid(0x0a10), Profile::ToCloud);
     s.epoch = Epoch(2);
-    let mut device = Device::boot(world.now, s.clone(), flash, &mut world.rng);
+    let mut device = Device::boot(world.now, s.clone(), Enrolment::Fixed, flash, &mut world.rng);
     device.events.clear();
     world.devices[0] = device;
     world.flush(0);
@@ -110,7 +110,7 @@ fn a_new_enrolment_starts_its_numbers_anew_and_the_networks_go_on() {
     assert_eq!((record.piv_bound, record.epoch), (64, Epoch(2)));
     assert!(record.key(1).unwrap().bound > before);
     // A device that lost its record as well counts where no earlier enrolment did.
-    let lost = Device::boot(world.now, s, Flash::default(), &mut world.rng);
+    let lost = Device::boot(world.now, s, Enrolment::Fixed, Flash::default(), &mut world.rng);
     world.devices[0] = lost;
     world.flush(0);
     let (_, record) = Slots::open(world.devices[0].slots.take().unwrap().into_storage()).unwrap();

@@ -23,7 +23,7 @@ use fivefold_core::profile::Profile;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::{Frame, Pan};
 use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
-use fivefold_device::{ENTROPY, Entropy, Event, Node, Output, Secrets, Settings};
+use fivefold_device::{ENTROPY, Entropy, Event, Node, Number, Output, Secrets, Settings};
 use fivefold_keep::share::{self, DangerSynced, GATEWAY_FILE, GatewaySettings};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng as _, SeedableRng as _};
@@ -46,7 +46,7 @@ struct Village {
     /// When nodes want to be looked at.
     wakes: BinaryHeap<Reverse<(u64, usize)>>,
     /// Readings on their way, by node and number.
-    under_way: HashMap<(usize, u32), Instant>,
+    under_way: HashMap<(usize, Number), Instant>,
     took: Vec<Duration>,
     synced: usize,
     resent: usize,

@@ -8,7 +8,7 @@ use fivefold_cloud::embedded::Embedded;
 use fivefold_cloud::store::{CountRow, ReadingRow, Store, Verdict, Write};
 use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::Code;
-use fivefold_core::id::{Did, GatewayId};
+use fivefold_core::id::{Did, Epoch, GatewayId};
 use fivefold_core::profile::Profile;
 use fivefold_keep::registry;
 
@@ -34,8 +34,8 @@ pub enum Stage {
 /// What a step made durable, as the watch wants to know it.
 #[derive(Debug, Default)]
 pub struct Durable {
-    /// Contexts, by their row, with their boot.
-    pub contexts: Vec<(i64, Option<[u8; 8]>)>,
+    /// Contexts, by their row, with their epoch and boot.
+    pub contexts: Vec<(i64, Epoch, Option<[u8; 8]>)>,
     /// Rows of the ledger.
     pub rows: Vec<Taken>,
 }
@@ -159,7 +159,7 @@ impl CloudStation {
                 let committed = store.commit_now(judged.write.clone())?;
                 let rows = judged.write.accepted.iter().map(|a| a.row().clone());
                 let rows = rows.zip(&committed.verdicts).map(|(row, v)| Taken { row, verdict: *v }).collect();
-                let contexts = judged.write.contexts.iter().map(|c| (c.id.0, c.bctx.map(|b| b.0))).collect();
+                let contexts = judged.write.contexts.iter().map(|c| (c.id.0, c.epoch, c.bctx.map(|b| b.0))).collect();
                 let written = std::sync::Arc::new(std::mem::take(&mut judged.write));
                 (Stage::Concluded(Box::new(engine.conclude(*judged, written, committed))), Durable { contexts, rows })
             }

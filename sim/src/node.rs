@@ -5,10 +5,11 @@ use fivefold_core::error::Rejected;
 use fivefold_core::time::Millis;
 use fivefold_device::node::status;
 use fivefold_device::storage::RECORD;
-use fivefold_device::{ENTROPY, Entropy, Event, Node, Output, SendRefused, Slot, Slots, Storage};
+use fivefold_device::{ENTROPY, Entropy, Event, Node, Number, Output, SendRefused, Slot, Slots, Storage};
 
 use crate::dice::Dice;
 use crate::family::Member;
+use crate::watch::Name;
 
 /// What no node wants done at one moment.
 const RESTLESS: u32 = 10_000;
@@ -86,7 +87,7 @@ pub struct NodeStation {
     /// Boots so far.
     pub boots: u32,
     /// Numbers of the readings that it took since it booted.
-    pub taken: Vec<u32>,
+    pub taken: Vec<Number>,
     fuse: Option<Fuse>,
     /// Not looked at again before, however urgent it says it is.
     pub rests_until: u64,
@@ -152,8 +153,13 @@ impl NodeStation {
     }
 
     /// Numbers of messages that it holds.
-    pub fn waiting(&self) -> Vec<u32> {
+    pub fn waiting(&self) -> Vec<Number> {
         self.engine.iter().flat_map(Node::waiting).collect()
+    }
+
+    /// What a message of it is called.
+    pub fn name(&self, number: Number) -> Name {
+        (self.member.sid, number.epoch, self.bctx, number.value.into())
     }
 
     /// When it wants to be looked at.
@@ -194,7 +200,7 @@ impl NodeStation {
     }
 
     /// A reading is to be sent. `None` without power.
-    pub fn send(&mut self, now: u64, reading: &[u8]) -> Option<Result<u32, SendRefused>> {
+    pub fn send(&mut self, now: u64, reading: &[u8]) -> Option<Result<Number, SendRefused>> {
         let uptime = self.uptime(now);
         let sent = self.engine.as_mut().map(|engine| engine.send(uptime, reading));
         self.taken.extend(sent.and_then(Result::ok));

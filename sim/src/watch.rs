@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use fivefold_cloud::accepted::flag;
 use fivefold_cloud::store::{ReadingRow, Verdict};
 use fivefold_core::e1_link::open_frame;
-use fivefold_core::id::Sid;
+use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::profile::Profile;
 use fivefold_core::suite::LinkSchedule;
 use fivefold_core::wire::ieee802154::{Address, FCS, Frame, SecurityLevel};
@@ -24,8 +24,8 @@ use fivefold_core::wire::mesh::{self, Header};
 use crate::cloud::Taken;
 use crate::family::did;
 
-/// Names one message: device, boot in mode R, sender number.
-pub type Name = (Sid, Option<[u8; 8]>, u64);
+/// Names one message: device, key generation, boot in mode R, sender number.
+pub type Name = (Sid, Epoch, Option<[u8; 8]>, u64);
 
 thread_local! {
     static SEALS: RefCell<Seals> = RefCell::default();
@@ -87,7 +87,7 @@ pub struct Watch {
     pub custody: HashSet<Name>,
     /// What the ledger took.
     pub stored: HashSet<Name>,
-    contexts: HashMap<i64, Option<[u8; 8]>>,
+    contexts: HashMap<i64, (Epoch, Option<[u8; 8]>)>,
     executed: HashSet<(Sid, u64)>,
     frames: HashSet<(Sid, u8, u32)>,
     from_members: HashSet<(Sid, [u8; 16])>,
@@ -153,15 +153,16 @@ impl Watch {
     }
 
     /// A context of the cloud's store.
-    pub fn context(&mut self, id: i64, bctx: Option<[u8; 8]>) {
-        self.contexts.insert(id, bctx);
+    pub fn context(&mut self, id: i64, epoch: Epoch, bctx: Option<[u8; 8]>) {
+        self.contexts.insert(id, (epoch, bctx));
     }
 
     /// The ledger took a row.
     pub fn took_row(&mut self, taken: &Taken) {
         let row = &taken.row;
-        let bctx = self.contexts.get(&row.context.0).copied().flatten();
-        let name = (row.way.sid, bctx, row.piv);
+        // What the store had before the first message is installed, and of epoch 1.
+        let (epoch, bctx) = self.contexts.get(&row.context.0).copied().unwrap_or((Epoch(1), None));
+        let name = (row.way.sid, epoch, bctx, row.piv);
         let trusted = !self.at_mercy.contains(&row.way.sid);
         match taken.verdict {
             Verdict::New => {
@@ -182,7 +183,7 @@ impl Watch {
         let mut seen = HashSet::new();
         let mut payloads: HashMap<Vec<u8>, Name> = HashMap::new();
         for row in ledger {
-            let name = (row.sid, row.bctx.map(|b| b.0), row.piv);
+            let name = (row.sid, row.epoch, row.bctx.map(|b| b.0), row.piv);
             let trusted = !self.at_mercy.contains(&row.sid);
             if !trusted {
                 seen.insert(name);

@@ -407,7 +407,7 @@ impl World {
                 && let Some(node) = self.nodes.get(n)
                 && node.member.policy.profile != Profile::DangerLinkOnly
             {
-                last.push((node.member.sid, node.bctx, u64::from(number)));
+                last.push(node.name(number));
             }
         }
         self.settle()?;
@@ -465,11 +465,8 @@ impl World {
 
     /// What nodes hold; of `before`, if that is given.
     fn owed(&self, before: Option<&BTreeSet<Name>>) -> BTreeSet<Name> {
-        let held = |n: &NodeStation| {
-            let (sid, bctx) = (n.member.sid, n.bctx);
-            n.waiting().into_iter().map(move |number| (sid, bctx, u64::from(number)))
-        };
-        self.nodes.iter().flat_map(held).filter(|name| before.is_none_or(|b| b.contains(name))).collect()
+        let held = self.nodes.iter().flat_map(|n| n.waiting().into_iter().map(|number| n.name(number)));
+        held.filter(|name| before.is_none_or(|b| b.contains(name))).collect()
     }
 
     /// What each node was given first after the world had healed was acknowledged, and nothing that it took was forgotten.
@@ -482,9 +479,8 @@ impl World {
         }
         for node in self.nodes.iter().filter(|n| n.member.policy.profile != Profile::DangerLinkOnly) {
             let waiting = node.waiting();
-            let name = |number: &u32| (node.member.sid, node.bctx, u64::from(*number));
             let known = |name: &Name| self.watch.acknowledged.contains(name) || self.watch.lost.contains(name);
-            if let Some(number) = node.taken.iter().find(|n| !waiting.contains(n) && !known(&name(n))) {
+            if let Some(number) = node.taken.iter().find(|n| !waiting.contains(n) && !known(&node.name(**n))) {
                 self.watch.fail(format!("5: {} forgot {number}, which nobody acknowledged", node.member.sid));
                 return;
             }

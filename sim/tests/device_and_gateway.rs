@@ -13,7 +13,7 @@ use fivefold_core::profile::{Profile, Radio};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Envelope, Kind};
 use fivefold_core::wire::state::Standing;
-use fivefold_device::{Entropy, Event, Node, Output, Secrets, Settings};
+use fivefold_device::{Entropy, Event, Node, Number, Output, Secrets, Settings};
 use fivefold_gateway::gateway::Cloud;
 
 /// Milliseconds between two looks at the clock.
@@ -128,13 +128,13 @@ impl Village {
         }
     }
 
-    fn send(&mut self) -> u32 {
+    fn send(&mut self) -> Number {
         let number = self.node.send(self.uptime, READING).unwrap();
         self.up();
         number
     }
 
-    fn delivered(&self, number: u32) -> bool {
+    fn delivered(&self, number: Number) -> bool {
         self.events.iter().any(|e| matches!(e, Event::Delivered { number: n, .. } if *n == number))
     }
 }

@@ -3,6 +3,7 @@
 
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::suite::set_seal_witness;
+use fivefold_device::Number;
 use fivefold_sim::family::{gateway_sid, node_sid};
 use fivefold_sim::plan::{Breakage, Carrier, Hostility, NodePlan, Parent, Weather};
 use fivefold_sim::watch::{Datagram, sealed};
@@ -54,9 +55,8 @@ fn ends_well(world: World) -> Summary {
     }
 }
 
-fn delivered(world: &World, n: usize, number: u32) -> bool {
-    let node = &world.nodes[n];
-    world.watch.acknowledged.contains(&(node.member.sid, node.bctx, u64::from(number)))
+fn delivered(world: &World, n: usize, number: Number) -> bool {
+    world.watch.acknowledged.contains(&world.nodes[n].name(number))
 }
 
 /// A row of nodes, each the child of the one before.
@@ -135,11 +135,11 @@ fn a_gateway_that_acknowledges_and_drops_leaves_a_gap_and_the_node_still_holds_t
         numbers.push(world.read(0).unwrap().unwrap());
         world.storm(10 * SECOND).unwrap();
     }
-    let (censored, through): (Vec<u32>, Vec<u32>) = numbers.into_iter().partition(|n| n % 3 == 0);
+    let (censored, through): (Vec<Number>, Vec<Number>) = numbers.into_iter().partition(|n| n.value % 3 == 0);
     assert_eq!(censored.len(), 3);
     assert!(through.iter().all(|n| delivered(&world, 0, *n)), "{through:?}");
     for number in &censored {
-        let name = (world.nodes[0].member.sid, None, u64::from(*number));
+        let name = world.nodes[0].name(*number);
         assert!(world.watch.custody.contains(&name), "custody of {number} was confirmed");
         assert!(!delivered(&world, 0, *number) && world.nodes[0].waiting().contains(number), "{number} is kept");
     }
@@ -174,7 +174,7 @@ fn a_retransmission_whose_answer_was_lost_gets_its_answer_through_a_gateway_with
     world.deaf.insert(Station::Node(0));
     let number = world.read(0).unwrap().unwrap();
     world.storm(1_500).unwrap();
-    assert!(world.watch.stored.contains(&(node_sid(0), None, u64::from(number))), "the cloud has it");
+    assert!(world.watch.stored.contains(&world.nodes[0].name(number)), "the cloud has it");
     assert!(!delivered(&world, 0, number));
     world.deaf.clear();
     world.storm(2 * SECOND).unwrap();

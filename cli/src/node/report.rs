@@ -6,8 +6,10 @@ use std::path::Path;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::profile::Profile;
 use fivefold_core::reading::{Item, Payload};
-use fivefold_device::node::{Command, Why, status};
-use fivefold_device::{Event, Node, SendRefused, Tally};
+use fivefold_core::suite::agreement::Agree;
+use fivefold_device::node::{Command, status};
+use fivefold_device::renewal::{Failed, Why};
+use fivefold_device::{Event, Node, Number, SendRefused, Tally};
 use fivefold_keep::share::NodeShare;
 use serde_json::{Map, Value, json};
 
@@ -25,18 +27,18 @@ impl Report {
         Self { form, insecure: share.policy.profile == Profile::DangerLinkOnly, delivered: 0 }
     }
 
-    pub(super) fn started<const N: usize>(&self, node: &Node<N>) {
+    pub(super) fn started<const N: usize, A: Agree>(&self, node: &Node<N, A>) {
         let s = node.settings();
         let insecure = if self.insecure { " (INSECURE: nothing is protected beyond the radio)" } else { "" };
         let text = format!("node {} ({}) runs {}{insecure}", s.sid, s.did, s.policy.profile);
         let fields = json!({"sid": s.sid.to_string(), "did": s.did.to_string(), "profile": s.policy.profile.as_str(),
-            "epoch": s.epoch.0, "insecure": self.insecure});
+            "epoch": node.epoch().0, "renews": node.renews(), "insecure": self.insecure});
         self.say("started", fields, &text);
     }
 
-    pub(super) fn taken(&self, number: u32, reading: &[u8]) {
+    pub(super) fn taken(&self, number: Number, reading: &[u8]) {
         let text = format!("reading {number}: {}", words(reading));
-        self.say("reading", json!({"number": number, "payload": hex::encode(reading)}), &text);
+        self.about(number, "reading", json!({"payload": hex::encode(reading)}), &text);
     }
 
     pub(super) fn not_taken(&mut self, refused: SendRefused) {
@@ -65,49 +67,61 @@ impl Report {
             Event::Delivered { number, after } => {
                 self.delivered += 1;
                 let text = format!("delivered {number} after {after} ms");
-                self.say("delivered", json!({"number": number, "after_ms": after}), &text);
+                self.about(number, "delivered", json!({"after_ms": after}), &text);
             }
             Event::Sent { number, attempt } => {
                 let again = if attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
                 let insecure = if insecure { " in the clear for the network" } else { "" };
-                self.say(
-                    "sent",
-                    json!({"number": number, "attempt": attempt}),
-                    &format!("sent {number}{again}{insecure}"),
-                );
+                self.about(number, "sent", json!({"attempt": attempt}), &format!("sent {number}{again}{insecure}"));
             }
             Event::Custody(number) => {
                 let text = format!("stored at the gateway {number}; kept here until the cloud has it");
-                self.say("custody", json!({"number": number}), &text);
+                self.about(number, "custody", json!({}), &text);
             }
             Event::Parked(number) => {
-                self.say("parked", json!({"number": number}), &format!("no answer to {number}; tried again later"));
+                self.about(number, "parked", json!({}), &format!("no answer to {number}; tried again later"));
             }
             Event::GivenUp(number) => {
-                self.say(
-                    "given_up",
-                    json!({"number": number}),
-                    &format!("lost {number}: too old for the gateway's window"),
-                );
+                let text = format!("lost {number}: too old for the gateway's window, or of keys that are over");
+                self.about(number, "given_up", json!({}), &text);
             }
             Event::Refused { number, code } => {
                 let code = format!("{}.{:02}", code >> 5, code & 0x1F);
-                self.say(
-                    "answer",
-                    json!({"number": number, "code": code}),
-                    &format!("{number} was refused with {code}"),
-                );
+                self.about(number, "answer", json!({"code": code}), &format!("{number} was refused with {code}"));
             }
             Event::RenewalNeeded(why) => {
-                let reason = match why {
-                    Why::Failures => "too many answers failed to verify".into(),
-                    Why::Number => "the sender number passed 49152".into(),
-                    Why::Ordered(reason) => format!("the operator orders it (reason {reason})"),
-                    Why::Refused => "4.01: the keys are of no use any more".into(),
-                    Why::Spent => "the sender number reached 2^20".into(),
-                };
-                let text = format!("keys must be renewed: {reason}; enrol the node again");
+                let (reason, words) = reason(why);
+                let text = format!("keys must be renewed: {words}; enrol the node again");
                 self.say("renewal_needed", json!({"reason": reason}), &text);
+            }
+            Event::RenewalStarted { epoch, why } => {
+                let (reason, words) = reason(why);
+                let text = format!("renewing the keys, for epoch {epoch}: {words}");
+                self.say("renewal_started", json!({"epoch": epoch.0, "reason": reason}), &text);
+            }
+            Event::RenewalAgreed(epoch) => {
+                self.say("renewed", json!({"epoch": epoch.0}), &format!("keys renewed: epoch {epoch}"));
+            }
+            Event::RenewalConfirmed(epoch) => {
+                let text = format!("the other side uses the keys of epoch {epoch}; older ones are wiped");
+                self.say("renewal_confirmed", json!({"epoch": epoch.0}), &text);
+            }
+            Event::RenewalFailed { epoch, failed, pause } => {
+                let words = match failed {
+                    Failed::Exhausted => "no epoch is left; the device must be made anew",
+                    Failed::Randomness => "the random generator gives no key",
+                    Failed::Refused => "eight messages did not verify",
+                    Failed::Unanswered => "no answer, three times",
+                };
+                let again = if failed == Failed::Exhausted {
+                    String::new()
+                } else {
+                    format!(", tried again in {}", span(pause))
+                };
+                let text = format!("keys not renewed: {words}; the old ones stay{again}");
+                let failed =
+                    json!({"epoch": epoch.0, "failed": format!("{failed:?}").to_lowercase(), "pause_ms": pause});
+                self.say("renewal_failed", failed, &text);
             }
             Event::SlowDown(ms) => {
                 self.say("slow_down", json!({"ms": ms}), &format!("told to slow down: silent for {} s", ms / 1000));
@@ -136,7 +150,7 @@ impl Report {
         }
     }
 
-    pub(super) fn stopped(&self, taken: u64, waiting: &[u32], tally: &Tally) {
+    pub(super) fn stopped(&self, taken: u64, waiting: &[Number], tally: &Tally) {
         let refused: Map<String, Value> = tally.iter().map(|(code, n)| (code.as_str().into(), json!(n))).collect();
         let text = format!(
             "stopped: {taken} readings, {} messages confirmed, {} not confirmed{}",
@@ -144,8 +158,17 @@ impl Report {
             waiting.len(),
             tally.iter().map(|(code, n)| format!(", {n} refused {code}")).collect::<String>()
         );
+        let waiting: Vec<Value> = waiting.iter().map(|n| json!({"number": n.value, "epoch": n.epoch.0})).collect();
         let fields = json!({"readings": taken, "confirmed": self.delivered, "waiting": waiting, "refused": refused});
         self.say("stopped", fields, &text);
+    }
+
+    /// Something about one message.
+    fn about(&self, number: Number, event: &str, mut fields: Value, text: &str) {
+        if let Some(map) = fields.as_object_mut() {
+            map.extend([("number".into(), number.value.into()), ("epoch".into(), number.epoch.0.into())]);
+        }
+        self.say(event, fields, text);
     }
 
     fn say(&self, event: &str, mut fields: Value, text: &str) {
@@ -160,6 +183,29 @@ impl Report {
                 writeln!(out, "{fields}")
             }
         };
+    }
+}
+
+/// Why keys are renewed: for a program, and for a person.
+fn reason(why: Why) -> (&'static str, String) {
+    match why {
+        Why::Age => ("age", "they are old".into()),
+        Why::Failures => ("failures", "too many answers failed to verify".into()),
+        Why::NoContext => ("enrolment", "there are none yet".into()),
+        Why::Number => ("number", "the sender number passed 49152".into()),
+        Why::Ordered(reason) => ("ordered", format!("the operator orders it (reason {reason})")),
+        Why::Refused => ("refused", "4.01: they are of no use any more".into()),
+        Why::Silence => ("silence", "nobody answered for a day".into()),
+        Why::Spent => ("spent", "the sender number reached 2^20".into()),
+    }
+}
+
+/// A time that a person waits.
+fn span(ms: u64) -> String {
+    match ms / 1000 {
+        s @ 0..120 => format!("{s} s"),
+        s @ 120..7200 => format!("{} min", s / 60),
+        s => format!("{} h", s / 3600),
     }
 }
 
@@ -187,7 +233,7 @@ pub(super) fn resolved(share: &NodeShare, dir: &Path, form: Form) {
         "dir": dir, "did": share.did.to_string(), "sid": share.sid.to_string(), "net": share.net.to_string(),
         "pan": format!("{:04x}", share.pan), "group": share.group.to_string(), "epoch": share.epoch.0,
         "profile": p.profile.as_str(), "alg": p.alg.cose(), "mode": p.mode.as_str(), "radio": p.radio.as_str(),
-        "ack_every": p.ack_every, "bind": share.link.bind, "air": share.link.air, "parents": share.link.parents,
+        "ack_every": p.ack_every, "renews": share.cloud.is_some(), "bind": share.link.bind, "air": share.link.air, "parents": share.link.parents,
     });
     let mut out = std::io::stdout().lock();
     let _ = match (form, fields.as_object()) {

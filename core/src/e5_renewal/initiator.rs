@@ -12,7 +12,7 @@ use crate::level::OscoreLevel;
 use crate::oscore::Id;
 use crate::suite::agreement::{Agree, PublicX};
 use crate::suite::{HASH, TAG, sha256};
-use crate::wire::cbor::{Reader, Writer};
+use crate::wire::cbor::{Malformed, Reader, Writer};
 
 use super::agreed::Agreed;
 use super::credential::{Credential, Identity, emit_id, read_id};
@@ -86,38 +86,51 @@ impl<L: OscoreLevel, A: Agree> Initiator<L, WaitM2<A>> {
     /// Checks message_2 and writes message_3.
     ///
     /// # Errors
-    /// `E5-02` for what is no message_2 (the session is given back), and for one that the owner of `peer` did not make
-    /// for this run; `E5-03` when it names another credential than `peer`.
+    /// `E5-02` for what is no message_2, and for one that the owner of `peer` did not make for this run; `E5-03` when it
+    /// names another credential than `peer`. The session is always given back: nothing was spent, and message_2 names no
+    /// run, so what does not verify may be a late one of another, or anybody's.
     pub fn handle_message_2(
         self,
         message_2: &[u8],
         own: &Identity<'_, A>,
         peer: &Credential<'_>,
     ) -> Result<(Initiator<L, WaitM4>, Message), Refused<Self>> {
-        let mut plaintext_2 = [0; LONGEST_PLAINTEXT_2];
-        let (g_y, plaintext_2) = match split_message_2(message_2, &mut plaintext_2) {
-            Ok(parts) => parts,
-            Err(rejected) => return Err(Refused::waiting(self, rejected)),
-        };
-        let WaitM2 { ephemeral, h_message_1, c_i, c_r: expected } = self.state;
+        match self.state.answer(message_2, own, peer) {
+            Ok((state, message_3)) => Ok((Initiator { state, level: PhantomData }, message_3)),
+            Err(rejected) => Err(Refused::waiting(self, rejected)),
+        }
+    }
+}
 
-        let g_xy = agree(&ephemeral, &g_y).map_err(|_| NOT_ON_CURVE)?;
-        let keys = Keys2e::new(&g_y, &h_message_1, &g_xy);
+impl<A: Agree> WaitM2<A> {
+    fn answer(
+        &self,
+        message_2: &[u8],
+        own: &Identity<'_, A>,
+        peer: &Credential<'_>,
+    ) -> Result<(WaitM4, Message), Rejected> {
+        let mut plaintext_2 = [0; LONGEST_PLAINTEXT_2];
+        let (g_y, plaintext_2) = split_message_2(message_2, &mut plaintext_2)?;
+        let Self { ephemeral, h_message_1, c_i, c_r: expected } = self;
+        let (c_i, malformed) = (*c_i, |m: Malformed| m.counted(Code::RenewalForged));
+
+        let g_xy = agree(ephemeral, &g_y).map_err(|_| NOT_ON_CURVE)?;
+        let keys = Keys2e::new(&g_y, h_message_1, &g_xy);
         keys.apply_keystream_2(plaintext_2, &mut [0; LONGEST_PLAINTEXT_2]).map_err(|_| NOT_MESSAGE_2)?;
         let plaintext_2 = &*plaintext_2;
         let mut r = Reader::new(plaintext_2);
-        let c_r = read_id(&mut r)?;
-        let (kid, mac_2, ead_2) = read_claim(&mut r)?;
+        let c_r = read_id(&mut r).map_err(malformed)?;
+        let (kid, mac_2, ead_2) = read_claim(&mut r).map_err(malformed)?;
         if kid != peer.kid() {
-            return Err(Rejected::new(Code::RenewalUnknownCredential, "message_2 names another credential").into());
+            return Err(Rejected::new(Code::RenewalUnknownCredential, "message_2 names another credential"));
         }
-        let g_rx = agree(&ephemeral, &peer.public_x()).map_err(|_| PEER_NOT_ON_CURVE)?;
+        let g_rx = agree(ephemeral, &peer.public_x()).map_err(|_| PEER_NOT_ON_CURVE)?;
         let keys = keys.with_responder(&g_rx);
         if !holds(mac_2, &keys.mac_2(c_r, peer, ead_2)) {
-            return Err(forged("MAC_2 does not hold").into());
+            return Err(forged("MAC_2 does not hold"));
         }
         if expected.unwrap_or(c_r) != c_r || c_r == c_i {
-            return Err(forged("C_R is not the short id of this device").into());
+            return Err(forged("C_R is not the short id of this device"));
         }
 
         let keys = keys.after_message_2(plaintext_2, peer);
@@ -142,7 +155,7 @@ impl<L: OscoreLevel, A: Agree> Initiator<L, WaitM2<A>> {
             w.encoded(&tag)
         });
         let keys = keys.after_message_3(prk_4e3m, plaintext_3, own.credential);
-        Ok((Initiator { state: WaitM4 { keys, c_i, c_r }, level: PhantomData }, message_3))
+        Ok((WaitM4 { keys, c_i, c_r }, message_3))
     }
 }
 
@@ -162,20 +175,30 @@ impl<L: OscoreLevel> Initiator<L, WaitM4> {
     /// Checks message_4: the other side has the same keys, and has made them durable.
     ///
     /// # Errors
-    /// `E5-02`. The session is given back when it was no message_4 by its shape (message_2 once more, say).
+    /// `E5-02`. The session is always given back: it may have been anybody's, message_2 once more for one.
     pub fn handle_message_4(self, message_4: &[u8]) -> Result<Agreed<L>, Refused<Self>> {
-        let ciphertext_4 = match read_byte_string(message_4) {
-            Ok(c) if (TAG..=LONGEST_PLAINTEXT_4 + TAG).contains(&c.len()) => c,
-            Ok(_) => return Err(Refused::waiting(self, forged("not the length of message_4"))),
-            Err(m) => return Err(Refused::waiting(self, m.counted(Code::RenewalForged))),
-        };
+        match self.state.check(message_4) {
+            Ok(()) => {
+                let WaitM4 { keys, c_i, c_r } = self.state;
+                Ok(Agreed::new(keys.exporter(), c_i, c_r))
+            }
+            Err(rejected) => Err(Refused::waiting(self, rejected)),
+        }
+    }
+}
+
+impl WaitM4 {
+    fn check(&self, message_4: &[u8]) -> Result<(), Rejected> {
+        let malformed = |m: Malformed| m.counted(Code::RenewalForged);
+        let ciphertext_4 = read_byte_string(message_4).map_err(malformed)?;
+        if !(TAG..=LONGEST_PLAINTEXT_4 + TAG).contains(&ciphertext_4.len()) {
+            return Err(forged("not the length of message_4"));
+        }
         let mut plaintext_4 = [0; LONGEST_PLAINTEXT_4];
-        let opened = self.state.keys.open_4(ciphertext_4, &mut plaintext_4);
-        let len = opened.map_err(|_| forged("message_4 does not open"))?;
-        ignore_ead(&mut Reader::new(plaintext_4.get(..len).unwrap_or_default()))?;
+        let len = self.keys.open_4(ciphertext_4, &mut plaintext_4).map_err(|_| forged("message_4 does not open"))?;
+        let ead = ignore_ead(&mut Reader::new(plaintext_4.get(..len).unwrap_or_default()));
         plaintext_4.zeroize();
-        let WaitM4 { keys, c_i, c_r } = self.state;
-        Ok(Agreed::new(keys.exporter(), c_i, c_r))
+        ead.map_err(malformed)
     }
 }
 

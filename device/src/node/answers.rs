@@ -3,17 +3,21 @@
 use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::Epoch;
 use fivefold_core::level::OscoreLevel;
 use fivefold_core::oscore::{
     Context, FAILURES_HARD, FAILURES_SOFT, Id, InnerAnswer, PartialIv, RequestId, judge_answer, nested_answer,
 };
 use fivefold_core::profile::Profile;
+use fivefold_core::suite::agreement::Agree;
 use fivefold_core::wire::coap;
 use fivefold_core::wire::tiny::{Inner, Layers, Within};
 use heapless::Vec;
 
-use super::{Event, NO_ANSWERS, Node, Why};
-use crate::outbox::{Asked, State, Taken};
+use super::{Event, NO_ANSWERS, Node};
+use crate::boot::Ends;
+use crate::outbox::{Asked, Number, State, Taken};
+use crate::renewal::Why;
 
 /// Trial decryptions of one answer, at most (docs/protocol.md 5).
 const TRIALS: usize = 6;
@@ -38,7 +42,7 @@ enum Voice {
     Keeper,
 }
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, A: Agree> Node<N, A> {
     pub(super) fn answer(
         &mut self,
         layers: Layers,
@@ -67,7 +71,7 @@ impl<const N: usize> Node<N> {
         if matches!(refused.code, Code::CloudForged | Code::GatewayForged) {
             self.failures = self.failures.saturating_add(1);
             if self.failures == FAILURES_SOFT {
-                self.tell(Event::RenewalNeeded(Why::Failures));
+                self.want_renewal(Why::Failures);
             }
         }
         Err(refused)
@@ -78,7 +82,7 @@ impl<const N: usize> Node<N> {
         if self.settings.policy.profile == Profile::ToCloud {
             return self.open_cloud(asked, answer, &mut inner);
         }
-        let context = self.ends.gateway.as_ref().ok_or(NO_ANSWERS)?;
+        let context = self.ends_of(asked.number.epoch)?.gateway.as_ref().ok_or(NO_ANSWERS)?;
         let plaintext = opened(context, self.id(asked.outer), &asked.by_gateway, answer, &mut outer)?;
         if let Some(asked) = self.outbox.asked_mut(asked.number) {
             asked.by_gateway.mark(answer.piv.map(|p| p.value()));
@@ -107,12 +111,21 @@ impl<const N: usize> Node<N> {
     }
 
     fn open_cloud(&mut self, asked: Asked, answer: Answer<'_>, out: &mut [u8]) -> Result<(), Rejected> {
-        let context = self.ends.cloud.as_ref().ok_or(NO_ANSWERS)?;
-        let plaintext = opened(context, self.id(asked.number), &asked.by_cloud, answer, out)?;
+        let context = self.ends_of(asked.number.epoch)?.cloud.as_ref().ok_or(NO_ANSWERS)?;
+        let plaintext = opened(context, self.id(asked.number.value), &asked.by_cloud, answer, out)?;
         if let Some(asked) = self.outbox.asked_mut(asked.number) {
             asked.by_cloud.mark(answer.piv.map(|p| p.value()));
         }
         self.verdict::<E3>(asked.number, judge_answer::<E3>(plaintext)?, Voice::Cloud)
+    }
+
+    /// The contexts that answers to a message come under.
+    fn ends_of(&self, epoch: Epoch) -> Result<&Ends, Rejected> {
+        if epoch == self.epoch() {
+            return Ok(&self.ends);
+        }
+        let before = self.before.as_ref().filter(|b| b.epoch == epoch);
+        before.map(|b| &b.ends).ok_or(Rejected::new(Code::CloudNoContext, "an answer under contexts that are wiped"))
     }
 
     fn id(&self, number: u32) -> RequestId {
@@ -120,17 +133,22 @@ impl<const N: usize> Node<N> {
     }
 
     /// What a verified answer decides.
-    fn verdict<L: OscoreLevel>(&mut self, number: u32, answer: InnerAnswer<'_>, voice: Voice) -> Result<(), Rejected> {
+    fn verdict<L: OscoreLevel>(
+        &mut self,
+        number: Number,
+        answer: InnerAnswer<'_>,
+        voice: Voice,
+    ) -> Result<(), Rejected> {
         let now = self.now;
         self.way_is_open();
+        if voice != Voice::Keeper {
+            self.heard(number.epoch);
+        }
         let gateway = voice != Voice::Cloud;
         match answer.code {
             coap::CHANGED if voice != Voice::Keeper => {
-                self.verified = true;
+                self.verified |= number.epoch == self.epoch();
                 self.hold = 0;
-                if !self.durable.record().confirmed {
-                    self.durable.change().confirmed = true;
-                }
                 if let Some(message) = self.outbox.find(number) {
                     message.state = State::Confirmed;
                 }
@@ -148,7 +166,9 @@ impl<const N: usize> Node<N> {
             }
             coap::UNAUTHORIZED => {
                 self.park(number);
-                self.halt(Why::Refused);
+                if number.epoch == self.epoch() {
+                    self.unwelcome(number, voice);
+                }
                 Ok(())
             }
             coap::TOO_MANY_REQUESTS => {
@@ -172,7 +192,24 @@ impl<const N: usize> Node<N> {
         }
     }
 
-    fn way_is_open(&mut self) {
+    /// 4.01. Of a gateway alone it is a reason to renew contexts that are an hour old, and none to be silent: a stolen one
+    /// must not use up the epochs.
+    fn unwelcome(&mut self, number: Number, voice: Voice) {
+        if voice == Voice::Keeper
+            && let Some(renewal) = &mut self.renewal
+        {
+            if self.now.since(self.since) >= renewal.timers().back_off {
+                renewal.want(Why::Refused);
+            }
+            return;
+        }
+        if let Some(message) = self.outbox.find(number) {
+            message.unwelcome = true;
+        }
+        self.halt(Why::Refused);
+    }
+
+    pub(super) fn way_is_open(&mut self) {
         let now = self.now;
         if let Some(mesh) = &mut self.mesh
             && let Some(parent) = mesh.parent(now)
@@ -181,7 +218,7 @@ impl<const N: usize> Node<N> {
         }
     }
 
-    fn park(&mut self, number: u32) {
+    fn park(&mut self, number: Number) {
         let (now, patience) = (self.now, self.outbox.patience);
         if let Some(message) = self.outbox.find(number).filter(|m| m.state != State::Confirmed) {
             message.park(now, patience);

@@ -3,17 +3,19 @@
 use fivefold_core::error::Rejected;
 use fivefold_core::level::OscoreLevel;
 use fivefold_core::profile::{KeyIndexes, Mode};
+use fivefold_core::suite::agreement::Agree;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::control::{Command as Order, CommandResult, Downlink, LinkKey, Status, Uplink};
 use fivefold_core::wire::state::Phase;
 use heapless::Vec;
 
-use super::{Command, Event, Node, Why, status};
+use super::{Command, Event, Node, status};
 use crate::boot::first_bound;
 use crate::link_keys;
-use crate::outbox::Carried;
+use crate::outbox::{Carried, Number};
 use crate::relay::PAYLOAD;
+use crate::renewal::Why;
 use crate::storage::StoredResult;
 
 /// The boot report waits so long for a reading to go along with, in milliseconds.
@@ -74,12 +76,18 @@ impl Reports {
         (self.at, self.poll_at) = (Some(now.plus(POSTPONED)), None);
     }
 
+    /// How the device is, and what it runs, is said soon.
+    pub(super) fn status_soon(&mut self, now: Millis) {
+        self.whole = true;
+        self.soon(now);
+    }
+
     fn soon(&mut self, now: Millis) {
         self.at = Some(self.at.map_or(now.plus(SOON), |at| at.min(now.plus(SOON))));
     }
 }
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, A: Agree> Node<N, A> {
     /// What item 3 of the reports says about the supply and the last reset.
     pub const fn note_supply(&mut self, millivolts: u16, reset_cause: u8) {
         (self.reports.millivolts, self.reports.cause) = (millivolts, reset_cause);
@@ -116,7 +124,7 @@ impl<const N: usize> Node<N> {
                 uptime_s: u32::try_from(self.now.since(self.booted) / 1000).unwrap_or(u32::MAX),
                 reset_cause: self.reports.cause,
                 millivolts: self.reports.millivolts,
-                flags: 0,
+                flags: u32::from(self.renewal_fails()),
             }),
             key_indexes: indexes.filter(|_| self.reports.keys || whole),
             digest: whole.then(|| {
@@ -160,11 +168,14 @@ impl<const N: usize> Node<N> {
     }
 
     /// Takes the control map of a confirming answer to message `number`.
-    pub(super) fn told_by<L: OscoreLevel>(&mut self, number: u32, payload: &[u8]) -> Result<(), Rejected> {
+    pub(super) fn told_by<L: OscoreLevel>(&mut self, number: Number, payload: &[u8]) -> Result<(), Rejected> {
         let now = self.now;
         let map = Downlink::parse(payload).map_err(|m| m.inside::<L>())?;
         if let Some(received) = map.received {
             self.outbox.received(now, number, |piv| received.covers(piv));
+        }
+        if let Some(earlier) = map.earlier {
+            self.outbox.received_earlier(|epoch, piv| earlier.covers(epoch, piv));
         }
         for order in &map.commands {
             self.order(now, &order);
@@ -175,8 +186,9 @@ impl<const N: usize> Node<N> {
         if let Some(time) = map.time {
             self.tell(Event::Time { unix_s: time.unix_s, accuracy_s: time.accuracy_s });
         }
-        if let Some(reason) = map.renew {
-            self.tell(Event::RenewalNeeded(Why::Ordered(reason)));
+        // Under contexts that are renewed already it came late.
+        if let Some(reason) = map.renew.filter(|_| number.epoch == self.epoch()) {
+            self.want_renewal(Why::Ordered(reason));
         }
         if let Some(key) = map.link_key {
             self.link_key(now, &key);

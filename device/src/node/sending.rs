@@ -6,6 +6,7 @@ use fivefold_core::id::Sid;
 use fivefold_core::oscore::{Id, PartialIv, RENEW_AT};
 use fivefold_core::profile::{KidLength, Mode, Profile, Radio};
 use fivefold_core::suite::TAG;
+use fivefold_core::suite::agreement::Agree;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{PAYLOAD_MARKER, POST};
 use fivefold_core::wire::ieee802154::{FCS, MAX_FRAME, SHORT_HEADER};
@@ -13,16 +14,17 @@ use fivefold_core::wire::mesh;
 use fivefold_core::wire::tiny::{Inner, Layers, Tiny, Wants};
 use heapless::Vec;
 
-use super::{Datagram, Event, Node, Output, SendRefused, Why, wanted};
-use crate::outbox::{Asked, Carried, Message, Sealed, State, Taken};
+use super::{Datagram, Event, Node, Output, SendRefused, wanted};
+use crate::outbox::{Asked, Carried, Message, Number, Sealed, State, Taken};
 use crate::relay::PAYLOAD;
+use crate::renewal::Why;
 
 /// The gateway's window may be as short as 32 numbers (docs/protocol.md 17): an older message is wrapped again.
 const WINDOW: u32 = 32;
 /// Where E2 is the innermost level, a message this much older than the newest cannot be sent any more.
 const LOST: u32 = 48;
 /// A message waits so long for the lease of the link, in milliseconds.
-const LEASE_WAIT: u64 = 100;
+pub(super) const LEASE_WAIT: u64 = 100;
 /// With the boot id again, in mode R, every so many messages (docs/protocol.md 8.3).
 const EXPLICIT_EVERY: u32 = 16;
 
@@ -32,13 +34,13 @@ struct Body {
     carried: Carried,
 }
 
-impl<const N: usize> Node<N> {
+impl<const N: usize, A: Agree> Node<N, A> {
     /// Takes a reading: CBOR items of docs/protocol.md 7, at most [`Self::room`] bytes. Returns the number that events
     /// name it by.
     ///
     /// # Errors
     /// [`SendRefused`]. Nothing is cut to fit.
-    pub fn send(&mut self, now: Millis, reading: &[u8]) -> Result<u32, SendRefused> {
+    pub fn send(&mut self, now: Millis, reading: &[u8]) -> Result<Number, SendRefused> {
         self.now = now;
         let payload = Vec::from_slice(reading).map_err(|_| SendRefused::Seal(SealError::TooLong))?;
         let mut body = Body { payload, carried: Carried::default() };
@@ -111,13 +113,16 @@ impl<const N: usize> Node<N> {
     }
 
     fn may_take(&self) -> Result<(), SendRefused> {
+        if self.ends_missing() {
+            return Err(SendRefused::NotAgreed);
+        }
         if self.halted {
             return Err(SendRefused::RenewalNeeded);
         }
-        if self.outbox.is_full() { Err(SendRefused::Full) } else { Ok(()) }
+        if self.outbox.is_full() && self.outbox.gives_way().is_none() { Err(SendRefused::Full) } else { Ok(()) }
     }
 
-    fn seal(&mut self, now: Millis, body: Body) -> Result<u32, SendRefused> {
+    fn seal(&mut self, now: Millis, body: Body) -> Result<Number, SendRefused> {
         let Ok(n) = self.piv.take() else {
             if self.piv.proposal(1).is_none() {
                 self.halt(Why::Spent);
@@ -125,8 +130,8 @@ impl<const N: usize> Node<N> {
             }
             return Err(SendRefused::Seal(SealError::LeaseSpent));
         };
-        let number = n.value();
-        let piv = PartialIv::from_value(number);
+        let number = Number { epoch: self.epoch(), value: n.value() };
+        let piv = PartialIv::from_value(number.value);
         let every = u32::from(self.settings.policy.ack_every.max(1));
         let half_full = self.outbox.len() >= N / 2;
         let mut wants = wanted(self.sealed.is_multiple_of(every) || !self.verified || half_full);
@@ -165,9 +170,13 @@ impl<const N: usize> Node<N> {
             }
         };
         let frame = emitted(&tiny).map_err(SendRefused::Seal)?;
-        let asked = Asked { number, outer: number, by_gateway: Taken::default(), by_cloud: Taken::default() };
+        let asked = Asked { number, outer: number.value, by_gateway: Taken::default(), by_cloud: Taken::default() };
         let state = State::Due(now);
         let Body { carried, .. } = body;
+        if let Some(older) = self.outbox.gives_way().filter(|_| self.outbox.is_full()) {
+            self.outbox.take(older);
+            self.tell(Event::GivenUp(older));
+        }
         self.outbox.push(Message {
             asked,
             wants,
@@ -178,10 +187,12 @@ impl<const N: usize> Node<N> {
             attempts: 0,
             parkings: 0,
             first_sent: None,
+            unwelcome: false,
+            until: None,
         });
         self.sealed = self.sealed.wrapping_add(1);
-        if number >= RENEW_AT && !core::mem::replace(&mut self.warned, true) {
-            self.tell(Event::RenewalNeeded(Why::Number));
+        if number.value >= RENEW_AT && !core::mem::replace(&mut self.warned, true) {
+            self.want_renewal(Why::Number);
         }
         Ok(number)
     }
@@ -189,11 +200,13 @@ impl<const N: usize> Node<N> {
     /// Gives the next message to the radio.
     pub(super) fn transmit(&mut self, now: Millis) -> Option<Output> {
         let number = self.outbox.due(now)?;
-        let newest = self.piv.next().saturating_sub(1);
+        let present = number.epoch == self.epoch();
+        let before = || self.before.as_ref().filter(|b| b.epoch == number.epoch);
+        let end = if present { self.piv.next() } else { before().map_or(0, |b| b.end) };
         let message = self.outbox.find(number)?;
-        let behind = newest.saturating_sub(message.asked.outer);
+        let behind = end.saturating_sub(1).saturating_sub(message.asked.outer);
         let profile = self.settings.policy.profile;
-        let again = profile == Profile::ToBoth && behind >= WINDOW && self.wrap_again(number).is_some();
+        let again = present && profile == Profile::ToBoth && behind >= WINDOW && self.wrap_again(number).is_some();
         if profile.has_e2() && behind >= LOST && !again {
             self.outbox.take(number);
             return Some(Output::Event(Event::GivenUp(number)));
@@ -222,7 +235,10 @@ impl<const N: usize> Node<N> {
             }
         };
         message.sent(now);
-        let attempt = message.attempts;
+        let (attempt, wants) = (message.attempts, message.wants);
+        if present && wants == Wants::Answer {
+            self.asked(now);
+        }
         if profile == Profile::DangerLinkOnly {
             // Nobody will ever say that it arrived.
             self.outbox.take(number);
@@ -233,7 +249,7 @@ impl<const N: usize> Node<N> {
 
     /// Puts a new gateway layer, under a new number, around the same message for the cloud (docs/protocol.md 6.3, rule 02
     /// and 03): the gateway's window has moved past the old number, the cloud's ledger has not.
-    fn wrap_again(&mut self, number: u32) -> Option<()> {
+    fn wrap_again(&mut self, number: Number) -> Option<()> {
         let c2 = self.ends.gateway.as_ref()?;
         let longest = self.longest_frame();
         let message = self.outbox.find(number)?;
@@ -246,7 +262,7 @@ impl<const N: usize> Node<N> {
         let n = self.piv.take().ok()?;
         let outer = n.value();
         let bctx = self.ends.cloud.as_ref().and_then(|c| c.id_context());
-        let inner = Inner::Explicit { piv: PartialIv::from_value(number), bctx, ct3: &message.inner };
+        let inner = Inner::Explicit { piv: PartialIv::from_value(number.value), bctx, ct3: &message.inner };
         let (mut plaintext, mut sealed) = ([0; DATAGRAM_BODY], [0; DATAGRAM_BODY]);
         let len = inner.emit(&mut plaintext).ok()?;
         let (_, len) = c2.seal_request(n, plaintext.get(..len)?, &mut sealed).ok()?;
@@ -265,7 +281,7 @@ impl<const N: usize> Node<N> {
     }
 }
 
-const DATAGRAM_BODY: usize = 160;
+pub(super) const DATAGRAM_BODY: usize = 160;
 
 fn emitted(tiny: &Tiny<'_>) -> Result<Sealed, SealError> {
     let mut out = [0; DATAGRAM_BODY];

@@ -2,6 +2,7 @@
 //! doubles and delays.
 #![allow(
     dead_code,
+    unused_imports,
     unreachable_pub,
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,27 +11,40 @@
     clippy::too_many_arguments
 )]
 
+pub mod cloud;
+pub mod gateway;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fivefold_core::counter::Lease;
-use fivefold_core::e1_link::{FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Received, Station};
+use fivefold_core::e1_link::{
+    FixedNeighbours, Identity as Name154, Link, LinkKeys, LinkPolicy, Received as Heard, Station,
+};
 use fivefold_core::e2_gateway::{E2, E2Secret};
 use fivefold_core::e3_cloud::{E3, E3Secret};
-use fivefold_core::id::{BootContext, Did, Epoch, Sid};
+use fivefold_core::e5_renewal::{Credential, Identity, PeerKid, PqMix, Responder, ToServer, WaitM3};
+use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::level::OscoreLevel;
 use fivefold_core::oscore::{AnswerNumber, Context, PartialIv, Plaintext, judge_tiny_request};
 use fivefold_core::profile::{Mode, Policy, Profile};
 use fivefold_core::suite::Alg;
+use fivefold_core::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap;
+use fivefold_core::wire::control::{Downlink, Earlier, Received};
 use fivefold_core::wire::ieee802154::{Ack, Frame as Frame154, Pan, SecurityLevel};
 use fivefold_core::wire::mesh;
-use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
-use fivefold_device::storage::{RECORD, Slot, Slots, Storage};
-use fivefold_device::{Entropy, Event, Node, Output, Record, Secrets, Settings};
+use fivefold_core::wire::state::Standing;
+use fivefold_core::wire::tiny::{EdhocRule, Inner, KidLength, Layers, Tiny, Wants, Within};
+use fivefold_device::renewal::{Keys, Stage};
+use fivefold_device::storage::{RECORD, Slot, Slots, Storage, StoredContext};
+use fivefold_device::{Entropy, Event, Node, Number, Output, Record, Secrets, Settings};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+
+pub use cloud::{GROUP, PSK, Toy};
+pub use gateway::{GatewayStation, Mood};
 
 pub const PAN: Pan = Pan(0x4321);
 pub const GATEWAY: Sid = Sid(0x0001);
@@ -53,6 +67,10 @@ pub fn e2(sid: Sid, epoch: Epoch) -> E2Secret {
     E2Secret::new([epoch.0 as u8 ^ sid.0 as u8 ^ 0x20; 32], [2; 8])
 }
 
+/// A day, in milliseconds.
+pub const DAY: u64 = 86_400_000;
+pub const HOUR: u64 = 3_600_000;
+
 pub fn secrets(sid: Sid, epoch: Epoch) -> Secrets {
     let mut s = Secrets::default();
     s.link.push((1, Key::new(KEY))).unwrap();
@@ -65,7 +83,18 @@ pub fn settings(sid: Sid, profile: Profile) -> Settings {
     Settings::new(did(sid), sid, PAN, Policy::new(profile), Epoch(1))
 }
 
-/// Two slots that survive a reboot, and a power cut after so many bytes of a write.
+/// How a device is enrolled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// Installed contexts, and nothing to renew them with.
+    Fixed,
+    /// Installed contexts, renewed by EDHOC.
+    Installed,
+    /// No contexts: EDHOC agrees on the first ones.
+    Bare,
+}
+
+/// Two slots that survive a reboot, and a power cut after so many bytes of the following writes.
 #[derive(Clone, Debug)]
 pub struct Flash {
     pub slots: [[u8; RECORD]; 2],
@@ -87,7 +116,8 @@ impl Storage for Flash {
     }
     fn write(&mut self, slot: Slot, bytes: &[u8; RECORD]) -> Result<(), Self::Error> {
         self.writes += 1;
-        let n = self.power.take().unwrap_or(RECORD);
+        let n = self.power.map_or(RECORD, |left| left.min(RECORD));
+        self.power = self.power.map(|left| left - n);
         self.slots[slot as usize][..n].copy_from_slice(&bytes[..n]);
         if n < RECORD { Err("power cut") } else { Ok(()) }
     }
@@ -96,7 +126,8 @@ impl Storage for Flash {
 /// A node with its flash and what it told.
 pub struct Device {
     pub settings: Settings,
-    pub node: Node<8>,
+    pub enrolment: Enrolment,
+    pub node: Node<8, Toy>,
     pub slots: Option<Slots<Flash>>,
     pub events: Vec<Event>,
     pub dropped: Vec<fivefold_core::error::Rejected>,
@@ -106,14 +137,20 @@ pub struct Device {
     pub dead: bool,
     /// Commands are answered at once.
     pub obedient: bool,
+    /// What was written, the last one last.
+    pub written: Vec<Record>,
+    /// The power goes while the record after so many is written: what was on flash, and what was to be.
+    pub cut_at: Option<usize>,
+    pub cut: Option<(Flash, Record)>,
 }
 
 impl Device {
-    pub fn boot(now: Millis, settings: Settings, flash: Flash, rng: &mut ChaCha8Rng) -> Self {
+    pub fn boot(now: Millis, settings: Settings, enrolment: Enrolment, flash: Flash, rng: &mut ChaCha8Rng) -> Self {
         let (slots, record) = Slots::open(flash).unwrap();
-        let node = boot(now, &settings, record, rng);
+        let node = boot(now, &settings, enrolment, record, rng);
         Self {
             settings,
+            enrolment,
             node,
             slots: Some(slots),
             events: Vec::new(),
@@ -122,22 +159,60 @@ impl Device {
             fuse: None,
             dead: false,
             obedient: true,
+            written: Vec::new(),
+            cut_at: None,
+            cut: None,
         }
     }
 
     pub fn reboot(&mut self, now: Millis, rng: &mut ChaCha8Rng) {
         let flash = self.slots.take().unwrap().into_storage();
         let (slots, record) = Slots::open(flash).unwrap();
-        self.node = boot(now, &self.settings, record, rng);
+        self.node = boot(now, &self.settings, self.enrolment, record, rng);
         self.slots = Some(slots);
         (self.dead, self.fuse) = (false, None);
     }
 
-    pub fn delivered(&self) -> BTreeSet<u32> {
+    pub fn delivered(&self) -> BTreeSet<Number> {
         self.events
             .iter()
             .filter_map(|e| if let Event::Delivered { number, .. } = e { Some(*number) } else { None })
             .collect()
+    }
+
+    /// What is on flash.
+    pub fn persisted(&self) -> Option<&Record> {
+        self.written.last()
+    }
+
+    /// W2: the epoch of a run is used up on flash before a message of it leaves.
+    fn durable_before(&self) {
+        if let Stage::WaitMessage2(epoch) | Stage::WaitMessage4(epoch) = self.node.stage() {
+            assert!(self.persisted().unwrap().next_epoch > epoch, "message 1 before W2");
+        }
+    }
+
+    /// W1, W3: contexts and numbers are on flash before a message is sealed with them.
+    fn sealed_after(&self, event: &Event) {
+        let (Event::Sent { number, .. }, Mode::Persistent) = (event, self.settings.policy.mode) else { return };
+        let record = self.persisted().unwrap();
+        assert!(number.epoch <= record.epoch, "sealed before W3");
+        assert!(number.epoch < record.epoch || number.value < record.piv_bound, "sealed before W1");
+    }
+
+    /// Events of renewal, in order.
+    pub fn renewals(&self) -> Vec<Event> {
+        let about = |e: &&Event| {
+            matches!(
+                e,
+                Event::RenewalStarted { .. }
+                    | Event::RenewalAgreed(_)
+                    | Event::RenewalConfirmed(_)
+                    | Event::RenewalFailed { .. }
+                    | Event::RenewalNeeded(_)
+            )
+        };
+        self.events.iter().filter(about).copied().collect()
     }
 
     /// Carries the script out; returns the frames for the air.
@@ -154,16 +229,34 @@ impl Device {
                         flash.power = Some(*torn);
                         let mut slots = Slots::open(flash).unwrap().0;
                         let _ = slots.write(&record);
-                        self.slots = Some(slots);
+                        let mut flash = slots.into_storage();
+                        flash.power = None;
+                        self.slots = Some(Slots::open(flash).unwrap().0);
                     }
                     break;
                 }
                 *left -= 1;
             }
+            if self.cut_at == Some(self.written.len())
+                && let Output::Persist(record) = output
+            {
+                let flash = self.slots.take().unwrap().into_storage();
+                (self.cut, self.dead) = (Some((flash, record)), true);
+                break;
+            }
             match output {
-                Output::Persist(record) => self.slots.as_mut().unwrap().write(&record).unwrap(),
-                Output::Transmit(frame) => frames.push(frame.as_bytes().to_vec()),
-                Output::Event(event) => self.events.push(event),
+                Output::Persist(record) => {
+                    self.slots.as_mut().unwrap().write(&record).unwrap();
+                    self.written.push(record);
+                }
+                Output::Transmit(frame) => {
+                    self.durable_before();
+                    frames.push(frame.as_bytes().to_vec());
+                }
+                Output::Event(event) => {
+                    self.sealed_after(&event);
+                    self.events.push(event);
+                }
                 Output::Dropped(rejected) => self.dropped.push(rejected),
                 Output::Execute(command) => {
                     self.executed.push(command.id);
@@ -178,226 +271,22 @@ impl Device {
     }
 }
 
-fn boot(now: Millis, settings: &Settings, record: Option<Record>, rng: &mut ChaCha8Rng) -> Node<8> {
+fn boot(
+    now: Millis,
+    settings: &Settings,
+    enrolment: Enrolment,
+    record: Option<Record>,
+    rng: &mut ChaCha8Rng,
+) -> Node<8, Toy> {
     let mut bytes = [0; 64];
     rng.fill_bytes(&mut bytes);
     let entropy = Entropy::check(bytes).unwrap();
-    Node::boot(now, settings.clone(), &secrets(settings.sid, settings.epoch), record, &entropy).unwrap()
-}
-
-/// How the gateway and the cloud behave.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
-    /// Everything is answered by who should.
-    Kind,
-    /// The gateway acknowledges custody and hands nothing on.
-    Withholding,
-    /// The gateway answers with this code in its own name.
-    Lying(u8),
-    /// Nothing is answered.
-    Silent,
-    /// The cloud answers with this code.
-    Code(u8),
-}
-
-/// What arrived at the end that the policy names.
-#[derive(Default)]
-pub struct Ledger {
-    /// (sid, boot id, number) -> payload
-    pub readings: BTreeMap<(u16, Option<[u8; 8]>, u64), Vec<u8>>,
-    pub duplicates: usize,
-    /// Numbers that came twice with different content.
-    pub reused: usize,
-}
-
-pub struct GatewayStation {
-    pub link: Link<FixedNeighbours<16>>,
-    pub mood: Mood,
-    pub ledger: Ledger,
-    pub control: Vec<u8>,
-    policies: HashMap<Sid, (Policy, Epoch)>,
-    numbers: Lease,
-    answered: BTreeSet<(u8, u16, Option<[u8; 8]>, u64)>,
-    hashes: HashMap<(u8, u16, Option<[u8; 8]>, u64), [u8; 32]>,
-    pub plain: Vec<Vec<u8>>,
-    /// Answers as they left, before E1.
-    pub answers: Vec<Vec<u8>>,
-    /// Requests as they came, after E1.
-    pub requests: Vec<Vec<u8>>,
-    boots: HashMap<Sid, BootContext>,
-    pub refused: Vec<fivefold_core::error::Rejected>,
-}
-
-impl GatewayStation {
-    fn new(seed: [u8; 32]) -> Self {
-        let mut keys = LinkKeys::new();
-        keys.install(1, &Key::new(KEY), 0).unwrap();
-        let identity = Identity { did: did(GATEWAY), sid: GATEWAY, pan: PAN, station: Station::Gateway };
-        let mut numbers = Lease::resume(0, 1 << 20);
-        numbers.extend(1 << 20);
-        Self {
-            link: Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), seed),
-            mood: Mood::Kind,
-            ledger: Ledger::default(),
-            control: Vec::new(),
-            policies: HashMap::new(),
-            numbers,
-            answered: BTreeSet::new(),
-            hashes: HashMap::new(),
-            plain: Vec::new(),
-            answers: Vec::new(),
-            requests: Vec::new(),
-            boots: HashMap::new(),
-            refused: Vec::new(),
-        }
+    let mut secrets = secrets(settings.sid, settings.epoch);
+    if enrolment == Enrolment::Bare {
+        (secrets.e2, secrets.e3) = (None, None);
     }
-
-    fn frame(&mut self, now: Millis, frame: &[u8]) -> Vec<Vec<u8>> {
-        let mut frame = frame.to_vec();
-        let (from, originator, payload) = match self.link.receive(now, &mut frame) {
-            Ok(Received::Deliver(d)) => (d.from, d.originator, d.payload.to_vec()),
-            Ok(_) => return vec![],
-            Err(r) => {
-                self.refused.push(r);
-                return vec![];
-            }
-        };
-        self.requests.push(payload.clone());
-        let answer = self.request(originator, &payload);
-        let Some(answer) = answer else { return vec![] };
-        self.answers.push(answer.clone());
-        let header = mesh::Header { hops: 14, originator: GATEWAY, destination: originator };
-        let mut out = [0; 127];
-        let len = self.link.seal(from, Ack::Request, Some(header), &answer, &mut out).unwrap();
-        vec![out[..len].to_vec()]
-    }
-
-    fn request(&mut self, sid: Sid, payload: &[u8]) -> Option<Vec<u8>> {
-        let (policy, epoch) = self.policies[&sid];
-        let tiny = Tiny::parse(payload, policy.kid_length).unwrap();
-        let (layers, wants, piv, bctx, kid, ciphertext) = match tiny {
-            Tiny::Request { layers, wants, piv, bctx, kid, ciphertext } => (layers, wants, piv, bctx, kid, ciphertext),
-            Tiny::Plain { payload, .. } => {
-                self.plain.push(payload.to_vec());
-                return None;
-            }
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(kid, (policy.kid_length == KidLength::Two).then_some(sid));
-        if let Some(bctx) = bctx {
-            self.boots.insert(sid, bctx);
-        }
-        let bctx = if policy.mode == Mode::Random { Some(self.boots[&sid]) } else { None };
-        let c2 = e2(sid, epoch).context_for_peer(sid, epoch, bctx, ALG).ok();
-        let c3 = e3(sid, epoch).context_for_peer(sid, epoch, bctx, ALG).unwrap();
-        let (mut outer, mut inner) = ([0; 128], [0; 128]);
-        let token = piv.value() as u8;
-        let own = |me: &mut Self, plaintext: &[u8]| -> Option<Vec<u8>> {
-            (wants == Wants::Answer).then(|| {
-                let (piv, sealed) = me.seal(2, sid, bctx, c2.as_ref().unwrap(), piv, ciphertext, plaintext);
-                emit(Tiny::Answer { layers, token, piv, ciphertext: &sealed })
-            })
-        };
-        let (piv3, ct3) = match layers {
-            Layers::C3 => (piv, ciphertext.to_vec()),
-            Layers::C2 => {
-                let opened = c2.as_ref().unwrap().open_request(piv, ciphertext, &mut outer).unwrap();
-                let reading = judge_tiny_request::<E2>(opened.plaintext()).unwrap().to_vec();
-                self.note(2, sid, bctx, piv.value(), ciphertext, &reading);
-                return match self.mood {
-                    Mood::Silent => None,
-                    Mood::Withholding => own(self, &[coap::GATEWAY_TIMEOUT]),
-                    Mood::Code(code) | Mood::Lying(code) => own(self, &[code]),
-                    Mood::Kind => {
-                        let plaintext = self.confirmation();
-                        own(self, &plaintext)
-                    }
-                };
-            }
-            Layers::C2OverC3 => {
-                let opened = c2.as_ref().unwrap().open_request(piv, ciphertext, &mut outer).unwrap();
-                match Inner::parse(opened.plaintext(), Within::Request).unwrap() {
-                    Inner::Same { ct3 } => (piv, ct3.to_vec()),
-                    Inner::Explicit { piv, ct3, .. } => (piv, ct3.to_vec()),
-                    other => panic!("{other:?}"),
-                }
-            }
-        };
-        if self.mood == Mood::Withholding {
-            return own(self, &[&[0x04, coap::GATEWAY_TIMEOUT][..], &fivefold_core::wire::control::STORED].concat());
-        }
-        if let Mood::Lying(code) = self.mood
-            && layers == Layers::C2OverC3
-        {
-            return own(self, &[0x04, code]);
-        }
-        let opened = c3.open_request(piv3, &ct3, &mut inner).unwrap();
-        let reading = judge_tiny_request::<E3>(opened.plaintext()).unwrap().to_vec();
-        self.note(3, sid, bctx, piv3.value(), &ct3, &reading);
-        if self.mood == Mood::Silent || wants == Wants::Nothing {
-            return None;
-        }
-        let plaintext = if let Mood::Code(code) = self.mood { vec![code] } else { self.confirmation() };
-        let (piv_a, sealed) = self.seal(3, sid, bctx, &c3, piv3, &ct3, &plaintext);
-        if layers == Layers::C3 {
-            return Some(emit(Tiny::Answer { layers, token, piv: piv_a, ciphertext: &sealed }));
-        }
-        let inner = match piv_a {
-            None => Inner::Same { ct3: &sealed },
-            Some(piv) => Inner::Explicit { piv, bctx: None, ct3: &sealed },
-        };
-        let mut plaintext = [0; 128];
-        let len = inner.emit(&mut plaintext).unwrap();
-        own(self, &plaintext[..len])
-    }
-
-    fn confirmation(&self) -> Vec<u8> {
-        let mut out = [0; 120];
-        let len = Plaintext { code: coap::CHANGED, options: &[], payload: &self.control }.emit(&mut out).unwrap();
-        out[..len].to_vec()
-    }
-
-    fn note(&mut self, level: u8, sid: Sid, bctx: Option<BootContext>, piv: u64, ciphertext: &[u8], reading: &[u8]) {
-        let bctx = bctx.map(|b| b.0);
-        let hash = fivefold_core::suite::sha256(&[ciphertext]);
-        match self.hashes.insert((level, sid.0, bctx, piv), hash) {
-            Some(before) if before == hash => self.ledger.duplicates += 1,
-            Some(_) => self.ledger.reused += 1,
-            None => {}
-        }
-        self.ledger.readings.insert((sid.0, bctx, piv), reading.to_vec());
-    }
-
-    fn seal<L: OscoreLevel>(
-        &mut self,
-        level: u8,
-        sid: Sid,
-        bctx: Option<BootContext>,
-        context: &Context<L>,
-        piv: PartialIv,
-        ciphertext: &[u8],
-        plaintext: &[u8],
-    ) -> (Option<PartialIv>, Vec<u8>) {
-        let (mut scratch, mut out) = ([0; 128], [0; 128]);
-        let request = context.open_request(piv, ciphertext, &mut scratch).unwrap();
-        let to = request.request();
-        let first = self.answered.insert((level, sid.0, bctx.map(|b| b.0), piv.value()));
-        let (number, own) = if first {
-            (AnswerNumber::Unnumbered(request.unnumbered()), None)
-        } else {
-            let n = self.numbers.take().unwrap();
-            let own = PartialIv::from_value(n.value());
-            (AnswerNumber::Own(n), Some(own))
-        };
-        let len = context.seal_answer(&to, number, plaintext, &mut out).unwrap();
-        (own, out[..len].to_vec())
-    }
-}
-
-fn emit(tiny: Tiny<'_>) -> Vec<u8> {
-    let mut out = [0; 160];
-    let len = tiny.emit(&mut out).unwrap();
-    out[..len].to_vec()
+    let keys = (enrolment != Enrolment::Fixed).then(|| cloud::keys(settings.sid));
+    Node::boot_renewing(now, settings.clone(), &secrets, keys, record, &entropy).unwrap()
 }
 
 /// What the air does to a frame.
@@ -431,6 +320,15 @@ pub struct World {
 impl World {
     /// Devices in a row: the gateway hears the first, that one the second, and so on.
     pub fn row(seed: u64, profiles: &[Profile]) -> Self {
+        Self::of(seed, Self::settings_of_row(profiles))
+    }
+
+    /// A row of devices that renew.
+    pub fn renewing(seed: u64, profiles: &[Profile], enrolment: Enrolment) -> Self {
+        Self::enrolled(seed, Self::settings_of_row(profiles), enrolment)
+    }
+
+    fn settings_of_row(profiles: &[Profile]) -> Vec<Settings> {
         let mut all: Vec<Settings> = Vec::new();
         for (n, &profile) in profiles.iter().enumerate() {
             let mut s = settings(Sid(0x0a10 + n as u16), profile);
@@ -440,18 +338,22 @@ impl World {
             }
             all.push(s);
         }
-        Self::of(seed, all)
+        all
     }
 
     pub fn of(seed: u64, settings: Vec<Settings>) -> Self {
+        Self::enrolled(seed, settings, Enrolment::Fixed)
+    }
+
+    pub fn enrolled(seed: u64, settings: Vec<Settings>, enrolment: Enrolment) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         let mut gateway_seed = [0; 32];
         rng.fill_bytes(&mut gateway_seed);
         let mut gateway = GatewayStation::new(gateway_seed);
         let mut devices = Vec::new();
         for s in settings {
-            gateway.policies.insert(s.sid, (s.policy, s.epoch));
-            devices.push(Device::boot(Millis(0), s, Flash::default(), &mut rng));
+            gateway.enrol(&s, enrolment != Enrolment::Bare);
+            devices.push(Device::boot(Millis(0), s, enrolment, Flash::default(), &mut rng));
         }
         let reach = (0..devices.len()).map(|n| (n, n + 1)).collect();
         Self {
@@ -475,6 +377,22 @@ impl World {
         while self.now < end {
             self.step();
             self.now = self.now.plus(10);
+        }
+    }
+
+    /// Lets `ms` milliseconds pass, from one thing that happens to the next: for days.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now.plus(ms);
+        let mut restless = 0;
+        while self.now < end {
+            self.step();
+            let nodes = self.devices.iter().filter(|d| !d.dead).filter_map(|d| d.node.poll_timeout());
+            let air = self.air.iter().map(|(at, ..)| *at);
+            let next = nodes.chain(air).chain(self.gateway.link.poll_timeout()).min().unwrap_or(end);
+            restless = if next <= self.now { restless + 1 } else { 0 };
+            let timeouts: Vec<_> = self.devices.iter().map(|d| d.node.poll_timeout()).collect();
+            assert!(restless < 1_000, "at {:?} somebody never comes to rest: {timeouts:?}", self.now);
+            self.now = next.max(self.now.plus(1)).min(end);
         }
     }
 
@@ -569,10 +487,17 @@ impl World {
     }
 
     /// Hands a reading to a device.
-    pub fn read(&mut self, n: usize, value: u8) -> Result<u32, fivefold_device::SendRefused> {
+    pub fn read(&mut self, n: usize, value: u8) -> Result<Number, fivefold_device::SendRefused> {
         let number = self.devices[n].node.send(self.now, &[0x82, 0x01, value & 0x17]);
         self.flush(n);
         number
+    }
+
+    /// The power comes back, and this is on flash.
+    pub fn restart(&mut self, n: usize, flash: Flash) {
+        self.devices[n].slots = Some(Slots::open(flash).unwrap().0);
+        self.devices[n].cut_at = None;
+        self.reboot(n);
     }
 
     pub fn reboot(&mut self, n: usize) {

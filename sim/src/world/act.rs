@@ -1,6 +1,6 @@
 //! What happens, and what stations say.
 
-use fivefold_device::{Event as Told, SendRefused};
+use fivefold_device::{Event as Told, Number, SendRefused};
 
 use super::{Event, RECORDED, Station, World};
 use crate::family::{address, place_of};
@@ -157,7 +157,7 @@ impl World {
     ///
     /// # Errors
     /// When this machine cannot go on.
-    pub fn read(&mut self, n: usize) -> anyhow::Result<Option<u32>> {
+    pub fn read(&mut self, n: usize) -> anyhow::Result<Option<Number>> {
         let now = self.now;
         let Some(node) = self.nodes.get_mut(n) else { return Ok(None) };
         self.readings += 1;
@@ -167,14 +167,14 @@ impl World {
         let mut taken = None;
         match node.send(now, &reading) {
             Some(Ok(number)) => {
-                let name = (node.member.sid, node.bctx, u64::from(number));
+                let name = node.name(number);
                 self.watch.took(name, &reading);
                 self.tell(|| format!("node {n} takes reading {number}"));
                 taken = Some(number);
             }
             Some(Err(SendRefused::RenewalNeeded)) => self.watch.fail(format!("5: node {n} wants new keys")),
             // No room, or a lease that is not durable yet: the application tries again with its next reading.
-            Some(Err(SendRefused::Full | SendRefused::Seal(_))) | None => {}
+            Some(Err(SendRefused::Full | SendRefused::NotAgreed | SendRefused::Seal(_))) | None => {}
         }
         if let Some(node) = self.nodes.get_mut(n) {
             let said = node.run(now)?;
@@ -186,7 +186,7 @@ impl World {
     pub(super) fn node_said(&mut self, n: usize, said: Vec<node::Said>) -> anyhow::Result<()> {
         let Some(node) = self.nodes.get(n) else { return Ok(()) };
         let (sid, bctx, profile) = (node.member.sid, node.bctx, node.member.policy.profile);
-        let name = |number: u32| (sid, bctx, u64::from(number));
+        let name = |number: Number| (sid, number.epoch, bctx, u64::from(number.value));
         for one in said {
             match one {
                 node::Said::Datagram(message) => self.udp(Event::Up(address(n), message)),

@@ -132,8 +132,8 @@ impl World {
         }
         let proven = self.gateways.get(g).map(|g| g.proven.clone()).ok_or_else(|| anyhow!("no such gateway"))?;
         let (stage, durable) = self.cloud.step(now, &proven, request.stage)?;
-        for (id, bctx) in durable.contexts {
-            self.watch.context(id, bctx);
+        for (id, epoch, bctx) in durable.contexts {
+            self.watch.context(id, epoch, bctx);
         }
         for taken in &durable.rows {
             self.watch.took_row(taken);
