@@ -195,14 +195,58 @@ fn what_lakers_adds_is_passed_over_or_refused_as_it_says() {
 }
 
 #[test]
+fn what_lakers_adds_late_is_passed_over_or_ends_the_run() {
+    let parties = Parties::default();
+    for (is_critical, taken) in [(false, true), (true, false)] {
+        let mut ead = EADItem::new();
+        (ead.label, ead.is_critical, ead.value) = (1, is_critical, Some(buffer(&[0x42, 1, 2])));
+
+        // In message_4, whose sender is proven already.
+        let (device, m1) = Initiator::<E2, _>::offer(key(0xC0), runs::SID, runs::EPOCH, Announce::Nothing).unwrap();
+        let server = EdhocResponder::new(
+            Crypto::new(Seeded(6)),
+            EDHOCMethod::StatStat,
+            *parties.cloud_key.danger_scalar(),
+            lakers_credential(&parties.cloud),
+        );
+        let (server, ..) = server.process_message_1(&buffer(&m1.as_bytes()[1..])).unwrap();
+        let c_r = ConnId::from_slice(&runs::SID.to_bytes());
+        let (server, m2) = server.prepare_message_2(CredentialTransfer::ByReference, c_r, &None).unwrap();
+        let (device, m3) = device.handle_message_2(m2.as_slice(), &parties.on_device(), &parties.cloud).unwrap();
+        let (server, ..) = server.parse_message_3(&buffer(&m3.as_bytes()[3..])).unwrap();
+        let (server, _) = server.verify_message_3(lakers_credential(&parties.device)).unwrap();
+        let (_, m4) = server.prepare_message_4(&Some(ead.clone())).unwrap();
+        match device.handle_message_4(m4.as_slice()) {
+            Ok(_) => assert!(taken),
+            Err(refused) => assert!(!taken && refused.session.is_none()),
+        }
+
+        // In message_3, where MAC_3 holds it.
+        let mut device = EdhocInitiator::new(Crypto::new(Seeded(7)), EDHOCMethod::StatStat, EDHOCSuite::CipherSuite2);
+        device.set_identity(*parties.device_key.danger_scalar(), lakers_credential(&parties.device));
+        let (device, m1) = device.prepare_message_1(ConnId::from_slice(&[5]), &None).unwrap();
+        let payload = [&[0xF5], m1.as_slice()].concat();
+        let Ok(ToServer::Offer(offer)) = ToServer::parse(&payload) else { panic!("no offer") };
+        let (server, m2) = Responder::<E2, _>::answer(&offer, key(0xE0), runs::SID, &parties.at_cloud()).unwrap();
+        let (device, ..) = device.parse_message_2(&buffer(m2.as_bytes())).unwrap();
+        let device = device.verify_message_2(lakers_credential(&parties.cloud)).unwrap();
+        let (_, m3, _) = device.prepare_message_3(CredentialTransfer::ByReference, &Some(ead)).unwrap();
+        match server.handle_message_3(m3.as_slice()) {
+            Ok(claimed) => assert!(taken && claimed.verify(&parties.device).is_ok()),
+            Err(refused) => assert!(!taken && refused.session.is_none()),
+        }
+    }
+}
+
+#[test]
 fn a_server_that_chooses_its_own_c_r_gets_only_a_test_run() {
     let parties = Parties::default();
     let own: Identity<'_, _> = parties.on_device();
-    for (chosen, taken) in [(true, true), (false, false)] {
-        let (device, m1) = if chosen {
-            Initiator::<E2, _>::danger_offer(key(0xC0), Id::new(&[5]).unwrap())
-        } else {
-            Initiator::<E2, _>::offer(key(0xC0), runs::SID, runs::EPOCH, Announce::Nothing).unwrap()
+    // A C_R of the server's choice is taken in a test run, but for one that equals C_I.
+    for (c_i, taken) in [(Some(5), true), (Some(0x37), false), (None, false)] {
+        let (device, m1) = match c_i {
+            Some(c_i) => Initiator::<E2, _>::danger_offer(key(0xC0), Id::new(&[c_i]).unwrap()),
+            None => Initiator::<E2, _>::offer(key(0xC0), runs::SID, runs::EPOCH, Announce::Nothing).unwrap(),
         };
         let server = EdhocResponder::new(
             Crypto::new(Seeded(5)),
