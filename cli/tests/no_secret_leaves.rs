@@ -144,7 +144,7 @@ fn scenario(form: &'static str) -> Heard {
     }
     heard.run("key rotate", &["--network", "two"]);
     heard.run("key switch", &["--network", "two"]);
-    heard.run("key retire", &["--network", "two"]);
+    heard.run("key retire", &["--network", "two", "--now"]);
     heard.remember();
     heard.run("gateway renew-certificate", &["north"]);
     heard.run("device enrol-again", &["acde480000000001"]);
@@ -152,6 +152,23 @@ fn scenario(form: &'static str) -> Heard {
     for running in [follow, gate, running] {
         heard.stop(running);
     }
+
+    // A gateway that makes its own keys, and new keys for the cloud.
+    let [east, invitation, csr, grant] = ["farm/gateways/east", "invitation", "csr", "grant"].map(|p| at(&heard, p));
+    let told = heard.run("gateway invite", &["--net", "three", "east", "--secondary", "--token-file", &invitation]);
+    heard.secrets.push(secret("the invitation", fs::read_to_string(&invitation).unwrap().trim()));
+    let is_of_name = |c: char| c.is_ascii_hexdigit() || "urn:gw".contains(c);
+    let urn = told.split(|c| !is_of_name(c)).find(|w| w.starts_with("urn:gw:") && w.len() == 24).unwrap().to_owned();
+    heard.run("gateway join", &["--dir", &east, "--csr-file", &csr, "--name", &urn]);
+    heard.run("gateway sign", &[&csr, "--grant-file", &grant]);
+    let (url, ca) = (format!("https://localhost:{}", heard.farm.ingest.port()), heard.farm.path("ca.pem"));
+    heard.run("gateway join", &["--dir", &east, "--cloud", &url, "--ca-file", &ca, "--grant-file", &grant]);
+    heard.run("gateway allow-late-renewal", &["east"]);
+    heard.remember();
+    for words in ["cloud renew-certificate", "cloud renew-issuer", "cloud certificates"] {
+        heard.run(words, &[]);
+    }
+    heard.remember();
 
     // Looking at them.
     for words in ["network list", "gateway list", "device list", "token list", "budget"] {

@@ -157,7 +157,12 @@ fn nothing_comes_of(lived: &Lived, copy: &Path, files: &[PathBuf]) {
     }
     assert!(tried > 1_000, "only {tried} were tried");
     // And what signs does not open: no certificate by the CA, no receipt and no handshake by cloud or gateway.
-    for (dir, file) in [("", "ca-key.sealed"), ("", "cloud/key.sealed"), ("gateways/north", "secrets.sealed")] {
+    for (dir, file) in [
+        ("", "ca-key.sealed"),
+        ("", "cloud/issuer-key.sealed"),
+        ("", "cloud/key.sealed"),
+        ("gateways/north", "secrets.sealed"),
+    ] {
         let dir = copy.join(dir);
         assert!(dir.join(file).exists() && Vault::open_folder(&dir).is_err());
     }

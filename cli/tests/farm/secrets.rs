@@ -32,7 +32,7 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
     let mut add = |name: String, bytes: &[u8]| all.push(Secret { name, bytes: bytes.to_vec() });
     vault_keys(&dir, &mut add);
     let vault = Vault::open_folder(&dir).unwrap();
-    for file in ["ca-key.sealed", "cloud/key.sealed"] {
+    for file in ["ca-key.sealed", "cloud/key.sealed", "cloud/issuer-key.sealed"] {
         private_key(file, &vault.open_file(&dir.join(file)).unwrap(), &mut add);
     }
     let book = Registry::open_read_only(&dir.join("registry.db")).unwrap();
