@@ -6,6 +6,8 @@
 //! The spool has a size. When it is full, new messages are refused and not acknowledged (`E4-04`); what is stored stays.
 //! From 80 % on it is counted once. Names of contexts and keys are hashes; secrets stand in it only sealed.
 
+mod reseal;
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -14,8 +16,6 @@ use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
-use fivefold_core::wire::state::Added;
-use fivefold_keep::registry::forget_free_pages;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use zeroize::Zeroizing;
 
@@ -153,28 +153,6 @@ impl Spool {
         let spool = Self { db, path, boot, wrap, open: false, _lock: lock };
         let restored = spool.restore()?;
         Ok((spool, restored))
-    }
-
-    /// Seals the state of a store again, and contexts that came after it, with what `wrap` seals under now; returns how many
-    /// records that were. Afterwards the file has no byte left of what was sealed before.
-    ///
-    /// # Errors
-    /// As [`Spool::open`]; [`SpoolError::InUse`] while a gateway runs.
-    pub fn reseal(path: &Path, wrap: Box<dyn Wrap>) -> Result<usize, SpoolError> {
-        let (mut spool, restored) = Self::open(path, GatewayBoot([0; 8]), wrap)?;
-        let records = restored.state.as_ref().map_or(0, |s| s.parts.len()) + restored.added.len();
-        if let Some(state) = restored.state {
-            spool.write(&Record::State(state))?;
-        }
-        for context in restored.added {
-            if let Ok(added) = Added::parse(&context.bytes) {
-                let (sid, epoch) = (added.context.sid, added.context.epoch);
-                spool.write(&Record::Added { sid, epoch, context })?;
-            }
-        }
-        spool.commit()?;
-        forget_free_pages(&spool.db).map_err(|e| spool.explain(&e))?;
-        Ok(records)
     }
 
     /// What the store has from before, for a new engine.

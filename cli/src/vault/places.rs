@@ -128,14 +128,19 @@ impl Part {
     pub(super) fn reseal(&self, vault: &Arc<Vault>, disk: &mut Disk<'_>) -> anyhow::Result<usize> {
         match self {
             Self::CloudStore(path) => Ok(fivefold_cloud::store::reseal(path, vault)?),
-            Self::File(path) => match vault.resealed_file(path)? {
+            Self::File(path) => match vault.resealed_file(path).with_context(|| {
+                format!(
+                    "{} cannot be sealed again; move it away if nothing needs it, and type this again",
+                    path.display()
+                )
+            })? {
                 Some(bytes) => {
                     disk(path, Readers::Owner, &bytes)?;
                     Ok(1)
                 }
                 None => Ok(0),
             },
-            Self::GatewayStore(path) => Ok(Spool::reseal(path, Box::new(vault.clone()))?),
+            Self::GatewayStore(path) => Ok(Spool::reseal(path, vault)?),
             Self::Node(dir) => state::reseal(dir, vault, disk),
             Self::Registry(path) => Ok(Registry::open(path)?.reseal(vault)?),
         }
