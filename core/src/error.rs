@@ -118,7 +118,7 @@ codes! {
     CloudPivGap = "E3-11", Warning, Unexpected, "PIV gap > 10 % per day";
     CloudSilence = "E3-12", Warning, Unexpected, "silence > 3 periods";
     CloudBootRepeats = "E3-13", Critical, Replayed, "same bctx restarts, or > 20 boots/day";
-    ChannelRefused = "E4-01", High, Stranger, "TLS failure, bad/expired/revoked client certificate";
+    ChannelRefused = "E4-01", High, Stranger, "TLS failure, bad/expired/revoked client certificate, refused request for one (10.1)";
     ChannelWrongNet = "E4-02", Critical, Forged, "certificate net differs from the net in an envelope's originator";
     ChannelSequence = "E4-03", High, Replayed, "sequence gap or repeat with other content";
     StoreFull = "E4-04", Warning, Unexpected, "store > 80 % / full";

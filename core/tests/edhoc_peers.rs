@@ -195,7 +195,7 @@ fn what_lakers_adds_is_passed_over_or_refused_as_it_says() {
 }
 
 #[test]
-fn what_lakers_adds_late_is_passed_over_or_ends_the_run() {
+fn what_lakers_adds_late_is_passed_over_or_refused_as_it_says() {
     let parties = Parties::default();
     for (is_critical, taken) in [(false, true), (true, false)] {
         let mut ead = EADItem::new();
@@ -218,7 +218,7 @@ fn what_lakers_adds_late_is_passed_over_or_ends_the_run() {
         let (_, m4) = server.prepare_message_4(&Some(ead.clone())).unwrap();
         match device.handle_message_4(m4.as_slice()) {
             Ok(_) => assert!(taken),
-            Err(refused) => assert!(!taken && refused.session.is_none()),
+            Err(refused) => assert!(!taken && refused.session.is_some()),
         }
 
         // In message_3, where MAC_3 holds it.
