@@ -199,7 +199,7 @@ def stock_node(capture: Path, name: str, network: Network, layers: int, requests
 
 def demo(folder: Path) -> None:
     capture, work = folder / "demo.pcapng", folder / "demo"
-    line = [str(FIVEFOLD), "demo", "--no-attacks", "--pcap", str(capture), "--folder", str(work)]
+    line = [str(FIVEFOLD), "demo", "--no-attacks", "--no-renewal", "--pcap", str(capture), "--folder", str(work)]
     done = subprocess.run(line, capture_output=True, text=True, timeout=120)
     expect(done.returncode == 0, f"the demo exited {done.returncode}: {done.stderr[-2000:]}")
     total = two_interfaces(capture)

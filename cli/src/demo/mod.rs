@@ -2,6 +2,7 @@
 //! processes with real sockets and files; then every attack of docs/threats.md against each network.
 
 pub mod processes;
+pub mod renewal;
 pub mod siege;
 pub mod tables;
 pub mod threats;
@@ -19,6 +20,7 @@ use fivefold_keep::files::{self, Readers};
 use serde_json::json;
 
 use crate::output::Output;
+use renewal::Renewed;
 use siege::{Row, Siege};
 use tables::Balance;
 use threats::Table;
@@ -36,6 +38,9 @@ pub struct Args {
     /// Only let readings flow.
     #[arg(long)]
     no_attacks: bool,
+    /// Leave nodes the keys that they were installed with: a capture then opens with the secrets in their folders.
+    #[arg(long)]
+    no_renewal: bool,
     /// Only these attacks. Repeat for more.
     #[arg(long = "attack", value_name = "NAME")]
     attacks: Vec<String>,
@@ -114,24 +119,33 @@ fn besiege(
             anyhow::bail!("{dead}");
         }
     }
+    let renewals = if args.no_renewal {
+        Vec::new()
+    } else {
+        progress.tell("renewing keys while readings flow");
+        renewal::renew(&siege)?
+    };
     progress.tell("letting the last readings arrive");
     let balances = tables::balance(&mut siege, Duration::from_secs(15))?;
     let lost: Vec<&Balance> = balances.iter().filter(|b| !b.is_whole()).collect();
     let wrong = rows.iter().flat_map(|r| &r.cells).filter(|c| !c.is_as_stated()).count();
+    let ok = wrong == 0 && lost.is_empty() && renewals.iter().all(Renewed::is_whole);
     match output {
         Output::Json => {
-            let ok = wrong == 0 && lost.is_empty();
-            println!("{:#}", json!({ "networks": balances, "attacks": rows, "as_stated": ok }));
+            println!("{:#}", json!({ "networks": balances, "attacks": rows, "renewals": renewals, "as_stated": ok }));
         }
         Output::Human => {
             println!("\n{}", tables::balances(&balances));
             if !rows.is_empty() {
                 println!("\n{}", tables::attacks(&rows, &table.networks));
             }
+            if !renewals.is_empty() {
+                println!("\n{}", renewal::words(&renewals));
+            }
             println!("\n{}", tables::verdict(&rows, &balances));
         }
     }
-    Ok(if wrong == 0 && lost.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The insider's process stops when its owner turns: that is no casualty.

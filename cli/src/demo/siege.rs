@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::processes::free_tcp;
 use super::threats::{Attack, Gain, Outcome, Table};
-use super::village::{INSIDER, Network, Said, Village};
+use super::village::{INSIDER, Network, Said, Village, named};
 use crate::api::Api;
 use crate::attack::Report;
 use crate::attack::plan::{Plan, Station};
@@ -664,9 +664,10 @@ fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Device and number of a reading.
+/// Device and name of a reading.
 pub fn key_of(row: &Value) -> (String, u64) {
-    (row["device"].as_str().unwrap_or_default().to_owned(), row["number"].as_u64().unwrap_or(0))
+    let number = |field: &str| row[field].as_u64().unwrap_or(0);
+    (row["device"].as_str().unwrap_or_default().to_owned(), named(number("epoch"), number("number")))
 }
 
 /// The counters of a gateway, from its metrics page; nothing while it is away.

@@ -72,9 +72,16 @@ pub struct Node {
     pub process: Process,
 }
 
-/// What a node says of itself, read from its log.
+/// Names a message of a device: under new keys its numbers start at 0 again.
+pub const fn named(epoch: u64, number: u64) -> u64 {
+    epoch << 32 | number
+}
+
+/// What a node says of itself, read from its log. Messages stand under their names.
 #[derive(Debug, Default)]
 pub struct Said {
+    /// The newest keys that the other side has used, by their epoch; 0 before the first renewal.
+    pub renewed: u64,
     /// Readings taken: number and payload in hex.
     pub readings: HashMap<u64, String>,
     /// Numbers sent at least once.
@@ -96,7 +103,7 @@ impl Node {
         for line in self.process.said(0).0 {
             let text_of = |field| line.get(field).and_then(Value::as_str).unwrap_or_default();
             let number_of = |field| line.get(field).and_then(Value::as_u64);
-            let number = number_of("number");
+            let number = number_of("number").map(|n| named(number_of("epoch").unwrap_or(0), n));
             match (text_of("event"), number) {
                 ("reading", Some(n)) => {
                     said.readings.insert(n, text_of("payload").to_owned());
@@ -111,6 +118,7 @@ impl Node {
                 ("custody", Some(n)) => {
                     said.custody.insert(n);
                 }
+                ("renewal_confirmed", _) => said.renewed = number_of("epoch").unwrap_or(0),
                 ("refused", _) => {
                     *said.refused.entry(text_of("code").to_owned()).or_default() += 1;
                 }
