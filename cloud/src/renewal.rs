@@ -17,7 +17,7 @@ const HOUR: u64 = 3_600_000;
 /// How long a run waits for its message_3 after it was asked for last, in milliseconds.
 const LIFE: u64 = 120_000;
 /// An order to renew is not said again for so long, in milliseconds: the device is about it.
-const SAY_AGAIN: u64 = 300_000;
+const SAY_AGAIN: u64 = 60_000;
 
 /// A run at the cloud, waiting for message_3.
 pub(crate) type Waiting = Responder<E3, WaitM3<AgreementKey>>;
@@ -207,6 +207,6 @@ mod tests {
         let mut runs = Runs::default();
         assert!(runs.may_say(Millis(0)));
         runs.say(Millis(10));
-        assert!(!runs.may_say(Millis(300_009)) && runs.may_say(Millis(300_010)));
+        assert!(!runs.may_say(Millis(60_009)) && runs.may_say(Millis(60_010)));
     }
 }

@@ -10,8 +10,8 @@ use super::siege::{Siege, key_of};
 use super::village::{INSIDER, named};
 use crate::operator::REGISTRY_FILE;
 
-/// How long nodes may take: each is told in an answer to its next reading.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long nodes may take: each is told in an answer to its next reading, and again a minute later if that was lost.
+const PATIENCE: Duration = Duration::from_secs(150);
 
 /// What the renewal of one network came to.
 #[derive(Clone, Debug, Serialize)]

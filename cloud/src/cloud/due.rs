@@ -2,7 +2,7 @@
 
 use fivefold_core::error::Code;
 use fivefold_core::oscore::{FAILURES_SOFT, RENEW_AT};
-use fivefold_core::profile::Mode;
+use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::time::Millis;
 
 use super::{Cloud, Judged, Memory};
@@ -64,8 +64,9 @@ impl<M: Memory> Cloud<M> {
             return Some(Reason::Failures.wire());
         }
         let reason = self.ordered(device, live, judged.now)?;
-        // One after the other: a campaign must not bring all of a network at once.
-        if !live.runs.may_say(judged.now) || !self.admits_order(judged) {
+        // One after the other: a campaign must not bring all of a network at once. What a secondary gateway brought under C2
+        // it cannot answer: an order that went that way would be lost.
+        if !live.runs.may_say(judged.now) || !self.reaches(judged, device) || !self.admits_order(judged) {
             return None;
         }
         live.runs.say(judged.now);
@@ -83,6 +84,13 @@ impl<M: Memory> Cloud<M> {
             None => t_renew(device).min(self.renewals.installed_after),
         };
         (now.since(active.since) >= limit).then_some(Reason::Age)
+    }
+
+    /// Whether the gateway that brought the message can pass an answer on.
+    fn reaches(&self, judged: &Judged, device: &Device) -> bool {
+        let book = self.book.load();
+        device.policy.profile != Profile::ToBoth
+            || book.gateway(judged.gateway.name()).is_none_or(|gateway| gateway.registered.primary)
     }
 
     fn admits_order(&self, judged: &Judged) -> bool {
