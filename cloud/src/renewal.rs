@@ -17,7 +17,7 @@ const HOUR: u64 = 3_600_000;
 /// How long a run waits for its message_3 after it was asked for last, in milliseconds.
 const LIFE: u64 = 120_000;
 /// An order to renew is not said again for so long, in milliseconds: the device is about it.
-const SAY_AGAIN: u64 = 60_000;
+const SAY_AGAIN: u64 = 300_000;
 
 /// A run at the cloud, waiting for message_3.
 pub(crate) type Waiting = Responder<E3, WaitM3<AgreementKey>>;
@@ -159,9 +159,10 @@ impl Runs {
         self.ordered
     }
 
-    /// Whether an order may be said now. Lost ones are said again, later.
+    /// Whether an order may be said now. Lost ones are said again, later; or at once, when the operator orders it again.
     pub(crate) fn may_say(&self, now: Millis) -> bool {
-        self.said.is_none_or(|at| now.since(at) >= SAY_AGAIN)
+        let again = |at| self.ordered().is_some_and(|ordered| ordered > at);
+        self.said.is_none_or(|at| now.since(at) >= SAY_AGAIN || again(at))
     }
 
     pub(crate) fn say(&mut self, now: Millis) {
@@ -207,6 +208,6 @@ mod tests {
         let mut runs = Runs::default();
         assert!(runs.may_say(Millis(0)));
         runs.say(Millis(10));
-        assert!(!runs.may_say(Millis(60_009)) && runs.may_say(Millis(60_010)));
+        assert!(!runs.may_say(Millis(300_009)) && runs.may_say(Millis(300_010)));
     }
 }

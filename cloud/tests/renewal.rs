@@ -543,7 +543,7 @@ fn a_campaign_does_not_bring_all_devices_at_once() {
     let mut nodes: Vec<_> = devices.iter().map(Node::of).collect();
     let mut told = std::collections::HashSet::new();
     for minute in 0..5 {
-        w.now = NOW.plus(minute * 60_000);
+        w.now = NOW.plus((minute + 1) * 60_000);
         for (n, node) in nodes.iter_mut().enumerate() {
             let sent = node.send(READING);
             let reply = w.post(&[sent.envelope()]);

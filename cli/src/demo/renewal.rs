@@ -10,8 +10,10 @@ use super::siege::{Siege, key_of};
 use super::village::{INSIDER, named};
 use crate::operator::REGISTRY_FILE;
 
-/// How long nodes may take: each is told in an answer to its next reading, and again a minute later if that was lost.
-const PATIENCE: Duration = Duration::from_secs(150);
+/// How long nodes may take: each is told in an answer to its next reading.
+const PATIENCE: Duration = Duration::from_secs(100);
+/// An order that was lost on the way is given again after so long.
+const AGAIN: Duration = Duration::from_secs(15);
 
 /// What the renewal of one network came to.
 #[derive(Clone, Debug, Serialize)]
@@ -42,6 +44,7 @@ pub fn renew(siege: &Siege<'_>) -> anyhow::Result<Vec<Renewed>> {
     let mut registry = Registry::open(&siege.village.dir.join(REGISTRY_FILE))?;
     registry.order_renewal(Whom::All, crate::clock::now()?)?;
     let began = Instant::now();
+    let mut ordered = began;
     let networks = siege.village.networks.iter().filter(|n| n.profile != Profile::DangerLinkOnly);
     let mut all: Vec<(_, Renewed)> = networks
         .map(|n| (n, Renewed { network: n.name.clone(), nodes: n.nodes.len() - 1, renewed: 0, seconds: 0.0 }))
@@ -60,6 +63,12 @@ pub fn renew(siege: &Siege<'_>) -> anyhow::Result<Vec<Renewed>> {
         }
         if began.elapsed() > PATIENCE || all.iter().all(|(_, r)| r.is_whole()) {
             return Ok(all.into_iter().map(|(_, r)| r).collect());
+        }
+        if ordered.elapsed() > AGAIN {
+            ordered = Instant::now();
+            for (network, _) in all.iter().filter(|(_, r)| !r.is_whole()) {
+                registry.order_renewal(Whom::Network(network.net), crate::clock::now()?)?;
+            }
         }
     }
 }
