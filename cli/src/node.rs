@@ -73,7 +73,7 @@ pub struct Run {
     /// Try a message that nobody answered again after so many seconds, doubled each time up to sixteen times as much.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub retry: f64,
-    /// Renew the keys after so many seconds, not after the days of [policy] renew_days in node.toml.
+    /// Renew the keys after so many seconds, not after the days that node.toml says (renew_days).
     #[arg(long, value_name = "SECONDS")]
     pub renew_every: Option<f64>,
     /// Seconds before a message of a renewal that nobody answered is sent again.

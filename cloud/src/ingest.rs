@@ -11,7 +11,7 @@
 //! | Spec        | docs/protocol.md 10 |
 //!
 //! The one connection that comes without a certificate says so in its first message (application protocol), gets the one
-//! route of [`enrol`](crate::enrol), and little time.
+//! route of [`enrol`], and little time.
 
 use std::collections::VecDeque;
 use std::io;

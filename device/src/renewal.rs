@@ -9,7 +9,7 @@
 //! | Does not    | touch the contexts in use; outlive a reboot: the epoch that it used up does |
 //! | Spec        | docs/protocol.md 8.2 (W2, W3), 11 |
 //!
-//! [`Renewal`] is the run and its timers, and knows neither radio nor record. When one begins, what must be durable before a
+//! `Renewal` is the run and its timers, and knows neither radio nor record. When one begins, what must be durable before a
 //! message leaves, and the switch are `node/renewing.rs`. Modes without trusted writes (R) stay on their bootstrap.
 
 use core::fmt;

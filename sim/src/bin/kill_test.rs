@@ -26,6 +26,7 @@ use clap::Parser;
 use fivefold::api::Api;
 use fivefold::attack::air::{Transmitter, recorded};
 use fivefold::demo::processes::Process;
+use fivefold::demo::siege::key_of;
 use fivefold::demo::village::{Said, Village};
 use fivefold_core::profile::Profile;
 use rand_chacha::ChaCha8Rng;
@@ -297,7 +298,7 @@ fn judge(api: &Api, village: &Village) -> anyhow::Result<Verdict> {
     let all = village.networks.iter().flat_map(|n| &n.nodes);
     let nodes: HashMap<String, Said> = all.map(|n| (n.did.to_string(), n.said())).collect();
     for reading in &shown {
-        let key = (reading["device"].as_str().unwrap_or_default().to_owned(), reading["number"].as_u64().unwrap_or(0));
+        let key = key_of(reading);
         verdict.invented += usize::from(!nodes.get(&key.0).is_some_and(|n| n.made(key.1, reading)));
         *stored.entry(key).or_default() += 1;
     }
