@@ -16,7 +16,7 @@ use heapless::Vec;
 use crate::entropy::{Entropy, Unhealthy};
 use crate::outbox::Patience;
 use crate::relay::{Mesh, Ways};
-use crate::renewal::Timers;
+use crate::renewal::{Keys, Timers};
 use crate::storage::{Record, StoredContext, StoredKey};
 
 /// Who a node is and what it must do. Nothing secret.
@@ -174,10 +174,10 @@ pub(crate) fn relay(
 }
 
 #[inline(always)]
-pub(crate) fn start(
+pub(crate) fn start<A>(
     settings: &Settings,
     secrets: &Secrets,
-    group: Option<GatewayGroup>,
+    keys: Option<&Keys<A>>,
     record: Option<Record>,
     entropy: &Entropy,
 ) -> Result<Started, BootRefused> {
@@ -186,6 +186,10 @@ pub(crate) fn start(
     if random != (settings.epoch.0 == 0) {
         return Err(BootRefused::EpochOfMode);
     }
+    if settings.policy.pq_mix && keys.is_some_and(|k| k.mix.is_none()) {
+        return Err(BootRefused::MissingSecret("root_psk, which the policy mixes into what is agreed on,"));
+    }
+    let group = keys.map(|k| k.group);
     // Without contexts a device begins by agreeing on some, if it can.
     let bare = group.is_some() && !random && secrets.is_bare();
     let record = next_record(settings, secrets, record, entropy)?;

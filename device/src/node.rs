@@ -158,8 +158,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         record: Option<Record>,
         entropy: &Entropy,
     ) -> Result<Self, BootRefused> {
-        let group = keys.as_ref().map(|k| k.group);
-        let boot::Started { record, mesh, ends } = boot::start(&settings, secrets, group, record, entropy)?;
+        let boot::Started { record, mesh, ends } = boot::start(&settings, secrets, keys.as_ref(), record, entropy)?;
         let mut piv = Lease::resume(record.piv_bound, NUMBER_LIMIT);
         let persistent = settings.policy.mode == Mode::Persistent;
         if !persistent {

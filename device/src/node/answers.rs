@@ -125,7 +125,8 @@ impl<const N: usize, A: Agree> Node<N, A> {
             return Ok(&self.ends);
         }
         let before = self.before.as_ref().filter(|b| b.epoch == epoch);
-        before.map(|b| &b.ends).ok_or(Rejected::new(Code::CloudNoContext, "an answer under contexts that are wiped"))
+        let code = if self.settings.policy.profile.has_e3() { Code::CloudNoContext } else { Code::GatewayNoContext };
+        before.map(|b| &b.ends).ok_or(Rejected::new(code, "an answer under contexts that are wiped"))
     }
 
     fn id(&self, number: u32) -> RequestId {

@@ -211,7 +211,8 @@ impl<const N: usize, A: Agree> Node<N, A> {
     fn switch(&mut self, now: Millis, epoch: Epoch, agreed: Agreed<E3>) {
         let Some(renewal) = &self.renewal else { return };
         let drain = renewal.timers().drain;
-        let context = StoredContext::new(&agreed.secrets(self.settings.policy.alg, renewal.keys.mix.as_ref()));
+        let mix = renewal.keys.mix.as_ref().filter(|_| self.settings.policy.pq_mix);
+        let context = StoredContext::new(&agreed.secrets(self.settings.policy.alg, mix));
         let Ok(ends) = Ends::agreed(&self.settings, renewal.keys.group, &context, epoch) else { return };
         let before = self.durable.record().epoch;
         let record = self.durable.change();
@@ -367,7 +368,7 @@ mod tests {
             group: GatewayGroup(1),
         };
         let mut policy = Policy::new(Profile::ToCloud);
-        policy.radio = Radio::Ip;
+        (policy.radio, policy.pq_mix) = (Radio::Ip, false);
         let settings = Settings::new(Did([2; 8]), SID, Pan(1), policy, Epoch(1));
         let secrets = Secrets { e3: E3Secret::new(&[7; 32], &[8; 8]), ..Secrets::default() };
         let entropy = Entropy::check(core::array::from_fn(|n| n as u8)).unwrap();
