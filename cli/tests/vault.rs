@@ -72,16 +72,20 @@ impl Around {
     fn deliver(&self, farm: &Farm) -> Vec<u64> {
         let [cloud, gateway, node] = [farm.cloud(), farm.gateway(), farm.node()];
         let words = |args: &[String; 4]| args.each_ref().map(|a| a.as_str().to_owned());
+        let log = self.folder.path().join("daemons.log");
+        let said = fs::File::create(&log).unwrap();
         let start = |args: &[String; 4]| {
             let args = words(args);
-            Daemon::spawn(&mut self.command(&args.each_ref().map(String::as_str)))
+            let mut command = self.command(&args.each_ref().map(String::as_str));
+            Daemon(command.stdout(said.try_clone().unwrap()).stderr(said.try_clone().unwrap()).spawn().unwrap())
         };
         let daemons = [start(&cloud), start(&gateway)];
         let node: Vec<&str> = node.iter().map(String::as_str).collect();
         let more = ["--every", "0.1", "--count", "2", "--wait", "60", "--retry", "2"];
         let done = self.command(&[node.as_slice(), &more].concat()).output().unwrap();
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+        let daemons_said = || fs::read_to_string(&log).unwrap();
+        assert!(done.status.success(), "{said}{}{}", String::from_utf8_lossy(&done.stderr), daemons_said());
         daemons.into_iter().for_each(Daemon::stop);
         let events = said.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
         events.filter(|e| e["event"] == "reading").map(|e| e["number"].as_u64().unwrap()).collect()

@@ -25,7 +25,7 @@ use super::{DataKey, SourceError, TokenKey, VaultError, random};
 /// A library has one state in the whole process: who initializes and finalizes it must be alone.
 static ALONE: Mutex<()> = Mutex::new(());
 const TAG_BITS: u64 = 128;
-/// How often a token that is not there is looked for again, and after what time each: two seconds in all.
+/// How often a token that cannot be used is tried again, and after what time each: two seconds in all.
 const LOOKS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -98,10 +98,29 @@ enum Mode {
     Write,
 }
 
+/// Logs in. A token that is not there or not fit to be used is tried again for a while: it may be plugged in just now,
+/// and SoftHSM hides it, or fails, while another process that logs in writes the token's file.
 fn log_in(at: &TokenKey, mode: Mode) -> Result<LoggedIn, VaultError> {
+    let mut looks = 0;
+    loop {
+        match try_log_in(at, mode) {
+            // A PIN that was refused is never tried again: tokens lock after a few.
+            Err(VaultError::Source(SourceError::NoToken { found: 0, .. } | SourceError::Token { .. }))
+                if looks < LOOKS =>
+            {
+                looks += 1;
+                thread::sleep(PAUSE);
+            }
+            done => return done,
+        }
+    }
+}
+
+fn try_log_in(at: &TokenKey, mode: Mode) -> Result<LoggedIn, VaultError> {
     let pin = pin(&at.pin)?;
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let (library, slot) = find_token(at)?;
+    let library = load(&at.module)?;
+    let slot = slot(at, &library.0)?;
     let session = match mode {
         Mode::Read => library.0.open_ro_session(slot),
         Mode::Write => library.0.open_rw_session(slot),
@@ -115,24 +134,6 @@ fn log_in(at: &TokenKey, mode: Mode) -> Result<LoggedIn, VaultError> {
         }
         Err(Error::Pkcs11(RvError::PinLocked, _)) => Err(SourceError::Locked { token }.into()),
         Err(e) => Err(failed(&at.token, "log in", &e)),
-    }
-}
-
-/// The library with the token in it. A token that is not there is looked for again for a while: it may be plugged in
-/// just now, and SoftHSM shows none while another process that logs in writes the token's file.
-fn find_token(at: &TokenKey) -> Result<(Library, Slot), VaultError> {
-    let mut looks = 0;
-    loop {
-        let library = load(&at.module)?;
-        match slot(at, &library.0) {
-            Err(VaultError::Source(SourceError::NoToken { found: 0, .. })) if looks < LOOKS => {
-                // It lists its slots once, when it is loaded.
-                drop(library);
-                looks += 1;
-                thread::sleep(PAUSE);
-            }
-            found => return Ok((library, found?)),
-        }
     }
 }
 
