@@ -16,7 +16,7 @@ use super::plan::{Plan, found};
 const KEY: usize = 32;
 
 /// `database-keys`: looks for any secret of the deployment in the copies, and tries every 32 bytes of them as the key of a
-/// sealed record and of the data key itself.
+/// sealed record and of the data key itself. Attackers who share the work try a part of them each.
 ///
 /// # Errors
 /// A copy cannot be read.
@@ -33,7 +33,7 @@ pub fn keys(plan: &Plan) -> anyhow::Result<Report> {
     let locks = locks(&copies)?;
     let mut tried = 0;
     for (_, copy) in &copies {
-        let (windows, opened) = windows::<KEY>(copy, |key| locks.iter().any(|lock| lock.opens(key)));
+        let (windows, opened) = windows::<KEY>(part(copy, plan.share), |key| locks.iter().any(|lock| lock.opens(key)));
         tried += windows;
         read += opened;
     }
@@ -43,6 +43,13 @@ pub fn keys(plan: &Plan) -> anyhow::Result<Report> {
         locks.len()
     );
     Ok(Report { attempts: needles.len() as u64 + tried, read, note })
+}
+
+/// The part of a copy in which this attacker tries keys, with those that reach over its end.
+fn part(copy: &[u8], share: Option<(usize, usize)>) -> &[u8] {
+    let Some((i, n)) = share.filter(|(i, n)| i < n) else { return copy };
+    let end = (copy.len() * (i + 1) / n + KEY - 1).min(copy.len());
+    copy.get(copy.len() * i / n..end).unwrap_or_default()
 }
 
 /// `database-readings`: looks for readings in the copies.
@@ -163,7 +170,7 @@ fn network_key(path: &Path) -> anyhow::Result<Option<Lock>> {
         name.push(ending);
         PathBuf::from(name)
     };
-    let look = named(path, ".look");
+    let look = named(path, &format!(".look-{}", std::process::id()));
     for ending in ["", "-wal"].iter().filter(|ending| named(path, ending).exists()) {
         let copied = std::fs::copy(named(path, ending), named(&look, ending));
         copied.with_context(|| format!("cannot copy {}", path.display()))?;
@@ -217,6 +224,16 @@ mod tests {
             std::fs::write(at("memory"), [&[0; 100], b"..".as_slice(), lying, b".."].concat()).unwrap();
             let plan = Plan { database: vec![at("a.sealed"), at("memory")], ..Plan::default() };
             assert_eq!(keys(&plan).unwrap().read, opened);
+        }
+    }
+
+    #[test]
+    fn who_shares_the_work_leaves_no_key_out() {
+        let copy: Vec<u8> = (0..=255u8).cycle().take(1000).collect();
+        let of = |bytes: &[u8]| bytes.windows(KEY).map(<[u8]>::to_vec).collect::<Vec<_>>();
+        for n in 1..9 {
+            let tried: Vec<_> = (0..n).flat_map(|i| of(part(&copy, Some((i, n))))).collect();
+            assert_eq!(tried, of(&copy));
         }
     }
 

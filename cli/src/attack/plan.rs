@@ -48,6 +48,8 @@ pub struct Plan {
     pub cloud: String,
     /// Files of a stolen copy of the databases.
     pub database: Vec<PathBuf>,
+    /// Attackers who share the work: which of them this is, and how many they are. None shares.
+    pub share: Option<(usize, usize)>,
     /// Not the attacker's: payloads that were really sent, in hex, to judge what it read.
     pub oracle: Vec<String>,
     /// Not the attacker's: secrets of the deployment, in hex, to judge whether a copy holds one in the clear.

@@ -38,7 +38,8 @@ pub struct Args {
     /// Only let readings flow.
     #[arg(long)]
     no_attacks: bool,
-    /// Leave nodes the keys that they were installed with: a capture then opens with the secrets in their folders.
+    /// Leave nodes and networks the keys that they were installed with: a capture then opens with the secrets in their
+    /// folders.
     #[arg(long)]
     no_renewal: bool,
     /// Only these attacks. Repeat for more.
@@ -122,8 +123,8 @@ fn besiege(
     let renewals = if args.no_renewal {
         Vec::new()
     } else {
-        progress.tell("renewing keys while readings flow");
-        renewal::renew(&siege)?
+        progress.tell("renewing keys while readings flow, and shutting out the stolen nodes");
+        renewal::renew(&mut siege)?
     };
     progress.tell("letting the last readings arrive");
     let balances = tables::balance(&mut siege, Duration::from_secs(15))?;

@@ -207,8 +207,17 @@ impl<'v> Siege<'v> {
             "gateway-withholds" => self.withhold(false),
             "gateway-drops" => self.withhold(true),
             "stolen-node-itself" => self.be_itself(),
+            "database-keys" => self.search_together(),
             _ => self.plain(name),
         }
+    }
+
+    /// The attackers share one copy and the work: what one of them finds, all have.
+    fn search_together(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
+        let mut reports = self.plain("database-keys")?;
+        let read = reports.iter().map(|(r, _)| r.read).sum();
+        reports.iter_mut().for_each(|(report, _)| report.read = read);
+        Ok(reports)
     }
 
     /// An attacker process for each network, all at once.
@@ -245,7 +254,10 @@ impl<'v> Siege<'v> {
     }
 
     /// How many messages of each network's insider are stored.
-    fn of_the_insiders(&self) -> anyhow::Result<Vec<usize>> {
+    ///
+    /// # Errors
+    /// The cloud does not answer.
+    pub fn of_the_insiders(&self) -> anyhow::Result<Vec<usize>> {
         let stored = self.stored()?;
         let dids = self.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)).map(|n| n.did.to_string());
         Ok(dids.map(|did| stored.keys().filter(|(d, _)| *d == did).count()).collect())
@@ -283,38 +295,27 @@ impl<'v> Siege<'v> {
             plan.gateway_pid = gateway.process.id();
         }
         if name.starts_with("database-") {
-            plan.database = self.copy_of_the_databases(at)?;
+            // They share one copy and the work: it holds all networks.
+            plan.database = self.copy_of_the_databases(at == 0)?;
+            plan.share = Some((at, self.village.networks.len()));
             plan.oracle_secrets = secrets_of(network)?;
         }
         Ok(plan)
     }
 
-    /// A copy for each attacker: one must not be read while the next is made.
-    fn copy_of_the_databases(&self, at: usize) -> anyhow::Result<Vec<PathBuf>> {
-        let folder = self.folder.join(format!("stolen-{at}"));
-        std::fs::create_dir_all(&folder)?;
-        let cloud = self.village.dir.join("cloud");
-        let mut copies = Vec::new();
-        for source in [&self.village.dir, &cloud] {
-            for entry in std::fs::read_dir(source)?.filter_map(Result::ok) {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                if name.contains(".db") {
-                    let copy = folder.join(&name);
-                    std::fs::copy(entry.path(), &copy)?;
-                    copies.push(copy);
-                }
-                // Files copied one by one while they are written may not fit together: whoever copies a database that is
-                // in use takes a snapshot as well.
-                if name.ends_with(".db") {
-                    let snapshot = folder.join(format!("{name}.snapshot"));
-                    let _ = std::fs::remove_file(&snapshot);
-                    let live = rusqlite::Connection::open(entry.path())?;
-                    live.execute("VACUUM INTO ?", [text(&snapshot)]).context("the database cannot be copied")?;
-                    copies.push(snapshot);
-                }
+    /// A copy of the databases, made anew or as it lies there.
+    fn copy_of_the_databases(&self, anew: bool) -> anyhow::Result<Vec<PathBuf>> {
+        let folder = self.folder.join("stolen");
+        if anew {
+            let _ = std::fs::remove_dir_all(&folder);
+            std::fs::create_dir_all(&folder)?;
+            for source in [&self.village.dir, &self.village.dir.join("cloud")] {
+                copy_databases(source, &folder)?;
             }
         }
-        Ok(copies)
+        let files = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
+        let is_copied = |file: &PathBuf| !text(file).contains(".look-");
+        files.filter(|file| file.as_ref().map_or(true, is_copied)).collect()
     }
 
     /// `recorder-replays-restart`: node, relay, gateway and cloud in turn are cut off and start again; the recording is
@@ -385,7 +386,12 @@ impl<'v> Siege<'v> {
             wires.iter().map(|ws| ws.iter().map(|w| flips(village, order, *w)).sum()).collect()
         };
         let before = flipped(self.village, "flip")?;
-        std::thread::sleep(Duration::from_millis(3000));
+        // It stands there until something passed on every network's wire, and a while longer.
+        let until = now() + Duration::from_secs(20);
+        while now() < until && flipped(self.village, "flip")?.iter().zip(&before).any(|(now, before)| now == before) {
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        std::thread::sleep(Duration::from_millis(500));
         let after = flipped(self.village, "pass")?;
         let reports = before.iter().zip(after).map(|(b, a)| {
             let report = Report::tried((a - b) as usize, "bits flipped on the wire; TLS cut each connection");
@@ -632,6 +638,25 @@ impl<'v> Siege<'v> {
         Ok(counts)
     }
 
+    /// How often those who hear an insider, gateways and the node beside it, refused something of its network by one of
+    /// these codes.
+    ///
+    /// # Errors
+    /// The cloud does not answer.
+    pub fn counts_at_first_hop(&self, codes: &[&str]) -> anyhow::Result<Vec<u64>> {
+        let counts = self.counts()?;
+        let of = |network: &Network| {
+            let net = network.net.to_string();
+            let ears = network.gateways.iter().map(|g| g.name.clone());
+            let ears: Vec<String> = ears.chain(network.nodes.first().map(|n| n.sid.to_string())).collect();
+            let meant = counts
+                .iter()
+                .filter(|((n, ear, code), _)| *n == net && ears.contains(ear) && codes.contains(&code.as_str()));
+            meant.map(|(_, n)| n).sum()
+        };
+        Ok(self.village.networks.iter().map(of).collect())
+    }
+
     /// Waits until the counters stand still, and says by code how far they moved in each network.
     fn settle(&self, before: &Counts) -> anyhow::Result<Counted> {
         // Frames for others (E1-02) are overheard all the time: nobody waits for them to end.
@@ -694,6 +719,23 @@ fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()
     let Some(process) = process else { return Ok(()) };
     process.kill();
     process.resume()
+}
+
+fn copy_databases(source: &Path, folder: &Path) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(source)?.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.contains(".db") {
+            std::fs::copy(entry.path(), folder.join(&name))?;
+        }
+        // Files copied one by one while they are written may not fit together: whoever copies a database that is in use
+        // takes a snapshot as well.
+        if name.ends_with(".db") {
+            let live = rusqlite::Connection::open(entry.path())?;
+            let snapshot = text(&folder.join(format!("{name}.snapshot")));
+            live.execute("VACUUM INTO ?", [snapshot]).context("the database cannot be copied")?;
+        }
+    }
+    Ok(())
 }
 
 /// Empties the spool of a gateway that does not run, and touches nothing else in its store.
