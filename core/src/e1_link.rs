@@ -581,6 +581,12 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         self.greetings.want(now);
     }
 
+    /// Says HELLO soon, whatever was said before: somebody was registered, and may have said it while he was a stranger
+    /// here. For the word of the registry alone; what anybody may send on the air is for [`Self::want_hello`].
+    pub fn greet(&mut self, now: Millis) {
+        self.greetings.greet(now);
+    }
+
     /// When [`Self::poll_control`] has something to send.
     pub fn poll_timeout(&self) -> Option<Millis> {
         self.greetings.next()

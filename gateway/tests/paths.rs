@@ -9,6 +9,7 @@ use fivefold_core::oscore::PartialIv;
 use fivefold_core::profile::Profile;
 use fivefold_core::wire::coap::{CHANGED, GATEWAY_TIMEOUT};
 use fivefold_core::wire::envelope::{Envelope, Kind};
+use fivefold_core::wire::state::Standing;
 use fivefold_core::wire::tiny::{KidLength, Tiny, Wants};
 use fivefold_gateway::gateway::Cloud;
 
@@ -164,4 +165,38 @@ fn a_device_with_e1_alone_is_passed_on_as_such_and_never_answered() {
     let stored = w.stored();
     let envelope = Envelope::parse(&stored[0]).unwrap();
     assert_eq!((envelope.kind, envelope.bytes, envelope.opened.unwrap().piv), (Kind::DangerPlain, READING, 3));
+}
+
+#[test]
+fn one_who_said_hello_before_it_was_registered_is_asked_for_it_when_it_is() {
+    let (a, mut b) = (Device::new(1, Profile::ToGateway), Device::new(2, Profile::ToGateway));
+    let mut w = World::of(&[&a]);
+    // By now the gateway says HELLO once a minute.
+    while w.now.0 < START.0 + 300_000 {
+        w.wait(1_000);
+    }
+    while w.wait(1_000).air.is_empty() {}
+    let mut hello = [0; 127];
+    let len = (0..3_000).find_map(|ms| b.link.poll_control(w.now.plus(ms), &mut hello).map(|c| c.len)).unwrap();
+    assert_eq!(w.frame(&hello[..len]).dropped, [(Code::LinkNeighbourUnknown, None)]);
+    w.push(&state(2, &[&a, &b], Standing::Active)).unwrap();
+    // It need not say it again: it answers.
+    let mut synced = false;
+    for _ in 0..40 {
+        for frame in w.wait(100).air {
+            let _ = b.link.receive(w.now, &mut { frame });
+        }
+        while let Some(control) = b.link.poll_control(w.now, &mut hello) {
+            if control.to.is_some() {
+                w.frame(&hello[..control.len]);
+            }
+        }
+        while let Some(due) = b.link.keys().lease_due() {
+            b.link.keys_mut().extend_lease(due);
+        }
+        let (tiny, _) = b.tiny(READING, Wants::Answer);
+        let frame = b.on_air(&tiny);
+        synced |= w.frame(&frame).dropped.is_empty();
+    }
+    assert!(synced);
 }

@@ -219,6 +219,12 @@ impl<const N: usize> Greetings<N> {
         }
     }
 
+    /// Wants a HELLO of ours soon, even if one went out just now.
+    pub(super) fn greet(&mut self, now: Millis) {
+        self.wanted = Some(now.plus(self.jitter()));
+        self.pause = 0;
+    }
+
     /// Somebody was synced: no further HELLO is wanted.
     fn content(&mut self) {
         self.wanted = None;

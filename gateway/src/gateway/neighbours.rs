@@ -49,7 +49,12 @@ impl Air {
     }
 
     /// Only these belong to the network from now on; who does not, or has another short id now, is no neighbour any more.
-    pub(super) fn register(&mut self, members: HashMap<Did, Sid>) {
+    /// Says whether somebody came who was refused before: what he said then was not heard.
+    pub(super) fn register(&mut self, members: HashMap<Did, Sid>) -> bool {
+        let is_new = match &self.registry {
+            Registry::None => false,
+            Registry::Known(before) => members.iter().any(|(did, sid)| before.get(did) != Some(sid)),
+        };
         let entries = std::mem::take(&mut self.entries);
         for n in &entries {
             self.by_sid.set(n.sid(), None);
@@ -61,6 +66,7 @@ impl Air {
             }
         }
         self.registry = Registry::Known(members);
+        is_new
     }
 
     /// How many are synced.
@@ -140,7 +146,9 @@ mod tests {
         let mut air = Air::new();
         air.put(Neighbour::unsynced(did(1), Sid(7))).unwrap();
         air.put(Neighbour::unsynced(did(2), Sid(8))).unwrap();
-        air.register(HashMap::from([(did(2), Sid(8)), (did(3), Sid(7))]));
+        assert!(!air.register(HashMap::from([(did(2), Sid(8))])), "before there was a registry nobody was refused");
+        assert!(air.register(HashMap::from([(did(2), Sid(8)), (did(3), Sid(7))])));
+        assert!(!air.register(HashMap::from([(did(2), Sid(8)), (did(3), Sid(7))])));
         assert!(air.by_did(did(1)).is_none() && air.by_sid(Sid(7)).is_none());
         assert_eq!(air.by_sid(Sid(8)).unwrap().did(), did(2));
         assert_eq!(air.registration(did(1), Sid(7)), Registration::Refused);

@@ -106,7 +106,9 @@ impl Gateway {
         }
         self.keep_added(applied.version, &mut named);
         self.recall_contexts(&named);
-        self.link.neighbours_mut().register(members);
+        if self.link.neighbours_mut().register(members) {
+            self.link.greet(now);
+        }
         let keys: Vec<NetworkKey<'_>> = parts.iter().flat_map(|p| p.keys.iter()).collect();
         self.apply_keys(applied.applied, &keys);
         let hashes = applied.parts.iter().map(|p| Some(PartHash::of(p))).collect();
