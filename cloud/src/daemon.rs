@@ -24,6 +24,8 @@ use crate::{api, ingest};
 const REGISTRY: Duration = Duration::from_millis(300);
 /// How often certificate files are looked at.
 const CERTIFICATE: Duration = Duration::from_secs(2);
+/// How often it is seen whether a rotation of a network's key can take its next step.
+const ROTATIONS: Duration = Duration::from_secs(1);
 /// How often the engine looks at silence and gaps.
 const WATCH: Duration = Duration::from_secs(10);
 /// How long open requests may take to end.
@@ -166,6 +168,7 @@ impl Running {
         tasks.spawn(ingest::serve(to_gateways, doors, service.clone(), stop.subscribe()));
         tasks.spawn(api::serve(to_people, Arc::new(https), service.clone(), stop.subscribe()));
         tasks.spawn(watch_registry(service.clone()));
+        tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
         let running = Self { listening, service, config, identity, vault, stop, tasks };
         Ok(running.with_certificate_watch())
@@ -270,10 +273,10 @@ async fn watch_registry(service: Arc<Service>) {
     }
 }
 
-async fn watch_time(service: Arc<Service>) {
+async fn watch_rotations(service: Arc<Service>) {
     let mut complained = false;
     loop {
-        tokio::time::sleep(WATCH).await;
+        tokio::time::sleep(ROTATIONS).await;
         let at = service.clone();
         match tokio::task::spawn_blocking(move || at.advance_rotations(clock::now())).await {
             Ok(Ok(())) => complained = false,
@@ -283,6 +286,12 @@ async fn watch_time(service: Arc<Service>) {
             }
             _ => {}
         }
+    }
+}
+
+async fn watch_time(service: Arc<Service>) {
+    loop {
+        tokio::time::sleep(WATCH).await;
         let at = service.clone();
         let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else {
             return;

@@ -1,26 +1,26 @@
 //! The siege: every attack of docs/threats.md against every network, through live processes, and what came of it.
 
+mod seen;
+mod wires;
+
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use fivefold_core::profile::Profile;
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::NodeShare;
 use serde::Serialize;
-use serde_json::Value;
 
-use super::processes::free_tcp;
 use super::threats::{Attack, Gain, Outcome, Table};
-use super::village::{INSIDER, Network, Said, Village, named};
+use super::village::{INSIDER, Network, Village};
 use crate::api::Api;
 use crate::attack::Report;
 use crate::attack::plan::{Plan, Station};
 use crate::operator::REGISTRY_FILE;
+use seen::Counted;
+pub use seen::key_of;
 
 /// What one attack came to in one network.
 #[derive(Clone, Debug, Serialize)]
@@ -90,11 +90,6 @@ pub struct Siege<'v> {
     strange: bool,
     turn: u32,
 }
-
-/// Counters of the deployment: (network, process, code) → count. A process that starts again counts from 0.
-type Counts = BTreeMap<(String, String, String), u64>;
-/// How far counters moved: (network, code) → count.
-type Counted = BTreeMap<(String, String), u64>;
 
 impl<'v> Siege<'v> {
     /// Before the first attack.
@@ -364,164 +359,6 @@ impl<'v> Siege<'v> {
         }
     }
 
-    fn read_the_wires(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        let mut reports = Vec::new();
-        for network in &self.village.networks {
-            let needles: Vec<Vec<u8>> = payloads(network).iter().filter_map(|h| hex::decode(h).ok()).collect();
-            let mut report = Report::default();
-            for gateway in &network.gateways {
-                let bytes = std::fs::read(crate::attack::backhaul::recording(&self.village.logs, gateway.wire))?;
-                report.attempts += bytes.len() as u64;
-                report.read += crate::attack::plan::found(&bytes, &needles);
-            }
-            report.note = format!("searched {} bytes of the wire for {} readings", report.attempts, needles.len());
-            reports.push((report, Outcome::default()));
-        }
-        Ok(reports)
-    }
-
-    fn flip_the_wires(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        let wires = self.wires();
-        let flipped = |village: &mut Village, order: &str| -> anyhow::Result<Vec<u64>> {
-            wires.iter().map(|ws| ws.iter().map(|w| flips(village, order, *w)).sum()).collect()
-        };
-        let before = flipped(self.village, "flip")?;
-        // It stands there until something passed on every network's wire, and a while longer.
-        let until = now() + Duration::from_secs(20);
-        while now() < until && flipped(self.village, "flip")?.iter().zip(&before).any(|(now, before)| now == before) {
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        std::thread::sleep(Duration::from_millis(500));
-        let after = flipped(self.village, "pass")?;
-        let reports = before.iter().zip(after).map(|(b, a)| {
-            let report = Report::tried((a - b) as usize, "bits flipped on the wire; TLS cut each connection");
-            (report, Outcome::default())
-        });
-        Ok(reports.collect())
-    }
-
-    fn wires(&self) -> Vec<Vec<usize>> {
-        self.village.networks.iter().map(|n| n.gateways.iter().map(|g| g.wire).collect()).collect()
-    }
-
-    /// Leads every gateway to somebody who plays the cloud, and lets him call the cloud as a gateway.
-    fn lead_astray(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        let impostors = free_tcp(self.village.networks.len())?;
-        let mut running = Vec::new();
-        for (at, bind) in impostors.iter().enumerate() {
-            let mut plan = self.plan(at, name)?;
-            // He listens here; the plan's stations are of no use to him.
-            plan.stations =
-                vec![Station { name: "impostor".into(), addr: *bind, sid: String::new(), eui64: String::new() }];
-            running.push(start(&self.folder, name, at, &plan)?);
-        }
-        std::thread::sleep(Duration::from_millis(300));
-        let wires = self.wires();
-        for (wires, bind) in wires.iter().zip(&impostors) {
-            for wire in wires {
-                self.village.backhaul.order(&format!("to {wire} {bind}"))?;
-            }
-        }
-        let reports: anyhow::Result<Vec<_>> = running.into_iter().map(report_of).collect();
-        for wire in wires.iter().flatten() {
-            self.village.backhaul.order(&format!("to {wire} {}", self.village.ingest))?;
-        }
-        Ok(reports?.into_iter().map(|r| (r, Outcome::default())).collect())
-    }
-
-    /// The gateway forwards nothing for a while; with `drop`, it then throws away what it took.
-    fn withhold(&mut self, drop: bool) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        self.await_flow()?;
-        let wires = self.wires();
-        let nowhere = free_tcp(1)?;
-        let nowhere = nowhere.first().context("no port")?;
-        for wire in wires.iter().flatten() {
-            self.village.backhaul.order(&format!("to {wire} {nowhere}"))?;
-        }
-        let reached: Vec<BTreeSet<(String, u64)>> = self.village.networks.iter().map(sent_by).collect();
-        // A gateway that withholds stands there for as long as it takes nodes of every network to send something new.
-        let (least, most) = (now() + Duration::from_millis(4500), now() + Duration::from_secs(20));
-        let held = loop {
-            std::thread::sleep(Duration::from_millis(300));
-            let held: Vec<BTreeSet<(String, u64)>> = self
-                .village
-                .networks
-                .iter()
-                .zip(&reached)
-                .map(|(n, r)| sent_by(n).difference(r).cloned().collect())
-                .collect();
-            if now() > most || (now() > least && held.iter().all(|h| h.len() >= 3)) {
-                break held;
-            }
-        };
-        let stored = self.stored()?;
-        let kept_away: Vec<usize> =
-            held.iter().map(|h| h.iter().filter(|k| !stored.contains_key(*k)).count()).collect();
-        if drop {
-            self.strange = true;
-            for network in &mut self.village.networks {
-                for gateway in &mut network.gateways {
-                    gateway.process.kill();
-                    throw_away(&gateway.folder)?;
-                    gateway.process.resume()?;
-                }
-            }
-        }
-        for wire in wires.iter().flatten() {
-            self.village.backhaul.order(&format!("to {wire} {}", self.village.ingest))?;
-        }
-        // What the nodes still hold comes now; they try again after three seconds, six, twelve.
-        let until = now() + Duration::from_secs(30);
-        let mut missing = Vec::new();
-        while now() < until {
-            std::thread::sleep(Duration::from_millis(300));
-            let stored = self.stored()?;
-            missing = held.iter().map(|h| h.iter().filter(|k| !stored.contains_key(*k)).count()).collect();
-            let is_weak = |n: &Network| matches!(n.profile, Profile::ToGateway | Profile::DangerLinkOnly);
-            let expected: usize = self
-                .village
-                .networks
-                .iter()
-                .zip(&missing)
-                .filter(|(n, _)| !(drop && is_weak(n)))
-                .map(|(_, m)| *m)
-                .sum();
-            if expected == 0 {
-                break;
-            }
-        }
-        let mut reports = Vec::new();
-        for ((held, kept), missing) in held.iter().zip(kept_away).zip(missing) {
-            let outcome = match (kept, missing) {
-                (0, _) => Outcome::default(),
-                (_, 0) => Outcome::default().and(Gain::Withholds),
-                _ => Outcome::default().and(Gain::Loses),
-            };
-            let note = format!("{kept} of {} readings kept away for a while, {missing} for good", held.len());
-            reports.push((Report::tried(held.len(), note), outcome));
-        }
-        Ok(reports)
-    }
-
-    /// Waits until new readings of every network are stored again: nodes that an earlier attack cut off pause before they
-    /// send anything new, and what nobody sends, nobody can withhold.
-    fn await_flow(&self) -> anyhow::Result<()> {
-        let stored_of = |stored: &BTreeMap<(String, u64), Value>, net: &str| {
-            stored.values().filter(|row| row["net"].as_str() == Some(net)).count()
-        };
-        let before = self.stored()?;
-        let until = now() + Duration::from_secs(20);
-        loop {
-            std::thread::sleep(Duration::from_millis(200));
-            let stored = self.stored()?;
-            let nets = self.village.networks.iter().map(|n| n.net.to_string());
-            let flows = nets.into_iter().all(|net| stored_of(&stored, &net) >= stored_of(&before, &net) + 2);
-            if flows || now() > until {
-                return Ok(());
-            }
-        }
-    }
-
     /// The stolen node speaks as itself, and is then revoked.
     fn be_itself(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
         let before = self.of_the_insiders()?;
@@ -570,149 +407,10 @@ impl<'v> Siege<'v> {
         }
         Ok(reports)
     }
-
-    /// All that is stored, by device and number.
-    ///
-    /// # Errors
-    /// The cloud does not answer.
-    pub fn stored(&self) -> anyhow::Result<BTreeMap<(String, u64), Value>> {
-        Ok(self.rows()?.into_iter().map(|row| (key_of(&row), row)).collect())
-    }
-
-    /// All that is stored, row by row.
-    ///
-    /// # Errors
-    /// The cloud does not answer.
-    pub fn rows(&self) -> anyhow::Result<Vec<Value>> {
-        let mut all = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let page = self.api.fetch(&format!("/v1/readings?limit=1000{cursor}"))?;
-            all.extend(page.get("readings").and_then(Value::as_array).into_iter().flatten().cloned());
-            match page.get("next").and_then(Value::as_i64) {
-                Some(next) => cursor = format!("&cursor={next}"),
-                None => return Ok(all),
-            }
-        }
-    }
-
-    /// Networks in which something is stored, since the attack before, that no node made.
-    fn forged(&mut self) -> anyhow::Result<HashSet<String>> {
-        // What nodes said is read after what is stored: then it covers that.
-        let rows = self.rows()?;
-        let nodes = self.village.networks.iter().flat_map(|n| &n.nodes);
-        let said: BTreeMap<String, Said> = nodes.map(|n| (n.did.to_string(), n.said())).collect();
-        let mut networks = HashSet::new();
-        for row in rows {
-            let (did, number) = key_of(&row);
-            let is_true = said.get(&did).is_some_and(|s| s.made(number, &row));
-            if !is_true && self.charged.insert(row.get("id").and_then(Value::as_i64).unwrap_or(0)) {
-                networks.insert(row.get("net").and_then(Value::as_str).unwrap_or_default().to_owned());
-            }
-        }
-        Ok(networks)
-    }
-
-    /// What every receiving process has counted: the cloud by its API, gateways by their metrics, nodes by their words.
-    fn counts(&self) -> anyhow::Result<Counts> {
-        let mut counts = Counts::new();
-        let answer = self.api.fetch("/v1/rejections")?;
-        let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
-        for row in answer.as_array().into_iter().flatten().filter(|r| r["place"] == "cloud") {
-            let key = (text(row, "net"), "cloud".to_owned(), text(row, "code"));
-            *counts.entry(key).or_default() += row["count"].as_u64().unwrap_or(0);
-        }
-        for network in &self.village.networks {
-            let net = network.net.to_string();
-            for gateway in &network.gateways {
-                for (code, n) in counted_by(gateway.metrics) {
-                    *counts.entry((net.clone(), gateway.name.clone(), code)).or_default() += n;
-                }
-            }
-            for node in &network.nodes {
-                for (code, n) in node.said().refused {
-                    *counts.entry((net.clone(), node.sid.to_string(), code)).or_default() += n;
-                }
-            }
-        }
-        Ok(counts)
-    }
-
-    /// How often those who hear an insider, gateways and the node beside it, refused something of its network by one of
-    /// these codes.
-    ///
-    /// # Errors
-    /// The cloud does not answer.
-    pub fn counts_at_first_hop(&self, codes: &[&str]) -> anyhow::Result<Vec<u64>> {
-        let counts = self.counts()?;
-        let of = |network: &Network| {
-            let net = network.net.to_string();
-            let ears = network.gateways.iter().map(|g| g.name.clone());
-            let ears: Vec<String> = ears.chain(network.nodes.first().map(|n| n.sid.to_string())).collect();
-            let meant = counts
-                .iter()
-                .filter(|((n, ear, code), _)| *n == net && ears.contains(ear) && codes.contains(&code.as_str()));
-            meant.map(|(_, n)| n).sum()
-        };
-        Ok(self.village.networks.iter().map(of).collect())
-    }
-
-    /// Waits until the counters stand still, and says by code how far they moved in each network.
-    fn settle(&self, before: &Counts) -> anyhow::Result<Counted> {
-        // Frames for others (E1-02) are overheard all the time: nobody waits for them to end.
-        let still = |a: &Counts, b: &Counts| {
-            let meant = |(_, _, code): &(String, String, String)| code != "E1-02";
-            a.iter().filter(|(k, _)| meant(k)).eq(b.iter().filter(|(k, _)| meant(k)))
-        };
-        let until = now() + Duration::from_millis(2500);
-        let mut last = self.counts()?;
-        loop {
-            std::thread::sleep(Duration::from_millis(150));
-            let counts = self.counts()?;
-            if still(&counts, &last) || now() > until {
-                let mut moved = BTreeMap::new();
-                for ((net, process, code), n) in counts {
-                    let key = (net, process, code);
-                    let old = before.get(&key).copied().filter(|old| *old <= n).unwrap_or(0);
-                    if n > old {
-                        *moved.entry((key.0, key.2)).or_default() += n - old;
-                    }
-                }
-                return Ok(moved);
-            }
-            last = counts;
-        }
-    }
 }
 
 fn text(path: &Path) -> String {
     path.display().to_string()
-}
-
-/// Device and name of a reading.
-pub fn key_of(row: &Value) -> (String, u64) {
-    let number = |field: &str| row[field].as_u64().unwrap_or(0);
-    (row["device"].as_str().unwrap_or_default().to_owned(), named(number("epoch"), number("number")))
-}
-
-/// The counters of a gateway, from its metrics page; nothing while it is away.
-fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
-    let fetch = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_millis(500))?;
-        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        Ok(page)
-    };
-    let page = fetch().unwrap_or_default();
-    let counters = page.lines().filter_map(|l| l.strip_prefix("fivefold_gateway_rejected_total{code=\""));
-    counters.filter_map(|l| Some((l.split_once('"')?.0.to_owned(), l.rsplit_once(' ')?.1.parse().ok()?))).collect()
-}
-
-fn flips(village: &mut Village, order: &str, wire: usize) -> anyhow::Result<u64> {
-    let answer = village.backhaul.order(&format!("{order} {wire}"))?;
-    Ok(answer.get("flipped").and_then(Value::as_u64).unwrap_or(0))
 }
 
 fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()> {
@@ -735,13 +433,6 @@ fn copy_databases(source: &Path, folder: &Path) -> anyhow::Result<()> {
             live.execute("VACUUM INTO ?", [snapshot]).context("the database cannot be copied")?;
         }
     }
-    Ok(())
-}
-
-/// Empties the spool of a gateway that does not run, and touches nothing else in its store.
-fn throw_away(folder: &Path) -> anyhow::Result<()> {
-    let store = rusqlite::Connection::open(folder.join("store.db"))?;
-    store.execute("DELETE FROM spool", []).context("the gateway's spool cannot be emptied")?;
     Ok(())
 }
 
