@@ -643,7 +643,11 @@ impl Registry {
         self.known_device(did)?.ok_or_else(|| RegistryError::Unknown { what: "device", name: did.to_string() })
     }
 
-    fn known_device(&self, did: Did) -> Result<Option<Device>> {
+    /// One device, if it is in the book.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn known_device(&self, did: Did) -> Result<Option<Device>> {
         let sql =
             "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE did = ?";
         self.db.query_row(sql, [did.0], device_of).optional().map_err(|e| self.failed(e))
