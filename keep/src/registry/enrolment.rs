@@ -291,8 +291,8 @@ impl<'r> Desk<'r> {
         let Some(sid) = new.sid else {
             let Some((taken, next)) = self.free.get_mut(&new.net) else { return Ok(Err("no network".into())) };
             let found = (*next..FREE.end).map(Sid).find(|s| s.is_assignable() && !taken.contains(s));
+            *next = found.map_or(FREE.end, |sid| sid.0 + 1);
             let Some(sid) = found else { return Ok(Err("this network has no free short id left".into())) };
-            *next = sid.0 + 1;
             return Ok(Ok(sid));
         };
         if !sid.is_assignable() {
