@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_scanner_reads_what_the_terminal_shows_and_it_fits_eighty_columns() {
-        for len in [67, 361, 412] {
+        // The last is what eighty columns hold; no answer is longer.
+        for len in [67, 361, 410] {
             let bytes: Vec<u8> = (0..len).map(|n| (n * 37 + 11) as u8).collect();
             let text = text(&bytes);
             let code = Qr::of(&text).unwrap();
