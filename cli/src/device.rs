@@ -229,7 +229,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                         levels,
                         d.policy.alg.cose().to_string(),
                         renewal::epoch(d, renewal),
-                        renewal.and_then(|r| r.agreed_at).map_or("-".into(), clock::text),
+                        renewed(renewal),
                         state(d),
                     ]);
                 }
@@ -284,9 +284,15 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
 fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     let mut operator = args.folder.open()?;
     let (device, folder) = create(&mut operator, &args.new)?;
+    let note = match operator.registry.renewal(device.did)? {
+        Some(r) if renewal::is_installed(&r) => {
+            " It holds the keys in use, which stays a finding until the first renewal (AR-43)."
+        }
+        _ => "",
+    };
     answer(output, &json_with_folder(&operator.registry, &device, &folder)?, || {
         format!(
-            "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.\n\n\
+            "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.{}\n\n\
              Next: flash it, or run it as a software node: fivefold node run --dir {}",
             device.did,
             args.new.net,
@@ -294,6 +300,7 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
             device.policy.profile.as_str(),
             mark(&device),
             folder.display(),
+            note,
             folder.display()
         )
     });
@@ -420,6 +427,13 @@ fn state(device: &Device) -> String {
 fn ordered(renewal: Option<&Renewal>) -> String {
     let pending = renewal.and_then(|r| r.ordered_at.filter(|at| r.agreed_at.is_none_or(|done| done < *at)));
     pending.map_or(String::new(), |at| format!(" (ordered {})", clock::text(at)))
+}
+
+fn renewed(renewal: Option<&Renewal>) -> String {
+    match renewal {
+        Some(r) if renewal::is_installed(r) => "installed (AR-43)".into(),
+        _ => renewal.and_then(|r| r.agreed_at).map_or("-".into(), clock::text),
+    }
 }
 
 fn json_of(d: &Device, renewal: Option<&Renewal>) -> Value {
