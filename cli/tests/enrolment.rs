@@ -110,9 +110,11 @@ fn a_node_is_enrolled_by_file_agrees_its_first_keys_by_edhoc_and_its_readings_ar
     assert!(NodeShare::read(Path::new(&site.at("s"))).unwrap().secrets.e3.is_none(), "no contexts lie in a file");
 
     let _cloud = Daemon::start(&farm.cloud(), 0);
+    assert_eq!(farm.stored(), 0, "the cloud is there");
     let _gateway = Daemon::start(&farm.gateway(), 0);
-    let run = ["node", "run", "--dir", &site.at("s"), "--every", "0.2", "--count", "3", "--wait", "90"];
-    let ran = fivefold(&[&run[..], &["--renew-resend", "2", "--renew-pause", "2"]].concat()).output().unwrap();
+    // Six runs of a device are taken in an hour: on a slow machine too, it must not begin many.
+    let run = ["node", "run", "--dir", &site.at("s"), "--every", "0.2", "--count", "3", "--wait", "120"];
+    let ran = fivefold(&[&run[..], &["--renew-resend", "5", "--renew-pause", "5"]].concat()).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stdout).into_owned();
     assert!(ran.status.success(), "{said}\n{}", String::from_utf8_lossy(&ran.stderr));
     assert!(said.lines().any(|l| l.contains("\"renewed\"") && l.contains("\"epoch\":1")), "{said}");
@@ -174,6 +176,7 @@ fn every_mistake_is_one_sentence_and_changes_nothing() {
     says(&refused(&enrol(&request, &["--net", "two"])), &["is in network"]);
     says(&refused(&enrol(&request, &["--net", "one", "--sid", "0999"])), &["leave out --sid"]);
     says(&refused(&enrol(&request, &["--net", "one", "--again"])), &["this key already"]);
+    says(&refused(&enrol(&request, &["--net", "one", "--alg", "10"])), &["other options", "device show"]);
     let same = Request::parse(&bytes(&fs::read_to_string(&request).unwrap())).unwrap();
     site.request("same", &Request { did: did(1), ..same });
     says(&refused(&enrol(&site.at("same"), &["--net", "one"])), &["AR-07", &same.did.to_string()]);
@@ -201,6 +204,29 @@ fn every_mistake_is_one_sentence_and_changes_nothing() {
     // That CA is remembered: it was said in so many words. Another folder, without it, takes the answer.
     says(&refused(&site.take("s", "s.answer")), &["another operator"]);
     assert!(!Path::new(&site.at("s/node.toml")).exists());
+}
+
+#[test]
+fn a_node_whose_power_went_while_it_joined_goes_on_and_joins_once() {
+    let site = Site::new();
+    let [request, file] = ["s.request", "s.answer"].map(|f| site.at(f));
+    done(&site.join("s", &["--request-file", &request]));
+    done(&site.enrol(&["--net", "one", &request, "--answer-file", &file]));
+    let [identity, secrets] = ["s/identity.sealed", "s/secrets.sealed"].map(|f| site.at(f));
+    let kept = fs::read(&identity).unwrap();
+    done(&site.take("s", "s.answer"));
+    assert!(!Path::new(&identity).exists(), "one place for its key");
+    // Power went after the first file of its share.
+    farm::private(Path::new(&identity), "");
+    fs::write(&identity, &kept).unwrap();
+    fs::remove_file(&secrets).unwrap();
+    done(&site.take("s", "s.answer"));
+    // And after the last one: it is enrolled, and what was left over goes.
+    let share = fs::read(&secrets).unwrap();
+    farm::private(Path::new(&identity), "");
+    fs::write(&identity, &kept).unwrap();
+    says(&refused(&site.take("s", "s.answer")), &["enrolled already", "fivefold node run"]);
+    assert_eq!((fs::read(&secrets).unwrap(), Path::new(&identity).exists()), (share, false));
 }
 
 fn bytes(text: &str) -> Vec<u8> {

@@ -164,7 +164,7 @@ mod tests {
             ("xyz", KeyRefused::Hex),
             (&"ab".repeat(31), KeyRefused::Length(31)),
             (&format!("05{}", of(three)), KeyRefused::OffCurve),
-            ("-----BEGIN PRIVATE KEY-----", KeyRefused::Private),
+            ("-- PRIVATE KEY --", KeyRefused::Private),
             (&format!("3077020101{}", "ab".repeat(116)), KeyRefused::Private),
             (&of(three), KeyRefused::Guessable),
             (&of([0x42; 32]), KeyRefused::Guessable),

@@ -17,7 +17,7 @@ use fivefold_keep::registry::{
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::enrol::{Args, Desk, check, check_did};
+use super::enrol::{Args, Desk, check, check_did, spoken};
 use super::{Record, kid_length, network_key, radio};
 use crate::clock;
 use crate::output::{Output, answer};
@@ -26,6 +26,10 @@ use crate::paper;
 /// Columns that a file may have.
 const COLUMNS: [&str; 10] =
     ["did", "key", "request", "net", "sid", "alg", "kid_length", "ack_every", "radio", "danger_no_link"];
+
+/// From so many bytes, or rows, on a bar shows how far it is.
+const LONG_FILE: u64 = 100_000;
+const MANY_ROWS: u64 = 1000;
 
 /// A row that was refused.
 struct Bad {
@@ -71,7 +75,7 @@ pub(super) fn run(args: &Args, path: &Path, output: Output) -> anyhow::Result<Ex
         let mut answers = csv::Writer::from_writer(Vec::new());
         answers.write_record(["did", "sid", "net", "fingerprint", "answer"])?;
         let mut entries = Vec::with_capacity(good.len());
-        let progress = progress(good.len(), "answers");
+        let progress = progress(good.len() as u64, MANY_ROWS);
         for (row, device) in good {
             let entry = Entry::draw(device, row.new.key)?;
             let (network, key) = networks.get(&entry.device.net).context("a network is gone; type this again")?;
@@ -111,7 +115,7 @@ fn say(told: &Told<'_>, output: Output) {
     let refused: Vec<_> = bad.iter().map(|b| json!({ "line": b.line, "error": b.why })).collect();
     let value = json!({ "rows": total, "enrolled": enrolled, "refused": refused, "answers_file": file });
     answer(output, &value, || {
-        let mut said: String = bad.iter().map(|b| format!("line {}: {}\n", b.line, b.why)).collect();
+        let mut said: String = bad.iter().map(|b| format!("line {}: {}\n", b.line, spoken(b.why.as_bytes()))).collect();
         match file {
             Some(file) => said.push_str(&format!(
                 "Enrolled {enrolled} of {total} devices of {}. The answers are in {}, each sealed for its device: column \
@@ -130,10 +134,9 @@ fn say(told: &Told<'_>, output: Output) {
     });
 }
 
-fn progress(n: usize, what: &'static str) -> ProgressBar {
-    // On standard error, and on a terminal only.
-    let bar = if n < 1000 { ProgressBar::hidden() } else { ProgressBar::new(n as u64) };
-    bar.with_message(what)
+/// A bar on standard error, if that is a terminal, and this takes long enough to be looked at.
+fn progress(n: u64, long: u64) -> ProgressBar {
+    if n < long { ProgressBar::hidden() } else { ProgressBar::new(n) }
 }
 
 /// Reads the rows: those that can be read, and those that cannot.
@@ -148,19 +151,20 @@ fn read(path: &Path, args: &Args, registry: &Registry, now: u64) -> anyhow::Resu
     let columns = Columns::of(&head).with_context(|| format!("{shown}, line 1"))?;
     let networks = registry.networks()?;
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
-    let progress = progress(0, "rows");
+    let progress = progress(reader.get_ref().metadata().map_or(0, |m| m.len()), LONG_FILE);
     let mut record = csv::ByteRecord::new();
     loop {
         if !reader.read_byte_record(&mut record).with_context(|| format!("cannot read {shown}"))? {
             break;
         }
-        progress.inc(1);
         let line = record.position().map_or(0, csv::Position::line);
+        progress.set_position(record.position().map_or(0, csv::Position::byte));
         match row(&columns, &record, args, &networks, now) {
             Ok((request, new)) => rows.push(Row { line, request, new }),
             Err(e) => bad.push(Bad { line, why: format!("{e:#}") }),
         }
     }
+    progress.finish_and_clear();
     Ok((rows, bad))
 }
 
@@ -175,8 +179,9 @@ impl Columns {
         let mut places = HashMap::new();
         for (at, name) in head.iter().enumerate() {
             let known = COLUMNS.into_iter().find(|c| *c == name.trim_start_matches('\u{FEFF}').to_lowercase());
-            let known =
-                known.with_context(|| format!("no column `{name}` is known; there are {}", COLUMNS.join(", ")))?;
+            let known = known.with_context(|| {
+                format!("no column `{}` is known; there are {}", spoken(name.as_bytes()), COLUMNS.join(", "))
+            })?;
             anyhow::ensure!(places.insert(known, at).is_none(), "column `{known}` is there twice");
         }
         let has = |name: &str| places.contains_key(name);

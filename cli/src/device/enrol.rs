@@ -277,6 +277,12 @@ fn enter(
         "device {did} was enrolled as {} already; leave out --sid to get its answer once more",
         known.sid
     );
+    let (policy, overrides, _) = args.record.of(network, Mode::Persistent)?;
+    anyhow::ensure!(
+        (policy, overrides) == (known.policy, known.overrides),
+        "device {did} was enrolled with other options before; type the same ones to get its answer again (see: fivefold \
+         device show {did})"
+    );
     let secrets = book.secrets(vault, &known)?;
     Ok((known, secrets, Done::Repeated))
 }
