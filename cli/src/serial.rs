@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use fivefold_core::wire::serial::{Deframer, Frame, Kind, LONGEST};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+use rustix::termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr};
 
 /// After so long a silence, what was begun is no frame.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -26,7 +26,8 @@ pub(crate) struct Place {
     #[arg(long, default_value_t = 115_200, requires = "serial")]
     pub(crate) baud: u32,
     /// Wait so long for the other end of the line, in seconds.
-    #[arg(long, default_value_t = 60, value_name = "SECONDS", requires = "serial", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", requires = "serial")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) wait: u16,
 }
 
@@ -70,6 +71,9 @@ impl Line {
         let tty = tty.with_context(|| format!("cannot open {shown}"))?;
         let mut mode = tcgetattr(&tty).with_context(|| format!("{shown} is no serial line"))?;
         mode.make_raw();
+        // Eight bits, one stop bit, no flow control, and no modem whose carrier is waited for.
+        mode.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+        mode.control_modes &= !(ControlModes::CSTOPB | ControlModes::CRTSCTS);
         mode.set_speed(baud).with_context(|| format!("{shown} does not run at {baud} baud"))?;
         tcsetattr(&tty, OptionalActions::Flush, &mode).with_context(|| format!("cannot set up {shown}"))?;
         Ok(Self { path: path.to_owned(), tty, deframer: Deframer::default(), heard: VecDeque::new() })

@@ -2,6 +2,7 @@
 //!
 //! The key is made once, from 32 bytes of a true random generator, and stored before the request goes out; it never leaves.
 //! Whoever runs this carries bytes: over a serial line (`fivefold_core::wire::serial`), as a file, or in a QR code.
+//! What goes to flash beside the key may be the answer as it came, at most 512 bytes: accept it again at every boot.
 //!
 //! ```
 //! use fivefold_core::id::Did;
