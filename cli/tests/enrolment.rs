@@ -267,7 +267,8 @@ fn a_csv_file_is_looked_at_whole_and_every_bad_row_is_named_by_its_line() {
     let csv = rows.iter().map(|(row, _)| format!("{row}\n")).collect::<String>();
     fs::write(site.at("devices.csv"), csv).unwrap();
     let answers = site.at("answers.csv");
-    let enrol = |csv: &str| site.enrol(&["--net", "one", "--csv", csv, "--answers-file", &answers]);
+    let enrol_to = |csv: &str, file: &str| site.enrol(&["--net", "one", "--csv", csv, "--answers-file", file]);
+    let enrol = |csv: &str| enrol_to(csv, &answers);
     let run = |arguments: &[String]| {
         let done = fivefold(&arguments.iter().map(String::as_str).collect::<Vec<_>>()).output().unwrap();
         (done.status.code(), serde_json::from_slice::<Value>(&done.stdout).unwrap())
@@ -301,9 +302,12 @@ fn a_csv_file_is_looked_at_whole_and_every_bad_row_is_named_by_its_line() {
     // By the requests themselves; and what is no such file.
     let request = fs::read_to_string(site.at("s.request")).unwrap();
     fs::write(site.at("requests.csv"), format!("request\n{request}\n")).unwrap();
-    let (code, told) = run(&enrol(&site.at("requests.csv")));
+    says(&refused(&enrol(&site.at("requests.csv"))), &["answers.csv exists already"]);
+    let answers = site.at("more.csv");
+    let (code, told) = run(&enrol_to(&site.at("requests.csv"), &answers));
     assert_eq!((code, &told["enrolled"]), (Some(0), &1.into()), "{told}");
     let letters = fs::read_to_string(&answers).unwrap();
+    let enrol = |csv: &str| enrol_to(csv, &site.at("none.answers"));
     let row: Vec<&str> = letters.lines().nth(1).unwrap().splitn(5, ',').collect();
     assert_eq!((row[0], row[3]), (asked["did"].as_str().unwrap(), asked["fingerprint"].as_str().unwrap()));
     fs::write(site.at("s.answer"), row[4]).unwrap();

@@ -20,6 +20,7 @@ use serde_json::json;
 use super::enrol::{Args, Desk, check, check_did, spoken};
 use super::{Record, kid_length, network_key, radio};
 use crate::clock;
+use crate::operator::Operator;
 use crate::output::{Output, answer};
 use crate::paper;
 
@@ -45,6 +46,9 @@ struct Row {
 }
 
 pub(super) fn run(args: &Args, path: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let file = args.answers_file.as_deref().context("say where the answers go: --answers-file FILE")?;
+    // Those that stand in it are given out once.
+    anyhow::ensure!(!file.exists(), "{} exists already; name a new file for these answers", file.display());
     let mut operator = args.folder.open()?;
     let desk = Desk::open(&mut operator)?;
     let now = clock::now()?;
@@ -63,43 +67,49 @@ pub(super) fn run(args: &Args, path: &Path, output: Output) -> anyhow::Result<Ex
     bad.sort_by_key(|b| b.line);
     let enters = !good.is_empty() && (bad.is_empty() || args.skip_bad);
     let enrolled = if enters { good.len() } else { 0 };
-    let file = args.answers_file.as_deref().context("say where the answers go: --answers-file FILE")?;
     if enters {
-        let mut networks: HashMap<_, (Network, NetworkKey)> = HashMap::new();
-        for network in operator.registry.networks()? {
-            if good.iter().any(|(_, d)| d.net == network.net) {
-                let key = network_key(&operator, &network)?;
-                networks.insert(network.net, (network, key));
-            }
-        }
-        let mut answers = csv::Writer::from_writer(Vec::new());
-        answers.write_record(["did", "sid", "net", "fingerprint", "answer"])?;
-        let mut entries = Vec::with_capacity(good.len());
-        let progress = progress(good.len() as u64, MANY_ROWS);
-        for (row, device) in good {
-            let entry = Entry::draw(device, row.new.key)?;
-            let (network, key) = networks.get(&entry.device.net).context("a network is gone; type this again")?;
-            let letter = desk.answer(&row.request, &entry.device, &entry.secrets, (network, key))?;
-            answers.write_record([
-                entry.device.did.to_string(),
-                entry.device.sid.to_string(),
-                network.name.clone(),
-                row.request.fingerprint().to_string(),
-                paper::text(&letter),
-            ])?;
-            entries.push(entry);
-            progress.inc(1);
-        }
-        progress.finish_and_clear();
-        // The answers are durable first: what they hold of a device is drawn once, and the book gives it to nobody.
-        files::write(file, Readers::Everybody, &answers.into_inner().map_err(|e| anyhow::anyhow!("{e}"))?)?;
-        if let Err(refused) = operator.registry.enter(&operator.vault, &entries) {
-            files::remove(file)?;
-            return Err(refused.into());
-        }
+        enter(&mut operator, &desk, good, file)?;
     }
     say(&Told { path, file: enters.then_some(file), total, enrolled, bad: &bad }, output);
     Ok(if bad.is_empty() || (args.skip_bad && enters) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the answers, and enters their devices.
+fn enter(operator: &mut Operator, desk: &Desk, good: Vec<(&Row, Device)>, file: &Path) -> anyhow::Result<()> {
+    let mut networks: HashMap<_, (Network, NetworkKey)> = HashMap::new();
+    for network in operator.registry.networks()? {
+        if good.iter().any(|(_, d)| d.net == network.net) {
+            let key = network_key(operator, &network)?;
+            networks.insert(network.net, (network, key));
+        }
+    }
+    let mut answers = csv::Writer::from_writer(Vec::new());
+    answers.write_record(["did", "sid", "net", "fingerprint", "answer"])?;
+    let mut entries = Vec::with_capacity(good.len());
+    let progress = progress(good.len() as u64, MANY_ROWS);
+    for (row, device) in good {
+        let entry = Entry::draw(device, row.new.key)?;
+        let (network, key) = networks.get(&entry.device.net).context("a network is gone; type this again")?;
+        let letter = desk.answer(&row.request, &entry.device, &entry.secrets, (network, key))?;
+        answers.write_record([
+            entry.device.did.to_string(),
+            entry.device.sid.to_string(),
+            network.name.clone(),
+            row.request.fingerprint().to_string(),
+            paper::text(&letter),
+        ])?;
+        entries.push(entry);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    // The answers are durable first: a device in the book that nobody can answer is worse than an answer too many.
+    let answers = answers.into_inner().map_err(|e| anyhow::anyhow!("{e}"))?;
+    files::write(file, Readers::Everybody, &answers)?;
+    if let Err(refused) = operator.registry.enter(&operator.vault, &entries) {
+        files::remove(file)?;
+        return Err(refused.into());
+    }
+    Ok(())
 }
 
 struct Told<'a> {
