@@ -133,8 +133,11 @@ fn say(told: &Told<'_>, output: Output) {
                 path.display(),
                 file.display()
             )),
+            None if bad.len() == *total => {
+                said.push_str(&format!("No row of {} is good, so no device was enrolled.", path.display()));
+            }
             None => said.push_str(&format!(
-                "{} of {total} rows of {} are refused, so no device was enrolled. Mend them, or enrol the others with \
+                "Refused: {} of {total} rows of {}. No device was enrolled; mend these rows, or enrol the others with \
                  --skip-bad.",
                 bad.len(),
                 path.display()
