@@ -208,6 +208,17 @@ def private_key(scalar):
     return ec.derive_private_key(int.from_bytes(scalar, "big"), ec.SECP256R1())
 
 
+def base45(before, data):
+    """RFC 9285, behind what stands before it."""
+    alphabet = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:"
+    out = bytearray(before)
+    for at in range(0, len(data), 2):
+        pair = data[at : at + 2]
+        value = int.from_bytes(pair, "big")
+        out += bytes(alphabet[value // 45**n % 45] for n in range(len(pair) + 1))
+    return bytes(out)
+
+
 # --- EDHOC (RFC 9528), method 3, cipher suite 2 -----------------------------------------------------------------------
 
 
@@ -415,6 +426,23 @@ def own_vectors():
         "salt3_alg_10": export(1, 8),
         "local": export(0, 32),
         "local_blind": export(32770, 32),
+    }
+
+    x = public_x(i)
+    asked = {1: 1, 2: DID, 3: x, 4: 1790000000, 5: sha256(DID + x)[:8]}
+    grant = cbor({1: NET, 2: SID, 3: 0x4321, 4: GROUP, 5: 1, 6: record, 7: 0, 8: [0, public_x(r)], 9: [1, LINK_KEY],
+                  10: bytes(range(0x60, 0x80))})
+    bound = DID + x
+    _, signed = sign1(SIGNING_KEY, b"fivefold-enrol-v1" + bound, grant)
+    point = SIGNING_KEY.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
+    keys = HKDF(hashes.SHA256(), 45, bound, b"fivefold enrol v1" + public_x(y)).derive(agree(y, x))
+    sealed = AESCCM(keys[:32], 8).encrypt(keys[32:], b"\x82" + cbor(point) + signed, bound)
+    answer = cbor({1: 2, 2: DID, 3: public_x(y), 4: sealed})
+    yield "V19", "enrolment: request, what is granted, the answer, and the request as text", {
+        "request": cbor(asked),
+        "grant": grant,
+        "answer": answer,
+        "text": base45(b"FV1:", cbor(asked)),
     }
 
 

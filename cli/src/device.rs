@@ -1,5 +1,7 @@
 //! `fivefold device`: devices and their shares.
 
+mod bulk;
+mod enrol;
 mod renewal;
 mod revoke;
 
@@ -13,7 +15,7 @@ use fivefold_core::suite::Alg;
 use fivefold_core::wire::state::Phase;
 use fivefold_core::wire::tiny::KidLength;
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::registry::{Device, DeviceSecrets, NewDevice, Registry, Renewal};
+use fivefold_keep::registry::{Device, DeviceSecrets, Network, NetworkKey, NewDevice, Registry, Renewal};
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewaySettings, NodeLink, NodeSecrets, NodeShare};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -24,6 +26,7 @@ use crate::network::insecure_mark;
 use crate::operator::{Folder, Operator, node_folder};
 use crate::output::{Output, answer, table};
 
+pub(crate) use enrol::spoken;
 pub use renewal::First;
 
 /// Arguments of `fivefold device`.
@@ -35,8 +38,11 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
-    /// Enrol a device and write its share.
+    /// Make a device's share, keys and all: to commission by cable, and for tests. Devices that make their own key are
+    /// enrolled with `enrol`.
     Add(Box<Add>),
+    /// Enrol a device that made its own key: answer its request, from a file, over a serial line, or many from a CSV file.
+    Enrol(Box<enrol::Args>),
     /// Install new secrets under a greater epoch: after a repair, or when a device lost its state.
     EnrolAgain(EnrolAgain),
     /// List all devices.
@@ -95,24 +101,12 @@ struct Add {
     new: New,
 }
 
-/// A device to be.
+/// What a device's policy record says, where the network does not.
 #[derive(Clone, Debug, clap::Args)]
-pub struct New {
-    /// Its network: the levels that it must use are the network's.
-    #[arg(long)]
-    pub net: String,
-    /// EUI-64; drawn if not given.
-    #[arg(long)]
-    pub did: Option<Did>,
-    /// Short id, 4 hex digits; the next free one if not given.
-    #[arg(long)]
-    pub sid: Option<Sid>,
+pub struct Record {
     /// AEAD of E2 and E3: 11 is AES-256, 10 is AES-128 for stock devices that know nothing else.
     #[arg(long, default_value_t = 11, value_parser = clap::value_parser!(u8).range(10..=11))]
     pub alg: u8,
-    /// P: the device has flash that it can trust. R: it draws a boot id instead.
-    #[arg(long, default_value = "P", value_parser = mode)]
-    pub mode: Mode,
     /// Bytes of the sender in tiny requests: 0 takes it from the link.
     #[arg(long, default_value_t = 0, value_parser = kid_length, value_name = "0|2")]
     pub kid_length: u8,
@@ -125,6 +119,51 @@ pub struct New {
     /// Allows a radio without E1 (ip, for one): strangers then reach the gateway in its name. Your words are kept.
     #[arg(long, value_name = "WORDS")]
     pub danger_no_link: Option<String>,
+}
+
+impl Record {
+    /// The record in a network, what it overrides, and the operator's words for that.
+    ///
+    /// # Errors
+    /// A radio without E1, and no words for it.
+    pub fn of(&self, network: &Network, mode: Mode) -> anyhow::Result<(Policy, Overrides, Option<String>)> {
+        let mut policy = Policy::new(network.profile);
+        policy.alg = if self.alg == 10 { Alg::AesCcm16_64_128 } else { Alg::AesCcm16_64_256 };
+        policy.mode = mode;
+        policy.kid_length = if self.kid_length == 2 { KidLength::Two } else { KidLength::None };
+        policy.ack_every = self.ack_every;
+        policy.radio = self.radio;
+        let is_e1 = self.radio.link_class().is_e1();
+        anyhow::ensure!(
+            is_e1 || self.danger_no_link.as_ref().is_some_and(|w| w.len() >= 8),
+            "radio {} has no E1, so strangers reach the gateway in this device's name; if you want that, say so: \
+             --danger-no-link \"WORDS\"",
+            self.radio.as_str()
+        );
+        let overrides =
+            Overrides { danger_link_only: network.profile == Profile::DangerLinkOnly, danger_no_link: !is_e1 };
+        Ok((policy, overrides, self.danger_no_link.clone().or(network.override_words.clone())))
+    }
+}
+
+/// A device to be.
+#[derive(Clone, Debug, clap::Args)]
+pub struct New {
+    /// Its network: the levels that it must use are the network's.
+    #[arg(long)]
+    pub net: String,
+    /// EUI-64; drawn if not given.
+    #[arg(long)]
+    pub did: Option<Did>,
+    /// Short id, 4 hex digits; the next free one if not given.
+    #[arg(long)]
+    pub sid: Option<Sid>,
+    /// P: the device has flash that it can trust. R: it draws a boot id instead.
+    #[arg(long, default_value = "P", value_parser = mode)]
+    pub mode: Mode,
+    /// Its policy record.
+    #[command(flatten)]
+    pub record: Record,
     /// Its place on the radio.
     #[command(flatten)]
     pub handing: Handing,
@@ -154,6 +193,7 @@ fn kid_length(text: &str) -> Result<u8, String> {
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Add(args) => add(args, output)?,
+        Verb::Enrol(args) => return enrol::run(args, output),
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
             let policy = operator.registry.device(args.one.did)?.policy;
@@ -189,7 +229,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                         levels,
                         d.policy.alg.cose().to_string(),
                         renewal::epoch(d, renewal),
-                        renewal.and_then(|r| r.agreed_at).map_or("-".into(), clock::text),
+                        renewed(renewal),
                         state(d),
                     ]);
                 }
@@ -232,23 +272,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 /// The book refuses, or a file cannot be written.
 pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, PathBuf)> {
     let network = operator.registry.network(&args.net)?;
-    let mut policy = Policy::new(network.profile);
-    policy.alg = if args.alg == 10 { Alg::AesCcm16_64_128 } else { Alg::AesCcm16_64_256 };
-    policy.mode = args.mode;
-    policy.kid_length = if args.kid_length == 2 { KidLength::Two } else { KidLength::None };
-    policy.ack_every = args.ack_every;
-    policy.radio = args.radio;
-    anyhow::ensure!(
-        policy.radio.link_class().is_e1() || args.danger_no_link.as_ref().is_some_and(|w| w.len() >= 8),
-        "radio {} has no E1, so strangers reach the gateway in this device's name; if you want that, say so: \
-         --danger-no-link \"WORDS\"",
-        policy.radio.as_str()
-    );
-    let overrides = Overrides {
-        danger_link_only: network.profile == Profile::DangerLinkOnly,
-        danger_no_link: !policy.radio.link_class().is_e1(),
-    };
-    let words = args.danger_no_link.clone().or(network.override_words.clone());
+    let (policy, overrides, words) = args.record.of(&network, args.mode)?;
     let keys = renewal::draw(operator, &policy, args.handing.first_contexts)?;
     let key = keys.as_ref().map(|k| k.key);
     let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words, key };
@@ -260,9 +284,15 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
 fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     let mut operator = args.folder.open()?;
     let (device, folder) = create(&mut operator, &args.new)?;
+    let note = match operator.registry.renewal(device.did)? {
+        Some(r) if renewal::is_installed(&r) => {
+            " It holds the keys in use, which stays a finding until the first renewal (AR-43)."
+        }
+        _ => "",
+    };
     answer(output, &json_with_folder(&operator.registry, &device, &folder)?, || {
         format!(
-            "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.\n\n\
+            "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.{}\n\n\
              Next: flash it, or run it as a software node: fivefold node run --dir {}",
             device.did,
             args.new.net,
@@ -270,6 +300,7 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
             device.policy.profile.as_str(),
             mark(&device),
             folder.display(),
+            note,
             folder.display()
         )
     });
@@ -286,9 +317,7 @@ fn hand_out(
 ) -> anyhow::Result<PathBuf> {
     let installed = handing.first_contexts == First::Installed;
     let network = operator.registry.network(&device.net.to_string())?;
-    let of_network = operator.registry.network_keys(&operator.vault, device.net)?;
-    let key = of_network.into_iter().rev().find(|k| k.phase == Phase::Switch);
-    let key = key.ok_or_else(|| anyhow::anyhow!("network {} has no key in use", network.name))?;
+    let key = network_key(operator, &network)?;
     if let Some(folder) = &handing.aiocoap {
         anyhow::ensure!(installed, "--aiocoap writes installed contexts; leave out --first-contexts agreed");
         write_aiocoap(folder, device, &secrets)?;
@@ -322,6 +351,13 @@ fn hand_out(
     let folder = node_folder(&operator.dir, &device.did.to_string());
     share.write(&folder)?;
     Ok(folder)
+}
+
+/// The key of a network that its devices send under.
+fn network_key(operator: &Operator, network: &Network) -> anyhow::Result<NetworkKey> {
+    let of_network = operator.registry.network_keys(&operator.vault, network.net)?;
+    let key = of_network.into_iter().rev().find(|k| k.phase == Phase::Switch);
+    key.ok_or_else(|| anyhow::anyhow!("network {} has no key in use", network.name))
 }
 
 /// A free port on loopback for the device's radio, in the air of the network's gateways: their config is told. Where
@@ -391,6 +427,13 @@ fn state(device: &Device) -> String {
 fn ordered(renewal: Option<&Renewal>) -> String {
     let pending = renewal.and_then(|r| r.ordered_at.filter(|at| r.agreed_at.is_none_or(|done| done < *at)));
     pending.map_or(String::new(), |at| format!(" (ordered {})", clock::text(at)))
+}
+
+fn renewed(renewal: Option<&Renewal>) -> String {
+    match renewal {
+        Some(r) if renewal::is_installed(r) => "installed (AR-43)".into(),
+        _ => renewal.and_then(|r| r.agreed_at).map_or("-".into(), clock::text),
+    }
 }
 
 fn json_of(d: &Device, renewal: Option<&Renewal>) -> Value {

@@ -20,7 +20,9 @@ pub mod network;
 pub mod node;
 pub mod operator;
 pub mod output;
+pub(crate) mod paper;
 pub mod reading;
+pub(crate) mod serial;
 pub mod token;
 pub mod vault;
 
@@ -53,7 +55,7 @@ enum Noun {
     Cloud(cloud::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
     Demo(demo::Args),
-    /// Devices: add, list, show, enrol again, revoke.
+    /// Devices: enrol, add, list, show, enrol again, revoke.
     Device(device::Args),
     /// Frames: decode one, and say what each byte is.
     Frame(frame::FrameArgs),
@@ -65,7 +67,7 @@ enum Noun {
     Key(key::Args),
     /// Networks: add, list.
     Network(network::Args),
-    /// Nodes: run one as software.
+    /// Nodes: join a network, run one as software.
     Node(node::Args),
     /// Readings that the cloud stored: list, follow.
     Reading(reading::Args),

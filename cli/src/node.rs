@@ -2,6 +2,7 @@
 //!
 //! The engine is `fivefold_device::Node`; here are its rim: UDP, two slot files, a clock, readings, and words.
 
+pub(crate) mod join;
 mod readings;
 mod report;
 pub(crate) mod state;
@@ -25,7 +26,7 @@ use fivefold_core::wire::ieee802154::Pan;
 use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
 use fivefold_device::renewal::{Keys, Timers};
 use fivefold_device::{Entropy, Node, Number, Patience, Secrets, SendRefused, Settings, Slots};
-use fivefold_keep::share::NodeShare;
+use fivefold_keep::share::{NODE_FILE, NodeShare};
 use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault;
 use tokio::net::UdpSocket;
@@ -48,6 +49,8 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Make the node's key and ask to be enrolled, or take the operator's answer.
+    Join(Box<join::Args>),
     /// Run a software node until it is told to stop.
     Run(Run),
 }
@@ -93,6 +96,7 @@ pub struct Run {
 /// One sentence with what to do next.
 pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Join(args) => join::run(args, form).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(run_node(run, form))
@@ -108,6 +112,10 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
         if !(0.001..=1e9).contains(&seconds) {
             bail!("--{name} {seconds} is no number of seconds above 0");
         }
+    }
+    if args.dir.join(join::IDENTITY_FILE).exists() && !args.dir.join(NODE_FILE).exists() {
+        let dir = args.dir.display();
+        bail!("{dir} waits to be enrolled; give it its answer: fivefold node join --dir {dir} --answer-file FILE");
     }
     let share = NodeShare::read(&args.dir)?;
     let settings = settings(&share, args)?;

@@ -7,8 +7,10 @@ use fivefold_keep::ca::Authority;
 use fivefold_keep::files;
 use fivefold_keep::registry::{Registry, Word};
 use fivefold_keep::share::CA_FILE;
+use fivefold_keep::sign::SigningKey;
 use fivefold_keep::vault::{VAULT_FILE, Vault};
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 /// File name of the sealed key of the CA.
 pub const CA_KEY_FILE: &str = "ca-key.sealed";
@@ -85,14 +87,25 @@ impl Operator {
     /// # Errors
     /// Its files are damaged or missing.
     pub fn authority(&self) -> anyhow::Result<Authority> {
+        let certificate = files::read_text(&self.dir.join(CA_FILE))?;
+        Authority::load(&certificate, &self.authority_key()?).context("the operator's CA does not load")
+    }
+
+    /// The CA's key, as what signs the answers of devices.
+    ///
+    /// # Errors
+    /// Its file is damaged or missing.
+    pub fn signer(&self) -> anyhow::Result<SigningKey> {
+        SigningKey::from_pkcs8(&self.authority_key()?).context("the key of the operator's CA does not load")
+    }
+
+    fn authority_key(&self) -> anyhow::Result<Zeroizing<Vec<u8>>> {
         anyhow::ensure!(
             self.dir.join(CA_KEY_FILE).exists(),
             "the key of the CA is not here: put {CA_KEY_FILE} back into {} for as long as this command runs",
             self.dir.display()
         );
-        let certificate = files::read_text(&self.dir.join(CA_FILE))?;
-        let key = self.vault.open_file(&self.dir.join(CA_KEY_FILE))?;
-        Authority::load(&certificate, &key).context("the operator's CA does not load")
+        Ok(self.vault.open_file(&self.dir.join(CA_KEY_FILE))?)
     }
 
     /// Folder of a gateway's share.

@@ -114,6 +114,12 @@ fn scenario(form: &'static str) -> Heard {
     heard.secrets.push(secret("the new token", &new));
     heard.said.retain(|(what, _)| !what.starts_with("token add"));
 
+    // A device that makes its own key.
+    let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));
+    heard.run("node join", &["--dir", &own, "--request-file", &asks, "--request-qr"]);
+    heard.run("device enrol", &["--net", "three", &asks, "--answer-file", &told, "--qr"]);
+    heard.run("node join", &["--dir", &own, "--answer-file", &told, "--bind", &node, "--air", &radio]);
+
     // Running them.
     let (cloud, gateway) = (at(&heard, "farm/cloud"), at(&heard, "farm/gateways/north"));
     let did = heard.farm.did.clone();

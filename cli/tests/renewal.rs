@@ -205,8 +205,10 @@ fn a_device_renews_through_running_daemons_and_the_operator_sees_and_orders_it()
     d.send(&old);
     let before = farm.show(&d);
     assert_eq!((before["renewal"]["highest_epoch"].as_u64(), &before["renewal"]["agreed_at"]), (Some(1), &Value::Null));
+    assert_eq!(before["renewal"]["finding"], "AR-43");
     let new = d.renew(2, 0x21);
     let shown = farm.show(&d);
+    assert_eq!(shown["renewal"]["finding"], Value::Null);
     assert_eq!(shown["renewal"]["highest_epoch"], 2);
     assert!(shown["renewal"]["agreed_at"].as_u64() > Some(1_700_000_000));
     d.send(&new);

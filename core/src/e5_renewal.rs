@@ -57,6 +57,7 @@
 
 mod agreed;
 mod credential;
+pub mod enrolment;
 mod initiator;
 pub mod key_message;
 mod message;

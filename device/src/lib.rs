@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 mod boot;
+pub mod enrolment;
 mod entropy;
 pub mod link_keys;
 pub mod node;

@@ -59,6 +59,16 @@ impl std::fmt::Display for SpkiHash {
     }
 }
 
+/// SubjectPublicKeyInfo (DER) of a certificate in PEM, which is looked at no further.
+///
+/// # Errors
+/// [`CaError::Authority`] when it is no certificate.
+pub fn spki_of(certificate: &str) -> Result<Vec<u8>, CaError> {
+    const UNREADABLE: CaError = CaError::Authority("it is no certificate");
+    let (_, pem) = parse_x509_pem(certificate.as_bytes()).map_err(|_| UNREADABLE)?;
+    pem.parse_x509().map(|x509| x509.public_key().raw.to_vec()).map_err(|_| UNREADABLE)
+}
+
 /// A certificate that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certified {

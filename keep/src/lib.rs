@@ -2,13 +2,15 @@
 //!
 //! [`vault`] wraps secrets under a passphrase file, [`files`] writes them so that a crash or a neighbour does no harm,
 //! [`registry`] is the operator's book, [`rotation`] how a network's key is changed, [`share`] is what each party is handed of
-//! it, [`ca`] issues certificates, [`enrol`] is what a gateway asks for one with, [`successor`] how its next one takes the place
+//! it, [`ca`] issues certificates, [`enrol`] is what a gateway asks for one with, [`imported`] looks at
+//! public keys from outside, [`successor`] how its next one takes the place
 //! of the one in use.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod ca;
 pub mod enrol;
 pub mod files;
+pub mod imported;
 pub mod key_message;
 pub mod registry;
 pub mod rotation;

@@ -4,6 +4,7 @@
 //! revocation reaches live connections within a second, and writes nothing but the certificates that it issues.
 
 mod certificates;
+mod enrolment;
 mod renewal;
 mod reseal;
 mod rotation;
@@ -15,13 +16,14 @@ use std::time::Duration;
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_core::suite::{Alg, hmac_sha256, sha256};
+use fivefold_core::suite::{Alg, sha256};
 use fivefold_core::wire::state::Phase;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 pub use crate::rotation::Rotation;
 pub use certificates::{Certificate, Deed, Event, IssuedTo, NotIssued, Word};
+pub use enrolment::Entry;
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
@@ -624,148 +626,6 @@ impl Registry {
 
     // Devices.
 
-    /// Enters a device with fresh random secrets and epoch 1.
-    ///
-    /// # Errors
-    /// [`RegistryError::Refused`] names the rule; [`RegistryError::Vault`].
-    pub fn add_device(&mut self, vault: &Vault, new: &NewDevice, now_unix_s: u64) -> Result<(Device, DeviceSecrets)> {
-        let refuse = |text: String| Err(RegistryError::Refused(text));
-        if let Err(broken) = new.policy.validate(new.overrides) {
-            return refuse(broken.reason.to_owned());
-        }
-        let did = match new.did {
-            Some(did) => did,
-            None => {
-                let mut did = *random::<8>()?;
-                did[0] = (did[0] | 0x02) & !0x01; // locally administered, individual
-                Did(did)
-            }
-        };
-        if let Some(same) = self.known_device(did)? {
-            return refuse(format!(
-                "device {did} exists already (sid {}); to install new keys, type: fivefold device enrol-again {did}",
-                same.sid
-            ));
-        }
-        let radio_ids: Vec<Sid> = self.gateways()?.iter().filter(|g| g.net == new.net).map(|g| g.sid).collect();
-        // A book of many devices is not read whole for one more: a short id is looked up by its index.
-        let taken: Vec<Sid> = match new.sid {
-            Some(sid) => self.short_ids(new.net, sid, sid)?,
-            None => self.short_ids(new.net, Sid(0), Sid(u16::MAX))?,
-        };
-        let is_free = |sid: Sid| sid.is_assignable() && !radio_ids.contains(&sid) && taken.binary_search(&sid).is_err();
-        let sid = match new.sid {
-            Some(sid) if !sid.is_assignable() => {
-                return refuse(format!("sid {sid} is reserved: not 0000, fffe, ffff, nor e200 to e2ff (AR-38)"));
-            }
-            Some(sid) if !is_free(sid) => {
-                return refuse(format!("sid {sid} is taken in this network (AR-38); leave out --sid for a free one"));
-            }
-            Some(sid) => sid,
-            None => match (0x0101..0xE200).map(Sid).find(|s| is_free(*s)) {
-                Some(sid) => sid,
-                None => return refuse("this network has no free short id left".into()),
-            },
-        };
-        if let Some(key) = &new.key {
-            self.check_key(did, &new.policy, key)?;
-        }
-        let secrets = DeviceSecrets::draw(new.policy.alg, random()?)?;
-        let device = Device {
-            did,
-            sid,
-            net: new.net,
-            policy: new.policy,
-            overrides: new.overrides,
-            words: new.words.clone(),
-            epoch: Epoch(1),
-            enrolled_at: now_unix_s,
-            revoked_at: None,
-        };
-        self.write_device(vault, &device, &secrets, new.key.as_ref())?;
-        Ok((device, secrets))
-    }
-
-    /// Installs a device anew: fresh secrets and an epoch above all that it ever had, agreed ones among them
-    /// (docs/protocol.md 3). Its root_psk stays; `key` takes the place of its key for renewal.
-    ///
-    /// # Errors
-    /// [`RegistryError::Unknown`], [`RegistryError::Refused`] for a revoked device.
-    pub fn enrol_again(
-        &mut self,
-        vault: &Vault,
-        did: Did,
-        key: Option<&DeviceKey>,
-        now_unix_s: u64,
-    ) -> Result<(Device, DeviceSecrets)> {
-        let mut device = self.device(did)?;
-        if device.revoked_at.is_some() {
-            return Err(RegistryError::Refused(format!("device {did} is revoked; add it under a new id")));
-        }
-        if let Some(key) = key {
-            self.check_key(did, &device.policy, key)?;
-        }
-        let old = self.secrets(vault, &device)?;
-        device.enrolled_at = now_unix_s;
-        loop {
-            let agreed = self.renewal(did)?.map_or(Epoch(0), |r| r.highest);
-            device.epoch = device.epoch.max(agreed);
-            loop {
-                let next = device.epoch.0.checked_add(1);
-                let next = next.ok_or_else(|| RegistryError::Refused("this device has used all epochs".into()))?;
-                device.epoch = Epoch(next);
-                if !device.epoch.collides_with(device.sid) {
-                    break;
-                }
-            }
-            let secrets = DeviceSecrets::draw(device.policy.alg, old.root_psk.clone())?;
-            // Unless the cloud agreed a greater one in the meantime.
-            if self.write_device(vault, &device, &secrets, key)? {
-                return Ok((device, secrets));
-            }
-        }
-    }
-
-    /// `false`, and nothing is written, when the device's epoch is not above all that it had.
-    fn write_device(
-        &mut self,
-        vault: &Vault,
-        device: &Device,
-        secrets: &DeviceSecrets,
-        key: Option<&DeviceKey>,
-    ) -> Result<bool> {
-        let mut policy = [0; Policy::LONGEST];
-        let len = device.policy.emit(&mut policy).unwrap_or(0);
-        let bytes = secrets.to_bytes();
-        let sealed = vault.seal(&secret_name(device.did, device.epoch), &bytes)?;
-        // Keyed with itself: equal secrets give equal digests, and a digest says nothing about a random secret.
-        let digest = hmac_sha256(b"fivefold device secret", &[&sha256(&[&secrets.ms3, secrets.e2_root.as_slice()])]);
-        let sql = "INSERT INTO devices VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, NULL)
-                   ON CONFLICT (did) DO UPDATE SET epoch = ?7, sealed = ?8, digest = ?9, enrolled_at = ?10";
-        self.change(|tx| {
-            if renewal::highest(tx, device.did)?.is_some_and(|h| h >= device.epoch.0) {
-                return Ok(false);
-            }
-            tx.execute(
-                sql,
-                params![
-                    device.did.0,
-                    device.sid.0,
-                    device.net.0,
-                    policy.get(..len),
-                    device.overrides.bits(),
-                    device.words,
-                    device.epoch.0,
-                    sealed,
-                    digest,
-                    device.enrolled_at as i64
-                ],
-            )?;
-            renewal::enter(tx, device.did, device.epoch, key)?;
-            Ok(true)
-        })
-    }
-
     /// All devices, by network and short id.
     ///
     /// # Errors
@@ -783,22 +643,14 @@ impl Registry {
         self.known_device(did)?.ok_or_else(|| RegistryError::Unknown { what: "device", name: did.to_string() })
     }
 
-    fn known_device(&self, did: Did) -> Result<Option<Device>> {
+    /// One device, if it is in the book.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn known_device(&self, did: Did) -> Result<Option<Device>> {
         let sql =
             "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE did = ?";
         self.db.query_row(sql, [did.0], device_of).optional().map_err(|e| self.failed(e))
-    }
-
-    /// Short ids of a network's devices from `first` to `last`, in order.
-    fn short_ids(&self, net: Net, first: Sid, last: Sid) -> Result<Vec<Sid>> {
-        let sql = "SELECT sid FROM devices WHERE net = ? AND sid BETWEEN ? AND ? ORDER BY sid";
-        let read = || {
-            let mut query = self.db.prepare_cached(sql)?;
-            query
-                .query_map(params![net.0, first.0, last.0], |r| r.get(0).map(Sid))?
-                .collect::<rusqlite::Result<Vec<Sid>>>()
-        };
-        read().map_err(|e| self.failed(e))
     }
 
     /// The secrets of a device.

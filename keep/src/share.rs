@@ -328,7 +328,14 @@ impl NodeShare {
     /// A file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), ShareError> {
         files::create_folder(folder)?;
-        let vault = Vault::create(folder)?;
+        self.write_under(&Vault::create(folder)?, folder)
+    }
+
+    /// Writes the share into `folder`, whose vault is there already.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn write_under(&self, vault: &Vault, folder: &Path) -> Result<(), ShareError> {
         let settings = NodeSettings {
             did: self.did.to_string(),
             sid: self.sid.to_string(),

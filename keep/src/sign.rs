@@ -190,6 +190,16 @@ impl Agree for AgreementKey {
     }
 }
 
+/// The x coordinate of a P-256 point (SEC1, compressed or not), if it lies on the curve.
+///
+/// # Errors
+/// [`PointRefused`].
+pub fn x_of_point(sec1: &[u8]) -> Result<PublicX, PointRefused> {
+    let point = agreement::UnparsedPublicKey::new(&agreement::ECDH_P256, sec1);
+    agreement::ParsedPublicKey::try_from(&point).map_err(|_| PointRefused)?;
+    sec1.get(1..33).and_then(|x| x.try_into().ok()).map(PublicX).ok_or(PointRefused)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]

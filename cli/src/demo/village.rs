@@ -382,13 +382,15 @@ fn settle(
                 net: name.into(),
                 did: None,
                 sid: Some(sid_of(n)),
-                // One stock device among them: AES-128, as Wireshark can open it.
-                alg: if n == 3 { 10 } else { 11 },
                 mode: Mode::Persistent,
-                kid_length: 0,
-                ack_every: 1,
-                radio: Radio::Ieee802154,
-                danger_no_link: None,
+                record: device::Record {
+                    // One stock device among them: AES-128, as Wireshark can open it.
+                    alg: if n == 3 { 10 } else { 11 },
+                    kid_length: 0,
+                    ack_every: 1,
+                    radio: Radio::Ieee802154,
+                    danger_no_link: None,
+                },
                 handing: device::Handing {
                     bind: Some(bind),
                     air: site.air_of_node(n),

@@ -101,9 +101,14 @@ pub(super) fn json_of(renewal: Option<&Renewal>) -> Value {
         json!({
             "highest_epoch": r.highest.0, "agreed_at": r.agreed_at, "ordered_at": r.ordered_at,
             "first_contexts": if r.first == FirstContexts::Agreed { "agreed" } else { "installed" },
-            "key": r.x.to_string(),
+            "key": r.x.to_string(), "finding": is_installed(r).then_some("AR-43"),
         })
     })
+}
+
+/// Whether the contexts in use lay in a file once, which ends with the first renewal.
+pub(super) fn is_installed(renewal: &Renewal) -> bool {
+    renewal.first == FirstContexts::Installed && renewal.agreed_at.is_none()
 }
 
 /// How far a device is, for a person.
@@ -112,7 +117,7 @@ pub(super) fn words(renewal: Option<&Renewal>) -> String {
         None => "never: it has no key for renewal".into(),
         Some(Renewal { agreed_at: Some(at), .. }) => clock::text(*at),
         Some(Renewal { first: FirstContexts::Agreed, .. }) => "not yet: it has no contexts".into(),
-        Some(_) => "not yet".into(),
+        Some(_) => "not yet: the contexts in use lay in a file (AR-43)".into(),
     }
 }
 

@@ -8,10 +8,13 @@ use fivefold_cloud::config::Config as CloudConfig;
 use fivefold_gateway::spool::Spool;
 use fivefold_keep::files::Readers;
 use fivefold_keep::registry::Registry;
-use fivefold_keep::share::{CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings, NODE_FILE, read_config};
+use fivefold_keep::share::{
+    CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings, NODE_FILE, SECRETS_FILE, read_config,
+};
 use fivefold_keep::vault::{VAULT_FILE, Vault};
 use serde_json::{Value, json};
 
+use crate::node::join::IDENTITY_FILE;
 use crate::node::state::{self, Disk};
 use crate::operator::{OPERATOR_FILE, REGISTRY_FILE};
 
@@ -63,7 +66,10 @@ impl Place {
     pub(super) fn parts(&self) -> anyhow::Result<Vec<Part>> {
         let dir = &self.vault;
         let mut parts = Vec::new();
-        if dir.join(NODE_FILE).exists() {
+        if dir.join(IDENTITY_FILE).exists() && !dir.join(SECRETS_FILE).exists() {
+            // A node that waits to be enrolled.
+            sealed_files(dir, &mut parts)?;
+        } else if dir.join(NODE_FILE).exists() {
             parts.push(Part::Node(dir.clone()));
         } else if dir.join(GATEWAY_FILE).exists() {
             let settings: GatewaySettings = read_config(&dir.join(GATEWAY_FILE))?;

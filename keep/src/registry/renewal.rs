@@ -202,14 +202,21 @@ impl Registry {
         if !can_renew(policy) {
             return refuse(format!("device {did} cannot renew: that takes mode P and E2 or E3"));
         }
-        let sql = "SELECT did FROM renewals WHERE x = ? AND did <> ?";
-        let other = self.db.query_row(sql, params![key.x.0, did.0], |r| r.get(0).map(Did)).optional();
-        match other.map_err(|e| self.failed(e))? {
+        match self.key_of_another(did, key)? {
             Some(other) => {
                 refuse(format!("device {other} has this DH key already: every device needs its own (AR-07)"))
             }
             None => Ok(()),
         }
+    }
+
+    /// Which other device has this key.
+    pub(super) fn key_of_another(&self, did: Did, key: &DeviceKey) -> Result<Option<Did>> {
+        let look = || {
+            let mut query = self.db.prepare_cached("SELECT did FROM renewals WHERE x = ? AND did <> ?")?;
+            query.query_row(params![key.x.0, did.0], |r| r.get(0).map(Did)).optional()
+        };
+        look().map_err(|e| self.failed(e))
     }
 }
 

@@ -1,0 +1,264 @@
+//! `fivefold device enrol --csv`: many devices at once. Every row is looked at before any is entered.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use fivefold_core::id::Did;
+use fivefold_core::profile::Mode;
+use fivefold_core::suite::agreement::PublicX;
+use fivefold_core::wire::enrolment::Request;
+use fivefold_keep::files::{self, Readers};
+use fivefold_keep::imported;
+use fivefold_keep::registry::{
+    Device, DeviceKey, Entry, FirstContexts, Network, NetworkKey, NewDevice, Registry, can_renew,
+};
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use super::enrol::{Args, Desk, check, check_did, spoken};
+use super::{Record, kid_length, network_key, radio};
+use crate::clock;
+use crate::operator::Operator;
+use crate::output::{Output, answer};
+use crate::paper;
+
+/// Columns that a file may have.
+const COLUMNS: [&str; 10] =
+    ["did", "key", "request", "net", "sid", "alg", "kid_length", "ack_every", "radio", "danger_no_link"];
+
+/// From so many bytes, or rows, on a bar shows how far it is.
+const LONG_FILE: u64 = 100_000;
+const MANY_ROWS: u64 = 1000;
+
+/// A row that was refused.
+struct Bad {
+    line: u64,
+    why: String,
+}
+
+/// A row that can be read.
+struct Row {
+    line: u64,
+    request: Request,
+    new: NewDevice,
+}
+
+pub(super) fn run(args: &Args, path: &Path, output: Output) -> anyhow::Result<ExitCode> {
+    let file = args.answers_file.as_deref().context("say where the answers go: --answers-file FILE")?;
+    // Those that stand in it are given out once.
+    anyhow::ensure!(!file.exists(), "{} exists already; name a new file for these answers", file.display());
+    let mut operator = args.folder.open()?;
+    let desk = Desk::open(&mut operator)?;
+    let now = clock::now()?;
+    let (rows, mut bad) = read(path, args, &operator.registry, now)?;
+    let total = rows.len() + bad.len();
+    anyhow::ensure!(total > 0, "{} has no rows under its head", path.display());
+    let news: Vec<NewDevice> = rows.iter().map(|r| r.new.clone()).collect();
+    let line_of = |at: usize| rows.get(at).map_or_else(String::new, |r| format!("line {}", r.line));
+    let mut good: Vec<(&Row, Device)> = Vec::new();
+    for (row, examined) in rows.iter().zip(operator.registry.examine(&news, now, line_of)?) {
+        match examined {
+            Ok(device) => good.push((row, device)),
+            Err(why) => bad.push(Bad { line: row.line, why }),
+        }
+    }
+    bad.sort_by_key(|b| b.line);
+    let enters = !good.is_empty() && (bad.is_empty() || args.skip_bad);
+    let enrolled = if enters { good.len() } else { 0 };
+    if enters {
+        enter(&mut operator, &desk, good, file)?;
+    }
+    say(&Told { path, file: enters.then_some(file), total, enrolled, bad: &bad }, output);
+    Ok(if bad.is_empty() || (args.skip_bad && enters) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Makes the answers, and enters their devices.
+fn enter(operator: &mut Operator, desk: &Desk, good: Vec<(&Row, Device)>, file: &Path) -> anyhow::Result<()> {
+    let mut networks: HashMap<_, (Network, NetworkKey)> = HashMap::new();
+    for network in operator.registry.networks()? {
+        if good.iter().any(|(_, d)| d.net == network.net) {
+            let key = network_key(operator, &network)?;
+            networks.insert(network.net, (network, key));
+        }
+    }
+    let mut answers = csv::Writer::from_writer(Vec::new());
+    answers.write_record(["did", "sid", "net", "fingerprint", "answer"])?;
+    let mut entries = Vec::with_capacity(good.len());
+    let progress = progress(good.len() as u64, MANY_ROWS);
+    for (row, device) in good {
+        let entry = Entry::draw(device, row.new.key)?;
+        let (network, key) = networks.get(&entry.device.net).context("a network is gone; type this again")?;
+        let letter = desk.answer(&row.request, &entry.device, &entry.secrets, (network, key))?;
+        answers.write_record([
+            entry.device.did.to_string(),
+            entry.device.sid.to_string(),
+            network.name.clone(),
+            row.request.fingerprint().to_string(),
+            paper::text(&letter),
+        ])?;
+        entries.push(entry);
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    // The answers are durable first: a device in the book that nobody can answer is worse than an answer too many.
+    let answers = answers.into_inner().map_err(|e| anyhow::anyhow!("{e}"))?;
+    files::write(file, Readers::Everybody, &answers)?;
+    if let Err(refused) = operator.registry.enter(&operator.vault, &entries) {
+        files::remove(file)?;
+        return Err(refused.into());
+    }
+    Ok(())
+}
+
+struct Told<'a> {
+    path: &'a Path,
+    file: Option<&'a Path>,
+    total: usize,
+    enrolled: usize,
+    bad: &'a [Bad],
+}
+
+fn say(told: &Told<'_>, output: Output) {
+    let Told { path, file, total, enrolled, bad } = told;
+    let refused: Vec<_> = bad.iter().map(|b| json!({ "line": b.line, "error": b.why })).collect();
+    let value = json!({ "rows": total, "enrolled": enrolled, "refused": refused, "answers_file": file });
+    answer(output, &value, || {
+        let mut said: String = bad.iter().map(|b| format!("line {}: {}\n", b.line, spoken(b.why.as_bytes()))).collect();
+        match file {
+            Some(file) => said.push_str(&format!(
+                "Enrolled {enrolled} of {total} devices of {}. The answers are in {}, each sealed for its device: column \
+                 `answer` is what that device is to be given.",
+                path.display(),
+                file.display()
+            )),
+            None if bad.len() == *total => {
+                said.push_str(&format!("No row of {} is good, so no device was enrolled.", path.display()));
+            }
+            None => said.push_str(&format!(
+                "Refused: {} of {total} rows of {}. No device was enrolled; mend these rows, or enrol the others with \
+                 --skip-bad.",
+                bad.len(),
+                path.display()
+            )),
+        }
+        said
+    });
+}
+
+/// A bar on standard error, if that is a terminal, and this takes long enough to be looked at.
+fn progress(n: u64, long: u64) -> ProgressBar {
+    if n < long { ProgressBar::hidden() } else { ProgressBar::new(n) }
+}
+
+/// Reads the rows: those that can be read, and those that cannot.
+fn read(path: &Path, args: &Args, registry: &Registry, now: u64) -> anyhow::Result<(Vec<Row>, Vec<Bad>)> {
+    let shown = path.display().to_string();
+    let mut reader = csv::ReaderBuilder::new()
+        .flexible(true)
+        .trim(csv::Trim::All)
+        .from_path(path)
+        .with_context(|| format!("cannot read {shown}"))?;
+    let head = reader.headers().with_context(|| format!("{shown}, line 1"))?.clone();
+    let columns = Columns::of(&head).with_context(|| format!("{shown}, line 1"))?;
+    let networks = registry.networks()?;
+    let (mut rows, mut bad) = (Vec::new(), Vec::new());
+    let progress = progress(reader.get_ref().metadata().map_or(0, |m| m.len()), LONG_FILE);
+    let mut record = csv::ByteRecord::new();
+    loop {
+        if !reader.read_byte_record(&mut record).with_context(|| format!("cannot read {shown}"))? {
+            break;
+        }
+        let line = record.position().map_or(0, csv::Position::line);
+        progress.set_position(record.position().map_or(0, csv::Position::byte));
+        match row(&columns, &record, args, &networks, now) {
+            Ok((request, new)) => rows.push(Row { line, request, new }),
+            Err(e) => bad.push(Bad { line, why: format!("{e:#}") }),
+        }
+    }
+    progress.finish_and_clear();
+    Ok((rows, bad))
+}
+
+/// Where each column stands.
+struct Columns {
+    places: HashMap<&'static str, usize>,
+    count: usize,
+}
+
+impl Columns {
+    fn of(head: &csv::StringRecord) -> anyhow::Result<Self> {
+        let mut places = HashMap::new();
+        for (at, name) in head.iter().enumerate() {
+            let known = COLUMNS.into_iter().find(|c| *c == name.trim_start_matches('\u{FEFF}').to_lowercase());
+            let known = known.with_context(|| {
+                format!("no column `{}` is known; there are {}", spoken(name.as_bytes()), COLUMNS.join(", "))
+            })?;
+            anyhow::ensure!(places.insert(known, at).is_none(), "column `{known}` is there twice");
+        }
+        let has = |name: &str| places.contains_key(name);
+        anyhow::ensure!(
+            has("request") != (has("did") || has("key")) && has("did") == has("key"),
+            "name the devices by the columns did and key, or by the column request, and not by both"
+        );
+        Ok(Self { places, count: head.len() })
+    }
+
+    /// What stands in a column; `None` where it is not there, or empty.
+    fn cell<'r>(&self, record: &'r csv::ByteRecord, name: &str) -> anyhow::Result<Option<&'r str>> {
+        let Some(cell) = self.places.get(name).and_then(|at| record.get(*at)) else { return Ok(None) };
+        let cell = std::str::from_utf8(cell).ok().with_context(|| format!("{name}: not UTF-8"))?;
+        Ok((!cell.is_empty()).then_some(cell))
+    }
+}
+
+fn row(
+    columns: &Columns,
+    record: &csv::ByteRecord,
+    args: &Args,
+    networks: &[Network],
+    now: u64,
+) -> anyhow::Result<(Request, NewDevice)> {
+    anyhow::ensure!(record.len() == columns.count, "{} fields, and the head has {}", record.len(), columns.count);
+    let cell = |name| columns.cell(record, name);
+    let request = match cell("request")? {
+        Some(text) => check(&paper::bytes_of(text.as_bytes())?, now)?,
+        None => {
+            let did = cell("did")?.context("did is missing")?;
+            let did: Did = did.parse().with_context(|| format!("did `{did}`"))?;
+            check_did(did)?;
+            let x: PublicX = imported::read(cell("key")?.context("key is missing")?, did)?;
+            Request { did, x, made: None }
+        }
+    };
+    let net = cell("net")?.or(args.net.as_deref()).context("net is missing, here and as --net")?;
+    let network = networks.iter().find(|n| n.name == net || n.net.to_string() == net);
+    let network = network.with_context(|| format!("there is no network {net}; see: fivefold network list"))?;
+    let sid = cell("sid")?.map(|s| s.parse().with_context(|| format!("sid `{s}`"))).transpose()?;
+    let number = |name, of: u8| match cell(name)? {
+        Some(text) => text.parse::<u8>().with_context(|| format!("{name} `{text}`: expected a number up to 255")),
+        None => Ok(of),
+    };
+    let alg = number("alg", args.record.alg)?;
+    anyhow::ensure!(matches!(alg, 10 | 11), "alg {alg}: expected 11 or 10");
+    let named = |name: &'static str, e: String| anyhow::anyhow!("{name}: {e}");
+    let record = Record {
+        alg,
+        kid_length: match cell("kid_length")? {
+            Some(text) => kid_length(text).map_err(|e| named("kid_length", e))?,
+            None => args.record.kid_length,
+        },
+        ack_every: number("ack_every", args.record.ack_every)?,
+        radio: match cell("radio")? {
+            Some(text) => radio(text).map_err(|e| named("radio", e))?,
+            None => args.record.radio,
+        },
+        danger_no_link: cell("danger_no_link")?.map(str::to_owned).or(args.record.danger_no_link.clone()),
+    };
+    let (policy, overrides, words) = record.of(network, Mode::Persistent)?;
+    anyhow::ensure!(can_renew(&policy), "network {net} has E1 alone: there is nothing to agree there");
+    let key = Some(DeviceKey { x: request.x, first: FirstContexts::Agreed });
+    let new = NewDevice { did: Some(request.did), sid, net: network.net, policy, overrides, words, key };
+    Ok((request, new))
+}
