@@ -5,11 +5,13 @@
 mod farm;
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use farm::{Daemon, Farm, answer, fivefold};
+use fivefold_keep::share::NodeShare;
 use serde_json::Value;
 
 /// Long enough for a slow machine to answer, and to start its daemons meanwhile.
@@ -140,6 +142,33 @@ fn a_node_with_e2_alone_renews_with_running_daemons() {
 #[test]
 fn a_node_with_e2_and_e3_renews_with_running_daemons() {
     renews("e1+e2+e3+e4");
+}
+
+#[test]
+fn what_was_installed_leaves_the_share_when_other_keys_are_in_use() {
+    let farm = Farm::with_levels("e1+e2+e3+e4");
+    let folder = farm.path(&format!("nodes/{}", farm.did));
+    let share = || NodeShare::read(Path::new(&folder)).unwrap();
+    let has_contexts = |share: &NodeShare| (share.secrets.e3.is_some(), share.secrets.e2_root.is_some());
+    let (installed, root_psk) = (has_contexts(&share()), share().secrets.root_psk);
+    assert_eq!(installed, (true, true));
+    let _cloud = Daemon::start(&farm.cloud(), 0);
+    let _gateway = Daemon::start(&farm.gateway(), 0);
+    let node = Running::start(&farm, &[&PATIENT[..], &["--renew-every", "3"]].concat());
+    let (epoch, _) = node.until("renewed");
+    node.until_under(epoch, "renewal_confirmed");
+    drop(node);
+    let left = share();
+    assert_eq!((has_contexts(&left), left.secrets.root_psk == root_psk), ((false, false), true));
+    // It goes on with what it agreed on, and its numbers go on.
+    let node = Running::start(&farm, &PATIENT);
+    let (_, said) = node.until("delivered");
+    assert!(said[0]["epoch"].as_u64() >= Some(epoch), "{}", said[0]);
+    drop(node);
+    // Without its counters it does not start: the share is not a new one.
+    std::fs::remove_dir_all(Path::new(&folder).join("state")).unwrap();
+    let refused = fivefold(&farm.node().each_ref().map(String::as_str)).output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("lost the counters"));
 }
 
 #[test]
