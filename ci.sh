@@ -27,7 +27,7 @@ JOBS=(
     "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
-    "interop    tshark, aiocoap and other people's captures against running daemons"
+    "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
     "sim        the engines under loss, reboots and a hostile gateway, from seeds; ARG: seeds, 1000 by default"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
@@ -166,6 +166,7 @@ job_interop() {
     [ -x .venv/bin/python ] || python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check -r interop/requirements.txt
     cargo build --release --locked
+    cargo build --release --locked -p fivefold-device --example edhoc_initiator
     .venv/bin/python interop/run.py "$@"
 }
 

@@ -5,7 +5,8 @@
 2. Their own captures, sent to the gateway: refused, each frame under its code.
 3. A software node's readings: tshark opens the E1 frames and the OSCORE messages of the gateway's capture, and aiocoap
    opens, as a server, every message that a tiny frame expanded to.
-4. The capture that the demo writes: tshark opens every E1 frame of its four networks, and the OSCORE of algorithm 10.
+4. EDHOC with aiocoap and lakers-python, both ways, and OSCORE under what came out.
+5. The capture that the demo writes: tshark opens every E1 frame of its four networks, and the OSCORE of algorithm 10.
 """
 
 import argparse
@@ -25,11 +26,13 @@ import aiocoap
 import cbor2
 from aiocoap import oscore
 from aiocoap.message import Direction
+from aiocoap.oscore_sitewrapper import OscoreSiteWrapper
 
 import link
 import pcap
 import tiny
 from demo import demo
+from edhoc import ProfileResponder, StockDevice, our_initiator, stock_device
 from shark import kid_is, link_key, oscore_context, station, tshark
 from village import (
     ROOT, Failed, Village, bracketed, coap_host, counters, expect, free_port, gauge, wait_until, write_private,
@@ -45,7 +48,7 @@ READINGS = 12
 
 
 class Deployment:
-    """One network e1+e3+e4 whose radios have the key of the captures, one gateway, and four devices."""
+    """One network e1+e3+e4 whose radios have the key of the captures, one gateway, and five devices."""
 
     def __init__(self, village: Village) -> None:
         self.village = village
@@ -76,8 +79,12 @@ class Deployment:
         )  # fmt: skip
         self.gateway_folder = farm / "gateways" / "north"
         self.gateway = gateway
+        self.stock_device = StockDevice(village, *self.coap)
+        self.token = village.folder / "token"
+        write_private(self.token, village.run("token", "add", "--dir", farm, "interop")["token"])
         with open(self.gateway_folder / "gateway.toml", "a") as f:
             f.write(f'\n[metrics]\nbind = "127.0.0.1:{self.metrics[1]}"\n')
+            f.write(self.stock_device.known_by_address())
 
         radio = ["--bind", "127.0.0.1:%d" % free_port(udp), "--air", "127.0.0.1:%d" % self.radio[1]]
         village.run("device", "add", "--dir", farm, "--net", "dam", "--did", NEIGHBOUR.hex(), "--sid", "0002", *radio)
@@ -189,7 +196,7 @@ def loopback_captures(d: Deployment) -> None:
 def greet(d: Deployment) -> None:
     """Echoes the nonce of the gateway's HELLO under counter 0: from then on it knows the captures' neighbour."""
     # Who may use which short address, the gateway learns from the cloud.
-    wait_until(lambda: gauge(d.metrics, "fivefold_gateway_devices") == 4, 20, "the cloud told the gateway no devices")
+    wait_until(lambda: gauge(d.metrics, "fivefold_gateway_devices") == 5, 20, "the cloud told the gateway no devices")
     # What it said before that is forgotten: an echo counts for five seconds, and for its last HELLO alone.
     d.air.setblocking(False)
     with contextlib.suppress(BlockingIOError):
@@ -328,7 +335,7 @@ def main() -> int:
         deployment.start_cloud()
         deployment.start_gateway()
         wait_until(
-            lambda: gauge(deployment.metrics, "fivefold_gateway_devices") >= 4, 30, "the cloud pushed no devices"
+            lambda: gauge(deployment.metrics, "fivefold_gateway_devices") >= 5, 30, "the cloud pushed no devices"
         )
         village.stop("gateway")  # so that it says HELLO again, now that it knows its devices
         deployment.start_gateway()
@@ -339,6 +346,12 @@ def main() -> int:
             ("aiocoap behind the gateway", lambda: asyncio.run(stock_clients(deployment))),
             ("a software node", lambda: run_node(deployment)),
             ("what the gateway heard", lambda: heard(deployment)),
+            ("aiocoap and lakers-python as responder, C_R its own",
+             lambda: asyncio.run(our_initiator(deployment.coap_host, OscoreSiteWrapper, "any"))),
+            ("the same, with C_R as docs/protocol.md 11 says",
+             lambda: asyncio.run(our_initiator(deployment.coap_host, ProfileResponder, "own"))),
+            ("aiocoap and lakers-python as initiator, behind the gateway",
+             lambda: stock_device(deployment.stock_device, deployment.token)),
             ("the demo's capture", lambda: demo(village.folder)),
         ]
         for name, step in steps:

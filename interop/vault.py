@@ -37,6 +37,8 @@ class NodeSecrets:
     ms3: bytes
     salt3: bytes
     e2_root: bytes
+    # For renewal; of a node that does not renew, empty.
+    dh_key: bytes
 
     @classmethod
     def of(cls, folder: Path) -> "NodeSecrets":
@@ -55,8 +57,8 @@ class NodeSecrets:
         ms3 = field()
         salt3 = take(8) if ms3 else b""
         e2_root = field()
-        # Its key for renewal; the shares of nodes that do not renew end before it.
+        # The shares of nodes that do not renew end before it.
         dh_key = field() if rest else b""
         assert len(dh_key) in (0, 32), f"{folder}: a key for renewal of {len(dh_key)} bytes"
         assert not rest, f"{folder}: {len(rest)} bytes follow the secrets"
-        return cls(index, network_key, root_psk, ms3, salt3, e2_root)
+        return cls(index, network_key, root_psk, ms3, salt3, e2_root, dh_key)

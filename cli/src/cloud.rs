@@ -3,16 +3,18 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fivefold_cloud::config::{ISSUER_FILE, ISSUER_KEY_FILE, KEY_FILE};
+use fivefold_cloud::config::{Config, ISSUER_FILE, ISSUER_KEY_FILE, KEY_FILE};
 use fivefold_cloud::daemon;
-use fivefold_keep::ca::{ISSUER_DAYS, LONGEST_DAYS, Role, names_in};
+use fivefold_core::profile::Mode;
+use fivefold_core::time::Millis;
+use fivefold_keep::ca::{Authority, Certified, ISSUER_DAYS, LONGEST_DAYS, Role, names_in};
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::registry::Registry;
-use fivefold_keep::share::CERTIFICATE_FILE;
+use fivefold_keep::registry::{Registry, Whom, Word};
+use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE};
 use serde_json::{Map, Value, json};
 
 use crate::clock;
-use crate::operator::{Folder, by, who};
+use crate::operator::{CA_KEY_FILE, Folder, Operator, by, who};
 use crate::output::{self, Output, table};
 
 /// Arguments of `fivefold cloud`.
@@ -30,6 +32,12 @@ enum Verb {
     RenewCertificate(RenewCertificate),
     /// Make a new issuing key for gateways' certificates. A running cloud takes it by itself.
     RenewIssuer(Folder),
+    /// Make a new CA, for when the key of the one before is lost or stolen, and what the cloud needs of it. Gateways are
+    /// invited anew after that.
+    ReplaceCa(Folder),
+    /// Say that the store was put back from a copy, or lost: nothing is sealed twice under one number, and every device is
+    /// ordered to renew. With the cloud stopped, before it starts again.
+    Restored(Folder),
     /// Run the cloud until it is told to stop. SIGHUP reloads its certificate and its issuing key.
     Run(Run),
 }
@@ -64,6 +72,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Certificates(folder) => return certificates(folder, output),
         Verb::RenewCertificate(args) => return renew_certificate(args, output),
         Verb::RenewIssuer(folder) => return renew_issuer(folder, output),
+        Verb::ReplaceCa(folder) => return replace_ca(folder, output),
+        Verb::Restored(folder) => return restored(folder, output),
     };
     if run.check {
         let resolved = daemon::check(&run.dir)?;
@@ -109,15 +119,12 @@ fn renew_certificate(args: &RenewCertificate, output: Output) -> anyhow::Result<
     let (cloud, now, who) = (operator.dir.join("cloud"), clock::now()?, who());
     let old: Vec<String> = in_force(&operator.registry, now)?;
     let names = names_in(&files::read_text(&cloud.join(CERTIFICATE_FILE))?)?;
-    let issued = operator.authority()?.issue(&Role::Cloud(names.clone()), now, LONGEST_DAYS)?;
-    operator.registry.enter_certificate(None, &issued.certified, by(&who, now))?;
-    operator.vault.seal_file(&cloud.join(KEY_FILE), &issued.key)?;
-    files::write(&cloud.join(CERTIFICATE_FILE), Readers::Everybody, issued.certified.chain.as_bytes())?;
+    let issued = fresh_certificate(&mut operator, &names, by(&who, now))?;
     let revoked = if args.revoke_old { old } else { Vec::new() };
     for serial in &revoked {
         operator.registry.revoke_cloud_certificate(serial, by(&who, now))?;
     }
-    let value = json!({ "serial": issued.certified.serial, "names": names, "revoked": revoked });
+    let value = json!({ "serial": issued.serial, "names": names, "revoked": revoked });
     output::answer(output, &value, || {
         let revoked = match revoked.len() {
             0 => String::new(),
@@ -126,10 +133,20 @@ fn renew_certificate(args: &RenewCertificate, output: Output) -> anyhow::Result<
         format!(
             "Renewed the cloud's certificate for {} until {}.{revoked}",
             names.join(", "),
-            clock::text(issued.certified.not_after)
+            clock::text(issued.not_after)
         )
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// A key and certificate for the cloud, in its folder and in the book.
+fn fresh_certificate(operator: &mut Operator, names: &[String], word: Word<'_>) -> anyhow::Result<Certified> {
+    let cloud = operator.dir.join("cloud");
+    let issued = operator.authority()?.issue(&Role::Cloud(names.to_vec()), word.at, LONGEST_DAYS)?;
+    operator.registry.enter_certificate(None, &issued.certified, word)?;
+    operator.vault.seal_file(&cloud.join(KEY_FILE), &issued.key)?;
+    files::write(&cloud.join(CERTIFICATE_FILE), Readers::Everybody, issued.certified.chain.as_bytes())?;
+    Ok(issued.certified)
 }
 
 fn in_force(registry: &Registry, now: u64) -> anyhow::Result<Vec<String>> {
@@ -139,13 +156,71 @@ fn in_force(registry: &Registry, now: u64) -> anyhow::Result<Vec<String>> {
 
 fn renew_issuer(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
     let operator = folder.open()?;
-    let (cloud, now) = (operator.dir.join("cloud"), clock::now()?);
+    fresh_issuer(&operator, clock::now()?)?;
+    output::answer(output, &json!({ "issuer": operator.dir.join("cloud").join(ISSUER_FILE) }), || {
+        "Made a new issuing key for the cloud. Certificates of the old one stay good until they end or are revoked."
+            .into()
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// An issuing key for gateways' certificates, in the cloud's folder.
+fn fresh_issuer(operator: &Operator, now: u64) -> anyhow::Result<()> {
+    let cloud = operator.dir.join("cloud");
     let (certificate, key) = operator.authority()?.create_issuer(now, ISSUER_DAYS)?;
     operator.vault.seal_file(&cloud.join(ISSUER_KEY_FILE), &key)?;
     files::write(&cloud.join(ISSUER_FILE), Readers::Everybody, certificate.as_bytes())?;
-    output::answer(output, &json!({ "issuer": cloud.join(ISSUER_FILE) }), || {
-        "Made a new issuing key for the cloud. Certificates of the old one stay good until they end or are revoked."
-            .into()
+    Ok(())
+}
+
+fn replace_ca(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
+    let mut operator = folder.open()?;
+    let (cloud, now, who) = (operator.dir.join("cloud"), clock::now()?, who());
+    let names = names_in(&files::read_text(&cloud.join(CERTIFICATE_FILE))?)?;
+    let (authority, key) = Authority::create(&operator.settings.name)?;
+    operator.vault.seal_file(&operator.dir.join(CA_KEY_FILE), &key)?;
+    for place in [&operator.dir, &cloud] {
+        files::write(&place.join(CA_FILE), Readers::Everybody, authority.certificate().as_bytes())?;
+    }
+    fresh_issuer(&operator, now)?;
+    let issued = fresh_certificate(&mut operator, &names, by(&who, now))?;
+    let gateways = operator.registry.gateways()?.into_iter().filter(|g| g.revoked_at.is_none());
+    let gateways: Vec<String> = gateways.map(|g| g.name).collect();
+    let value = json!({ "serial": issued.serial, "names": names, "to_invite": gateways });
+    output::answer(output, &value, || {
+        let dir = operator.dir.display();
+        let invite = |name: &String| format!("  fivefold gateway invite --dir {dir} {name} --token-file {name}.token");
+        format!(
+            "Made a new CA. Start the cloud again. Gateways know the one before and cannot connect: invite each anew,\n\
+             and type the join command there, in the same folder.\n{}",
+            gateways.iter().map(invite).collect::<Vec<_>>().join("\n")
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn restored(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
+    let (_, mut registry) = folder.open_book()?;
+    let now = clock::now()?;
+    let config = Config::load(&folder.dir.join("cloud"))?;
+    let contexts = fivefold_cloud::store::restored(&config.store, Millis(now * 1000))?;
+    let can_renew = !registry.renewals()?.is_empty();
+    let ordered = if can_renew { registry.order_renewal(Whom::All, now)? } else { 0 };
+    let devices = registry.devices()?.into_iter().filter(|d| d.revoked_at.is_none());
+    let silent: Vec<String> = devices.filter(|d| d.policy.mode == Mode::Random).map(|d| d.did.to_string()).collect();
+    let value = json!({ "contexts": contexts, "ordered": ordered, "to_enrol_again": silent });
+    output::answer(output, &value, || {
+        let mut text = format!(
+            "The store counts as put back: {contexts} contexts in it are answered under new numbers, and {ordered} devices \
+             are ordered to renew."
+        );
+        if !silent.is_empty() {
+            text.push_str(
+                "\nDevices of mode R hear nothing until you type, for each: fivefold device enrol-again DID\n",
+            );
+            text.push_str(&silent.join("\n"));
+        }
+        text
     });
     Ok(ExitCode::SUCCESS)
 }

@@ -425,7 +425,7 @@ fn state(device: &Device) -> String {
 }
 
 fn ordered(renewal: Option<&Renewal>) -> String {
-    let pending = renewal.and_then(|r| r.ordered_at.filter(|at| r.agreed_at.is_none_or(|done| done < *at)));
+    let pending = renewal.and_then(|r| r.ordered_at.filter(|at| r.agreed_at.is_none_or(|done| done <= *at)));
     pending.map_or(String::new(), |at| format!(" (ordered {})", clock::text(at)))
 }
 

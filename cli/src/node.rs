@@ -125,6 +125,8 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
     }
     let secrets = secrets(&share)?;
     let State { marker, slots, record } = state::open(&args.dir)?;
+    // The power may have gone before that was done.
+    let agreed = record.as_ref().is_some_and(|r| r.confirmed && r.context.is_some() && r.epoch > share.epoch);
     let random = vault::random::<64>()?;
     let entropy = Entropy::check(*random).map_err(|e| anyhow::anyhow!("{e}; nothing is transmitted"))?;
     let socket = bind(share.link.bind).await?;
@@ -135,7 +137,10 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
     drop((secrets, random, entropy));
     let air = Air { socket, share: &share, sequence: 0 };
     let report = Report::new(form, &share);
-    let mut process = Process { node, slots, marker, air, clock, report };
+    let mut process = Process { node, slots, marker, air, clock, report, installed: Some(&args.dir) };
+    if agreed {
+        process.wipe_installed()?;
+    }
     process.run(args).await
 }
 
@@ -283,6 +288,8 @@ struct Process<'s> {
     air: Air<'s>,
     clock: Clock,
     report: Report,
+    /// The folder whose share still has the contexts that were installed.
+    installed: Option<&'s std::path::Path>,
 }
 
 impl Process<'_> {
@@ -385,9 +392,18 @@ impl Process<'_> {
         }
     }
 
+    /// Takes what opens the contexts of the enrolment out of the share: others have taken their place (docs/protocol.md 3, K5).
+    fn wipe_installed(&mut self) -> anyhow::Result<()> {
+        let Some(dir) = self.installed.take() else { return Ok(()) };
+        match self.air.share.without_contexts(dir)? {
+            Some(sealed) => self.marker.replace_secrets(dir, &sealed),
+            None => Ok(()),
+        }
+    }
+
     /// Carries out what the engine wants, in order, and stops for good at a record that cannot be written.
     async fn script(&mut self) -> anyhow::Result<()> {
-        use fivefold_device::Output;
+        use fivefold_device::{Event, Output};
         while let Some(output) = self.node.poll() {
             match output {
                 Output::Persist(record) => {
@@ -396,7 +412,13 @@ impl Process<'_> {
                 }
                 Output::Transmit(frame) => self.air.transmit(frame.as_bytes()).await,
                 Output::Datagram(message) => self.air.datagram(&message).await,
-                Output::Event(event) => self.report.event(event),
+                Output::Event(event) => {
+                    // The new contexts are durable, and in use at the other side.
+                    if let Event::RenewalConfirmed(_) = event {
+                        self.wipe_installed()?;
+                    }
+                    self.report.event(event);
+                }
                 Output::Dropped(rejected) => self.report.dropped(rejected),
                 Output::Execute(command) => {
                     let status = self.report.execute(&command);

@@ -12,7 +12,6 @@ use fivefold_keep::share::{CLOUD_FILE, CloudSettings, read_config};
 use fivefold_keep::vault::{self, Pin, Rekey, Resumed, Source, TokenKey, VAULT_FILE};
 use serde_json::{Value, json};
 
-use crate::operator::Folder;
 use crate::output::{Output, answer};
 use places::{Place, Resealed};
 
@@ -37,9 +36,19 @@ enum Verb {
 /// Whose vault.
 #[derive(Clone, Debug, clap::Args)]
 struct Which {
-    /// The folder: the operator's, the cloud's, a gateway's or a node's.
     #[command(flatten)]
     folder: Folder,
+}
+
+/// A folder of anybody.
+#[derive(Clone, Debug, clap::Args)]
+struct Folder {
+    /// The folder whose vault it is: the operator's or the cloud's, which share one, a gateway's or a node's.
+    #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "DIR")]
+    dir: PathBuf,
+    /// Its passphrase file, where it does not lie where vault.toml says.
+    #[arg(long, env = "FIVEFOLD_PASSPHRASE_FILE", value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, clap::Args)]

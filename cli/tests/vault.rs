@@ -211,6 +211,7 @@ fn a_token_that_is_absent_or_has_no_fit_key_is_told_and_the_vault_stays_as_it_wa
     says(&rewrap(&around, MODULE, LABEL, "k", &[]), &["can be read by others", "chmod 600"]);
     private(&around.token.pin, "a wrong pin");
     says(&rewrap(&around, MODULE, LABEL, "k", &[]), &["refuses the PIN in", "tokens lock after a few"]);
+    // SoftHSM counts no wrong PINs; what a token that is locked leads to is tested beside the code.
     // No PIN on the command line, where every process reads it.
     let pin = around.pkcs11("k", &["--pin", "1234"]);
     let told = around.command(&[&["vault", "rewrap"][..], &pin, &["--dir", &dir]].concat()).output().unwrap();

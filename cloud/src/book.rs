@@ -14,7 +14,7 @@ use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::e5_renewal::PqMix;
 use fivefold_core::id::{BootContext, Did, Epoch, Net, Sid};
-use fivefold_core::oscore::{Context, NUMBER_LIMIT};
+use fivefold_core::oscore::Context;
 use fivefold_core::profile::{KeyIndexes, Mode, Overrides, Policy, Profile};
 use fivefold_core::proof::statement::BlindKey;
 use fivefold_core::suite::agreement::PublicX;
@@ -31,6 +31,7 @@ use zeroize::Zeroizing;
 use crate::accepted::ContextId;
 use crate::context::ContextSecrets;
 use crate::renewal::Runs;
+use crate::restored::{self, Restored};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
@@ -60,9 +61,16 @@ pub(crate) struct Ctx {
     pub(crate) agreed: Option<AgreedBy>,
     /// Draining, and messages came that nobody has confirmed since: item 10 of the next answer does.
     pub(crate) unsaid: bool,
+    /// The store was put back from a copy: how its answers are numbered.
+    pub(crate) restored: Option<Restored>,
 }
 
 impl Ctx {
+    /// The bound of our own numbers to make durable next.
+    pub(crate) fn proposal(&self, block: u32, now: Millis) -> Option<u32> {
+        restored::proposal(self.restored, &self.lease, block, now)
+    }
+
     pub(crate) fn row(&self, device: &Device, level: u8) -> ContextRow {
         ContextRow {
             id: self.id,
@@ -77,6 +85,7 @@ impl Ctx {
             agreed: self.agreed,
             failures: self.failures,
             bound: self.lease.bound(),
+            restored_at: self.restored.map(|r| r.at),
         }
     }
 }
@@ -157,6 +166,8 @@ pub struct Device {
     /// What its record wants mixed into what EDHOC gives.
     pub(crate) mix: Option<PqMix>,
     enrolled: registry::Device,
+    /// What holds for contexts of it that the store does not know.
+    pub(crate) restored: Option<Restored>,
     /// In mode R: what the contexts of every boot come from.
     pub(crate) bootstrap: Option<E3Secret>,
     // Handed over to the device of the next book, whole: who still has this one sees the same.
@@ -406,6 +417,8 @@ pub struct Maker<'a> {
     pub new_context: &'a dyn Fn() -> ContextId,
     /// Whether the store had no reading: then no context has to be looked up.
     pub fresh_store: bool,
+    /// When the store was put back from a copy, if ever (docs/protocol.md 8.4).
+    pub restored: Option<Millis>,
     /// The time.
     pub now: Millis,
 }
@@ -443,7 +456,9 @@ impl Maker<'_> {
                     if known.is_none() {
                         let mut live = live.lock().unwrap_or_else(PoisonError::into_inner);
                         live.commands = commands.remove(&device.did).unwrap_or_default();
-                        live.last_command = last_commands.get(&device.did).copied().unwrap_or(0);
+                        // Ids that were given since the copy was made are not in it.
+                        let forgotten = self.restored.map_or(0, |at| at.0 / 1000);
+                        live.last_command = last_commands.get(&device.did).copied().unwrap_or(0).max(forgotten);
                         live.link_keys = link_keys.get(&device.did).copied();
                         live.link_told = link_told.get(&device.did).copied();
                     }
@@ -484,6 +499,7 @@ impl Maker<'_> {
             mix: enrolled.policy.pq_mix.then(|| PqMix::new(&secrets.root_psk, enrolled.did)),
             bootstrap: None,
             live,
+            restored: Restored::unknown(self.restored, &enrolled),
             enrolled,
         };
         let level = device.level();
@@ -516,7 +532,7 @@ impl Maker<'_> {
                 None => None,
             };
             if live.contexts.len() < 2 {
-                live.contexts.push(self.remembered(&row, keys));
+                live.contexts.push(self.remembered(device, &row, keys));
             } else {
                 live.older.insert(bctx, (row.id, row.since));
             }
@@ -550,7 +566,7 @@ impl Maker<'_> {
                 _ => self.unsealed(device, &row).and_then(|secrets| keys(device, &secrets, row.epoch)),
             };
             if device.level() < 3 || keys.is_some() {
-                live.contexts.push(self.remembered(&row, keys));
+                live.contexts.push(self.remembered(device, &row, keys));
             }
         }
         if let Some(secrets) = installed
@@ -566,11 +582,12 @@ impl Maker<'_> {
                 written: true,
                 keys: keys(device, &secrets, device.epoch),
                 recent: Some(Recent::default()),
-                lease: Lease::resume(0, NUMBER_LIMIT),
+                lease: restored::lease(device.restored, 0),
                 failures: 0,
                 sealed: self.vault.and_then(|v| secrets.seal(v, device.did, device.epoch).ok()),
                 agreed: None,
                 unsaid: false,
+                restored: device.restored,
             };
             write.contexts.push(ctx.row(device, device.level()));
             write.new_generation |= device.policy.profile.has_e2();
@@ -579,7 +596,8 @@ impl Maker<'_> {
         live.contexts.sort_by_key(|c| std::cmp::Reverse(c.epoch));
     }
 
-    fn remembered(&self, row: &ContextRow, keys: Option<Context<E3>>) -> Ctx {
+    fn remembered(&self, device: &Device, row: &ContextRow, keys: Option<Context<E3>>) -> Ctx {
+        let restored = row.restored_at.map(|at| Restored::of(at, row.agreed.map(|a| a.at), &device.enrolled));
         Ctx {
             id: row.id,
             epoch: row.epoch,
@@ -589,11 +607,12 @@ impl Maker<'_> {
             written: true,
             keys,
             recent: self.fresh_store.then(Recent::default),
-            lease: Lease::resume(row.bound, NUMBER_LIMIT),
+            lease: restored::lease(restored, row.bound),
             failures: row.failures,
             sealed: None,
             agreed: row.agreed,
             unsaid: false,
+            restored,
         }
     }
 

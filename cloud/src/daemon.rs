@@ -293,6 +293,10 @@ async fn watch_time(service: Arc<Service>) {
     loop {
         tokio::time::sleep(WATCH).await;
         let at = service.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || at.order_by_age(clock::now())).await {
+            tracing::error!(%error, "devices with old keys cannot be ordered to renew; type: fivefold device renew");
+        }
+        let at = service.clone();
         let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else {
             return;
         };

@@ -13,6 +13,7 @@ pub mod context;
 pub mod embedded;
 pub mod push;
 mod renewal;
+mod restored;
 pub mod store;
 
 #[cfg(feature = "server")]

@@ -130,7 +130,7 @@ fn build_once(
         let rows = rows_of.remove(&device.did).unwrap_or_default();
         let renewal = renewals.get(&device.did);
         let installed = renewal.is_none_or(|r| r.first == FirstContexts::Installed);
-        let ordered = renewal.and_then(|r| r.ordered_at).map(|s| Millis(s.saturating_mul(1000)));
+        let ordered = renewal.and_then(Renewal::ordered_until);
         let held = held_before.get(&device.did).copied();
         let known = Known { device, rows, installed, held, ordered };
         let shares = known.shares(registry, vault, network.group, gateway)?;

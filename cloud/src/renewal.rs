@@ -151,7 +151,7 @@ impl Runs {
     /// What the book says.
     pub(crate) fn noted(&mut self, renewal: &registry::Renewal) {
         self.spend(renewal.highest, 0);
-        self.ordered = renewal.ordered_at.map(|s| Millis(s.saturating_mul(1000)));
+        self.ordered = renewal.ordered_until();
     }
 
     /// When the operator ordered the device to renew.

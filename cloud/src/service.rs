@@ -77,6 +77,8 @@ pub struct Service {
     // Version of the history that the roll is of.
     history: AtomicU64,
     reading: Mutex<Registry>,
+    // When the store was put back from a copy.
+    restored: Option<Millis>,
     notes: Notes,
     work: renewal::Work,
 }
@@ -100,6 +102,7 @@ impl Service {
         let memory = Embedded::new(store);
         let remembered = memory.remembered()?;
         let pushed = memory.read(|r| r.pushed())?;
+        let restored = memory.read(|r| r.restored())?;
         // Before what it stands for: what changes meanwhile is read again.
         let history = reading.history_version()?;
         let roll = Arc::new(LiveRoll::from_pointee(reading.roll()?));
@@ -110,6 +113,7 @@ impl Service {
             vault: Some(&vault),
             new_context: &|| memory.store().new_context(),
             fresh_store: memory.store().was_empty(),
+            restored,
             now,
         };
         let book = maker.book(source, &Book::default(), remembered, &mut write);
@@ -128,6 +132,7 @@ impl Service {
             rolls: watch::Sender::new(0),
             history: AtomicU64::new(history),
             reading: Mutex::new(reading),
+            restored,
             notes,
             work: renewal::Work::default(),
         })
@@ -161,8 +166,13 @@ impl Service {
         let source = Source::read(&registry, &self.vault, &before)?;
         let memory = self.cloud.memory();
         let mut write = Write { now, ..Write::default() };
-        let maker =
-            Maker { vault: Some(&self.vault), new_context: &|| memory.store().new_context(), fresh_store: false, now };
+        let maker = Maker {
+            vault: Some(&self.vault),
+            new_context: &|| memory.store().new_context(),
+            fresh_store: false,
+            restored: self.restored,
+            now,
+        };
         // Rows of contexts that this process never saw, of a device that was revoked and is back, say.
         let book = maker.book(source, &before, Remembered::default(), &mut write);
         if !write.is_empty() {

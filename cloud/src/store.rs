@@ -6,6 +6,7 @@
 
 mod read;
 mod reseal;
+mod restored;
 mod write;
 
 use std::fs::File;
@@ -27,12 +28,14 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
+pub use restored::restored;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0001_ledger.sql"),
     include_str!("store/migrations/0002_link_keys.sql"),
     include_str!("store/migrations/0003_renewal.sql"),
     include_str!("store/migrations/0004_rotation.sql"),
+    include_str!("store/migrations/0005_restored.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -104,6 +107,8 @@ pub struct ContextRow {
     pub failures: u32,
     /// Our own sender numbers below this may have been used.
     pub bound: u32,
+    /// When the store was put back from a copy, if it was there then.
+    pub restored_at: Option<Millis>,
 }
 
 /// The run of EDHOC that made a context (docs/protocol.md 11).

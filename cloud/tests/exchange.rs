@@ -309,6 +309,27 @@ async fn the_operators_order_goes_to_the_gateway_where_messages_end_there() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_messages_end_at_the_gateway_old_contexts_are_renewed_by_an_order_in_the_book() {
+    const DAY: u64 = 24 * 3_600_000;
+    let mut site = Site::new(Profile::ToGateway, 1);
+    let service = site.service(NOW);
+    let after = |site: &Site, now: Millis| {
+        block_in_place(|| service.order_by_age(now).unwrap());
+        contexts(&push(site, &service, 1).parts[0]).1.iter().map(|c| (c.1.0, c.2)).collect::<Vec<_>>()
+    };
+    assert_eq!(after(&site, NOW.plus(6 * DAY)), [(1, Standing::Active)]);
+    assert_eq!(after(&site, NOW.plus(7 * DAY)), [(1, Standing::Due)]);
+    let did = site.devices[0].0;
+    let ordered = site.book.renewal(did).unwrap().unwrap().ordered_at;
+    assert_eq!(ordered, Some(NOW.plus(7 * DAY).0 / 1000));
+    // Once, until it has renewed.
+    after(&site, NOW.plus(8 * DAY));
+    assert_eq!(site.book.renewal(did).unwrap().unwrap().ordered_at, ordered);
+    renew(&mut site, &service, 1, 0, 2, NOW.plus(8 * DAY)).await;
+    assert_eq!(after(&site, NOW.plus(9 * DAY)), [(1, Standing::Due), (2, Standing::Pending)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_only_grow_also_over_a_restart_and_with_a_store_from_an_old_copy() {
     let mut site = Site::new(Profile::ToGateway, 1);
     let service = site.service(NOW);

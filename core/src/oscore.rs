@@ -28,6 +28,9 @@ use crate::suite::{AeadSchedule, Alg, LONGEST_KEY, NONCE, TAG, hkdf_expand_into,
 
 /// The number at which a context stops, for the sender (from it on) and the receiver (above it): 2^20 (docs/protocol.md 5).
 pub const NUMBER_LIMIT: u32 = 1 << 20;
+/// No answer bears this number or a greater one: three bytes are what a tiny answer has room for. From [`NUMBER_LIMIT`] on they
+/// are numbers of a server whose store was put back from a copy (docs/protocol.md 8.4).
+pub const ANSWER_LIMIT: u32 = 1 << 24;
 /// The number from which a context is to be renewed (docs/protocol.md 5).
 pub const RENEW_AT: u32 = 49_152;
 /// Failed verifications after which a context is to be renewed.
@@ -124,7 +127,7 @@ impl PartialIv {
         self.bytes.get(5usize.saturating_sub(usize::from(self.len))..).unwrap_or_default()
     }
 
-    /// Refuses a number above [`NUMBER_LIMIT`], as every receiver does before it opens.
+    /// Refuses a request's number above [`NUMBER_LIMIT`], as every receiver does before it opens.
     ///
     /// # Errors
     /// `L::LIMIT` (`E2-09`, `E3-09`).
@@ -278,7 +281,7 @@ impl<L: OscoreLevel> Context<L> {
         plaintext: &[u8],
         out: &mut [u8],
     ) -> Result<(RequestId, usize), SealError> {
-        let request = RequestId { kid: self.sender_id(), piv: sendable(number)? };
+        let request = RequestId { kid: self.sender_id(), piv: sendable(number, NUMBER_LIMIT)? };
         let len = self.seal(&request, self.nonce(&request.kid, &request.piv), plaintext, out)?;
         Ok((request, len))
     }
@@ -321,7 +324,7 @@ impl<L: OscoreLevel> Context<L> {
     ///
     /// # Errors
     /// [`SealError::LeaseSpent`] when `to` is no request of the other side or not the one the unnumbered answer belongs
-    /// to, and for own numbers from 2^20 on; [`SealError::BufferTooSmall`].
+    /// to, and for own numbers from 2^24 on; [`SealError::BufferTooSmall`].
     pub fn seal_answer(
         &self,
         to: &RequestId,
@@ -336,7 +339,7 @@ impl<L: OscoreLevel> Context<L> {
         let nonce = match n {
             AnswerNumber::Unnumbered(only) if only.request == *to => self.nonce(&to.kid, &to.piv),
             AnswerNumber::Unnumbered(_) => return Err(SealError::LeaseSpent),
-            AnswerNumber::Own(n) => self.nonce(&self.sender_id(), &sendable(n.value())?),
+            AnswerNumber::Own(n) => self.nonce(&self.sender_id(), &sendable(n.value(), ANSWER_LIMIT)?),
         };
         self.seal(to, nonce, plaintext, out)
     }
@@ -345,7 +348,7 @@ impl<L: OscoreLevel> Context<L> {
     /// at most one answer without a number is taken for each request, and numbers only increase (docs/protocol.md 8.1).
     ///
     /// # Errors
-    /// `L::FORGED` when the tag does not hold or `to` is no request of ours, `L::LIMIT` above 2^20, `T-01` when it is
+    /// `L::FORGED` when the tag does not hold or `to` is no request of ours, `L::LIMIT` from 2^24 on, `T-01` when it is
     /// shorter than a tag and a code, or longer than `out`.
     pub fn open_answer<'b>(
         &self,
@@ -359,7 +362,9 @@ impl<L: OscoreLevel> Context<L> {
         }
         let nonce = match &piv {
             Some(piv) => {
-                piv.check_limit::<L>()?;
+                if piv.value() >= u64::from(ANSWER_LIMIT) {
+                    return Err(Rejected::new(L::LIMIT, "PIV of an answer above three bytes"));
+                }
                 self.nonce(&self.recipient_id(), piv)
             }
             None => self.nonce(&to.kid, &to.piv),
@@ -656,8 +661,8 @@ pub enum AnswerNumber<L: OscoreLevel> {
     Unnumbered(UnnumberedAnswer<L>),
 }
 
-fn sendable(number: u32) -> Result<PartialIv, SealError> {
-    if number >= NUMBER_LIMIT {
+fn sendable(number: u32, limit: u32) -> Result<PartialIv, SealError> {
+    if number >= limit {
         return Err(SealError::LeaseSpent);
     }
     Ok(PartialIv::from_value(number))

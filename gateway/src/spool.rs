@@ -13,6 +13,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use fivefold_core::id::{BootContext, Epoch, Sid};
+use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
@@ -293,7 +294,11 @@ impl Spool {
             )?,
             Record::Forgotten { context } => {
                 run("DELETE FROM numbers WHERE context = ?1", params![context.0])?;
-                run("DELETE FROM contexts WHERE context = ?1", params![context.0])?;
+                // If it ever comes back, from a cloud that was put back from a copy, all of its numbers were used.
+                run(
+                    "INSERT INTO contexts (context, bound) VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bound = excluded.bound",
+                    params![context.0, NUMBER_LIMIT],
+                )?;
             }
             Record::LinkLease { key, bound } => run(
                 "INSERT INTO link_leases VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",

@@ -324,6 +324,35 @@ fn a_secondary_gateway_opens_what_is_new_and_answers_nothing() {
 }
 
 #[test]
+fn a_context_that_comes_back_is_opened_and_never_answered_again() {
+    for restarted in [false, true] {
+        let mut d = Device::new(1, Profile::ToGateway);
+        let mut w = World::of(&[&d]);
+        let (tiny, _) = d.tiny(READING, Wants::Answer);
+        let frame = d.on_air(&tiny);
+        assert_eq!(w.frame(&frame).air.len(), 1);
+        let mut newer = Device::new(1, Profile::ToGateway);
+        newer.renew(2);
+        w.push(&state(2, &[&newer], Standing::Active)).unwrap();
+        w.run();
+        // The cloud was put back from a copy of before.
+        w.push(&state(3, &[&d], Standing::Active)).unwrap();
+        w.run();
+        if restarted {
+            w = w.restart();
+            w.greet(&[&d]);
+        }
+        let (next, _) = d.tiny(READING, Wants::Answer);
+        for tiny in [&tiny, &next] {
+            let frame = d.on_air(tiny);
+            let heard = w.frame(&frame);
+            assert_eq!((heard.air.len(), heard.dropped), (0, vec![]), "taken, and not answered");
+        }
+        assert_eq!(w.stored().len(), 3);
+    }
+}
+
+#[test]
 fn what_a_gateway_was_handed_is_nowhere_in_the_clear_and_is_erased_with_its_context() {
     let mut d = Device::new(1, Profile::ToGateway);
     let before = Device::new(1, Profile::ToGateway);

@@ -353,6 +353,27 @@ impl NodeShare {
         Ok(vault.seal_file(&folder.join(SECRETS_FILE), &self.secrets.to_bytes())?)
     }
 
+    /// The secrets without contexts, sealed under the vault in `folder`: for when the device agreed on others and uses them.
+    /// `None` when there are none among them.
+    ///
+    /// # Errors
+    /// The vault does not open, or has no randomness.
+    pub fn without_contexts(&self, folder: &Path) -> Result<Option<Vec<u8>>, ShareError> {
+        let own = &self.secrets;
+        if own.e3.is_none() && own.e2_root.is_none() {
+            return Ok(None);
+        }
+        let rest = NodeSecrets {
+            key_index: own.key_index,
+            network_key: own.network_key.clone(),
+            e3: None,
+            e2_root: None,
+            root_psk: own.root_psk.clone(),
+            dh_key: own.dh_key.clone(),
+        };
+        Ok(Some(Vault::open_folder(folder)?.seal(SECRETS_FILE, &rest.to_bytes())?))
+    }
+
     /// Reads a share.
     ///
     /// # Errors

@@ -98,6 +98,7 @@ impl CloudStation {
             vault: None,
             new_context: &|| memory.store().new_context(),
             fresh_store: memory.store().was_empty(),
+            restored: memory.read(|r| r.restored())?,
             now: wall(now),
         };
         let remembered: Remembered = memory.remembered()?;

@@ -102,6 +102,24 @@ impl Marker {
         !self.lines.is_empty() && !self.is_set()
     }
 
+    /// The counters belong to these secrets too, which are about to take the place of the present ones. Durable before they
+    /// are there: without this they would pass as new ones, whose numbers start from 0.
+    fn adopt(&mut self, secrets: &[u8], disk: &mut Disk<'_>) -> anyhow::Result<()> {
+        if self.is_set() {
+            self.lines.push_str(&line(secrets));
+            disk(&self.path, Readers::Everybody, self.lines.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Puts other secrets in the place of the present ones.
+    pub(super) fn replace_secrets(&mut self, dir: &Path, sealed: &[u8]) -> anyhow::Result<()> {
+        self.adopt(sealed, &mut |path, readers, bytes| Ok(files::write(path, readers, bytes)?))?;
+        files::write(&dir.join(SECRETS_FILE), Readers::Owner, sealed)?;
+        self.own = line(sealed);
+        Ok(())
+    }
+
     /// After the first record is durable.
     pub(super) fn set(&mut self) -> anyhow::Result<()> {
         if !self.is_set() {
@@ -171,12 +189,7 @@ pub(crate) fn reseal(dir: &Path, vault: &Vault, disk: &mut Disk<'_>) -> anyhow::
     let mut resealed = 0;
     let secrets = dir.join(SECRETS_FILE);
     if let Some(bytes) = vault.resealed_file(&secrets)? {
-        let marker = Marker::read(dir)?;
-        // The counters belong to these bytes too, before they are there: without this they would pass as new secrets, whose
-        // numbers start from 0.
-        if marker.is_set() {
-            disk(&marker.path, Readers::Everybody, (marker.lines + &line(&bytes)).as_bytes())?;
-        }
+        Marker::read(dir)?.adopt(&bytes, disk)?;
         disk(&secrets, Readers::Owner, &bytes)?;
         resealed += 1;
     }

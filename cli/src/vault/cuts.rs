@@ -99,6 +99,7 @@ fn yard(dir: &Path, vault_toml: &str) -> [PathBuf; 3] {
         sealed: Some(vault.seal(&format!("cloud context {did} 1"), b"a context that drains").unwrap()),
         failures: 0,
         bound: 0,
+        restored_at: None,
         agreed: None,
     };
     let store = Store::open(&farm.join("cloud/readings.db")).unwrap();

@@ -95,12 +95,13 @@ impl<M: Memory> Cloud<M> {
                 write.link_told.push((device.did, index));
             }
         }
-        // A repeat is answered under a number of our own, and that is leased before (W1).
-        if verdict != Verdict::New
-            && pending.question.is_some()
+        // A repeat is answered under a number of our own, and that is leased before (W1). What was answered before the store
+        // was put back from a copy nobody knows (8.4).
+        if pending.question.is_some()
             && let Some(ctx) = live.contexts.iter().find(|c| c.id == pending.context)
+            && (verdict != Verdict::New || ctx.restored.is_some())
             && ctx.lease.left() < BLOCK / 2
-            && let Some(bound) = ctx.lease.proposal(BLOCK)
+            && let Some(bound) = ctx.proposal(BLOCK, row.way.ingested)
             && !write.leases.iter().any(|(id, _)| *id == ctx.id)
         {
             write.leases.push((ctx.id, bound));
@@ -191,6 +192,16 @@ fn answer(
     if contexts.iter().any(|c| c.id == context && c.standing == Standing::Draining) {
         return None;
     }
+    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
+    let request = question.once.request();
+    let (number, piv) = match verdict {
+        Verdict::New if ctx.restored.is_none() => (AnswerNumber::Unnumbered(question.once), None),
+        _ => {
+            let n = ctx.lease.take().ok()?;
+            let piv = PartialIv::from_value(n.value());
+            (AnswerNumber::Own(n), Some(piv))
+        }
+    };
     let before = contexts.iter_mut().find(|c| c.unsaid);
     let mut bitmap = [0; 8];
     let earlier = before.and_then(|c| {
@@ -198,16 +209,7 @@ fn answer(
         c.unsaid = false;
         Some(Earlier { epoch: c.epoch, received: Received::of_last(highest?, bits, &mut bitmap)? })
     });
-    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
-    let request = question.once.request();
-    let (number, piv) = match verdict {
-        Verdict::New => (AnswerNumber::Unnumbered(question.once), None),
-        Verdict::Dup { .. } | Verdict::NonceReuse => {
-            let n = ctx.lease.take().ok()?;
-            let piv = PartialIv::from_value(n.value());
-            (AnswerNumber::Own(n), Some(piv))
-        }
-    };
+    let ctx = contexts.iter().find(|c| c.id == context)?;
     let (code, renew) = match verdict {
         Verdict::NonceReuse => (coap::UNAUTHORIZED, Some(Reason::NonceReuse.wire())),
         _ => (question.code, question.renew),

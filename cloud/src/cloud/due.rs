@@ -1,6 +1,7 @@
 //! When a device is to renew, and what becomes of contexts with time.
 
 use fivefold_core::error::Code;
+use fivefold_core::id::Did;
 use fivefold_core::oscore::{FAILURES_SOFT, RENEW_AT};
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::time::Millis;
@@ -84,6 +85,15 @@ impl<M: Memory> Cloud<M> {
             None => t_renew(device).min(self.renewals.installed_after),
         };
         (now.since(active.since) >= limit).then_some(Reason::Age)
+    }
+
+    /// Devices whose messages end at their gateway (E1+E2+E4), so that no answer of ours reaches them, and whose contexts are
+    /// old: some of them, who are to be ordered to renew in the book.
+    pub fn old_behind_gateways(&self, now: Millis) -> Vec<Did> {
+        let book = self.book.load();
+        let behind = book.by_did.values().filter(|d| d.policy.profile == Profile::ToGateway);
+        let old = behind.filter(|d| self.ordered(d, &d.live(), now) == Some(Reason::Age));
+        old.map(|d| d.did).take(ORDERS.into()).collect()
     }
 
     /// Whether the gateway that brought the message can pass an answer on.

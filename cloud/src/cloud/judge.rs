@@ -3,7 +3,6 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use fivefold_core::counter::Lease;
 use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::error::{Code, Rejected};
@@ -24,6 +23,7 @@ use super::answer::{Pending, Question};
 use super::{Cloud, Health, Judged, Memory};
 use crate::accepted::{Accepted, Content, ContextId, Freshness, MessageHash, Way, flag};
 use crate::book::{Book, Ctx, DRAIN, Device, Live};
+use crate::restored;
 use crate::store::{CountKey, ORPHAN_LIFE, Orphan, Place, Quarantined, Recent, ResultRow, Standing};
 
 /// A reading is fresh when its gateway received it at most so long ago (docs/protocol.md 8.1).
@@ -259,11 +259,12 @@ impl<M: Memory> Cloud<M> {
             written: false,
             keys: Some(keys),
             recent: Some(Recent::default()),
-            lease: Lease::resume(0, NUMBER_LIMIT),
+            lease: restored::lease(device.restored, 0),
             failures: 0,
             sealed: None,
             agreed: None,
             unsaid: false,
+            restored: device.restored,
         };
         judged.write.contexts.push(ctx.row(device, 3));
         let context = ctx.id;
@@ -565,11 +566,12 @@ impl<M: Memory> Cloud<M> {
                         written: false,
                         keys: None,
                         recent: Some(Recent::default()),
-                        lease: Lease::resume(0, NUMBER_LIMIT),
+                        lease: restored::lease(device.restored, 0),
                         failures: 0,
                         sealed: None,
                         agreed: None,
                         unsaid: false,
+                        restored: device.restored,
                     };
                     self.new_boot(judged, device, &mut live, ctx);
                 }

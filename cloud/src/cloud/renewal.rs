@@ -153,6 +153,7 @@ impl Agreement {
             sealed: None,
             agreed: Some(self.by),
             unsaid: false,
+            restored: None,
         }
     }
 }

@@ -10,11 +10,12 @@ use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::e5_renewal::Message;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, emit_downlinks};
+use fivefold_keep::registry::{RegistryError, Whom};
 use fivefold_keep::vault::{VaultError, random};
 use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
-use super::Service;
+use super::{Service, ServiceError};
 use crate::cloud::{Agreement, BatchRefused, Exchange, Outcome};
 use crate::context::ContextSecrets;
 use crate::notes::NoteError;
@@ -57,6 +58,30 @@ impl Default for Work {
     fn default() -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self { requests: Semaphore::new(REQUESTS), processors: Arc::new(Semaphore::new(processors)) }
+    }
+}
+
+impl Service {
+    /// Has devices renew whose contexts are old, and whom no answer of ours reaches: it is ordered in the book, and their
+    /// gateways say so. May block: not for async tasks.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: the registry cannot be written. The next call tries again.
+    pub fn order_by_age(&self, now: Millis) -> Result<(), ServiceError> {
+        let old = self.cloud.old_behind_gateways(now);
+        if old.is_empty() {
+            return Ok(());
+        }
+        let mut book = self.open_registry()?;
+        for did in old {
+            match book.order_renewal(Whom::Device(did), now.0 / 1000) {
+                Ok(_) => tracing::info!(%did, "its keys are old: it is ordered to renew them"),
+                // Somebody revoked it, or enrolled it again without a key, a moment ago.
+                Err(RegistryError::Refused(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.refresh(now)
     }
 }
 

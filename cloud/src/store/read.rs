@@ -157,8 +157,8 @@ const READING: &str =
     FROM reading r JOIN context c ON c.id = r.ctx WHERE ";
 
 const CONTEXT: &str =
-    "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4
-    FROM context";
+    "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4,
+    restored_at FROM context";
 
 fn context(r: &Row<'_>) -> rusqlite::Result<ContextRow> {
     let agreed = match r.get::<_, Option<i64>>(11)? {
@@ -182,6 +182,7 @@ fn context(r: &Row<'_>) -> rusqlite::Result<ContextRow> {
         agreed,
         failures: r.get(9)?,
         bound: r.get(10)?,
+        restored_at: r.get::<_, Option<i64>>(14)?.map(|at| Millis(uint(at))),
     })
 }
 
@@ -464,6 +465,15 @@ impl Reader {
     /// [`StoreError`].
     pub fn pushed(&self) -> Result<Vec<(GatewayId, u64)>, StoreError> {
         self.all("SELECT gateway, version FROM pushed", [], |r| Ok((GatewayId(r.get(0)?), uint(r.get(1)?))))
+    }
+
+    /// When the store was put back from a copy last.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn restored(&self) -> Result<Option<Millis>, StoreError> {
+        let newest = self.all("SELECT max(at) FROM restored", [], |r| r.get::<_, Option<i64>>(0))?;
+        Ok(newest.into_iter().next().flatten().map(|at| Millis(uint(at))))
     }
 
     /// Messages in quarantine.

@@ -93,8 +93,8 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     if !write.contexts.is_empty() {
         let mut insert = tx.prepare_cached(
             "INSERT INTO context (id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound,
-                                  agreed_at, m3, m4)
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                                  agreed_at, m3, m4, restored_at)
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         )?;
         for c in &write.contexts {
             insert.execute(params![
@@ -111,7 +111,8 @@ fn contexts(tx: &Transaction<'_>, write: &Write) -> Result<()> {
                 c.bound,
                 c.agreed.map(|a| int(a.at.0)),
                 c.agreed.as_ref().map(|a| &a.m3[..]),
-                c.agreed.as_ref().map(|a| a.m4.as_bytes())
+                c.agreed.as_ref().map(|a| a.m4.as_bytes()),
+                c.restored_at.map(|at| int(at.0))
             ])?;
         }
     }

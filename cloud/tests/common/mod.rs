@@ -339,8 +339,14 @@ impl World {
     }
 
     /// The process ends and starts again.
-    pub fn restart(mut self) -> Self {
+    pub fn restart(self) -> Self {
+        self.stopped(|_| ())
+    }
+
+    /// The same; meanwhile something is done with its store.
+    pub fn stopped(mut self, meanwhile: impl FnOnce(&std::path::Path)) -> Self {
         drop(self.cloud);
+        meanwhile(&self.path);
         self.cloud = start(&self.path, &self.source, self.vault.as_ref(), self.now);
         self.cloud.pushed(self.gateway.proven.gateway(), 1);
         self
@@ -361,6 +367,7 @@ impl World {
             vault: self.vault.as_ref(),
             new_context: &|| memory.store().new_context(),
             fresh_store: false,
+            restored: memory.read(|r| r.restored()).unwrap(),
             now: self.now,
         };
         let before = self.cloud.book();
@@ -413,8 +420,13 @@ pub const CLOUD: [u8; 32] = [0x51; 32];
 pub fn start(path: &std::path::Path, source: &SourceParts, vault: Option<&Vault>, now: Millis) -> Cloud<Embedded> {
     let memory = Embedded::new(Store::open(path).unwrap());
     let mut write = Write::default();
-    let maker =
-        Maker { vault, new_context: &|| memory.store().new_context(), fresh_store: memory.store().was_empty(), now };
+    let maker = Maker {
+        vault,
+        new_context: &|| memory.store().new_context(),
+        fresh_store: memory.store().was_empty(),
+        restored: memory.read(|r| r.restored()).unwrap(),
+        now,
+    };
     let book = maker.book(source.source(1), &Book::default(), memory.remembered().unwrap(), &mut write);
     memory.store().commit_now(write).unwrap();
     let pushed = memory.read(|r| r.pushed()).unwrap();

@@ -63,6 +63,8 @@ pub(super) struct Slot {
     pub(super) window: Window64,
     pub(super) lease: Lease,
     pub(super) lease_asked: bool,
+    /// All numbers of ours are used, or it was forgotten and with it which answers were given: nothing more is sent.
+    spent: bool,
     pub(super) failures: u32,
     /// Whether the store has said what it knows of the context: before, nothing is opened.
     pub(super) ready: bool,
@@ -380,6 +382,7 @@ impl Slot {
             window: Window64::new(),
             lease: Lease::resume(0, NUMBER_LIMIT),
             lease_asked: false,
+            spent: false,
             failures: 0,
             ready: false,
             unsaid: false,
@@ -399,6 +402,7 @@ impl Slot {
             self.window.mark(n.into());
         }
         self.lease = Lease::resume(bound, NUMBER_LIMIT);
+        self.spent = bound >= NUMBER_LIMIT;
         self.failures = failures;
         self.ready = true;
     }
@@ -409,9 +413,9 @@ impl Slot {
     }
 
     /// Whether this gateway may send under the context: it is the primary of its group, and the context is not on its
-    /// way out.
+    /// way out, nor was it forgotten.
     pub(super) fn can_send(&self) -> bool {
-        matches!(self.share, OwnShare::Primary(_)) && self.standing != Standing::Draining
+        matches!(self.share, OwnShare::Primary(_)) && self.standing != Standing::Draining && !self.spent
     }
 
     /// The bound to write next, when few numbers are left and no write is on its way.

@@ -5,6 +5,7 @@ use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::id::{Did, Epoch, Net};
 use fivefold_core::profile::{Mode, Policy, Profile};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
+use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use zeroize::Zeroizing;
 
@@ -48,6 +49,14 @@ pub struct Renewal {
     pub agreed_at: Option<u64>,
     /// When the operator ordered it to renew, Unix seconds.
     pub ordered_at: Option<u64>,
+}
+
+impl Renewal {
+    /// The end of the second in which the operator ordered it to renew: only what is agreed later fulfils the order. An order
+    /// in the second of an agreement may have come after it.
+    pub fn ordered_until(&self) -> Option<Millis> {
+        self.ordered_at.map(|s| Millis(s.saturating_mul(1000).saturating_add(999)))
+    }
 }
 
 /// The cloud's key for EDHOC. Its scalar is wiped when dropped and never printed.

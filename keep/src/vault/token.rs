@@ -20,7 +20,7 @@ use cryptoki::types::RawAuthPin;
 use zeroize::Zeroizing;
 
 use super::source::{WRAPPED, WrappingKey, pin, wrapped};
-use super::{DataKey, SourceError, TokenKey, VaultError, random};
+use super::{DataKey, Pin, SourceError, TokenKey, VaultError, random};
 
 /// A library has one state in the whole process: who initializes and finalizes it must be alone.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -129,11 +129,18 @@ fn try_log_in(at: &TokenKey, mode: Mode) -> Result<LoggedIn, VaultError> {
     let token = at.token.clone();
     match session.login_with_raw(UserType::User, &RawAuthPin::new(Box::new(pin.to_vec()))) {
         Ok(()) => Ok(LoggedIn { session, _library: library, _alone: alone }),
-        Err(Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _)) => {
-            Err(SourceError::PinRefused { token, pin: at.pin.to_string() }.into())
+        Err(e) => Err(not_in(token, &at.pin, &e)),
+    }
+}
+
+/// Why a token let nobody in.
+fn not_in(token: String, pin: &Pin, e: &Error) -> VaultError {
+    match e {
+        Error::Pkcs11(RvError::PinIncorrect | RvError::PinInvalid | RvError::PinLenRange, _) => {
+            SourceError::PinRefused { token, pin: pin.to_string() }.into()
         }
-        Err(Error::Pkcs11(RvError::PinLocked, _)) => Err(SourceError::Locked { token }.into()),
-        Err(e) => Err(failed(&at.token, "log in", &e)),
+        Error::Pkcs11(RvError::PinLocked, _) => SourceError::Locked { token }.into(),
+        e => failed(&token, "log in", e),
     }
 }
 
@@ -255,5 +262,22 @@ fn short(error: &Error) -> String {
     match error {
         Error::Pkcs11(code, function) => format!("C_{function:?}: {code:?}"),
         other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cryptoki::context::Function;
+
+    use super::*;
+
+    #[test]
+    fn a_locked_token_is_told_apart_from_a_wrong_pin() {
+        let pin = Pin::File("pin".into());
+        let said = |e: RvError| not_in("fivefold".into(), &pin, &Error::Pkcs11(e, Function::Login)).to_string();
+        let locked = said(RvError::PinLocked);
+        assert!(locked.contains("token `fivefold` is locked") && locked.contains("SO PIN"), "{locked}");
+        assert!(said(RvError::PinIncorrect).contains("refuses the PIN in"));
+        assert!(!said(RvError::DeviceError).contains("PIN"));
     }
 }
