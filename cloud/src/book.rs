@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::accepted::ContextId;
 use crate::context::ContextSecrets;
-use crate::renewal::Runs;
+use crate::renewal::{Orders, Runs};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
@@ -91,8 +91,10 @@ pub(crate) struct Live {
     pub(crate) older: HashMap<BootContext, (ContextId, Millis)>,
     /// New boots of the last day.
     pub(crate) boots: VecDeque<Millis>,
-    /// Runs of EDHOC, and what orders them.
+    /// Runs of EDHOC.
     pub(crate) runs: Runs,
+    /// What orders them.
+    pub(crate) orders: Orders,
     /// Commands without a result.
     pub(crate) commands: Vec<CommandRow>,
     pub(crate) last_command: u64,
@@ -212,7 +214,7 @@ impl Device {
     pub fn ordered_to_renew(&self) -> Option<Millis> {
         let live = self.live();
         let done = live.active().map(|c| c.agreed.map_or(c.since, |a| a.at));
-        live.runs.ordered().filter(|at| done.is_none_or(|done| *at > done))
+        live.orders.ordered().filter(|at| done.is_none_or(|done| *at > done))
     }
 
     /// Which network keys it said last that it has.
@@ -452,7 +454,9 @@ impl Maker<'_> {
                 }
             };
             if let Some(renewal) = renewal {
-                device.live().runs.noted(renewal);
+                let mut live = device.live();
+                live.runs.spend(renewal.highest);
+                live.orders.noted(renewal);
             }
             book.by_did.insert(device.did, device.clone());
             book.devices.insert(place, device);
