@@ -30,6 +30,7 @@ forbid "only core/src/suite names a curve" '(^|[^A-Za-z0-9_:])(::)?(p256|ecdsa|e
 mapfile -t bare < <(printf '%s\n' "${core_but_suite[@]}" "${device[@]}" | xargs grep -LE '#!?\[cfg\(test\)\]')
 forbid "core and device have no std and no heap" '\b(std|alloc)::|extern crate (std|alloc)' "${bare[@]}"
 forbid "the gateway names no type of E3" '\b(E3|E3Secret|CloudSecrets|e3_cloud|Key<.*E3|Context<.*E3)\b' "${gateway[@]}"
+forbid "the gateway names nothing of root_psk or K_e2root" '\b(PqMix|E2Root|DeviceSecrets)\b' "${gateway[@]}"
 forbid "an engine reads no clock and draws no randomness" '\b(Instant|SystemTime)::now|getrandom::|OsRng' "${engines[@]}"
 forbid "an engine has no socket, file or thread" '\b(std::(net::(Udp|Tcp)|fs|thread)|tokio|rusqlite)::' "${engines[@]}"
 # The cloud's engine alone logs: it is no script of outputs that a runner could log from.

@@ -74,7 +74,8 @@ pub struct Handing {
     /// Also write the E3 context in the form of aiocoap (a stock OSCORE client), into this folder, readable by you alone.
     #[arg(long, value_name = "DIR")]
     pub aiocoap: Option<PathBuf>,
-    /// Whether its share holds its first contexts, or it agrees them with the cloud (mode P, E2 or E3).
+    /// Whether its share holds its first contexts, or it agrees them with the cloud (mode P, E2 or E3). At a site without a
+    /// cloud it always agrees them, with the gateway.
     #[arg(long, value_enum, default_value_t)]
     pub first_contexts: First,
 }
@@ -156,8 +157,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Add(args) => add(args, output)?,
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
-            let policy = operator.registry.device(args.one.did)?.policy;
-            let keys = renewal::draw(&mut operator, &policy, args.handing.first_contexts)?;
+            let Device { net, policy, .. } = operator.registry.device(args.one.did)?;
+            let keys = renewal::draw(&mut operator, net, &policy, args.handing.first_contexts)?;
             let key = keys.as_ref().map(|k| &k.key);
             let (device, secrets) = operator.registry.enrol_again(&operator.vault, args.one.did, key, clock::now()?)?;
             let folder = hand_out(&operator, &device, secrets, keys, &args.handing)?;
@@ -249,7 +250,8 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
         danger_no_link: !policy.radio.link_class().is_e1(),
     };
     let words = args.danger_no_link.clone().or(network.override_words.clone());
-    let keys = renewal::draw(operator, &policy, args.handing.first_contexts)?;
+    renewal::fit(operator, network.net, &mut policy)?;
+    let keys = renewal::draw(operator, network.net, &policy, args.handing.first_contexts)?;
     let key = keys.as_ref().map(|k| k.key);
     let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words, key };
     let (device, secrets) = operator.registry.add_device(&operator.vault, &new, clock::now()?)?;
@@ -260,10 +262,15 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
 fn add(args: &Add, output: Output) -> anyhow::Result<()> {
     let mut operator = args.folder.open()?;
     let (device, folder) = create(&mut operator, &args.new)?;
+    let local = operator.registry.local(device.net)?;
+    let gateways = operator.registry.gateways()?;
+    let tell = local.and_then(|l| gateways.iter().find(|g| g.gateway == l.gateway)).map_or(String::new(), |gateway| {
+        format!("tell its gateway: fivefold gateway state --dir {} {}; then ", operator.dir.display(), gateway.name)
+    });
     answer(output, &json_with_folder(&operator.registry, &device, &folder)?, || {
         format!(
             "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.\n\n\
-             Next: flash it, or run it as a software node: fivefold node run --dir {}",
+             Next: {tell}flash it, or run it as a software node: fivefold node run --dir {}",
             device.did,
             args.new.net,
             device.sid,
@@ -284,13 +291,16 @@ fn hand_out(
     renews: Option<renewal::Keys>,
     handing: &Handing,
 ) -> anyhow::Result<PathBuf> {
-    let installed = handing.first_contexts == First::Installed;
+    let installed = renews.as_ref().is_none_or(renewal::Keys::are_installed);
     let network = operator.registry.network(&device.net.to_string())?;
     let of_network = operator.registry.network_keys(&operator.vault, device.net)?;
     let key = of_network.into_iter().rev().find(|k| k.phase == Phase::Switch);
     let key = key.ok_or_else(|| anyhow::anyhow!("network {} has no key in use", network.name))?;
     if let Some(folder) = &handing.aiocoap {
-        anyhow::ensure!(installed, "--aiocoap writes installed contexts; leave out --first-contexts agreed");
+        anyhow::ensure!(
+            installed,
+            "--aiocoap writes installed contexts, and this device agrees its first ones; leave it out"
+        );
         write_aiocoap(folder, device, &secrets)?;
     }
     let (bind, air) = match handing.bind {
@@ -298,7 +308,11 @@ fn hand_out(
         None => on_this_machine(operator, device, &handing.air)?,
     };
     let profile = device.policy.profile;
-    let (cloud, dh_key) = renews.map_or((None, None), |k| (Some(k.cloud), Some(k.scalar)));
+    let (cloud, gateway, dh_key) = match renews {
+        None => (None, None, None),
+        Some(renewal::Keys { peer: renewal::Peer::Cloud(peer), scalar, .. }) => (Some(peer), None, Some(scalar)),
+        Some(renewal::Keys { peer: renewal::Peer::Gateway(peer), scalar, .. }) => (None, Some(peer), Some(scalar)),
+    };
     let share = NodeShare {
         did: device.did,
         sid: device.sid,
@@ -310,6 +324,7 @@ fn hand_out(
         overrides: device.overrides,
         link: NodeLink { bind, air, parents: handing.parents.iter().map(Sid::to_string).collect() },
         cloud,
+        gateway,
         secrets: NodeSecrets {
             key_index: key.index,
             network_key: key.key,

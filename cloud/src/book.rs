@@ -320,7 +320,13 @@ impl Source {
         // The version first: what changes while we read makes a newer version, and is read again.
         let version = registry.version()?;
         let renewals = registry.renewals()?;
-        let devices = registry.devices()?.into_iter().map(|device| {
+        let networks = registry.networks()?;
+        let mut local = HashSet::new();
+        for network in &networks {
+            local.extend(registry.local(network.net)?.map(|l| l.net));
+        }
+        // Devices that agree their keys with a gateway alone are none of the cloud's.
+        let devices = registry.devices()?.into_iter().filter(|d| !local.contains(&d.net)).map(|device| {
             let key = find(&renewals, device.did).map(|r| r.x);
             let known = before.devices.get(&(device.net, device.sid)).is_some_and(|d| d.is(&device, key));
             let secrets = if known || device.revoked_at.is_some() {
@@ -339,7 +345,7 @@ impl Source {
         });
         Ok(Self {
             version,
-            networks: registry.networks()?,
+            networks,
             gateways: registry.gateways()?,
             tokens: registry.tokens()?,
             devices: devices.collect::<Result<_, RegistryError>>()?,

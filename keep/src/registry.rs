@@ -4,6 +4,7 @@
 //! revocation reaches live connections within a second, and writes nothing but the certificates that it issues.
 
 mod certificates;
+mod local;
 mod renewal;
 mod reseal;
 mod rotation;
@@ -22,6 +23,7 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 pub use crate::rotation::Rotation;
 pub use certificates::{Certificate, Deed, Event, IssuedTo, NotIssued, Word};
+pub use local::Local;
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
@@ -667,6 +669,7 @@ impl Registry {
                 None => return refuse("this network has no free short id left".into()),
             },
         };
+        self.check_local(new.net, &new.policy, new.key.as_ref())?;
         if let Some(key) = &new.key {
             self.check_key(did, &new.policy, key)?;
         }
@@ -702,6 +705,7 @@ impl Registry {
         if device.revoked_at.is_some() {
             return Err(RegistryError::Refused(format!("device {did} is revoked; add it under a new id")));
         }
+        self.check_local(device.net, &device.policy, key)?;
         if let Some(key) = key {
             self.check_key(did, &device.policy, key)?;
         }

@@ -47,6 +47,31 @@ impl<L> std::fmt::Debug for Run<L> {
 }
 
 /// Of one device, at level `L`: E3 at the cloud, E2 at a gateway.
+///
+/// What comes of a gateway's run is C2 local:
+/// ```
+/// use fivefold_core::{e2_gateway::E2, e5_renewal::{Credential, LocalSecrets}, suite::Alg};
+/// use fivefold_keep::runs::Claimed;
+/// fn given(run: Claimed<E2>, device: &Credential<'_>) -> Option<LocalSecrets> {
+///     Some(run.verify(device).ok()?.0.secrets(Alg::AesCcm16_64_256))
+/// }
+/// ```
+/// and never anything of E3:
+/// ```compile_fail,E0061
+/// use fivefold_core::{e2_gateway::E2, e5_renewal::{CloudSecrets, Credential}, suite::Alg};
+/// use fivefold_keep::runs::Claimed;
+/// fn given(run: Claimed<E2>, device: &Credential<'_>) -> Option<CloudSecrets> {
+///     Some(run.verify(device).ok()?.0.secrets(Alg::AesCcm16_64_256, None))
+/// }
+/// ```
+/// Nor is a run taken up at another level than it began with:
+/// ```compile_fail,E0308
+/// use fivefold_core::{e2_gateway::E2, e3_cloud::E3, time::Millis};
+/// use fivefold_keep::runs::{Claimed, Runs};
+/// fn read(runs: &mut Runs<E2>, message_3: &[u8]) -> Option<Claimed<E3>> {
+///     Some(runs.read(message_3, Millis(0)).ok()??.0)
+/// }
+/// ```
 pub struct Runs<L> {
     /// The newest last.
     open: VecDeque<Run<L>>,

@@ -105,6 +105,7 @@ impl Gateway {
             }
         }
         self.keep_added(applied.version, &mut named);
+        self.apply_local(&parts, &mut named);
         self.recall_contexts(&named);
         self.link.neighbours_mut().register(members);
         let keys: Vec<NetworkKey<'_>> = parts.iter().flat_map(|p| p.keys.iter()).collect();
@@ -145,7 +146,10 @@ impl Gateway {
             if !numbers.is_empty()
                 && let Some(device) = self.devices.find_mut(sid)
             {
-                device.in_use(context);
+                let newly = device.in_use(context);
+                if newly {
+                    self.settle_local(now, sid);
+                }
             }
         }
         self.all_recalled(now);
