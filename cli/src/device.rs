@@ -203,6 +203,10 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let (_, registry) = one.folder.open_book()?;
             let d = registry.device(one.did)?;
             let renewal = registry.renewal(d.did)?;
+            let renewed = match registry.local(d.net)? {
+                Some(_) => "with its gateway alone, which knows how far it is".into(),
+                None => renewal::words(renewal.as_ref()),
+            };
             answer(output, &json_of(&d, renewal.as_ref()), || {
                 format!(
                     "device {}\n  sid          {}\n  network      {}\n  levels       {}{}\n  algorithm    {}\n  mode         {}\n  \
@@ -217,7 +221,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                     d.policy.radio.as_str(),
                     clock::text(d.enrolled_at),
                     renewal::epoch(&d, renewal.as_ref()),
-                    renewal::words(renewal.as_ref()),
+                    renewed,
                     ordered(renewal.as_ref()),
                     state(&d)
                 )

@@ -99,9 +99,10 @@ pub(crate) fn state(args: &State, output: Output) -> anyhow::Result<()> {
     let devices =
         operator.registry.devices()?.iter().filter(|d| d.net == gateway.net && d.revoked_at.is_none()).count();
     let value = json!({ "name": gateway.name, "version": push.version, "devices": devices, "file": out });
+    let count = if devices == 1 { "1 device".into() } else { format!("{devices} devices") };
     answer(output, &value, || {
         format!(
-            "Wrote version {} for gateway {}, with {devices} devices, into {}. It takes it up within a second of finding it as \
+            "Wrote version {} for gateway {}, with {count}, into {}. It takes it up within a second of finding it as \
              {STATE_FILE} in its folder.",
             push.version,
             gateway.name,

@@ -124,6 +124,38 @@ fn a_node_agrees_with_the_gateway_alone_and_its_readings_are_read_out_there() {
 }
 
 #[test]
+fn the_network_key_is_rotated_by_the_same_file() {
+    let site = Site::new();
+    let dir = site.path("");
+    site.tell();
+    let _gateway = Daemon::start(&site.gateway(), 0);
+    assert_eq!(site.node("2", &[]).0, Some(0));
+    // Readings until the gateway says that one came under this key.
+    let under = |index: u64| {
+        until("under the other key", || {
+            let (code, lines) = site.node("3", &[]);
+            assert_eq!(code, Some(0), "{lines:?}");
+            (site.kept(&[]).last().unwrap()["key_index"].as_u64() == Some(index)).then_some(())
+        });
+    };
+    under(1);
+    answer(&["key", "rotate", "--dir", &dir, "--network", "farm"]);
+    site.tell();
+    // The node has the new key when it says so.
+    until("given the key", || {
+        let (code, lines) = site.node("3", &[]);
+        assert_eq!(code, Some(0), "{lines:?}");
+        lines.iter().any(|l| l["event"] == "link_keys").then_some(())
+    });
+    answer(&["key", "switch", "--dir", &dir, "--network", "farm"]);
+    site.tell();
+    under(2);
+    answer(&["key", "retire", "--now", "--dir", &dir, "--network", "farm"]);
+    site.tell();
+    under(2);
+}
+
+#[test]
 fn what_the_operator_writes_reaches_a_running_gateway_and_an_older_file_does_not() {
     let site = Site::new();
     let folder = site.path("gateways/shed");

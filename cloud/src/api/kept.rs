@@ -17,7 +17,7 @@ impl ReadingShown {
         Some(Self {
             id: i64::try_from(envelope.seq).unwrap_or(i64::MAX),
             net: gateway.net.to_string(),
-            network: String::new(),
+            network: gateway.net.to_string(),
             device: device.map(|did| did.to_string()).unwrap_or_default(),
             sid: opened.kid.to_string(),
             proof: Origin::Gateway(gateway.gateway).as_str().into(),
