@@ -21,7 +21,7 @@ use fivefold_core::wire::control::Downlink as ControlMap;
 use fivefold_core::wire::envelope::{Envelope, Kind};
 use fivefold_core::wire::state::{Device as Listed, LocalKey, NetworkKey, Part, Phase, State};
 use fivefold_core::wire::tiny::{EdhocRule, KidLength, Tiny, Wants};
-use fivefold_gateway::gateway::{Local, Setup};
+use fivefold_gateway::gateway::{Local, Output, Setup};
 use fivefold_keep::sign::AgreementKey;
 
 const READING: &[u8] = &[0x84, 0x01, 0x18, 0xd7, 0x18, 0x2d, 0x18, 0x25];
@@ -227,6 +227,39 @@ fn what_was_agreed_is_durable_before_message_4_wherever_power_goes() {
 }
 
 #[test]
+fn message_4_waits_for_the_commit_and_so_does_a_repeat_of_message_3() {
+    let mut d = local_device(1);
+    let mut w = world(&[(&d, 1)]);
+    let Proof { waiting, m3, .. } = prove(&mut w, &mut d, 1, 0x11);
+    let mut tiny = vec![0; m3.len() + 1];
+    Tiny::Edhoc { rule: EdhocRule::ToServer, payload: &m3 }.emit(&mut tiny).unwrap();
+    let mut written = 0;
+    for _ in 0..2 {
+        let mut frame = d.on_air(&tiny);
+        w.gateway.handle_frame(w.now, &mut frame, Some(200));
+        while let Some(output) = w.gateway.poll() {
+            match output {
+                Output::Persist(record) => {
+                    w.spool.write(&record).unwrap();
+                    (w.persisted, written) = (w.persisted + 1, written + 1);
+                }
+                Output::Transmit(_) => panic!("nothing of it is durable yet"),
+                _ => {}
+            }
+        }
+    }
+    assert!(written > 0);
+    w.spool.commit().unwrap();
+    w.gateway.handle_durable(w.now, w.persisted);
+    let heard = w.run();
+    let tiny = d.hear(&heard.air[0]).unwrap();
+    let Tiny::Edhoc { payload, .. } = Tiny::parse(&tiny, KidLength::None).unwrap() else { panic!("no message_4") };
+    assert_eq!(heard.air.len(), 1);
+    take(&mut d, waiting, 1, payload);
+    is_taken(&mut w, &mut d);
+}
+
+#[test]
 fn power_may_go_anywhere_around_the_first_message_under_new_keys() {
     for fuse in 1..60 {
         let mut d = local_device(1);
@@ -256,6 +289,9 @@ fn power_may_go_anywhere_around_the_first_message_under_new_keys() {
         let frame = d.on_air(&tiny);
         let heard = w.frame(&frame);
         assert_eq!((heard.air.len(), heard.dropped.len(), numbers(&w).len()), (0, 0, 4), "fuse {fuse}");
+        w.fuse = None;
+        w.wait(97 * HOUR);
+        assert_eq!(rows(&w), 1, "and they are erased in the end: fuse {fuse}");
         if done {
             return;
         }

@@ -146,10 +146,8 @@ impl Gateway {
             if !numbers.is_empty()
                 && let Some(device) = self.devices.find_mut(sid)
             {
-                let newly = device.in_use(context);
-                if newly {
-                    self.settle_local(now, sid);
-                }
+                // What that ended of contexts that were agreed here was written before the number was.
+                device.in_use(context);
             }
         }
         self.all_recalled(now);
