@@ -235,7 +235,14 @@ fn v19_the_state_of_a_gateway_that_agrees_keys_alone() {
     let mut out = [0; 200];
     let n = state.emit(&mut out).unwrap();
     assert_eq!(hex::encode(&out[..n]), hex::encode(&expected));
-    assert_eq!(State::parse(&expected), Ok(state));
+    assert_eq!(State::parse(&expected), Ok(state.clone()));
+    // Where nobody agrees keys here, item 10 is left out and not empty.
+    let (before, list) = expected.split_at(expected.len() - 39);
+    assert_eq!(list[..2], [0x81, 0x82]);
+    assert!(State::parse(&[before, &[0x80]].concat()).is_err());
+    let mut without = before[..before.len() - 1].to_vec();
+    without[0] = 0xA9;
+    assert_eq!(State::parse(&without), Ok(State { local: List::default(), ..state }));
 }
 
 #[test]
