@@ -21,7 +21,7 @@ mapfile -t core_but_suite < <(git ls-files 'core/src/*.rs' | grep -v '^core/src/
 mapfile -t core < <(git ls-files 'core/src/*.rs')
 mapfile -t device < <(git ls-files 'device/src/*.rs')
 mapfile -t gateway < <(git ls-files 'gateway/src/*.rs')
-mapfile -t engines < <(git ls-files 'core/src/*.rs' 'device/src/*.rs' 'gateway/src/gateway*' 'cloud/src/cloud*' 'keep/src/key_message*' | grep '\.rs$')
+mapfile -t engines < <(git ls-files 'core/src/*.rs' 'device/src/*.rs' 'gateway/src/gateway*' 'cloud/src/cloud*' 'keep/src/key_message*' 'keep/src/runs*' | grep '\.rs$')
 
 forbid "only core/src/suite.rs names an algorithm" '\b(aes|ccm|sha2|hmac|hkdf|cipher|digest|aead)::' "${core_but_suite[@]}"
 # `suite::p256` is ours, and names the crate for everybody else.
@@ -30,6 +30,7 @@ forbid "only core/src/suite names a curve" '(^|[^A-Za-z0-9_:])(::)?(p256|ecdsa|e
 mapfile -t bare < <(printf '%s\n' "${core_but_suite[@]}" "${device[@]}" | xargs grep -LE '#!?\[cfg\(test\)\]')
 forbid "core and device have no std and no heap" '\b(std|alloc)::|extern crate (std|alloc)' "${bare[@]}"
 forbid "the gateway names no type of E3" '\b(E3|E3Secret|CloudSecrets|e3_cloud|Key<.*E3|Context<.*E3)\b' "${gateway[@]}"
+forbid "the gateway names nothing of root_psk or K_e2root" '\b(PqMix|E2Root|DeviceSecrets)\b' "${gateway[@]}"
 forbid "an engine reads no clock and draws no randomness" '\b(Instant|SystemTime)::now|getrandom::|OsRng' "${engines[@]}"
 forbid "an engine has no socket, file or thread" '\b(std::(net::(Udp|Tcp)|fs|thread)|tokio|rusqlite)::' "${engines[@]}"
 # The cloud's engine alone logs: it is no script of outputs that a runner could log from.

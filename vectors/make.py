@@ -445,6 +445,24 @@ def own_vectors():
         "text": base45(b"FV1:", cbor(asked)),
     }
 
+    local = {**record, 1: 11, 8: False}
+    yield "V20", "a gateway's state where it agrees keys alone: the device of V18", {
+        "state": cbor(
+            {
+                1: 3,
+                2: NET,
+                3: GROUP,
+                4: [0, 1],
+                5: [[SID, DID, local, 0]],
+                6: [],
+                7: [[1, LINK_KEY, 2]],
+                8: [],
+                9: [],
+                10: [[SID, public_x(i)]],
+            }
+        )
+    }
+
 
 def own_text():
     cases = [

@@ -80,7 +80,8 @@ pub struct Handing {
     /// Also write the E3 context in the form of aiocoap (a stock OSCORE client), into this folder, readable by you alone.
     #[arg(long, value_name = "DIR")]
     pub aiocoap: Option<PathBuf>,
-    /// Whether its share holds its first contexts, or it agrees them with the cloud (mode P, E2 or E3).
+    /// Whether its share holds its first contexts, or it agrees them with the cloud (mode P, E2 or E3). At a site without a
+    /// cloud it always agrees them, with the gateway.
     #[arg(long, value_enum, default_value_t)]
     pub first_contexts: First,
 }
@@ -196,8 +197,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Enrol(args) => return enrol::run(args, output),
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
-            let policy = operator.registry.device(args.one.did)?.policy;
-            let keys = renewal::draw(&mut operator, &policy, args.handing.first_contexts)?;
+            let Device { net, policy, .. } = operator.registry.device(args.one.did)?;
+            let keys = renewal::draw(&mut operator, net, &policy, args.handing.first_contexts)?;
             let key = keys.as_ref().map(|k| &k.key);
             let (device, secrets) = operator.registry.enrol_again(&operator.vault, args.one.did, key, clock::now()?)?;
             let folder = hand_out(&operator, &device, secrets, keys, &args.handing)?;
@@ -242,6 +243,10 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let (_, registry) = one.folder.open_book()?;
             let d = registry.device(one.did)?;
             let renewal = registry.renewal(d.did)?;
+            let renewed = match registry.local(d.net)? {
+                Some(_) => "with its gateway alone, which knows how far it is".into(),
+                None => renewal::words(renewal.as_ref()),
+            };
             answer(output, &json_of(&d, renewal.as_ref()), || {
                 format!(
                     "device {}\n  sid          {}\n  network      {}\n  levels       {}{}\n  algorithm    {}\n  mode         {}\n  \
@@ -256,7 +261,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                     d.policy.radio.as_str(),
                     clock::text(d.enrolled_at),
                     renewal::epoch(&d, renewal.as_ref()),
-                    renewal::words(renewal.as_ref()),
+                    renewed,
                     ordered(renewal.as_ref()),
                     state(&d)
                 )
@@ -272,8 +277,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 /// The book refuses, or a file cannot be written.
 pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, PathBuf)> {
     let network = operator.registry.network(&args.net)?;
-    let (policy, overrides, words) = args.record.of(&network, args.mode)?;
-    let keys = renewal::draw(operator, &policy, args.handing.first_contexts)?;
+    let (mut policy, overrides, words) = args.record.of(&network, args.mode)?;
+    renewal::fit(operator, network.net, &mut policy)?;
+    let keys = renewal::draw(operator, network.net, &policy, args.handing.first_contexts)?;
     let key = keys.as_ref().map(|k| k.key);
     let new = NewDevice { did: args.did, sid: args.sid, net: network.net, policy, overrides, words, key };
     let (device, secrets) = operator.registry.add_device(&operator.vault, &new, clock::now()?)?;
@@ -290,10 +296,15 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
         }
         _ => "",
     };
+    let local = operator.registry.local(device.net)?;
+    let gateways = operator.registry.gateways()?;
+    let tell = local.and_then(|l| gateways.iter().find(|g| g.gateway == l.gateway)).map_or(String::new(), |gateway| {
+        format!("tell its gateway: fivefold gateway state --dir {} {}; then ", operator.dir.display(), gateway.name)
+    });
     answer(output, &json_with_folder(&operator.registry, &device, &folder)?, || {
         format!(
             "Enrolled device {} in network {} as {} ({}{}). Its share is in {}.{}\n\n\
-             Next: flash it, or run it as a software node: fivefold node run --dir {}",
+             Next: {tell}flash it, or run it as a software node: fivefold node run --dir {}",
             device.did,
             args.new.net,
             device.sid,
@@ -315,11 +326,14 @@ fn hand_out(
     renews: Option<renewal::Keys>,
     handing: &Handing,
 ) -> anyhow::Result<PathBuf> {
-    let installed = handing.first_contexts == First::Installed;
+    let installed = renews.as_ref().is_none_or(renewal::Keys::are_installed);
     let network = operator.registry.network(&device.net.to_string())?;
     let key = network_key(operator, &network)?;
     if let Some(folder) = &handing.aiocoap {
-        anyhow::ensure!(installed, "--aiocoap writes installed contexts; leave out --first-contexts agreed");
+        anyhow::ensure!(
+            installed,
+            "--aiocoap writes installed contexts, and this device agrees its first ones; leave it out"
+        );
         write_aiocoap(folder, device, &secrets)?;
     }
     let (bind, air) = match handing.bind {
@@ -327,7 +341,11 @@ fn hand_out(
         None => on_this_machine(operator, device, &handing.air)?,
     };
     let profile = device.policy.profile;
-    let (cloud, dh_key) = renews.map_or((None, None), |k| (Some(k.cloud), Some(k.scalar)));
+    let (cloud, gateway, dh_key) = match renews {
+        None => (None, None, None),
+        Some(renewal::Keys { peer: renewal::Peer::Cloud(peer), scalar, .. }) => (Some(peer), None, Some(scalar)),
+        Some(renewal::Keys { peer: renewal::Peer::Gateway(peer), scalar, .. }) => (None, Some(peer), Some(scalar)),
+    };
     let share = NodeShare {
         did: device.did,
         sid: device.sid,
@@ -339,6 +357,7 @@ fn hand_out(
         overrides: device.overrides,
         link: NodeLink { bind, air, parents: handing.parents.iter().map(Sid::to_string).collect() },
         cloud,
+        gateway,
         secrets: NodeSecrets {
             key_index: key.index,
             network_key: key.key,

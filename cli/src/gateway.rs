@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::gateway_join;
+use crate::gateway_local;
 use crate::operator::{Folder, Operator, by, check_name, who};
 use crate::output::{Output, answer, table};
 
@@ -42,6 +43,8 @@ enum Verb {
     Join(gateway_join::Join),
     /// List all gateways.
     List(Folder),
+    /// At the gateway of a site without a cloud: make the key with which it agrees keys with its devices alone.
+    Local(gateway_local::Local),
     /// Make new keys and a certificate in the share of a gateway that was added here.
     RenewCertificate(Name),
     /// Revoke a gateway: live connections are cut within a second.
@@ -52,6 +55,8 @@ enum Verb {
     Show(Name),
     /// Sign the request of a gateway that has no way to the cloud yet.
     Sign(gateway_join::Sign),
+    /// Write what a gateway without a cloud is to know: devices, network keys, revocations.
+    State(gateway_local::State),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -112,7 +117,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::AllowLateRenewal(args) => gateway_join::allow_late_renewal(args, output)?,
         Verb::Invite(args) => gateway_join::invite(args, output)?,
         Verb::Join(args) => gateway_join::join(args, output)?,
+        Verb::Local(args) => gateway_local::local(args, output)?,
         Verb::Sign(args) => gateway_join::sign(args, output)?,
+        Verb::State(args) => gateway_local::state(args, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let papers = Papers::of(&registry)?;
@@ -203,10 +210,11 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
             danger_synced: Vec::new(),
         },
         coap: args.coap.map(|bind| GatewayCoap { bind, devices: Vec::new() }),
-        uplink: GatewayUplink {
+        uplink: Some(GatewayUplink {
             cloud: args.cloud.clone().unwrap_or_else(|| operator.settings.cloud.clone()),
             insecure_allow_x25519: false,
-        },
+        }),
+        local: None,
         store: GatewayStore::default(),
         limits: GatewayLimits::default(),
         metrics: None,

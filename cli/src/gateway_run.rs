@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use fivefold_gateway::config::Config;
+use fivefold_gateway::config::{Config, Destination};
 use fivefold_gateway::daemon;
 use serde_json::json;
 
@@ -30,7 +30,8 @@ pub struct Run {
 pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     if args.check {
         let config = Config::read(&args.dir, daemon::wall_clock())?;
-        config.secrets(config.open_vault()?)?;
+        let secrets = config.secrets(config.open_vault()?)?;
+        config.local_key(&secrets.vault)?;
         match output {
             Output::Human => println!("{config}"),
             Output::Json => println!("{:#}", resolved(&config)),
@@ -40,7 +41,14 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     output::log(output);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), |config| match output {
-        Output::Human => println!("Gateway {} listens on {} and sends to {}.", config.name, config.bind, config.cloud),
+        Output::Human => match &config.uplink {
+            Destination::Cloud { cloud, .. } => {
+                println!("Gateway {} listens on {} and sends to {cloud}.", config.name, config.bind);
+            }
+            Destination::None { .. } => {
+                println!("Gateway {} listens on {}; there is no cloud, readings stay here.", config.name, config.bind);
+            }
+        },
         Output::Json => {
             println!("{}", json!({ "event": "ready", "gateway": config.name, "radio": config.bind.to_string() }))
         }
@@ -49,6 +57,10 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 fn resolved(config: &Config) -> serde_json::Value {
+    let (cloud, state) = match &config.uplink {
+        Destination::Cloud { cloud, .. } => (Some(cloud), None),
+        Destination::None { state } => (None, Some(state)),
+    };
     json!({
         "name": config.name,
         "gateway": config.identity.gateway.to_string(),
@@ -62,7 +74,8 @@ fn resolved(config: &Config) -> serde_json::Value {
             "air": config.air.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
         "coap": config.coap.map(|c| c.to_string()),
-        "cloud": config.cloud,
+        "cloud": cloud,
+        "state": state,
         "store": { "path": config.store, "max_bytes": config.limits.spool_bytes },
         "messages_a_minute": config.limits.messages_a_minute,
         "metrics": config.metrics.map(|m| m.to_string()),

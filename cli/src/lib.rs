@@ -13,6 +13,7 @@ pub mod device;
 pub mod frame;
 pub mod gateway;
 pub(crate) mod gateway_join;
+mod gateway_local;
 pub mod gateway_run;
 pub mod init;
 pub mod key;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fivefold_core::profile::Profile;
+use fivefold_core::suite::agreement::PublicX;
 use fivefold_keep::files;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -24,6 +25,22 @@ enum Verb {
     Add(Add),
     /// List all networks.
     List(Folder),
+    /// Let the devices of a network without a cloud agree their keys with its gateway alone (e1+e2+e4).
+    Local(Local),
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct Local {
+    #[command(flatten)]
+    folder: Folder,
+    /// Its name or id.
+    name: String,
+    /// The gateway, its primary one.
+    #[arg(long, value_name = "NAME")]
+    gateway: String,
+    /// The gateway's public key, as fivefold gateway local said it there.
+    #[arg(long, value_name = "KEY", value_parser = crate::gateway_local::key)]
+    key: PublicX,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -105,6 +122,27 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                     network.net,
                     network.pan,
                     network.name
+                )
+            });
+        }
+        Verb::Local(local) => {
+            let (_, mut registry) = local.folder.open_book()?;
+            let before = registry.local(registry.network(&local.name)?.net)?;
+            let now = registry.set_local(&local.name, &local.gateway, local.key)?;
+            let gateway = registry.gateway(&local.gateway)?.name;
+            let changed = before.is_some_and(|before| before != now);
+            let value = json!({ "net": now.net.to_string(), "gateway": gateway, "key": now.x.to_string() });
+            let dir = local.folder.dir.display();
+            answer(output, &value, || {
+                let next = if changed {
+                    "Devices that agreed with the key before must be enrolled again: fivefold device enrol-again"
+                } else {
+                    "Next: fivefold device add"
+                };
+                format!(
+                    "Devices of network {} agree their keys with gateway {gateway} alone. Whoever steals that gateway reads and \
+                     forges everything of them.\n\n{next} --dir {dir}",
+                    local.name
                 )
             });
         }

@@ -24,7 +24,7 @@ use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::Pan;
 use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
-use fivefold_device::renewal::{Keys, Timers};
+use fivefold_device::renewal::{Keys, Peer, Timers};
 use fivefold_device::{Entropy, Node, Number, Patience, Secrets, SendRefused, Settings, Slots};
 use fivefold_keep::share::{NODE_FILE, NodeShare};
 use fivefold_keep::sign::AgreementKey;
@@ -199,13 +199,18 @@ fn secrets(share: &NodeShare) -> anyhow::Result<Secrets> {
 
 /// What the node renews its contexts with. `None` for a share that has none of it: then they stay what they are.
 fn keys(share: &NodeShare) -> anyhow::Result<Option<Keys<AgreementKey>>> {
-    let (Some(cloud), Some(scalar)) = (share.cloud, &share.secrets.dh_key) else { return Ok(None) };
+    let peer = match (share.cloud, share.gateway) {
+        (Some(cloud), _) => Peer::Cloud(Credential::peer(cloud.kid, cloud.x)),
+        (None, Some(gateway)) => Peer::Gateway(Credential::peer(gateway.kid, gateway.x)),
+        (None, None) => return Ok(None),
+    };
+    let Some(scalar) = &share.secrets.dh_key else { return Ok(None) };
     let own = AgreementKey::from_random(scalar);
     let own = own.context("secrets.sealed: the key for renewal is none; enrol the device again")?;
     Ok(Some(Keys {
         credential: Credential::device(share.sid, own.public_x()),
         own,
-        cloud: Credential::peer(cloud.kid, cloud.x),
+        peer,
         mix: share.policy.pq_mix.then(|| PqMix::new(&share.secrets.root_psk, share.did)),
         group: share.group,
     }))

@@ -1,4 +1,6 @@
-//! `fivefold reading`: what the cloud stored, and how each was proven.
+//! `fivefold reading`: what the cloud, or a gateway without one, stored, and how each was proven.
+
+mod kept;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -26,6 +28,8 @@ pub struct Args {
 enum Verb {
     /// Print readings as they are stored, until interrupted. Connects again by itself.
     Follow(Which),
+    /// Delete readings from the store of a gateway without a cloud, once they are read out.
+    Forget(kept::Forget),
     /// List readings, the newest last.
     List(List),
 }
@@ -37,6 +41,9 @@ struct List {
     /// How many, at most.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
+    /// From the store of a gateway without a cloud (--dir is its folder): those after this id, the oldest first.
+    #[arg(long, value_name = "ID")]
+    after: Option<u64>,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -54,7 +61,7 @@ struct Which {
 /// Which cloud is asked, and with whose token.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Cloud {
-    /// The operator's folder, or another one with ca.pem and operator.toml in it.
+    /// The operator's folder, or another one with ca.pem and operator.toml in it; to list, that of a gateway without a cloud.
     #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "DIR")]
     pub dir: PathBuf,
     /// The cloud's API, if not where the folder says.
@@ -102,7 +109,10 @@ impl Cloud {
 /// The cloud cannot be reached, or refuses.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
+        Verb::Forget(args) => kept::forget(args, output)?,
+        Verb::List(list) if kept::is_gateway(&list.which.cloud.dir) => kept::list(list, output)?,
         Verb::List(list) => {
+            anyhow::ensure!(list.after.is_none(), "--after is for the folder of a gateway without a cloud");
             let api = list.which.cloud.connect()?;
             let page = api.fetch(&format!("/v1/readings?order=desc&limit={}{}", list.limit, list.which.query()))?;
             let mut readings = page
@@ -112,16 +122,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 .context("the cloud gave no list of readings")?;
             readings.reverse();
             let shown: Vec<ReadingShown> = serde_json::from_value(Value::Array(readings.clone()))?;
-            answer(output, &Value::Array(readings), || {
-                if shown.is_empty() {
-                    return "No readings.".to_owned();
-                }
-                let mut t = table(&["RECEIVED", "NETWORK", "DEVICE", "NUMBER", "PROVEN BY", "GATEWAY", "READING"]);
-                for r in &shown {
-                    t.add_row(columns(r));
-                }
-                t.trim_fmt()
-            });
+            show(Value::Array(readings), &shown, output);
         }
         Verb::Follow(which) => {
             let api = which.cloud.connect()?;
@@ -140,6 +141,19 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn show(readings: Value, shown: &[ReadingShown], output: Output) {
+    answer(output, &readings, || {
+        if shown.is_empty() {
+            return "No readings.".to_owned();
+        }
+        let mut t = table(&["RECEIVED", "NETWORK", "DEVICE", "NUMBER", "PROVEN BY", "GATEWAY", "READING"]);
+        for r in shown {
+            t.add_row(columns(r));
+        }
+        t.trim_fmt()
+    });
 }
 
 impl Which {

@@ -159,6 +159,8 @@ fn scenario(form: &'static str) -> Heard {
         heard.stop(running);
     }
 
+    without_a_cloud(&mut heard);
+
     // A gateway that makes its own keys, and new keys for the cloud.
     let [east, invitation, csr, grant] = ["farm/gateways/east", "invitation", "csr", "grant"].map(|p| at(&heard, p));
     let told = heard.run("gateway invite", &["--net", "three", "east", "--secondary", "--token-file", &invitation]);
@@ -193,6 +195,31 @@ fn scenario(form: &'static str) -> Heard {
     heard.remember();
     heard.run("vault show", &["--dir", &farm]);
     heard
+}
+
+/// A site of its own, where a gateway agrees keys alone.
+fn without_a_cloud(heard: &mut Heard) {
+    let (radio, node) = (heard.farm.radio.to_string(), heard.farm.node.to_string());
+    heard.run("network add", &["--levels", "e1+e2+e4", "shed"]);
+    heard.run("gateway add", &["--net", "shed", "barn", "--radio", &radio, "--air", &node]);
+    let barn = heard.farm.path("gateways/barn");
+    let told = heard.run("gateway local", &["--dir", &barn]);
+    let is_key = |w: &&str| w.len() == 64 && w.bytes().all(|c| c.is_ascii_hexdigit());
+    let key = told.split(|c: char| !c.is_ascii_alphanumeric()).find(is_key).unwrap().to_owned();
+    heard.run("network local", &["shed", "--gateway", "barn", "--key", &key]);
+    let did = "acde480000000077";
+    heard.run("device add", &["--net", "shed", "--did", did, "--bind", &node, "--air", &radio]);
+    heard.run("gateway state", &["barn"]);
+    heard.remember();
+    let gate = heard.start("gateway run", &["--dir", &barn]);
+    let share = heard.farm.path(&format!("nodes/{did}"));
+    let send =
+        ["--dir", &share, "--every", "0.1", "--count", "2", "--wait", "60", "--retry", "2", "--renew-pause", "1"];
+    heard.run("node run", &send);
+    heard.run("reading list", &["--dir", &barn]);
+    heard.remember();
+    heard.stop(gate);
+    heard.run("reading forget", &["--dir", &barn, "--upto", "1"]);
 }
 
 /// A frame of the vectors, a file with its key, and the key.

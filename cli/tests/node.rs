@@ -29,6 +29,7 @@ fn share(dir: &Path, sid: u16, epoch: u16, bind: SocketAddr, air: SocketAddr, pa
         overrides: Overrides::NONE,
         link: NodeLink { bind, air: vec![air], parents: vec![parent.into()] },
         cloud: None,
+        gateway: None,
         secrets: NodeSecrets {
             key_index: 1,
             network_key: Zeroizing::new([0x42; 16]),

@@ -3,6 +3,7 @@
 //! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one.
 
 mod campaign;
+mod kept;
 mod show;
 
 use std::collections::HashMap;

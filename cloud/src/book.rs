@@ -30,7 +30,7 @@ use zeroize::Zeroizing;
 
 use crate::accepted::ContextId;
 use crate::context::ContextSecrets;
-use crate::renewal::Runs;
+use crate::renewal::{Orders, Runs};
 use crate::restored::{self, Restored};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
 
@@ -100,8 +100,10 @@ pub(crate) struct Live {
     pub(crate) older: HashMap<BootContext, (ContextId, Millis)>,
     /// New boots of the last day.
     pub(crate) boots: VecDeque<Millis>,
-    /// Runs of EDHOC, and what orders them.
+    /// Runs of EDHOC.
     pub(crate) runs: Runs,
+    /// What orders them.
+    pub(crate) orders: Orders,
     /// Commands without a result.
     pub(crate) commands: Vec<CommandRow>,
     pub(crate) last_command: u64,
@@ -223,7 +225,7 @@ impl Device {
     pub fn ordered_to_renew(&self) -> Option<Millis> {
         let live = self.live();
         let done = live.active().map(|c| c.agreed.map_or(c.since, |a| a.at));
-        live.runs.ordered().filter(|at| done.is_none_or(|done| *at > done))
+        live.orders.ordered().filter(|at| done.is_none_or(|done| *at > done))
     }
 
     /// Which network keys it said last that it has.
@@ -329,7 +331,13 @@ impl Source {
         // The version first: what changes while we read makes a newer version, and is read again.
         let version = registry.version()?;
         let renewals = registry.renewals()?;
-        let devices = registry.devices()?.into_iter().map(|device| {
+        let networks = registry.networks()?;
+        let mut local = HashSet::new();
+        for network in &networks {
+            local.extend(registry.local(network.net)?.map(|l| l.net));
+        }
+        // Devices that agree their keys with a gateway alone are none of the cloud's.
+        let devices = registry.devices()?.into_iter().filter(|d| !local.contains(&d.net)).map(|device| {
             let key = find(&renewals, device.did).map(|r| r.x);
             let known = before.devices.get(&(device.net, device.sid)).is_some_and(|d| d.is(&device, key));
             let secrets = if known || device.revoked_at.is_some() {
@@ -348,7 +356,7 @@ impl Source {
         });
         Ok(Self {
             version,
-            networks: registry.networks()?,
+            networks,
             gateways: registry.gateways()?,
             tokens: registry.tokens()?,
             devices: devices.collect::<Result<_, RegistryError>>()?,
@@ -467,7 +475,9 @@ impl Maker<'_> {
                 }
             };
             if let Some(renewal) = renewal {
-                device.live().runs.noted(renewal);
+                let mut live = device.live();
+                live.runs.spend(renewal.highest);
+                live.orders.noted(renewal);
             }
             book.by_did.insert(device.did, device.clone());
             book.devices.insert(place, device);

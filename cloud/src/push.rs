@@ -14,7 +14,9 @@ use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::suite::Alg;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
-use fivefold_core::wire::state::{self, Added, Context, NetworkKey, PART_BYTES, Part, Share, Standing, State};
+use fivefold_core::wire::state::{
+    self, Added, Context, LocalKey, NetworkKey, PART_BYTES, Part, Share, Standing, State,
+};
 use fivefold_keep::registry::{self, Device, FirstContexts, Gateway, Network, Registry, RegistryError, Renewal};
 use fivefold_keep::vault::Vault;
 use tokio::time::Instant;
@@ -124,9 +126,16 @@ fn build_once(
     }
     let held_before = registry.held_before()?;
     let renewals: HashMap<Did, Renewal> = registry.renewals()?.into_iter().map(|r| (r.did, r)).collect();
-    let mut chunks: Vec<(Vec<state::Device>, Vec<GatewayShare>)> = vec![Default::default()];
-    let mut filled = 0;
+    let local = registry.local(name.net)?;
+    let mut chunks = Chunks::default();
     for device in &devices {
+        if let Some(local) = local {
+            // It agrees its keys with one gateway alone; no other has any.
+            let key = renewals.get(&device.did).filter(|_| local.gateway == name.gateway);
+            let key = key.map(|r| LocalKey { sid: device.sid, x: r.x }).filter(|_| device.policy.can_agree_locally());
+            chunks.add(device, Vec::new(), key);
+            continue;
+        }
         let rows = rows_of.remove(&device.did).unwrap_or_default();
         let renewal = renewals.get(&device.did);
         let installed = renewal.is_none_or(|r| r.first == FirstContexts::Installed);
@@ -134,20 +143,12 @@ fn build_once(
         let held = held_before.get(&device.did).copied();
         let known = Known { device, rows, installed, held, ordered };
         let shares = known.shares(registry, vault, network.group, gateway)?;
-        let takes = state::Device::LONGEST + shares.len() * Context::LONGEST;
-        if filled + takes > PART {
-            filled = 0;
-            chunks.push(Default::default());
-        }
-        filled += takes;
-        if let Some((list, all)) = chunks.last_mut() {
-            list.push(listed(device));
-            all.extend(shares);
-        }
+        chunks.add(device, shares, None);
     }
+    let chunks = chunks.done();
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     let mut parts = Vec::with_capacity(chunks.len());
-    for (index, (list, shares)) in (0u16..).zip(&chunks) {
+    for (index, Chunk { devices, shares, local }) in (0u16..).zip(&chunks) {
         let contexts: Vec<Context<'_>> = shares.iter().filter_map(GatewayShare::context).collect();
         let last = index + 1 == count;
         let state = State {
@@ -155,11 +156,12 @@ fn build_once(
             net: name.net,
             group: network.group,
             part: Part { index, count },
-            devices: List::of(list),
+            devices: List::of(devices),
             contexts: List::of(&contexts),
             keys: if last { List::of(&keys) } else { List::default() },
             revoked: if last { List::of(&revoked) } else { List::default() },
             revoked_serials: if last { List::of(&serials) } else { List::default() },
+            local: List::of(local),
         };
         let mut out = Zeroizing::new(vec![0; PART_BYTES]);
         let len = state.emit(&mut out).map_err(|reason| PushError::Encode { gateway: name, reason })?;
@@ -167,6 +169,42 @@ fn build_once(
         parts.push(out);
     }
     Ok(Push { version, parts })
+}
+
+/// What goes into one part.
+#[derive(Default)]
+struct Chunk {
+    devices: Vec<state::Device>,
+    shares: Vec<GatewayShare>,
+    local: Vec<LocalKey>,
+}
+
+/// Parts, the last of which is being filled.
+#[derive(Default)]
+struct Chunks {
+    full: Vec<Chunk>,
+    last: Chunk,
+    filled: usize,
+}
+
+impl Chunks {
+    fn add(&mut self, device: &Device, shares: Vec<GatewayShare>, local: Option<LocalKey>) {
+        let of_local = if local.is_some() { LocalKey::LONGEST } else { 0 };
+        let takes = state::Device::LONGEST + shares.len() * Context::LONGEST + of_local;
+        if self.filled + takes > PART {
+            self.full.push(std::mem::take(&mut self.last));
+            self.filled = 0;
+        }
+        self.filled += takes;
+        self.last.devices.push(listed(device));
+        self.last.shares.extend(shares);
+        self.last.local.extend(local);
+    }
+
+    fn done(mut self) -> Vec<Chunk> {
+        self.full.push(self.last);
+        self.full
+    }
 }
 
 /// A device of the registry, with what the store knows of its contexts, by epoch.

@@ -57,6 +57,7 @@
 
 mod agreed;
 mod credential;
+mod draw;
 pub mod enrolment;
 mod initiator;
 pub mod key_message;
@@ -66,6 +67,7 @@ mod schedule;
 
 pub use agreed::{Agreed, CloudSecrets, LocalSecrets, PqMix};
 pub use credential::{Credential, Identity, PeerKid};
+pub use draw::Draw;
 pub use initiator::{Announce, Initiator, WaitM2, WaitM4};
 pub use message::{ErrorMessage, Message, Offer, ToServer};
 pub use responder::{ReadM3, Responder, WaitM3};

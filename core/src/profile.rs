@@ -386,6 +386,12 @@ impl Policy {
         Err(InvalidPolicy { reason: refused })
     }
 
+    /// Whether a device with this record may agree its keys with its gateway alone ("C2 local", docs/protocol.md 11): its
+    /// messages end there, and nothing is promised that a gateway, which has no root_psk, cannot do.
+    pub const fn can_agree_locally(&self) -> bool {
+        matches!((self.profile, self.mode), (Profile::ToGateway, Mode::Persistent)) && !self.pq_mix
+    }
+
     /// Writes the record.
     ///
     /// # Errors

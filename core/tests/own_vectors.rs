@@ -10,11 +10,12 @@ use fivefold_core::proof::merkle::{Hash, root};
 use fivefold_core::proof::receipt::{CONTEXT, GatewayBoot, Receipt, Tally};
 use fivefold_core::proof::statement::{BlindKey, SignedLevel, Statement, Subject};
 use fivefold_core::proof::{KeyName, Sign1, SignAlg, Signature, SignatureRefused, ToBeSigned, Verify};
+use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::suite::{Alg, hkdf_expand, hmac_sha256};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Kind, Opened, Originator, Refusal, Reply};
-use fivefold_core::wire::state::{Context, Device, NetworkKey, Part, Phase, Serial, Share, Standing, State};
+use fivefold_core::wire::state::{Context, Device, LocalKey, NetworkKey, Part, Phase, Serial, Share, Standing, State};
 use fivefold_core::wire::tiny::Tiny;
 use serde_json::Value;
 
@@ -201,12 +202,47 @@ fn v16_the_state_of_a_gateway() {
         keys: List::of(&keys),
         revoked: List::of(&revoked),
         revoked_serials: List::of(&serials),
+        local: List::default(),
     };
     let expected = value("V16", "state");
     let mut out = [0; 400];
     let n = state.emit(&mut out).unwrap();
     assert_eq!(hex::encode(&out[..n]), hex::encode(&expected));
     assert_eq!(State::parse(&expected), Ok(state));
+}
+
+#[test]
+fn v19_the_state_of_a_gateway_that_agrees_keys_alone() {
+    let policy = Policy { pq_mix: false, ..Policy::new(Profile::ToGateway) };
+    let devices = [Device { sid: SID, did: DID, policy, overrides: Overrides::NONE }];
+    let credential = value("V18", "credential_device");
+    let x = PublicX(credential[credential.len() - 32..].try_into().unwrap());
+    let (key, local) = (counting(0xC0), [LocalKey { sid: SID, x }]);
+    let keys = [NetworkKey { index: 1, key: &key, phase: Phase::Switch }];
+    let state = State {
+        version: 3,
+        net: Net(7),
+        group: GatewayGroup(1),
+        part: Part::WHOLE,
+        devices: List::of(&devices),
+        contexts: List::default(),
+        keys: List::of(&keys),
+        revoked: List::default(),
+        revoked_serials: List::default(),
+        local: List::of(&local),
+    };
+    let expected = value("V20", "state");
+    let mut out = [0; 200];
+    let n = state.emit(&mut out).unwrap();
+    assert_eq!(hex::encode(&out[..n]), hex::encode(&expected));
+    assert_eq!(State::parse(&expected), Ok(state.clone()));
+    // Where nobody agrees keys here, item 10 is left out and not empty.
+    let (before, list) = expected.split_at(expected.len() - 39);
+    assert_eq!(list[..2], [0x81, 0x82]);
+    assert!(State::parse(&[before, &[0x80]].concat()).is_err());
+    let mut without = before[..before.len() - 1].to_vec();
+    without[0] = 0xA9;
+    assert_eq!(State::parse(&without), Ok(State { local: List::default(), ..state }));
 }
 
 #[test]

@@ -84,6 +84,10 @@ pub enum BootRefused {
     NoContext(NoSuchContext),
     /// This engine does not drive that radio.
     Radio,
+    /// It is to agree its keys with its gateway alone, and its policy record promises more than that gives.
+    LocalPolicy,
+    /// The stored contexts were agreed with the cloud and the share names a gateway, or the other way round.
+    OtherPeer,
     /// No next hop towards a gateway is given, or its hops are not 1 to 14.
     Ways,
 }
@@ -99,6 +103,12 @@ impl fmt::Display for BootRefused {
             Self::MissingSecret(what) => write!(f, "{what} is missing; install the device's share again"),
             Self::NoContext(e) => write!(f, "no context: {e}"),
             Self::Radio => f.write_str("this engine speaks 802.15.4 frames and CoAP over UDP only"),
+            Self::LocalPolicy => f.write_str(
+                "keys are agreed with a gateway alone only in mode P under e1+e2+e4 and without pq_mix; enrol the device again",
+            ),
+            Self::OtherPeer => f.write_str(
+                "the stored keys were agreed with another party than this share names; enrol the device again",
+            ),
             Self::Ways => f.write_str("a node needs a parent (0000 is a gateway in reach) and 1 to 14 hops"),
         }
     }
@@ -122,7 +132,11 @@ impl Ends {
         epoch: Epoch,
     ) -> Result<Self, BootRefused> {
         let policy = &settings.policy;
-        let e2 = policy.profile.has_e2().then(|| context.e2_root().secret(group));
+        if let Some(local) = context.e2_local() {
+            let end = local.context_for_device(settings.sid, epoch, None, policy.alg);
+            return Ok(Self { gateway: Some(end.map_err(BootRefused::NoContext)?), cloud: None });
+        }
+        let e2 = context.e2_root().filter(|_| policy.profile.has_e2()).map(|root| root.secret(group));
         let e3 = policy.profile.has_e3().then(|| context.e3()).flatten();
         Self::of(settings, e2.as_ref(), e3.as_ref(), epoch, None)
     }
@@ -189,11 +203,16 @@ pub(crate) fn start<A>(
     if settings.policy.pq_mix && keys.is_some_and(|k| k.mix.is_none()) {
         return Err(BootRefused::MissingSecret("root_psk, which the policy mixes into what is agreed on,"));
     }
+    let local = keys.is_some_and(|k| k.peer.is_gateway());
+    if local && !settings.policy.can_agree_locally() {
+        return Err(BootRefused::LocalPolicy);
+    }
     let group = keys.map(|k| k.group);
     // Without contexts a device begins by agreeing on some, if it can.
     let bare = group.is_some() && !random && secrets.is_bare();
     let record = next_record(settings, secrets, record, entropy)?;
     let ends = match (&record.context, group) {
+        (Some(context), Some(_)) if context.is_local() != local => return Err(BootRefused::OtherPeer),
         (Some(context), Some(group)) => Ends::agreed(settings, group, context, record.epoch)?,
         (Some(_), None) => return Err(BootRefused::MissingSecret("the key of the last renewals")),
         (None, _) if bare && (profile.has_e2() || profile.has_e3()) => Ends::default(),

@@ -51,7 +51,7 @@ use fivefold_core::wire::ieee802154::Pan;
 use heapless::Vec;
 use zeroize::Zeroizing;
 
-use crate::renewal::Keys;
+use crate::renewal::{Keys, Peer};
 use crate::{Secrets, Settings};
 
 /// A device that is to be enrolled: who it is, and the key that it made.
@@ -171,7 +171,7 @@ impl Granted {
         Keys {
             credential: Credential::device(self.sid, own.public_x()),
             own,
-            cloud: Credential::peer(self.cloud_kid, self.cloud_x),
+            peer: Peer::Cloud(Credential::peer(self.cloud_kid, self.cloud_x)),
             mix: self.policy.pq_mix.then(|| PqMix::new(&self.root_psk, self.did)),
             group: self.group,
         }

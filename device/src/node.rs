@@ -6,7 +6,7 @@
 //! | Keeps       | each message until the innermost level confirmed it; custody of a gateway frees nothing |
 //! | Takes       | answers to its own requests, once each; commands in them, at most once |
 //! | Drops as    | E1, E2, E3 and T codes, each counted |
-//! | Renews      | its contexts with the cloud (E5), if it was given a key for that; else it says when that is due |
+//! | Renews      | its contexts with the cloud, or its gateway alone (E5), if it was given a key for that; else it says when that is due |
 //! | Does not    | act on downlink requests |
 //! | Spec        | docs/protocol.md 4.1, 5 to 9, 11 |
 //!
@@ -24,6 +24,7 @@ mod sending;
 use core::fmt;
 
 use fivefold_core::counter::Lease;
+use fivefold_core::e5_renewal::Draw;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::Epoch;
 use fivefold_core::oscore::NUMBER_LIMIT;
@@ -39,7 +40,7 @@ use crate::boot::{self, BootRefused, Ends, Secrets, Settings};
 use crate::entropy::Entropy;
 use crate::outbox::{Number, Outbox};
 use crate::relay::{Heard, Mesh};
-use crate::renewal::{Draw, Keys, NoCurve, Renewal, Why};
+use crate::renewal::{Keys, NoCurve, Renewal, Why};
 use crate::storage::{Durable, RESULTS, Record};
 use crate::tally::Tally;
 use control::Reports;

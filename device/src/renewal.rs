@@ -1,10 +1,10 @@
-//! # Renewal: new contexts, agreed with the cloud
+//! # Renewal: new contexts, agreed with the cloud, or with a gateway alone
 //!
 //! | | |
 //! |---|---|
 //! | Key held    | the device's own P-256 key, and while a run waits for message_2 an ephemeral one |
 //! | Begins      | by age, number or failures, at the other side's word (item 6, 4.01), after a day of silence, and where there is no context yet |
-//! | Takes       | message_2 and message_4 of its run, from the cloud whose credential was installed |
+//! | Takes       | message_2 and message_4 of its run, from the peer whose credential was installed |
 //! | Drops as    | `E5-02`, `E5-03` (the run goes on), `E5-09` (of a run that is over); `E5-05` counts three runs that failed |
 //! | Does not    | touch the contexts in use; outlive a reboot: the epoch that it used up does |
 //! | Spec        | docs/protocol.md 8.2 (W2, W3), 11 |
@@ -14,9 +14,10 @@
 
 use core::fmt;
 
+use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::e5_renewal::{
-    Agreed, Announce, Credential, Identity, Initiator, Message, PqMix, Refused, WaitM2, WaitM4,
+    Agreed, Announce, Credential, Draw, Identity, Initiator, Message, PqMix, Refused, WaitM2, WaitM4,
 };
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Epoch, GatewayGroup, Sid};
@@ -24,7 +25,6 @@ use fivefold_core::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::Token;
-use zeroize::{Zeroize, Zeroizing};
 
 /// A message is sent so often before its run is given up.
 const TRIES: u8 = 3;
@@ -39,17 +39,38 @@ pub struct Keys<A> {
     pub own: A,
     /// Its credential. It must be that of the key, or every run fails at the cloud.
     pub credential: Credential<'static>,
-    /// The cloud's credential: who else answers is refused.
-    pub cloud: Credential<'static>,
+    /// With whom it renews: who else answers is refused.
+    pub peer: Peer,
     /// Of root_psk, where the policy record says pq_mix.
     pub mix: Option<PqMix>,
     /// Gateway group of its C2 contexts.
     pub group: GatewayGroup,
 }
 
+/// Whom a device agrees its keys with, by the credential that was installed.
+#[derive(Debug)]
+pub enum Peer {
+    /// The cloud: contexts of E3 and E2 come of it.
+    Cloud(Credential<'static>),
+    /// Its gateway alone ("C2 local", docs/protocol.md 5): one context of E2 comes of it, and nothing of E3.
+    Gateway(Credential<'static>),
+}
+
+impl Peer {
+    pub(crate) const fn is_gateway(&self) -> bool {
+        matches!(self, Self::Gateway(_))
+    }
+
+    const fn credential(&self) -> &Credential<'static> {
+        match self {
+            Self::Cloud(credential) | Self::Gateway(credential) => credential,
+        }
+    }
+}
+
 impl<A> fmt::Debug for Keys<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("credential", &self.credential).field("cloud", &self.cloud).finish_non_exhaustive()
+        f.debug_struct("Keys").field("credential", &self.credential).field("peer", &self.peer).finish_non_exhaustive()
     }
 }
 
@@ -151,38 +172,10 @@ pub enum Stage {
     WaitMessage4(Epoch),
 }
 
-/// Randomness for ephemeral keys and pauses, out of that of the boot. It is never run backwards: who reads the memory later
-/// learns no key of earlier.
-pub(crate) struct Draw([u8; 32]);
-
-impl Draw {
-    pub(crate) const fn new(seed: [u8; 32]) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> Zeroizing<[u8; 32]> {
-        let drawn = Zeroizing::new(sha256(&[b"draw", &self.0]));
-        let next = Zeroizing::new(sha256(&[b"next", &self.0]));
-        self.0 = *next;
-        drawn
-    }
-
-    fn key<A: Agree>(&mut self) -> Option<A> {
-        // One in 2^32 draws is no key.
-        (0..4).find_map(|_| A::from_random(&self.next()))
-    }
-
-    /// Between half of `whole` and all of it: devices that failed together do not come back together.
-    fn pause(&mut self, whole: u64) -> u64 {
-        let [share, ..] = *self.next();
-        whole / 2 + whole / 512 * u64::from(share)
-    }
-}
-
-impl Drop for Draw {
-    fn drop(&mut self) {
-        self.0.zeroize();
-    }
+/// Between half of `whole` and all of it: devices that failed together do not come back together.
+fn pause(draw: &mut Draw, whole: u64) -> u64 {
+    let [share, ..] = *draw.bytes();
+    whole / 2 + whole / 512 * u64::from(share)
 }
 
 /// What waits for an answer.
@@ -202,23 +195,72 @@ impl Sending {
     }
 }
 
+/// A run in state `S`. What it may give is fixed when it begins.
+enum Session<S> {
+    Cloud(Initiator<E3, S>),
+    Gateway(Initiator<E2, S>),
+}
+
+impl<A: Agree> Session<WaitM2<A>> {
+    fn handle_message_2(
+        self,
+        payload: &[u8],
+        own: &Identity<'_, A>,
+        peer: &Credential<'_>,
+    ) -> Result<(Session<WaitM4>, Message), Refused<Self>> {
+        match self {
+            Self::Cloud(run) => match run.handle_message_2(payload, own, peer) {
+                Ok((run, message)) => Ok((Session::Cloud(run), message)),
+                Err(refused) => Err(refused_as(refused, Self::Cloud)),
+            },
+            Self::Gateway(run) => match run.handle_message_2(payload, own, peer) {
+                Ok((run, message)) => Ok((Session::Gateway(run), message)),
+                Err(refused) => Err(refused_as(refused, Self::Gateway)),
+            },
+        }
+    }
+}
+
+impl Session<WaitM4> {
+    fn handle_message_4(self, payload: &[u8]) -> Result<Agreement, Refused<Self>> {
+        match self {
+            Self::Cloud(run) => {
+                run.handle_message_4(payload).map(Agreement::Cloud).map_err(|r| refused_as(r, Self::Cloud))
+            }
+            Self::Gateway(run) => {
+                run.handle_message_4(payload).map(Agreement::Gateway).map_err(|r| refused_as(r, Self::Gateway))
+            }
+        }
+    }
+}
+
+fn refused_as<L, S>(refused: Refused<Initiator<L, S>>, of: fn(Initiator<L, S>) -> Session<S>) -> Refused<Session<S>> {
+    Refused { rejected: refused.rejected, session: refused.session.map(of) }
+}
+
+/// What a run came to.
+pub(crate) enum Agreement {
+    Cloud(Agreed<E3>),
+    Gateway(Agreed<E2>),
+}
+
 enum Run<A> {
     Idle,
     M2 {
-        session: Initiator<E3, WaitM2<A>>,
+        session: Session<WaitM2<A>>,
         sending: Sending,
     },
     M4 {
-        session: Initiator<E3, WaitM4>,
+        session: Session<WaitM4>,
         sending: Sending,
         /// Of message_2, to know it when it comes again.
         answered: [u8; 32],
     },
 }
 
-/// What a message of the cloud did.
+/// What a message of the peer did.
 pub(crate) enum Step {
-    Agreed(Epoch, Agreed<E3>),
+    Agreed(Epoch, Agreement),
     GoesOn,
 }
 
@@ -279,9 +321,17 @@ impl<A: Agree> Renewal<A> {
     /// durable (W2).
     pub(crate) fn begin(&mut self, now: Millis, sid: Sid, epoch: Epoch, announce: Announce) -> Result<(), Failed> {
         let ephemeral = self.draw.key().ok_or(Failed::Randomness)?;
-        let (session, message) = Initiator::offer(ephemeral, sid, epoch, announce).map_err(|_| Failed::Exhausted)?;
+        let offered = match self.keys.peer {
+            Peer::Cloud(_) => {
+                Initiator::offer(ephemeral, sid, epoch, announce).map(|(run, m1)| (Session::Cloud(run), m1))
+            }
+            Peer::Gateway(_) => {
+                Initiator::offer(ephemeral, sid, epoch, announce).map(|(run, m1)| (Session::Gateway(run), m1))
+            }
+        };
+        let (session, message) = offered.map_err(|_| Failed::Exhausted)?;
         self.run = Run::M2 { session, sending: Sending::now(now, epoch, message) };
-        let [a, b, c, ..] = *self.draw.next();
+        let [a, b, c, ..] = *self.draw.bytes();
         self.token = [a, b, c];
         Ok(())
     }
@@ -343,13 +393,13 @@ impl<A: Agree> Renewal<A> {
         self.rests_until
     }
 
-    /// A message of the cloud: message_2 or message_4.
+    /// A message of the peer: message_2 or message_4.
     pub(crate) fn receive(&mut self, now: Millis, payload: &[u8]) -> Result<Step, Stopped> {
         match core::mem::replace(&mut self.run, Run::Idle) {
             Run::Idle => Err(Stopped::goes_on(Rejected::new(Code::RenewalLate, "a message of a run that is over"))),
             Run::M2 { session, sending } => {
                 let own = Identity { key: &self.keys.own, credential: &self.keys.credential };
-                match session.handle_message_2(payload, &own, &self.keys.cloud) {
+                match session.handle_message_2(payload, &own, self.keys.peer.credential()) {
                     Ok((session, message)) => {
                         let refused = sending.refused;
                         let sending = Sending { refused, ..Sending::now(now, sending.epoch, message) };
@@ -401,7 +451,7 @@ impl<A: Agree> Renewal<A> {
         self.run = Run::Idle;
         let doublings = u32::from(runs.saturating_sub(1).min(32));
         let whole = first.saturating_mul(1 << doublings).min(self.timers.longest);
-        let pause = self.draw.pause(whole);
+        let pause = pause(&mut self.draw, whole);
         self.rests_until = now.plus(pause);
         pause
     }
@@ -430,7 +480,7 @@ mod tests {
 
     fn renewal(seed: u8) -> Renewal<AgreementKey> {
         let (own, credential) = (key(1), Credential::device(SID, key(1).public_x()));
-        let keys = Keys { own, credential, cloud: cloud(), mix: None, group: GatewayGroup(1) };
+        let keys = Keys { own, credential, peer: Peer::Cloud(cloud()), mix: None, group: GatewayGroup(1) };
         Renewal::new(keys, Timers::default(), Draw::new([seed; 32]))
     }
 
@@ -503,7 +553,9 @@ mod tests {
         let Ok(ToServer::Proof { message_3, .. }) = ToServer::parse(message_3.as_bytes()) else { panic!() };
         let claimed = server.handle_message_3(message_3).unwrap();
         let (theirs, message_4) = claimed.verify(&renewal.keys.credential).unwrap();
-        let Ok(Step::Agreed(Epoch(7), ours)) = renewal.receive(now, message_4.as_bytes()) else { panic!() };
+        let Ok(Step::Agreed(Epoch(7), Agreement::Cloud(ours))) = renewal.receive(now, message_4.as_bytes()) else {
+            panic!()
+        };
         let alg = fivefold_core::suite::Alg::AesCcm16_64_256;
         let [ours, theirs] = [ours, theirs].map(|agreed| agreed.secrets(alg, None));
         assert_eq!(ours.e3.danger_master_secret(), theirs.e3.danger_master_secret());

@@ -13,7 +13,7 @@ use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::suite::p256::AgreementKey;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{self, Message, Outer, Protected, Token, Type, number};
-use fivefold_device::renewal::{Failed, Keys, Stage};
+use fivefold_device::renewal::{Failed, Keys, Peer, Stage};
 use fivefold_device::{Entropy, Event, Node, Output, Secrets};
 use world::{Flash, GROUP, PSK, did};
 
@@ -35,7 +35,7 @@ impl Rim {
         let keys = Keys {
             credential: Credential::device(SID, device.public_x()),
             own: device,
-            cloud: cloud.clone(),
+            peer: Peer::Cloud(cloud.clone()),
             mix: Some(PqMix::new(&PSK, did(SID))),
             group: GROUP,
         };

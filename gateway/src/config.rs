@@ -12,6 +12,7 @@ use fivefold_core::e1_link::{E1, Identity as LinkIdentity, LinkPolicy, Station};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, GatewayGroup, Sid};
 use fivefold_core::key::Key;
+use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::{Pan, SecurityLevel};
 use fivefold_core::wire::state::Phase;
@@ -19,7 +20,8 @@ use fivefold_keep::files::{self, FileError};
 use fivefold_keep::share::{
     self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewaySecrets, GatewaySettings, ShareError,
 };
-use fivefold_keep::sign::SigningKey;
+use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::site::LOCAL_KEY_FILE;
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
 
@@ -78,6 +80,23 @@ pub struct Synced {
     pub counter: u32,
 }
 
+/// Where a gateway's readings go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To the cloud.
+    Cloud {
+        /// Where it is.
+        cloud: String,
+        /// Which key exchange is taken.
+        groups: Groups,
+    },
+    /// Nowhere: the site has no cloud, and keys are agreed here.
+    None {
+        /// The file by which the operator tells it its devices.
+        state: PathBuf,
+    },
+}
+
 /// A gateway's configuration, checked.
 #[derive(Debug)]
 pub struct Config {
@@ -101,10 +120,8 @@ pub struct Config {
     pub coap: Option<SocketAddr>,
     /// Devices that do not say who they are when they renew.
     pub coap_devices: HashMap<IpAddr, Sid>,
-    /// Where the cloud is.
-    pub cloud: String,
-    /// Which key exchange is taken.
-    pub groups: Groups,
+    /// Where readings go.
+    pub uplink: Destination,
     /// The store's file.
     pub store: PathBuf,
     /// Bounds.
@@ -162,12 +179,32 @@ impl Config {
         if settings.store.max_mib == 0 {
             return Err(invalid("store.max_mib", "a store of no size takes nothing; 256 is a good start"));
         }
-        if !settings.uplink.cloud.starts_with("https://") {
-            return Err(invalid(
-                "uplink.cloud",
-                "write https://HOST:PORT, with a host that is in the cloud's certificate",
-            ));
-        }
+        let uplink = match (&settings.uplink, &settings.local) {
+            (Some(uplink), None) if !uplink.cloud.starts_with("https://") => {
+                return Err(invalid(
+                    "uplink.cloud",
+                    "write https://HOST:PORT, with a host that is in the cloud's certificate",
+                ));
+            }
+            (Some(uplink), None) => {
+                let cloud = uplink.cloud.trim_end_matches('/').to_owned();
+                let groups = if uplink.insecure_allow_x25519 { Groups::DangerAllowX25519 } else { Groups::HybridOnly };
+                Destination::Cloud { cloud, groups }
+            }
+            (None, Some(local)) => Destination::None { state: folder.join(&local.state) },
+            (None, None) => {
+                return Err(invalid(
+                    "uplink",
+                    "say where the cloud is; at a site without one type: fivefold gateway local",
+                ));
+            }
+            (Some(_), Some(_)) => {
+                return Err(invalid(
+                    "local",
+                    "a gateway that agrees keys alone has no cloud: leave out [uplink], or [local]",
+                ));
+            }
+        };
         if let Some(metrics) = &settings.metrics
             && !metrics.bind.ip().is_loopback()
         {
@@ -207,8 +244,7 @@ impl Config {
             air: settings.link.air,
             coap: settings.coap.map(|c| c.bind),
             coap_devices,
-            cloud: settings.uplink.cloud.trim_end_matches('/').to_owned(),
-            groups: if settings.uplink.insecure_allow_x25519 { Groups::DangerAllowX25519 } else { Groups::HybridOnly },
+            uplink,
             store: folder.join(settings.store.path),
             limits: Limits {
                 messages_a_minute: settings.limits.messages_a_minute,
@@ -254,6 +290,21 @@ impl Config {
         Ok(Vault::open_folder(&self.folder)?)
     }
 
+    /// The key with which this gateway agrees keys alone, where its site has no cloud.
+    ///
+    /// # Errors
+    /// It is missing, or of another vault.
+    pub fn local_key(&self, vault: &Vault) -> Result<Option<AgreementKey>, ConfigError> {
+        if let Destination::Cloud { .. } = self.uplink {
+            return Ok(None);
+        }
+        let path = self.folder.join(LOCAL_KEY_FILE);
+        let scalar = vault.open_file(&path)?;
+        let key = scalar.as_slice().try_into().ok().and_then(AgreementKey::from_random);
+        let reason = "it is no key; make one with: fivefold gateway local".to_owned();
+        key.map(Some).ok_or(ConfigError::Invalid { path, key: "local key", reason })
+    }
+
     /// Takes what is in the vault.
     ///
     /// # Errors
@@ -293,11 +344,21 @@ impl std::fmt::Display for Config {
             Some(coap) => writeln!(f, "coap         {coap}")?,
             None => writeln!(f, "coap         not offered")?,
         }
-        let groups = match self.groups {
-            Groups::HybridOnly => "X25519MLKEM768",
-            Groups::DangerAllowX25519 => "X25519MLKEM768 or X25519 (INSECURE against a future quantum computer)",
-        };
-        writeln!(f, "cloud        {} by {groups}", self.cloud)?;
+        match &self.uplink {
+            Destination::Cloud { cloud, groups } => {
+                let groups = match groups {
+                    Groups::HybridOnly => "X25519MLKEM768",
+                    Groups::DangerAllowX25519 => {
+                        "X25519MLKEM768 or X25519 (INSECURE against a future quantum computer)"
+                    }
+                };
+                writeln!(f, "cloud        {cloud} by {groups}")?;
+            }
+            Destination::None { state } => {
+                writeln!(f, "cloud        none: keys are agreed here, readings stay in the store")?;
+                writeln!(f, "devices      as {} says", state.display())?;
+            }
+        }
         writeln!(f, "store        {}, at most {} MiB", self.store.display(), self.limits.spool_bytes >> 20)?;
         writeln!(f, "limits       {} messages a minute and device", self.limits.messages_a_minute)?;
         match self.metrics {

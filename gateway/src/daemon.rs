@@ -8,24 +8,30 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fivefold_core::e1_link::E1;
-use fivefold_core::error::Rejected;
+use fivefold_core::e5_renewal::PeerKid;
+use fivefold_core::error::{Code, Rejected};
 use fivefold_core::key::Key;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Reply, parse_downlinks};
+use fivefold_keep::share::CA_FILE;
+use fivefold_keep::sign::AgreementKey;
+use fivefold_keep::site::{self, LOCAL_KID};
 use fivefold_keep::tls::{Anchor, LiveRevoked, Revoked, Serial};
 use fivefold_keep::vault::Vault;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
 
 use crate::certificate::{Renewal, Step};
-use crate::config::{Config, ConfigError, Secrets};
+use crate::config::{Config, ConfigError, Destination, Secrets};
 use crate::credentials::{self, Credentials};
-use crate::gateway::{AppliedState, Capture, Cloud, Gateway, Output, Record, Restored, Setup, Toward};
+use crate::gateway::{AppliedState, Capture, Cloud, Gateway, Local, Output, Record, Restored, Setup, Toward};
 use crate::metrics;
 use crate::pcap;
 use crate::radio::{self, Air, SocketError};
-use crate::spool::{Spool, SpoolError, Wrap, WrapError};
+use crate::spool::{Spool, SpoolError, SpoolReader, Wrap, WrapError};
 use crate::uplink::{FromCloud, Uplink, Way, WayError, jittered};
 
 /// Events that wait for the engine, at most.
@@ -58,6 +64,8 @@ pub enum Event {
     Page(tokio::sync::oneshot::Sender<String>),
     /// Something that was no frame.
     Refused(Rejected),
+    /// What the operator's file says, at a site without a cloud: the parts of a state.
+    State(Vec<Zeroizing<Vec<u8>>>),
     /// End.
     Stop,
 }
@@ -153,16 +161,9 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         Some(path) => Some(pcap::Capture::create(path).map_err(|e| DaemonError::Capture(path.to_owned(), e))?),
         None => None,
     };
-    let revoked = restored.state.as_ref().map(revoked_in).unwrap_or_default();
-    let way = Way {
-        cloud: config.cloud.clone(),
-        anchor: anchor.clone(),
-        groups: config.groups,
-        revoked: Arc::new(LiveRevoked::from_pointee(revoked.clone())),
-    };
+    let local = config.local_key(&vault)?.map(Arc::new);
     let (from_cloud, mut cloud_events) = mpsc::channel(64);
-    let uplink = Arc::new(Uplink::new(way, config.identity.gateway, credentials.clone(), from_cloud)?);
-    let (revoked, mut watch_revoked) = watch::channel(revoked);
+    let (revoked, watch_revoked) = watch::channel(restored.state.as_ref().map(revoked_in).unwrap_or_default());
     let (events, queue) = sync_channel(QUEUE);
     let (stored, watch_stored) = watch::channel(0);
     let (runs, asked) = mpsc::channel(RUNS);
@@ -174,7 +175,13 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     let reader = spool.reader()?;
     let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
     let mut engine = Engine {
-        setup: SetupSource { config: Config::read(folder, wall_clock())?, keys, boot, capture: capture.is_some() },
+        setup: SetupSource {
+            config: Config::read(folder, wall_clock())?,
+            keys,
+            boot,
+            local: local.clone(),
+            capture: capture.is_some(),
+        },
         air,
         coap,
         capture,
@@ -197,41 +204,36 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
             }
         }
     })?;
-    let drain = tokio::spawn({
-        let uplink = uplink.clone();
-        async move { uplink.drain(reader, watch_stored).await }
-    });
-    let listen = tokio::spawn({
-        let uplink = uplink.clone();
-        async move { uplink.listen().await }
-    });
-    let exchange = tokio::spawn({
-        let uplink = uplink.clone();
-        async move { uplink.exchange(asked).await }
-    });
-    let heed = tokio::spawn({
-        let uplink = uplink.clone();
-        async move {
-            while watch_revoked.changed().await.is_ok() {
-                let revoked = watch_revoked.borrow_and_update().clone();
-                uplink.revoke(revoked);
-            }
+    let tasks = match &config.uplink {
+        Destination::Cloud { cloud, groups } => {
+            let live = Arc::new(LiveRevoked::from_pointee(watch_revoked.borrow().clone()));
+            let way = Way { cloud: cloud.clone(), anchor: anchor.clone(), groups: *groups, revoked: live };
+            let uplink = Arc::new(Uplink::new(way, config.identity.gateway, credentials.clone(), from_cloud)?);
+            let renew =
+                renew(config.clone(), vault.clone(), anchor, credentials.clone(), uplink.clone(), events.clone());
+            let mut tasks = talk(&uplink, reader, watch_stored, asked, watch_revoked);
+            tasks.push(tokio::spawn(renew));
+            tasks
         }
-    });
-    let renew =
-        tokio::spawn(renew(config.clone(), vault.clone(), anchor, credentials.clone(), uplink.clone(), events.clone()));
+        // Nobody takes what the engine would pass on, and nobody sends anything down.
+        Destination::None { .. } => {
+            drop(from_cloud);
+            Vec::new()
+        }
+    };
+    let site = Site { config: config.clone(), key: local };
+    site.tell(&events);
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
         tokio::spawn(metrics::serve(listener, events.clone()));
     }
     ready(&config);
-    let ended = attend(&config, &vault, &credentials, &events).await;
+    let ended = attend(&config, &vault, &credentials, &site, &events).await;
     stop.store(true, Ordering::Relaxed);
-    for task in [drain, listen, exchange, heed, renew] {
+    for task in tasks {
         task.abort();
         let _ = task.await;
     }
-    drop(uplink);
     let _ = tokio::task::spawn_blocking(move || {
         let _ = events.send(Event::Stop);
         drop(events);
@@ -241,11 +243,68 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     ended
 }
 
+/// Everything between this gateway and the cloud, as tasks that never end by themselves.
+fn talk(
+    uplink: &Arc<Uplink>,
+    reader: SpoolReader,
+    stored: watch::Receiver<u64>,
+    asked: mpsc::Receiver<(u64, Box<[u8]>)>,
+    mut revoked: watch::Receiver<Revoked>,
+) -> Vec<JoinHandle<()>> {
+    let [drains, listens, exchanges, heeds] = std::array::from_fn(|_| uplink.clone());
+    vec![
+        tokio::spawn(async move { drains.drain(reader, stored).await }),
+        tokio::spawn(async move { listens.listen().await }),
+        tokio::spawn(async move { exchanges.exchange(asked).await }),
+        tokio::spawn(async move {
+            while revoked.changed().await.is_ok() {
+                let revoked = revoked.borrow_and_update().clone();
+                heeds.revoke(revoked);
+            }
+        }),
+    ]
+}
+
+/// What the operator tells a gateway without a cloud, by a file.
+struct Site {
+    config: Arc<Config>,
+    key: Option<Arc<AgreementKey>>,
+}
+
+impl Site {
+    /// Hands the file to the engine, which knows by its version whether it is new. What is no file for this gateway is counted,
+    /// and what was applied before stays.
+    fn tell(&self, events: &SyncSender<Event>) {
+        let (Destination::None { state }, Some(key)) = (&self.config.uplink, &self.key) else { return };
+        if !state.exists() {
+            return tracing::warn!(
+                "no {} yet: the operator writes it with: fivefold gateway state {}",
+                state.display(),
+                self.config.name
+            );
+        }
+        let read = || -> Result<_, String> {
+            let ca = std::fs::read(self.config.folder.join(CA_FILE)).map_err(|e| e.to_string())?;
+            let file = std::fs::read(state).map_err(|e| e.to_string())?;
+            site::open(&ca, self.config.identity, key, &file).map_err(|e| e.to_string())
+        };
+        let event = read().map_or_else(
+            |why| {
+                tracing::error!("{}: {why}; what was known before stays", state.display());
+                Event::Refused(Rejected::new(Code::ChannelSequence, "a state file that is none for this gateway"))
+            },
+            Event::State,
+        );
+        let _ = events.send(event);
+    }
+}
+
 /// Waits for signals, and for files that change.
 async fn attend(
     config: &Config,
     vault: &Vault,
     credentials: &Credentials,
+    site: &Site,
     events: &SyncSender<Event>,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -265,6 +324,7 @@ async fn attend(
             continue;
         }
         seen = now;
+        site.tell(events);
         match credentials.reload(config, vault) {
             Ok(true) => tracing::info!("new certificate {}", credentials.identity().current().serial()),
             Ok(false) => {}
@@ -329,7 +389,11 @@ fn revoked_in(state: &AppliedState) -> Revoked {
 fn changed(config: &Config) -> Vec<Option<SystemTime>> {
     use fivefold_keep::share::{CERTIFICATE_FILE, GATEWAY_FILE, SECRETS_FILE};
     let written = |file| std::fs::metadata(config.folder.join(file)).and_then(|m| m.modified()).ok();
-    [CERTIFICATE_FILE, GATEWAY_FILE, SECRETS_FILE].map(written).into()
+    let mut all: Vec<_> = [CERTIFICATE_FILE, GATEWAY_FILE, SECRETS_FILE].map(written).into();
+    if let Destination::None { state } = &config.uplink {
+        all.push(std::fs::metadata(state).and_then(|m| m.modified()).ok());
+    }
+    all
 }
 
 fn random<const N: usize>() -> Result<[u8; N], DaemonError> {
@@ -343,11 +407,16 @@ struct SetupSource {
     config: Config,
     keys: Vec<(u8, Key<E1, 16>)>,
     boot: GatewayBoot,
+    local: Option<Arc<AgreementKey>>,
     capture: bool,
 }
 
 impl SetupSource {
     fn engine(&self, now: Millis, restored: Restored) -> Result<Gateway, DaemonError> {
+        let local = match (&self.local, PeerKid::new(LOCAL_KID)) {
+            (Some(key), Some(kid)) => Some(Local { kid, key: key.clone(), seed: random()? }),
+            _ => None,
+        };
         let setup = Setup {
             net: self.config.identity.net,
             gateway: self.config.identity.gateway,
@@ -359,6 +428,7 @@ impl SetupSource {
             coap_devices: self.config.coap_devices.clone(),
             limits: self.config.limits,
             capture: if self.capture { Capture::On } else { Capture::Off },
+            local,
         };
         let mut gateway = Gateway::new(now, setup, restored);
         for s in &self.config.danger_synced {
@@ -472,6 +542,12 @@ impl Engine {
                 let _ = asked.send(metrics::page(gateway));
             }
             Event::Refused(rejected) => gateway.count(rejected, None),
+            Event::State(parts) => {
+                // What is refused is counted there.
+                for part in &parts {
+                    let _ = gateway.handle_state(now, part);
+                }
+            }
             Event::Stop => {}
         }
     }

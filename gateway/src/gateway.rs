@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | Key held by | K_net, and MS2(gg) or the receive part of the devices of its group; never MS3, K_e2root, root_psk |
+//! | Key held by | K_net, and MS2(gg) or the receive part of the devices of its group, or C2 local; never MS3, K_e2root, root_psk |
 //! | Hides       | nothing that it passes on; what it opened under C2 it reads |
 //! | Proves      | to the cloud that a C2 message was new and of that device: the gateway's word |
 //! | Binds       | every message to the number, window and hash that were durable before it was answered or handed on |
@@ -20,6 +20,7 @@ mod devices;
 mod downlink;
 mod flight;
 mod link_keys;
+mod local;
 mod neighbours;
 mod output;
 mod prefilter;
@@ -35,7 +36,7 @@ use std::net::IpAddr;
 
 use fivefold_core::e1_link::{E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy};
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::{BootContext, GatewayId, Net, Sid};
+use fivefold_core::id::{BootContext, Epoch, GatewayId, Net, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::profile::LinkClass;
 use fivefold_core::proof::receipt::GatewayBoot;
@@ -51,9 +52,13 @@ use answer::{C2Answer, Held};
 use devices::Devices;
 use downlink::Asked;
 use flight::{Flights, Timer};
+pub use local::Local;
+use local::Site;
 pub use neighbours::Air;
 use output::first8;
-pub use output::{AddedContext, AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward};
+pub use output::{
+    AddedContext, AgreedContext, AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward,
+};
 pub use receive::OpenedFrame;
 use sealed::{Orphan, Waiting};
 use state::Collecting;
@@ -84,6 +89,8 @@ pub enum Capture {
 /// Whether the cloud can be reached, as far as the uplink knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cloud {
+    /// There is none: this gateway agrees keys alone, and keeps what it accepts.
+    Absent,
     /// The last exchange failed, or none was tried yet.
     Away,
     /// The last exchange worked.
@@ -129,6 +136,8 @@ pub struct Setup {
     pub limits: Limits,
     /// Whether to hand out expanded messages.
     pub capture: Capture,
+    /// At a site without a cloud: what it agrees keys with its devices with.
+    pub local: Option<Local>,
 }
 
 /// What the store has from before.
@@ -138,6 +147,8 @@ pub struct Restored {
     pub state: Option<AppliedState>,
     /// Contexts that were handed over after it.
     pub added: Vec<AddedContext>,
+    /// Contexts that were agreed with this gateway alone.
+    pub agreed: Vec<AgreedContext>,
     /// Bounds of frame counters.
     pub link_leases: Vec<(LinkKeyName, u32)>,
     /// The next sequence number.
@@ -148,6 +159,7 @@ pub struct Restored {
 
 /// What waits until a write is durable.
 enum Then {
+    Agreed { sid: Sid, epoch: Epoch, back: renewal::Back },
     Answer(Box<C2Answer>),
     AnswerLease { sid: Sid, context: ContextName, bound: u32 },
 
@@ -178,6 +190,7 @@ pub struct Gateway {
     pieces: HashMap<Sid, Box<Reassembly<{ receive::LONGEST_TINY }>>>,
     asked: HashMap<(Sid, u8), Asked>,
     runs: renewal::Runs,
+    site: Option<Site>,
     /// In which minute, and how many devices were ordered to renew.
     orders: (u64, u16),
     coap_devices: HashMap<IpAddr, Sid>,
@@ -236,6 +249,8 @@ impl Gateway {
             pieces: HashMap::new(),
             asked: HashMap::new(),
             runs: renewal::Runs::default(),
+            cloud: if setup.local.is_some() { Cloud::Absent } else { Cloud::Away },
+            site: setup.local.map(|local| Site::new(local, &restored.agreed)),
             orders: (0, 0),
             coap_devices: setup.coap_devices,
             confirmed: HashMap::new(),
@@ -249,7 +264,6 @@ impl Gateway {
             spool_used: restored.spool_used,
             warned_full: false,
             store_works: true,
-            cloud: Cloud::Away,
             away_since: now,
             away_said: 0,
             started: now,
@@ -307,6 +321,7 @@ impl Gateway {
         self.orphans.retain(|o| o.is_young(now));
         self.asked.retain(|_, a| a.is_young(now));
         self.runs.expire(now);
+        self.expire_local(now);
         self.expire_pieces(now);
         if self.cloud == Cloud::Away
             && let Some(long) = AWAY_LONG.get(self.away_said)
@@ -330,6 +345,7 @@ impl Gateway {
         {
             let Some((_, then)) = self.then.pop_front() else { break };
             match then {
+                Then::Agreed { sid, epoch, back } => self.agreed(sid, epoch, back),
                 Then::Answer(answer) => self.answer_c2(now, *answer),
                 Then::AnswerLease { sid, context, bound } => {
                     if let Some(slot) = self.devices.slot(sid, context) {
@@ -502,6 +518,10 @@ impl Gateway {
             return;
         }
         let counts = self.tally.take();
+        if self.cloud == Cloud::Absent {
+            // Nobody reads them, and readings need the room. The counters go on.
+            return;
+        }
         let event = Event {
             uptime: now.since(self.started) / 1000,
             spool_used: self.spool_used,

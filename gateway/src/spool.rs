@@ -6,6 +6,7 @@
 //! The spool has a size. When it is full, new messages are refused and not acknowledged (`E4-04`); what is stored stays.
 //! From 80 % on it is counted once. Names of contexts and keys are hashes; secrets stand in it only sealed.
 
+mod reader;
 mod reseal;
 
 use std::fs::{File, OpenOptions};
@@ -17,10 +18,15 @@ use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use zeroize::Zeroizing;
 
-use crate::gateway::{AddedContext, AppliedState, ContextName, LinkKeyName, Lookup, Record, Restored, Stored};
+use reader::state_in;
+pub use reader::{SpoolReader, StoredBatch};
+
+use crate::gateway::{
+    AddedContext, AgreedContext, AppliedState, ContextName, LinkKeyName, Lookup, Record, Restored, Stored,
+};
 
 /// What seals secrets before they are written: keep's vault, with a key from the operator's passphrase.
 pub trait Wrap: Send {
@@ -107,6 +113,8 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS link_leases (name BLOB PRIMARY KEY, bound INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS added (sid INTEGER NOT NULL, epoch INTEGER NOT NULL, version INTEGER NOT NULL,
         sealed BLOB NOT NULL, PRIMARY KEY (sid, epoch)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS agreed (sid INTEGER NOT NULL, epoch INTEGER NOT NULL, at INTEGER NOT NULL,
+        drains_since INTEGER, sealed BLOB NOT NULL, PRIMARY KEY (sid, epoch)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS state (part INTEGER PRIMARY KEY, version INTEGER NOT NULL, applied INTEGER NOT NULL,
         sealed BLOB NOT NULL);
 ";
@@ -177,6 +185,7 @@ impl Spool {
         Ok(Restored {
             state: self.state()?,
             added: self.added()?,
+            agreed: self.agreed()?,
             link_leases,
             next_seq: last.unwrap_or(0) as u64 + 1,
             spool_used: used as u64,
@@ -201,29 +210,44 @@ impl Spool {
         rows.into_iter().map(open).collect()
     }
 
-    fn state(&self) -> Result<Option<AppliedState>, SpoolError> {
+    fn agreed(&self) -> Result<Vec<AgreedContext>, SpoolError> {
         let fail = |e| self.explain(&e);
-        let mut query =
-            self.db.prepare("SELECT part, version, applied, sealed FROM state ORDER BY part").map_err(fail)?;
+        let mut query = self
+            .db
+            .prepare("SELECT sid, epoch, at, drains_since, sealed FROM agreed ORDER BY sid, epoch")
+            .map_err(fail)?;
         let mut rows = query.query([]).map_err(fail)?;
-        let mut state: Option<AppliedState> = None;
+        let mut agreed = Vec::new();
         while let Some(row) = rows.next().map_err(fail)? {
-            let read = || -> rusqlite::Result<(i64, i64, i64, Vec<u8>)> {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            let read = || -> rusqlite::Result<(AgreedContext, Vec<u8>)> {
+                let (sid, epoch, at) = (Sid(row.get(0)?), Epoch(row.get(1)?), Millis(row.get::<_, i64>(2)? as u64));
+                let drains_since = row.get::<_, Option<i64>>(3)?.map(|ms| Millis(ms as u64));
+                Ok((AgreedContext { sid, epoch, at, drains_since, bytes: Box::default() }, row.get(4)?))
             };
-            let (part, version, applied, sealed) = read().map_err(fail)?;
+            let (mut context, sealed) = read().map_err(fail)?;
             let plain = self
                 .wrap
-                .unwrap(&state_name(version, part), &sealed)
+                .unwrap(&agreed_name(context.sid, context.epoch), &sealed)
                 .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
-            let state = state.get_or_insert_with(|| AppliedState {
-                version: version as u64,
-                applied: Millis(applied as u64),
-                parts: Vec::new(),
-            });
-            state.parts.push(plain.as_slice().into());
+            context.bytes = plain.as_slice().into();
+            agreed.push(context);
         }
-        Ok(state)
+        Ok(agreed)
+    }
+
+    fn state(&self) -> Result<Option<AppliedState>, SpoolError> {
+        state_in(&self.db, &self.path, &*self.wrap)
+    }
+
+    /// Deletes readings and all else that waits in a store, up to and with this number; how many rows. For a gateway without
+    /// a cloud, whose operator read them out.
+    ///
+    /// # Errors
+    /// As [`Spool::open`]; [`SpoolError::InUse`] while a gateway runs.
+    pub fn forget(path: &Path, wrap: Box<dyn Wrap>, upto: u64) -> Result<usize, SpoolError> {
+        let (spool, _) = Self::open(path, GatewayBoot([0; 8]), wrap)?;
+        let upto = i64::try_from(upto).unwrap_or(i64::MAX);
+        spool.db.execute("DELETE FROM spool WHERE seq <= ?1", [upto]).map_err(|e| spool.explain(&e))
     }
 
     /// Writes a record into the open transaction. Returns the bytes of envelopes that it deleted.
@@ -265,6 +289,17 @@ impl Spool {
                     .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
                 run("INSERT OR REPLACE INTO added VALUES (?1, ?2, ?3, ?4)", params![sid.0, epoch.0, version, sealed])?;
             }
+            Record::Agreed(context) => {
+                let AgreedContext { sid, epoch, at, drains_since, ref bytes } = *context;
+                let sealed = self
+                    .wrap
+                    .wrap(&agreed_name(sid, epoch), bytes)
+                    .map_err(|source| SpoolError::Sealed { path: self.path.clone(), source })?;
+                run(
+                    "INSERT OR REPLACE INTO agreed VALUES (?1, ?2, ?3, ?4, ?5)",
+                    params![sid.0, epoch.0, at.0 as i64, drains_since.map(|ms| ms.0 as i64), sealed],
+                )?;
+            }
             Record::AnswerLease { context, bound } => run(
                 "INSERT INTO contexts (context, bound) VALUES (?1, ?2)
                  ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",
@@ -283,6 +318,10 @@ impl Spool {
                 run("DELETE FROM spool WHERE seq <= ?1 AND boot = ?2", params![upto, boot.0])?;
                 return Ok(freed as u64);
             }
+            Record::Drains { sid, epoch, since } => run(
+                "UPDATE agreed SET drains_since = ?3 WHERE sid = ?1 AND epoch = ?2",
+                params![sid.0, epoch.0, since.0 as i64],
+            )?,
             Record::Envelope { seq, bytes } => {
                 let seq = i64::try_from(*seq).unwrap_or(i64::MAX);
                 run("INSERT INTO spool VALUES (?1, ?2, ?3)", params![seq, self.boot.0, &bytes[..]])?;
@@ -316,6 +355,9 @@ impl Spool {
                     let applied = state.applied.0 as i64;
                     run("INSERT INTO state VALUES (?1, ?2, ?3, ?4)", params![part, version, applied, sealed])?;
                 }
+            }
+            Record::Unagreed { sid, epoch } => {
+                run("DELETE FROM agreed WHERE sid = ?1 AND epoch = ?2", params![sid.0, epoch.0])?;
             }
         }
         Ok(0)
@@ -420,9 +462,7 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`].
     pub fn reader(&self) -> Result<SpoolReader, SpoolError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&self.path, flags).map_err(|e| self.explain(&e))?;
-        Ok(SpoolReader { db, path: self.path.clone() })
+        SpoolReader::open(&self.path)
     }
 
     fn explain(&self, e: &rusqlite::Error) -> SpoolError {
@@ -440,6 +480,10 @@ fn added_name(sid: Sid, epoch: Epoch, version: i64) -> String {
     format!("gateway context {sid} {epoch} of {version}")
 }
 
+fn agreed_name(sid: Sid, epoch: Epoch) -> String {
+    format!("gateway agreed context {sid} {epoch}")
+}
+
 fn state_name(version: i64, part: i64) -> String {
     format!("gateway state {version} part {part}")
 }
@@ -452,56 +496,5 @@ fn explain(path: &Path, e: &rusqlite::Error) -> SpoolError {
             SpoolError::Full { path, detail }
         }
         _ => SpoolError::Io { path, detail },
-    }
-}
-
-/// Envelopes of one run, in order.
-#[derive(Debug)]
-pub struct StoredBatch {
-    /// The run.
-    pub boot: GatewayBoot,
-    /// Number and bytes.
-    pub envelopes: Vec<(u64, Vec<u8>)>,
-}
-
-/// Reads envelopes while the writer writes.
-pub struct SpoolReader {
-    db: Connection,
-    path: PathBuf,
-}
-
-impl SpoolReader {
-    /// The oldest envelopes with numbers above `after`, all of one run: at most `count`, and `bytes` bytes. `None` when
-    /// there is none.
-    ///
-    /// # Errors
-    /// [`SpoolError`].
-    pub fn batch(&self, after: u64, count: usize, bytes: usize) -> Result<Option<StoredBatch>, SpoolError> {
-        let fail = |e| explain(&self.path, &e);
-        let mut query = self
-            .db
-            .prepare_cached("SELECT seq, boot, bytes FROM spool WHERE seq > ?1 ORDER BY seq LIMIT ?2")
-            .map_err(fail)?;
-        let mut rows = query.query(params![i64::try_from(after).unwrap_or(i64::MAX), count as i64]).map_err(fail)?;
-        let mut batch: Option<StoredBatch> = None;
-        let mut size = 0;
-        while let Some(row) = rows.next().map_err(fail)? {
-            let read = || -> rusqlite::Result<(i64, [u8; 8], Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
-            let (seq, boot, envelope) = read().map_err(fail)?;
-            let boot = GatewayBoot(boot);
-            let batch = batch.get_or_insert_with(|| StoredBatch { boot, envelopes: Vec::new() });
-            size += envelope.len();
-            if batch.boot != boot || (size > bytes && !batch.envelopes.is_empty()) {
-                break;
-            }
-            batch.envelopes.push((seq as u64, envelope));
-        }
-        Ok(batch)
-    }
-}
-
-impl std::fmt::Debug for SpoolReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SpoolReader").field("path", &self.path).finish_non_exhaustive()
     }
 }

@@ -65,6 +65,7 @@ fn part(index: u32) -> Vec<u8> {
         keys: if index == 0 { List::of(&key) } else { List::default() },
         revoked: List::default(),
         revoked_serials: List::default(),
+        local: List::default(),
     };
     let mut out = vec![0; 512 * 1024];
     let len = state.emit(&mut out).unwrap();

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod enrolment;
+mod local;
 mod renewal;
 mod reseal;
 mod rotation;
@@ -24,6 +25,7 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 pub use crate::rotation::Rotation;
 pub use certificates::{Certificate, Deed, Event, IssuedTo, NotIssued, Word};
 pub use enrolment::Entry;
+pub use local::Local;
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};

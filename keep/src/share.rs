@@ -94,41 +94,44 @@ pub struct NodeSettings {
     pub policy: PolicySettings,
     /// Its link.
     pub link: NodeLink,
-    /// The cloud's public key; absent: this node does not renew.
+    /// The cloud's public key, where it renews with the cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cloud: Option<NodeCloud>,
+    pub cloud: Option<NodePeer>,
+    /// Its gateway's public key, where it agrees its keys with that one alone. Neither: this node does not renew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<NodePeer>,
 }
 
-/// `[cloud]` of `node.toml`: with whom it renews.
+/// `[cloud]` or `[gateway]` of `node.toml`: with whom it renews.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NodeCloud {
-    /// What names the cloud's key, 2 hex digits from 00 to 17.
+pub struct NodePeer {
+    /// What names the key, 2 hex digits from 00 to 17.
     pub kid: String,
     /// The key: the x coordinate of a P-256 point, 64 hex digits.
     pub x: String,
 }
 
-/// The cloud's public key for EDHOC.
+/// The public key for EDHOC of the cloud, or of a gateway alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CloudKey {
+pub struct PeerKey {
     /// What names it.
     pub kid: PeerKid,
     /// The key.
     pub x: PublicX,
 }
 
-impl CloudKey {
-    fn words(self) -> NodeCloud {
-        NodeCloud { kid: format!("{:02x}", self.kid.value()), x: self.x.to_string() }
+impl PeerKey {
+    fn words(self) -> NodePeer {
+        NodePeer { kid: format!("{:02x}", self.kid.value()), x: self.x.to_string() }
     }
 
-    fn check(path: &Path, words: &NodeCloud) -> Result<Self, ShareError> {
+    fn check(path: &Path, of: &str, words: &NodePeer) -> Result<Self, ShareError> {
         let kid = u8::from_str_radix(&words.kid, 16).ok().filter(|_| words.kid.len() == 2).and_then(PeerKid::new);
         let kid = kid.ok_or_else(|| {
-            malformed(path, format!("[cloud]: kid = \"{}\": expected 2 hex digits from 00 to 17", words.kid))
+            malformed(path, format!("[{of}]: kid = \"{}\": expected 2 hex digits from 00 to 17", words.kid))
         })?;
-        Ok(Self { kid, x: parse(path, "[cloud]: x", &words.x)? })
+        Ok(Self { kid, x: parse(path, &format!("[{of}]: x"), &words.x)? })
     }
 }
 
@@ -307,8 +310,10 @@ pub struct NodeShare {
     pub overrides: Overrides,
     /// Its link.
     pub link: NodeLink,
-    /// The cloud's public key, where it renews.
-    pub cloud: Option<CloudKey>,
+    /// The cloud's public key, where it renews with the cloud.
+    pub cloud: Option<PeerKey>,
+    /// Its gateway's, where it agrees its keys with that one alone.
+    pub gateway: Option<PeerKey>,
     /// Its secrets.
     pub secrets: NodeSecrets,
 }
@@ -345,7 +350,8 @@ impl NodeShare {
             epoch: self.epoch.0,
             policy: PolicySettings::of(&self.policy, self.overrides),
             link: self.link.clone(),
-            cloud: self.cloud.map(CloudKey::words),
+            cloud: self.cloud.map(PeerKey::words),
+            gateway: self.gateway.map(PeerKey::words),
         };
         let heading = "A Fivefold node. Its secrets are in secrets.sealed, under the vault beside it.\n\
                        [policy] must be what the cloud has; change it there first (fivefold device show).";
@@ -382,7 +388,7 @@ impl NodeShare {
         let path = folder.join(NODE_FILE);
         let settings: NodeSettings = read_config(&path)?;
         let bad = |reason: String| malformed(&path, reason);
-        let (policy, overrides) = settings.policy.check().map_err(|e| bad(format!("[policy]: {e}")))?;
+        let (mut policy, overrides) = settings.policy.check().map_err(|e| bad(format!("[policy]: {e}")))?;
         for parent in &settings.link.parents {
             parse::<Sid>(&path, "parents", parent)?;
         }
@@ -391,12 +397,25 @@ impl NodeShare {
         let secrets = vault.open_file(&sealed)?;
         let secrets = NodeSecrets::from_bytes(&secrets)
             .ok_or_else(|| malformed(&sealed, "is not the secrets of a node of this version"))?;
-        let cloud = settings.cloud.as_ref().map(|words| CloudKey::check(&path, words)).transpose()?;
-        if cloud.is_some() != secrets.dh_key.is_some() {
-            return Err(bad("[cloud] and the node's own key for renewal come together; enrol the device again".into()));
+        let peer = |of, words: &Option<NodePeer>| words.as_ref().map(|w| PeerKey::check(&path, of, w)).transpose();
+        let (cloud, gateway) = (peer("cloud", &settings.cloud)?, peer("gateway", &settings.gateway)?);
+        let renews = cloud.is_some() || gateway.is_some();
+        if renews != secrets.dh_key.is_some() || (cloud.is_some() && gateway.is_some()) {
+            return Err(bad(
+                "[cloud], or [gateway] in its place, and the node's own key for renewal come together; enrol the device again"
+                    .into(),
+            ));
         }
+        // A gateway has no root_psk to mix in.
+        policy.pq_mix &= gateway.is_none();
         let has = (secrets.e3.is_some(), secrets.e2_root.is_some());
-        let agrees_first = cloud.is_some() && has == (false, false);
+        if gateway.is_some() && (has != (false, false) || !policy.can_agree_locally()) {
+            return Err(bad(
+                "[gateway]: keys are agreed with a gateway alone under e1+e2+e4 in mode P; enrol the device again"
+                    .into(),
+            ));
+        }
+        let agrees_first = renews && has == (false, false);
         if has != (policy.profile.has_e3(), policy.profile.has_e2()) && !agrees_first {
             return Err(bad("[policy] profile is not what the secrets were made for; enrol the device again".into()));
         }
@@ -411,6 +430,7 @@ impl NodeShare {
             overrides,
             link: settings.link,
             cloud,
+            gateway,
             secrets,
         })
     }
@@ -435,8 +455,12 @@ pub struct GatewaySettings {
     /// CoAP over UDP for devices with IP; absent: not offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coap: Option<GatewayCoap>,
-    /// The way to the cloud.
-    pub uplink: GatewayUplink,
+    /// The way to the cloud; absent at a site without one, which says `[local]` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<GatewayUplink>,
+    /// The site has no cloud: this gateway agrees keys with its devices alone, and keeps their readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<GatewayLocal>,
     /// What it keeps.
     #[serde(default)]
     pub store: GatewayStore,
@@ -551,6 +575,25 @@ pub struct GatewayUplink {
     /// Accepts a key exchange that a future quantum computer can open.
     #[serde(default, skip_serializing_if = "is_false")]
     pub insecure_allow_x25519: bool,
+}
+
+/// `[local]` of `gateway.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayLocal {
+    /// The file by which the operator tells it its devices; looked at once a second.
+    #[serde(default = "state_file")]
+    pub state: PathBuf,
+}
+
+impl Default for GatewayLocal {
+    fn default() -> Self {
+        Self { state: state_file() }
+    }
+}
+
+fn state_file() -> PathBuf {
+    crate::site::STATE_FILE.into()
 }
 
 /// `[store]` of `gateway.toml`.
@@ -748,7 +791,8 @@ mod tests {
                 air: vec!["127.0.0.1:17754".parse().unwrap()],
                 parents: vec!["0000".into()],
             },
-            cloud: Some(CloudKey { kid: PeerKid::new(0x17).unwrap(), x: PublicX([7; 32]) }),
+            cloud: Some(PeerKey { kid: PeerKid::new(0x17).unwrap(), x: PublicX([7; 32]) }),
+            gateway: None,
             secrets: NodeSecrets {
                 key_index: 1,
                 network_key: Zeroizing::new([1; 16]),
@@ -803,6 +847,34 @@ mod tests {
         first.cloud = None;
         first.write(&folder.path().join("keyless")).unwrap();
         assert!(NodeShare::read(&folder.path().join("keyless")).unwrap_err().to_string().contains("[cloud]"));
+    }
+
+    #[test]
+    fn a_node_that_agrees_with_its_gateway_alone_has_no_contexts_of_others_and_mixes_nothing_in() {
+        let local = || {
+            let mut local = node();
+            (local.gateway, local.cloud) = (local.cloud, None);
+            (local.secrets.e3, local.secrets.e2_root) = (None, None);
+            local.policy.profile = Profile::ToGateway;
+            local
+        };
+        let folder = tempfile::tempdir().unwrap();
+        local().write(folder.path()).unwrap();
+        let read = NodeShare::read(folder.path()).unwrap();
+        assert_eq!((read.gateway, read.cloud, read.policy.pq_mix), (local().gateway, None, false));
+        for (name, change) in [
+            ("both", (|n| n.cloud = n.gateway) as fn(&mut NodeShare)),
+            ("levels", |n| n.policy.profile = Profile::ToBoth),
+            ("secrets", |n| n.secrets.e2_root = Some(Zeroizing::new([5; 32]))),
+            ("mode", |n| n.policy.mode = Mode::Random),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut wrong = local();
+            change(&mut wrong);
+            wrong.write(folder.path()).unwrap();
+            let refused = NodeShare::read(folder.path()).unwrap_err().to_string();
+            assert!(refused.contains("[gateway]") && refused.contains("enrol the device again"), "{name}: {refused}");
+        }
     }
 
     #[test]

@@ -23,7 +23,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::POST;
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator, Reply};
 use fivefold_core::wire::tiny::{Layers, Tiny, Wants};
-use fivefold_gateway::config::Config;
+use fivefold_gateway::config::{Config, Destination};
 use fivefold_keep::sign::SigningKey;
 use fivefold_keep::tls::{LiveIdentity, LiveRevoked, client_config_e4};
 use rand_chacha::ChaCha8Rng;
@@ -150,9 +150,10 @@ async fn client(folders: Vec<PathBuf>) {
     for folder in folders {
         let config = Config::read(&folder, Millis(now_s() * 1000)).unwrap();
         let secrets = config.secrets(config.open_vault().unwrap()).unwrap();
+        let Destination::Cloud { cloud, groups } = config.uplink else { panic!("a gateway without a cloud") };
         let live = LiveIdentity::new(secrets.identity);
         let revoked = std::sync::Arc::new(LiveRevoked::default());
-        let tls = client_config_e4(&live, &secrets.anchor, revoked, config.groups).unwrap();
+        let tls = client_config_e4(&live, &secrets.anchor, revoked, groups).unwrap();
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
             .https_only(true)
@@ -164,7 +165,7 @@ async fn client(folders: Vec<PathBuf>) {
         let mut receipt = [0; Receipt::LONGEST];
         let tally = Tally::new(config.identity.gateway, GatewayBoot([7; 8]));
         let len = tally.receipt().seal(&secrets.signing, &mut receipt).unwrap();
-        let url = format!("{}/v1/ingest", config.cloud);
+        let url = format!("{cloud}/v1/ingest");
         post(&client, &url, receipt[..len].to_vec()).await;
         gateways.push((client, url));
     }

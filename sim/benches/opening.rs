@@ -114,6 +114,7 @@ fn gateway() -> Gateway {
         coap_devices: std::collections::HashMap::new(),
         limits: Limits::default(),
         capture: Capture::Off,
+        local: None,
     };
     Gateway::new(Millis(1), setup, Restored::default())
 }
@@ -177,6 +178,7 @@ fn village(count: u32) -> Gateway {
             keys: List::of(if part == 0 { &keys[..] } else { &[] }),
             revoked: List::default(),
             revoked_serials: List::default(),
+            local: List::default(),
         };
         let mut bytes = vec![0; 512 * 1024];
         let len = state.emit(&mut bytes).unwrap();

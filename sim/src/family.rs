@@ -216,6 +216,7 @@ pub fn state(members: &[Member], network_key: &[u8; 16], primary: bool) -> anyho
         keys: List::of(&keys),
         revoked: List::default(),
         revoked_serials: List::default(),
+        local: List::default(),
     };
     let mut out = vec![0; PART_BYTES];
     let len = state.emit(&mut out).map_err(|e| anyhow::anyhow!("state: {e}"))?;

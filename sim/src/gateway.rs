@@ -144,6 +144,7 @@ impl GatewayStation {
             coap_devices: std::collections::HashMap::new(),
             limits: Limits::default(),
             capture: Capture::Off,
+            local: None,
         };
         let reader = spool.reader()?;
         let engine = Gateway::new(wall(now), setup, restored);

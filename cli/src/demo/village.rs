@@ -298,7 +298,9 @@ impl Village {
             gateway.process.stop();
             let path = gateway.folder.join(GATEWAY_FILE);
             let mut settings: GatewaySettings = share::read_config(&path)?;
-            settings.uplink.cloud.clone_from(&cloud);
+            if let Some(uplink) = &mut settings.uplink {
+                uplink.cloud.clone_from(&cloud);
+            }
             share::write_config(&path, gateway::GATEWAY_HEADING, &settings)?;
             gateway.process.resume()?;
         }

@@ -3,11 +3,13 @@
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use fivefold_core::id::Did;
+use fivefold_core::e5_renewal::PeerKid;
+use fivefold_core::id::{Did, Net};
 use fivefold_core::profile::Policy;
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_keep::registry::{DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
-use fivefold_keep::share::CloudKey;
+use fivefold_keep::share::PeerKey;
+use fivefold_keep::site::LOCAL_KID;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -31,15 +33,45 @@ pub(super) struct Keys {
     pub(super) key: DeviceKey,
     /// Its own scalar.
     pub(super) scalar: Zeroizing<[u8; 32]>,
-    /// The cloud's public key.
-    pub(super) cloud: CloudKey,
+    /// With whom it renews.
+    pub(super) peer: Peer,
 }
 
-/// Draws the key of a device, if its record lets it renew.
+/// With whom a device renews, by the public key that it is handed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Peer {
+    /// The cloud.
+    Cloud(PeerKey),
+    /// Its gateway alone.
+    Gateway(PeerKey),
+}
+
+impl Keys {
+    /// Whether its share holds its first contexts.
+    pub(super) fn are_installed(&self) -> bool {
+        self.key.first == FirstContexts::Installed
+    }
+}
+
+/// Makes a record one of a device that agrees its keys with its gateway alone, where its network says so.
+pub(super) fn fit(operator: &Operator, net: Net, policy: &mut Policy) -> anyhow::Result<()> {
+    // A gateway has no root_psk to mix in.
+    policy.pq_mix &= operator.registry.local(net)?.is_none();
+    Ok(())
+}
+
+/// Draws the key of a device of a network, if its record lets it renew. Where keys are agreed with a gateway alone, the first
+/// ones are too.
 ///
 /// # Errors
 /// It cannot renew, and is to agree its first contexts.
-pub(super) fn draw(operator: &mut Operator, policy: &Policy, first: First) -> anyhow::Result<Option<Keys>> {
+pub(super) fn draw(operator: &mut Operator, net: Net, policy: &Policy, first: First) -> anyhow::Result<Option<Keys>> {
+    if let Some(local) = operator.registry.local(net)? {
+        let kid = PeerKid::new(LOCAL_KID).context("the name of the gateway's key is out of range")?;
+        let (key, scalar) = draw_key()?;
+        let peer = Peer::Gateway(PeerKey { kid, x: local.x });
+        return Ok(Some(Keys { key: DeviceKey { x: key.public_x(), first: FirstContexts::Agreed }, scalar, peer }));
+    }
     if !can_renew(policy) {
         anyhow::ensure!(
             first == First::Installed,
@@ -53,8 +85,8 @@ pub(super) fn draw(operator: &mut Operator, policy: &Policy, first: First) -> an
         First::Agreed => FirstContexts::Agreed,
         First::Installed => FirstContexts::Installed,
     };
-    let cloud = CloudKey { kid: identity.kid, x: identity.key.public_x() };
-    Ok(Some(Keys { key: DeviceKey { x: key.public_x(), first }, scalar, cloud }))
+    let peer = Peer::Cloud(PeerKey { kid: identity.kid, x: identity.key.public_x() });
+    Ok(Some(Keys { key: DeviceKey { x: key.public_x(), first }, scalar, peer }))
 }
 
 /// Arguments of `fivefold device renew`.

@@ -15,7 +15,7 @@ use fivefold_device::enrolment::{Enrolment, Granted};
 use fivefold_keep::ca;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::draw_key;
-use fivefold_keep::share::{CloudKey, NODE_FILE, NodeLink, NodeSecrets, NodeShare, SECRETS_FILE};
+use fivefold_keep::share::{NODE_FILE, NodeLink, NodeSecrets, NodeShare, PeerKey, SECRETS_FILE};
 use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::{VAULT_FILE, Vault, random};
 use serde_json::json;
@@ -283,7 +283,8 @@ fn write(folder: &Folder<'_>, granted: &Granted, args: &Args) -> anyhow::Result<
         policy: granted.policy,
         overrides: granted.overrides,
         link: NodeLink { bind, air: args.air.clone(), parents: args.parents.iter().map(Sid::to_string).collect() },
-        cloud: Some(CloudKey { kid: granted.cloud_kid, x: granted.cloud_x }),
+        cloud: Some(PeerKey { kid: granted.cloud_kid, x: granted.cloud_x }),
+        gateway: None,
         secrets: NodeSecrets {
             key_index: granted.key_index,
             network_key: granted.network_key.clone(),

@@ -233,7 +233,7 @@ pub(super) fn resolved(share: &NodeShare, dir: &Path, form: Form) {
         "dir": dir, "did": share.did.to_string(), "sid": share.sid.to_string(), "net": share.net.to_string(),
         "pan": format!("{:04x}", share.pan), "group": share.group.to_string(), "epoch": share.epoch.0,
         "profile": p.profile.as_str(), "alg": p.alg.cose(), "mode": p.mode.as_str(), "radio": p.radio.as_str(),
-        "ack_every": p.ack_every, "renews": share.cloud.is_some(), "bind": share.link.bind, "air": share.link.air, "parents": share.link.parents,
+        "ack_every": p.ack_every, "renews": share.cloud.is_some() || share.gateway.is_some(), "bind": share.link.bind, "air": share.link.air, "parents": share.link.parents,
     });
     let mut out = std::io::stdout().lock();
     let _ = match (form, fields.as_object()) {

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use fivefold::attack::database::forms;
 use fivefold_cloud::context::ContextSecrets;
 use fivefold_core::e2_gateway::E2Root;
-use fivefold_core::id::{Did, Epoch};
+use fivefold_core::id::{Did, Epoch, Sid};
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{GatewaySecrets, NodeShare};
 use fivefold_keep::vault::Vault;
@@ -75,6 +75,7 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
         let secrets = GatewaySecrets::read(&Vault::open_folder(&folder).unwrap(), &folder).unwrap();
         private_key("TLS key of a gateway", &secrets.tls_key, &mut add);
         private_key("signing key of a gateway", &secrets.signing_key, &mut add);
+        of_site(&folder, &mut add);
     }
     for folder in folders(&dir.join("nodes")) {
         vault_keys(&folder, &mut add);
@@ -85,6 +86,26 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
     all.sort();
     all.dedup();
     all
+}
+
+/// What a gateway without a cloud has beside: its own key, and what it agreed.
+fn of_site(folder: &Path, add: &mut impl FnMut(String, &[u8])) {
+    let vault = Vault::open_folder(folder).unwrap();
+    let key = folder.join("local-key.sealed");
+    if !key.exists() {
+        return;
+    }
+    add("DH key of a gateway".into(), &vault.open_file(&key).unwrap());
+    let Ok(db) = rusqlite::Connection::open(folder.join("store.db")) else { return };
+    let Ok(mut query) = db.prepare("SELECT sid, epoch, sealed FROM agreed") else { return };
+    let rows = query.query_map([], |r| Ok((Sid(r.get(0)?), Epoch(r.get(1)?), r.get::<_, Vec<u8>>(2)?)));
+    for (sid, epoch, sealed) in rows.unwrap().map(Result::unwrap) {
+        let agreed = vault.open(&format!("gateway agreed context {sid} {epoch}"), &sealed).unwrap();
+        // x, SHA-256 of message_3, K_blind, message_4 behind its length, salt, secret.
+        let m4 = usize::from(agreed[96]);
+        add(format!("K_blind of {sid} at its gateway"), &agreed[64..96]);
+        add(format!("secret of C2 local of {sid}"), &agreed[97 + m4 + 8..]);
+    }
 }
 
 fn folders(dir: &Path) -> Vec<std::path::PathBuf> {

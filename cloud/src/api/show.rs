@@ -127,15 +127,21 @@ impl RecordShown {
     }
 }
 
-impl ReadingShown {
-    /// Of a row.
-    pub fn of(row: &ReadingRow, book: &Book) -> Self {
+/// What is in a payload, decoded.
+pub(super) struct Contents {
+    pub(super) records: Vec<RecordShown>,
+    pub(super) templates: Vec<serde_json::Value>,
+    pub(super) other: Vec<String>,
+}
+
+impl Contents {
+    pub(super) fn of(payload: &[u8], received: Millis) -> Self {
         let (mut records, mut templates, mut other) = (Vec::new(), Vec::new(), Vec::new());
-        match Payload::parse(&row.payload) {
+        match Payload::parse(payload) {
             Ok(Payload::Sequence(items)) => {
                 for item in items {
                     match item {
-                        Item::Senml(pack) => records.extend(pack.records().map(|r| RecordShown::of(&r, row.received))),
+                        Item::Senml(pack) => records.extend(pack.records().map(|r| RecordShown::of(&r, received))),
                         Item::Template(t) => {
                             let values: Vec<_> = t.values().map(|v| v.map_or(serde_json::Value::Null, value)).collect();
                             templates.push(json!({ "id": t.id(), "values": values }));
@@ -145,8 +151,16 @@ impl ReadingShown {
                 }
             }
             Ok(Payload::Classic(frame)) => other.push(hex::encode(frame)),
-            Err(_) => other.push(hex::encode(&row.payload)),
+            Err(_) => other.push(hex::encode(payload)),
         }
+        Self { records, templates, other }
+    }
+}
+
+impl ReadingShown {
+    /// Of a row.
+    pub fn of(row: &ReadingRow, book: &Book) -> Self {
+        let Contents { records, templates, other } = Contents::of(&row.payload, row.received);
         Self {
             id: row.id,
             net: row.net.to_string(),

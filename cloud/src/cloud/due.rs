@@ -67,17 +67,17 @@ impl<M: Memory> Cloud<M> {
         let reason = self.ordered(device, live, judged.now)?;
         // One after the other: a campaign must not bring all of a network at once. What a secondary gateway brought under C2
         // it cannot answer: an order that went that way would be lost.
-        if !live.runs.may_say(judged.now) || !self.reaches(judged, device) || !self.admits_order(judged) {
+        if !live.orders.may_say(judged.now) || !self.reaches(judged, device) || !self.admits_order(judged) {
             return None;
         }
-        live.runs.say(judged.now);
+        live.orders.say(judged.now);
         Some(reason.wire())
     }
 
     fn ordered(&self, device: &Device, live: &Live, now: Millis) -> Option<Reason> {
         device.key?;
         let active = live.active().filter(|c| c.standing == Standing::Active)?;
-        if live.runs.ordered().is_some_and(|at| at > active.agreed.map_or(active.since, |a| a.at)) {
+        if live.orders.ordered().is_some_and(|at| at > active.agreed.map_or(active.since, |a| a.at)) {
             return Some(Reason::Operator);
         }
         let limit = match active.agreed {
@@ -118,10 +118,10 @@ impl<M: Memory> Cloud<M> {
     pub(super) fn overdue(&self, device: &Device, live: &mut Live, now: Millis) -> Option<Code> {
         device.key.filter(|_| device.policy.mode == Mode::Persistent)?;
         let since = live.active().filter(|c| c.standing == Standing::Active)?.since;
-        if now.since(since) <= t_renew(device) / 2 * 3 || live.runs.overdue.is_some_and(|at| now.since(at) < DAY) {
+        if now.since(since) <= t_renew(device) / 2 * 3 || live.orders.overdue.is_some_and(|at| now.since(at) < DAY) {
             return None;
         }
-        live.runs.overdue = Some(now);
+        live.orders.overdue = Some(now);
         Some(Code::RenewalOverdue)
     }
 

@@ -322,7 +322,7 @@ impl<M: Memory> Cloud<M> {
         write.new_generation |= device.policy.profile.has_e2();
         // Its numbers begin anew.
         live.gap = None;
-        live.runs.overdue = None;
+        live.orders.overdue = None;
     }
 
     fn freshness(&self, ctx: &mut Ctx, piv: u64, way: Way) -> Freshness {

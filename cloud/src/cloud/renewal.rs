@@ -27,6 +27,7 @@ use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use fivefold_keep::registry::CloudIdentity;
+use fivefold_keep::runs::{NO_EPOCH, Offered, Place, makes_room};
 use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::{Vault, VaultError};
 
@@ -34,13 +35,10 @@ use super::{BatchRefused, Cloud, Memory};
 use crate::accepted::ContextId;
 use crate::book::{Ctx, Device, keys};
 use crate::context::ContextSecrets;
-use crate::renewal::Rank;
-use crate::store::{AgreedBy, CountKey, Place, Recent, Standing, Write};
+use crate::store::{self, AgreedBy, CountKey, Recent, Standing, Write};
 
 /// Runs that may begin in a minute by one gateway.
 pub const OFFERS_OF_GATEWAY: u16 = 60;
-/// Contexts that are agreed and not used yet, at most.
-const PENDING: usize = 8;
 
 /// What became of a request.
 #[derive(Debug)]
@@ -79,7 +77,6 @@ pub struct Agreement {
     epoch: Epoch,
     secrets: ContextSecrets,
     by: AgreedBy,
-    order: u64,
     row: ContextId,
     evicted: Option<ContextId>,
 }
@@ -92,7 +89,7 @@ impl std::fmt::Debug for Agreement {
 
 impl Drop for Agreement {
     fn drop(&mut self) {
-        self.device.live().runs.agreeing = false;
+        self.device.live().runs.concluded();
     }
 }
 
@@ -271,28 +268,15 @@ impl<M: Memory> Cloud<M> {
         offer: &Offer<'_>,
         ephemeral: &[u8; 32],
     ) -> Result<Outcome, Rejected> {
-        if offer.announced().is_some_and(|sid| sid != request.sid) {
-            return Err(Rejected::new(Code::RenewalUnknownCredential, "message_1 names another device"));
-        }
-        if offer.epoch().is_none() {
-            return Err(Rejected::new(Code::RenewalSuite, "C_I is no epoch"));
-        }
-        let m1 = sha256(&[offer.as_bytes()]);
-        let order = {
-            let mut live = device.live();
-            if let Some(m2) = live.runs.repeated(&m1, request.now) {
-                return Ok(Outcome::Answer(m2));
-            }
-            let too_many = Rejected::new(Code::RenewalRate, "more runs than a device or gateway may begin");
-            if !self.admits_offer(request) {
-                return Err(too_many);
-            }
-            live.runs.admit(request.now).ok_or(too_many)?
+        let admits = || self.admits_offer(request);
+        let place = match device.live().runs.offered(offer, request.sid, admits, request.now)? {
+            Offered::Again(m2) => return Ok(Outcome::Answer(m2)),
+            Offered::New(place) => place,
         };
         // All but one of 2^32 are a key; for that one the device asks again.
         let Some(ephemeral) = AgreementKey::from_random(ephemeral) else { return Ok(Outcome::Nothing) };
         let (waiting, m2) = Responder::answer(offer, ephemeral, request.sid, &own.identity())?;
-        device.live().runs.begin(waiting, m1, m2, order, request.now);
+        device.live().runs.begin(waiting, place, m2, request.now);
         Ok(Outcome::Answer(m2))
     }
 
@@ -315,7 +299,7 @@ impl<M: Memory> Cloud<M> {
         message_3: &[u8],
     ) -> Result<Outcome, Rejected> {
         let m3 = sha256(&[message_3]);
-        let (claimed, order) = {
+        let (claimed, place) = {
             let mut live = device.live();
             let made = live.contexts.iter().find(|c| c.agreed.is_some_and(|a| a.m3 == m3));
             if let Some((ctx, by)) = made.and_then(|c| Some((c, c.agreed?))) {
@@ -326,44 +310,19 @@ impl<M: Memory> Cloud<M> {
                 drop(live);
                 return Ok(Outcome::Repeat { device, context, epoch, m4: by.m4 });
             }
-            if live.runs.agreeing {
-                // Most likely the same once more: it is answered when the first is durable.
-                return Ok(Outcome::Nothing);
+            match live.runs.read(message_3, request.now)? {
+                Some(read) => read,
+                None => return Ok(Outcome::Nothing),
             }
-            live.runs.read(message_3, request.now)?
         };
         let (agreed, m4) = claimed.verify(credential)?;
-        let epoch = agreed.epoch().ok_or(Rejected::new(Code::RenewalSuite, "C_I is no epoch"))?;
+        let epoch = agreed.epoch().ok_or(NO_EPOCH)?;
         let secrets = agreed.secrets(device.policy.alg, device.mix.as_ref());
         let secrets = ContextSecrets::agreed(secrets, device.policy.profile);
-        let evicted = self.rank(&device, epoch, order)?;
+        let evicted = conclude(&device, epoch, place)?;
         let by = AgreedBy { at: request.now, m3, m4 };
         let row = self.memory.new_context();
-        Ok(Outcome::Agree(Box::new(Agreement { device, epoch, secrets, by, order, row, evicted })))
-    }
-
-    /// Judges the epoch of a proof that holds, and spends it. Says which pending context makes room.
-    fn rank(&self, device: &Device, epoch: Epoch, order: u64) -> Result<Option<ContextId>, Rejected> {
-        let mut live = device.live();
-        if let Some(highest) = live.contexts.iter().map(|c| c.epoch).max() {
-            live.runs.spend(highest, 0);
-        }
-        match live.runs.rank(epoch, order) {
-            Rank::Newest => {}
-            Rank::Late => return Err(Rejected::new(Code::RenewalLate, "a late message of an abandoned run")),
-            Rank::Again => {
-                tracing::error!(did = %device.did, %epoch, "an epoch that is not greater: it lost its state, or there are two");
-                return Err(Rejected::new(Code::RenewalEpochNotGreater, "the device lost its state, or there are two"));
-            }
-        }
-        if std::mem::replace(&mut live.runs.agreeing, true) {
-            // Two proofs at one time: this one is spent, and its device begins another run.
-            return Err(Rejected::new(Code::RenewalLate, "another run of this device is being concluded"));
-        }
-        live.runs.spend(epoch, order);
-        let pending = live.contexts.iter().filter(|c| c.standing == Standing::Pending);
-        let (count, lowest) = pending.fold((0, None), |(n, _), c| (n + 1, Some(c.id)));
-        Ok(lowest.filter(|_| count >= PENDING))
+        Ok(Outcome::Agree(Box::new(Agreement { device, epoch, secrets, by, row, evicted })))
     }
 
     /// The operator's book has a greater epoch of this device: what was agreed is void. To be counted.
@@ -382,12 +341,26 @@ impl<M: Memory> Cloud<M> {
         let at = live.contexts.iter().position(|c| c.epoch < agreement.epoch).unwrap_or(live.contexts.len());
         live.contexts.insert(at, agreement.context());
         drop(live);
-        tracing::info!(did = %device.did, epoch = %agreement.epoch, order = agreement.order, "a context was agreed");
+        tracing::info!(did = %device.did, epoch = %agreement.epoch, "a context was agreed");
         self.book.load().by_did.contains_key(&device.did).then_some(agreement.by.m4)
     }
 }
 
+/// Judges the epoch of a proof that holds, and spends it. Says which pending context makes room.
+fn conclude(device: &Device, epoch: Epoch, place: Place) -> Result<Option<ContextId>, Rejected> {
+    let mut live = device.live();
+    if let Some(highest) = live.contexts.iter().map(|c| c.epoch).max() {
+        live.runs.spend(highest);
+    }
+    let concluded = live.runs.conclude(epoch, place);
+    if concluded.is_err_and(|refused| refused.code == Code::RenewalEpochNotGreater) {
+        tracing::error!(did = %device.did, %epoch, "an epoch that is not greater: it lost its state, or there are two");
+    }
+    concluded?;
+    Ok(makes_room(live.contexts.iter().filter(|c| c.standing == Standing::Pending).map(|c| (c.epoch, c.id))))
+}
+
 fn key(gateway: &ProvenGateway, code: Code, sid: Option<Sid>) -> CountKey {
     let (net, gateway) = (Some(gateway.net()), Some(gateway.gateway()));
-    CountKey { code, net, gateway, sid, place: Place::Cloud }
+    CountKey { code, net, gateway, sid, place: store::Place::Cloud }
 }

@@ -13,6 +13,7 @@ pub use added::Added;
 use crate::error::{Code, Rejected, SealError};
 use crate::id::{BootContext, Did, Epoch, GatewayGroup, Net, Sid};
 use crate::profile::{Overrides, Policy, key_index};
+use crate::suite::agreement::PublicX;
 use crate::suite::{Alg, sha256};
 use crate::wire::cbor::{Element, List, Malformed, Reader, Writer};
 
@@ -24,8 +25,9 @@ pub const PART_BYTES: usize = 512 * 1024;
 /// One part of a gateway's state.
 ///
 /// `{1: version, 2: net, 3: gg, 4: [part, parts], 5: [device], 6: [context], 7: [network key], 8: [revoked did],
-/// 9: [revoked serial]}`, all nine always present. Lists are strictly ascending: devices by sid, contexts by
-/// (sid, epoch, bctx), keys by index, revocations by did and by serial number.
+/// 9: [revoked serial], ?10: [local key]}`, the first nine always present, item 10 only where it is not empty. Lists are
+/// strictly ascending: devices and local keys by sid, contexts by (sid, epoch, bctx), keys by index, revocations by did and
+/// by serial number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<'b> {
     /// 1: grows with every change of anything below.
@@ -46,6 +48,9 @@ pub struct State<'b> {
     pub revoked: List<'b, Did>,
     /// 9: certificates of the cloud that are revoked: who shows one is not the cloud.
     pub revoked_serials: List<'b, Serial<'b>>,
+    /// 10: devices that agree their keys with this gateway alone ("C2 local", docs/protocol.md 11), each in item 5 of the
+    /// same part. Their messages end at the gateway: there is no E3 that it could come to hold.
+    pub local: List<'b, LocalKey>,
 }
 
 impl<'b> State<'b> {
@@ -55,8 +60,9 @@ impl<'b> State<'b> {
     /// When it is not deterministic CBOR, an item is missing or unknown, or a list is not strictly ascending.
     pub fn parse(bytes: &'b [u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes);
-        if r.map()? != 9 {
-            return Err(Malformed::new("state: nine items are needed"));
+        let items = r.map()?;
+        if !matches!(items, 9 | 10) {
+            return Err(Malformed::new("state: nine or ten items are needed"));
         }
         key(&mut r, 1)?;
         let version = r.unsigned()?;
@@ -76,8 +82,23 @@ impl<'b> State<'b> {
         let revoked = ascending(&mut r, |did: &Did| *did)?;
         key(&mut r, 9)?;
         let revoked_serials = ascending(&mut r, |serial: &Serial<'b>| *serial)?;
+        let local = if items == 10 {
+            key(&mut r, 10)?;
+            ascending(&mut r, |l: &LocalKey| l.sid)?
+        } else {
+            List::default()
+        };
         r.end()?;
-        Ok(Self { version, net, group, part, devices, contexts, keys, revoked, revoked_serials })
+        if items == 10 && local.is_empty() {
+            return Err(Malformed::new("state: item 10 is left out where it is empty"));
+        }
+        let mut of_device = devices.iter();
+        if !local.iter().all(|l| of_device.any(|d| d.sid == l.sid && d.policy.can_agree_locally())) {
+            return Err(Malformed::new(
+                "state: a local key of a device that is not listed, or whose messages go further",
+            ));
+        }
+        Ok(Self { version, net, group, part, devices, contexts, keys, revoked, revoked_serials, local })
     }
 
     /// Writes it, and returns how many bytes it took. The caller brings lists in ascending order.
@@ -86,7 +107,7 @@ impl<'b> State<'b> {
     /// When `out` is too small.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, SealError> {
         let mut w = Writer::new(out);
-        w.map(9)?;
+        w.map(if self.local.is_empty() { 9 } else { 10 })?;
         w.unsigned(1u8)?;
         w.unsigned(self.version)?;
         w.unsigned(2u8)?;
@@ -107,12 +128,16 @@ impl<'b> State<'b> {
         self.revoked.emit(&mut w)?;
         w.unsigned(9u8)?;
         self.revoked_serials.emit(&mut w)?;
+        if !self.local.is_empty() {
+            w.unsigned(10u8)?;
+            self.local.emit(&mut w)?;
+        }
         Ok(w.len())
     }
 }
 
 fn key(r: &mut Reader<'_>, n: u64) -> Result<(), Malformed> {
-    if r.unsigned()? == n { Ok(()) } else { Err(Malformed::new("state: items 1 to 9 in order are needed")) }
+    if r.unsigned()? == n { Ok(()) } else { Err(Malformed::new("state: items 1 to 10 in order are needed")) }
 }
 
 fn ascending<'b, T: Element<'b>, K: Ord>(r: &mut Reader<'b>, key: impl Fn(&T) -> K) -> Result<List<'b, T>, Malformed> {
@@ -186,6 +211,33 @@ impl Element<'_> for Device {
         w.bytes(&self.did.0)?;
         Element::emit(&self.policy, w)?;
         w.unsigned(self.overrides.bits())
+    }
+}
+
+/// The public DH key of a device that agrees its keys with the gateway alone: `[sid, x]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalKey {
+    /// The device.
+    pub sid: Sid,
+    /// Its key. Another one is another enrolment: what was agreed under the one before is void.
+    pub x: PublicX,
+}
+
+impl LocalKey {
+    /// Bytes of one as CBOR, at most: for cutting a state into parts.
+    pub const LONGEST: usize = 1 + 3 + 34;
+}
+
+impl Element<'_> for LocalKey {
+    fn parse(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        r.array_of(2)?;
+        Ok(Self { sid: Sid::from_bytes(*r.bytes_of()?), x: PublicX(*r.bytes_of()?) })
+    }
+
+    fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
+        w.array(2)?;
+        w.bytes(&self.sid.to_bytes())?;
+        w.bytes(&self.x.0)
     }
 }
 

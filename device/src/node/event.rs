@@ -122,7 +122,7 @@ pub struct Command {
 pub enum SendRefused {
     /// The outbox is full: readings wait for the confirmation of older ones.
     Full,
-    /// The device is enrolled by EDHOC, and has not agreed on its first keys with the cloud yet.
+    /// The device is enrolled by EDHOC, and has not agreed on its first keys yet.
     NotAgreed,
     /// Keys must be renewed first: the other side refuses them, or they are used up.
     RenewalNeeded,
@@ -135,7 +135,7 @@ impl fmt::Display for SendRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Full => f.write_str("the outbox is full of readings that nobody confirmed yet"),
-            Self::NotAgreed => f.write_str("no keys are agreed on with the cloud yet"),
+            Self::NotAgreed => f.write_str("no keys are agreed on yet"),
             Self::RenewalNeeded => f.write_str("the keys must be renewed first"),
             Self::Seal(e) => e.fmt(f),
         }

@@ -1,8 +1,7 @@
 //! When runs of renewal begin, what is durable before their messages leave, and the switch to what they agreed on.
 
 use fivefold_core::counter::Lease;
-use fivefold_core::e3_cloud::E3;
-use fivefold_core::e5_renewal::{Agreed, Announce};
+use fivefold_core::e5_renewal::Announce;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::oscore::NUMBER_LIMIT;
@@ -15,7 +14,7 @@ use fivefold_core::wire::tiny::{EdhocRule, Tiny};
 use super::sending::{DATAGRAM_BODY, LEASE_WAIT};
 use super::{DATAGRAM, Datagram, Event, Node, Output};
 use crate::boot::Ends;
-use crate::renewal::{Failed, Stage, Step, Stopped, Why};
+use crate::renewal::{Agreement, Failed, Stage, Step, Stopped, Why};
 use crate::storage::{Record, StoredContext};
 
 /// Messages that wanted an answer and had none, before recovery (docs/protocol.md 11).
@@ -178,7 +177,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         finished >= REPORTED
     }
 
-    /// A message of the cloud's.
+    /// A message of the peer's.
     pub(super) fn edhoc(&mut self, payload: &[u8]) -> Result<(), Rejected> {
         let now = self.now;
         match self.renewal.as_mut().ok_or(NOTHING_RENEWED)?.receive(now, payload) {
@@ -208,11 +207,17 @@ impl<const N: usize, A: Agree> Node<N, A> {
 
     /// New contexts: durable, unconfirmed, before they are used (W3). No number of theirs is leased before that, so nothing
     /// is sealed under them either.
-    fn switch(&mut self, now: Millis, epoch: Epoch, agreed: Agreed<E3>) {
+    fn switch(&mut self, now: Millis, epoch: Epoch, agreed: Agreement) {
         let Some(renewal) = &self.renewal else { return };
         let drain = renewal.timers().drain;
-        let mix = renewal.keys.mix.as_ref().filter(|_| self.settings.policy.pq_mix);
-        let context = StoredContext::new(&agreed.secrets(self.settings.policy.alg, mix));
+        let alg = self.settings.policy.alg;
+        let context = match agreed {
+            Agreement::Cloud(agreed) => {
+                let mix = renewal.keys.mix.as_ref().filter(|_| self.settings.policy.pq_mix);
+                StoredContext::new(&agreed.secrets(alg, mix))
+            }
+            Agreement::Gateway(agreed) => StoredContext::local(&agreed.secrets(alg)),
+        };
         let Ok(ends) = Ends::agreed(&self.settings, renewal.keys.group, &context, epoch) else { return };
         let before = self.durable.record().epoch;
         let record = self.durable.change();
@@ -344,7 +349,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::renewal::Keys;
+    use crate::renewal::{Keys, Peer};
     use crate::{Entropy, Number, Secrets, SendRefused, Settings};
     use fivefold_core::e3_cloud::E3Secret;
     use fivefold_core::e5_renewal::{Credential, PeerKid};
@@ -363,7 +368,7 @@ mod tests {
         let keys = Keys {
             credential: Credential::device(SID, own.public_x()),
             own,
-            cloud: Credential::peer(PeerKid::new(0).unwrap(), cloud.public_x()),
+            peer: Peer::Cloud(Credential::peer(PeerKid::new(0).unwrap(), cloud.public_x())),
             mix: None,
             group: GatewayGroup(1),
         };

@@ -3,9 +3,9 @@
 use core::fmt;
 
 use fivefold_core::e1_link::BLOCK;
-use fivefold_core::e2_gateway::E2Root;
+use fivefold_core::e2_gateway::{E2Local, E2Root};
 use fivefold_core::e3_cloud::E3Secret;
-use fivefold_core::e5_renewal::CloudSecrets;
+use fivefold_core::e5_renewal::{CloudSecrets, LocalSecrets};
 use fivefold_core::id::Epoch;
 use fivefold_core::proof::statement::BlindKey;
 use heapless::Vec;
@@ -18,6 +18,8 @@ const MAGIC: u8 = 0x46;
 const VERSION: u8 = 2;
 const WITHOUT_CONTEXT: u8 = 1;
 const CRC_AT: usize = RECORD - 4;
+/// Beside the length of the secret: it was agreed with a gateway alone.
+const LOCAL: u8 = 0x80;
 
 /// A network key as the record knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,36 +48,60 @@ pub struct StoredContext {
     secret: [u8; 32],
     /// 16 with algorithm 10, 32 with 11.
     secret_len: u8,
+    /// The secret is that of C2 local, and there is no K_e2root.
+    local: bool,
     salt: [u8; 8],
     e2_root: [u8; 32],
     blind: [u8; 32],
 }
 
 impl StoredContext {
-    const NONE: Self = Self { secret: [0; 32], secret_len: 0, salt: [0; 8], e2_root: [0; 32], blind: [0; 32] };
+    const NONE: Self =
+        Self { secret: [0; 32], secret_len: 0, local: false, salt: [0; 8], e2_root: [0; 32], blind: [0; 32] };
 
-    /// What a run gave.
+    /// What a run with the cloud gave.
     pub fn new(agreed: &CloudSecrets) -> Self {
-        let (secret, salt) = (agreed.e3.danger_master_secret(), agreed.e3.master_salt());
-        let mut this = Self {
-            secret_len: secret.len() as u8,
-            e2_root: *agreed.e2_root.danger_bytes(),
-            blind: *agreed.blind.danger_bytes(),
-            ..Self::NONE.clone()
-        };
+        let mut this = Self::of(agreed.e3.danger_master_secret(), agreed.e3.master_salt(), &agreed.blind);
+        this.e2_root = *agreed.e2_root.danger_bytes();
+        this
+    }
+
+    /// What a run with a gateway alone gave.
+    pub fn local(agreed: &LocalSecrets) -> Self {
+        let mut this = Self::of(agreed.e2.danger_master_secret(), agreed.e2.master_salt(), &agreed.blind);
+        this.local = true;
+        this
+    }
+
+    fn of(secret: &[u8], salt: &[u8], blind: &BlindKey) -> Self {
+        let mut this = Self { secret_len: secret.len() as u8, blind: *blind.danger_bytes(), ..Self::NONE.clone() };
         this.secret.iter_mut().zip(secret).for_each(|(to, from)| *to = *from);
         this.salt.iter_mut().zip(salt).for_each(|(to, from)| *to = *from);
         this
     }
 
-    /// MS3 and salt3.
-    pub fn e3(&self) -> Option<E3Secret> {
-        E3Secret::new(self.secret.get(..self.secret_len.into())?, &self.salt)
+    fn secret(&self) -> Option<&[u8]> {
+        self.secret.get(..self.secret_len.into())
     }
 
-    /// K_e2root.
-    pub const fn e2_root(&self) -> E2Root {
-        E2Root::new(self.e2_root)
+    /// Whether it was agreed with a gateway alone.
+    pub const fn is_local(&self) -> bool {
+        self.local
+    }
+
+    /// MS3 and salt3.
+    pub fn e3(&self) -> Option<E3Secret> {
+        E3Secret::new(self.secret().filter(|_| !self.local)?, &self.salt)
+    }
+
+    /// K_e2root; `None` where it was agreed with a gateway alone.
+    pub const fn e2_root(&self) -> Option<E2Root> {
+        if self.local { None } else { Some(E2Root::new(self.e2_root)) }
+    }
+
+    /// The secret of C2 local.
+    pub fn e2_local(&self) -> Option<E2Local> {
+        E2Local::new(self.secret().filter(|_| self.local)?, &self.salt)
     }
 
     /// K_blind.
@@ -179,7 +205,8 @@ impl Record {
 
     /// Layout: magic, version, generation(4), boots(4), epoch(2), next_epoch(2), confirmed, sending, piv_bound(4),
     /// last_command(8), entropy(4), two keys of 22, four results of 10; then, from version 2 on, runs, silence, unanswered,
-    /// length of MS3 (0 for no context), MS3(32), salt3(8), K_e2root(32), K_blind(32); zeros; CRC-32.
+    /// length of MS3 (0 for no context), MS3(32), salt3(8), K_e2root(32), K_blind(32); zeros; CRC-32. Of C2 local the length is
+    /// 0x80 more, its secret and salt stand in place of MS3 and salt3, and zeros in place of K_e2root.
     pub(super) fn encode(&self, generation: u32) -> [u8; RECORD] {
         let mut out = [0; RECORD];
         let mut w = Cursor { bytes: &mut out, at: 0 };
@@ -207,7 +234,7 @@ impl Record {
         w.put(&[self.runs, self.silence, self.unanswered]);
         let none = StoredContext::NONE;
         let context = self.context.as_ref().unwrap_or(&none);
-        w.put(&[context.secret_len]);
+        w.put(&[context.secret_len | if context.local { LOCAL } else { 0 }]);
         w.put(&context.secret);
         w.put(&context.salt);
         w.put(&context.e2_root);
@@ -250,9 +277,10 @@ impl Record {
         }
         if version == VERSION {
             [record.runs, record.silence, record.unanswered] = r.take()?;
-            let [secret_len] = r.take()?;
-            let context =
-                StoredContext { secret_len, secret: r.take()?, salt: r.take()?, e2_root: r.take()?, blind: r.take()? };
+            let [kind] = r.take()?;
+            let (secret_len, local) = (kind & !LOCAL, kind & LOCAL != 0);
+            let (secret, salt) = (r.take()?, r.take()?);
+            let context = StoredContext { secret_len, local, secret, salt, e2_root: r.take()?, blind: r.take()? };
             record.context = Some(context).filter(|c| c.secret_len > 0);
         }
         Some((generation, record))
@@ -333,7 +361,7 @@ mod tests {
     fn context(secret_len: u8) -> StoredContext {
         let mut secret = [0; 32];
         secret[..secret_len.into()].fill(0x33);
-        StoredContext { secret, secret_len, salt: [4; 8], e2_root: [5; 32], blind: [6; 32] }
+        StoredContext { secret, secret_len, local: false, salt: [4; 8], e2_root: [5; 32], blind: [6; 32] }
     }
 
     #[test]
@@ -343,9 +371,20 @@ mod tests {
         agreed.context = Some(context(32));
         let mut short = agreed.clone();
         short.context = Some(context(16));
-        for r in [Record::new(Epoch(1)), record(), agreed, short] {
+        let mut local = short.clone();
+        local.context = Some(StoredContext { local: true, e2_root: [0; 32], ..context(16) });
+        assert_ne!(local.essence(), short.essence());
+        for r in [Record::new(Epoch(1)), record(), agreed, short, local] {
             assert_eq!(Record::decode(&r.encode(77)), Some((77, r)));
         }
+    }
+
+    #[test]
+    fn what_was_agreed_with_a_gateway_alone_gives_nothing_of_the_cloud_and_the_other_way_round() {
+        let (cloud, local) = (context(32), StoredContext { local: true, e2_root: [0; 32], ..context(32) });
+        assert!(cloud.e3().is_some() && cloud.e2_root().is_some() && cloud.e2_local().is_none());
+        assert!(local.e3().is_none() && local.e2_root().is_none());
+        assert_eq!(local.e2_local().unwrap().danger_master_secret(), [0x33; 32]);
     }
 
     #[test]

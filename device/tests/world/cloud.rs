@@ -63,7 +63,7 @@ pub fn keys(sid: Sid) -> Keys<Toy> {
     Keys {
         credential: Credential::device(sid, own.public_x()),
         own,
-        cloud: Credential::peer(PeerKid::new(1).unwrap(), cloud_key().public_x()),
+        peer: Peer::Cloud(Credential::peer(PeerKid::new(1).unwrap(), cloud_key().public_x())),
         mix: Some(PqMix::new(&PSK, did(sid))),
         group: GROUP,
     }
@@ -92,7 +92,7 @@ impl Held {
     pub fn e2(&self, sid: Sid) -> E2Secret {
         match &self.made {
             Made::Installed => super::e2(sid, self.epoch),
-            Made::Agreed(context) => context.e2_root().secret(GROUP),
+            Made::Agreed(context) => context.e2_root().unwrap().secret(GROUP),
         }
     }
 

@@ -37,7 +37,7 @@ use fivefold_core::wire::ieee802154::{Ack, Frame as Frame154, Pan, SecurityLevel
 use fivefold_core::wire::mesh;
 use fivefold_core::wire::state::Standing;
 use fivefold_core::wire::tiny::{EdhocRule, Inner, KidLength, Layers, Tiny, Wants, Within};
-use fivefold_device::renewal::{Keys, Stage};
+use fivefold_device::renewal::{Keys, Peer, Stage};
 use fivefold_device::storage::{RECORD, Slot, Slots, Storage, StoredContext};
 use fivefold_device::{Entropy, Event, Node, Number, Output, Record, Secrets, Settings};
 use rand_chacha::ChaCha8Rng;

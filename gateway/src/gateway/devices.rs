@@ -4,7 +4,7 @@
 use std::cmp::{Ordering, Reverse};
 
 use fivefold_core::counter::{Counter, Lease};
-use fivefold_core::e2_gateway::{E2, E2Secret, peer_id};
+use fivefold_core::e2_gateway::{E2, E2Local, E2Secret, peer_id};
 use fivefold_core::error::{Code, LeaseSpent, Rejected, SealError};
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use fivefold_core::oscore::{
@@ -161,6 +161,23 @@ impl Device {
         }
     }
 
+    /// Takes a context that was agreed here, under its name; `None` when this device cannot use it.
+    pub(super) fn install_local(
+        &mut self,
+        epoch: Epoch,
+        standing: Standing,
+        secret: &E2Local,
+        name: ContextName,
+    ) -> Option<ContextName> {
+        let fits = secret.danger_master_secret().len() == self.policy.alg.key_len();
+        if !fits || !self.policy.can_agree_locally() {
+            return None;
+        }
+        let context = secret.context_for_peer(self.sid, epoch, None, self.policy.alg).ok()?;
+        self.put(Slot::new(name, epoch, standing, OwnShare::Primary(context)));
+        Some(name)
+    }
+
     /// Which names this device's contexts have; those of the state that are not among `named` are dropped. What is gone for
     /// ever with them is put into `gone`.
     pub(super) fn retain(&mut self, named: &dyn Fn(ContextName) -> bool, gone: &mut Vec<ContextName>) {
@@ -194,10 +211,10 @@ impl Device {
     }
 
     /// A message under this context was verified. The first one under a pending context makes it the active one: what was
-    /// before drains, and pending ones of lower epochs are dropped (docs/protocol.md 11).
-    pub(super) fn in_use(&mut self, context: ContextName) {
+    /// before drains, and pending ones of lower epochs are dropped (docs/protocol.md 11). Whether that was now.
+    pub(super) fn in_use(&mut self, context: ContextName) -> bool {
         let pending = |s: &&Slot| s.name == context && s.standing == Standing::Pending;
-        let Some(epoch) = self.slots.iter().find(pending).map(|s| s.epoch) else { return };
+        let Some(epoch) = self.slots.iter().find(pending).map(|s| s.epoch) else { return false };
         self.slots.retain_mut(|s| {
             match (s.epoch.cmp(&epoch), s.standing) {
                 (Ordering::Equal, _) => s.standing = Standing::Active,
@@ -210,6 +227,7 @@ impl Device {
         self.renewal_said = false;
         self.ordered = None;
         self.sort();
+        true
     }
 
     /// Whether the device is to be told now that the cloud wants it to renew; once more after a while, if it does not.

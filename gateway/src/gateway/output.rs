@@ -8,6 +8,7 @@ use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::state::State;
+use zeroize::Zeroize as _;
 
 /// Names a C2 context in the store without telling its key: 8 bytes of a hash over group, sid, epoch, boot id and secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -98,6 +99,8 @@ pub enum Record {
         /// The context.
         context: AddedContext,
     },
+    /// A context that was agreed with this gateway alone (W6). Holds secrets: it is sealed at rest.
+    Agreed(AgreedContext),
     /// Sender numbers below `bound` may be used for answers in this context (W1).
     AnswerLease {
         /// The context.
@@ -118,6 +121,15 @@ pub enum Record {
         boot: GatewayBoot,
         /// Up to and with this one.
         upto: u64,
+    },
+    /// A context that was agreed here drains from now on: a newer one is in use.
+    Drains {
+        /// The device.
+        sid: Sid,
+        /// Its key generation.
+        epoch: Epoch,
+        /// Since when.
+        since: Millis,
     },
     /// An envelope for the cloud, under the present boot id.
     Envelope {
@@ -147,6 +159,13 @@ pub enum Record {
     },
     /// The gateway state that was applied; replaces the one before. Holds secrets: it is sealed at rest.
     State(AppliedState),
+    /// A context that was agreed here is over: its secrets are erased.
+    Unagreed {
+        /// The device.
+        sid: Sid,
+        /// Its key generation.
+        epoch: Epoch,
+    },
 }
 
 /// A gateway state as it was applied.
@@ -186,6 +205,33 @@ pub struct AddedContext {
 impl std::fmt::Debug for AddedContext {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AddedContext(version {})", self.version)
+    }
+}
+
+/// A context that was agreed with this gateway alone.
+#[derive(Clone)]
+pub struct AgreedContext {
+    /// The device.
+    pub sid: Sid,
+    /// Its key generation.
+    pub epoch: Epoch,
+    /// When it was agreed.
+    pub at: Millis,
+    /// Since when a newer one is in use.
+    pub drains_since: Option<Millis>,
+    /// What it is made of.
+    pub bytes: Box<[u8]>,
+}
+
+impl Drop for AgreedContext {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl std::fmt::Debug for AgreedContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "AgreedContext({}, epoch {})", self.sid, self.epoch)
     }
 }
 

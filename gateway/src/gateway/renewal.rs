@@ -1,6 +1,6 @@
 //! E5 on its way through: messages of EDHOC between devices and the cloud, and contexts that come of them.
 //!
-//! The gateway is no end of a run. It says whose message it is, which E1 or its configuration has shown, and carries the
+//! Here the gateway is no end of a run (at a site without a cloud it is: `local.rs`). It says whose message it is, which E1 or its configuration has shown, and carries the
 //! answer back. Nothing is stored: what is lost, the device sends again. A C2 context that the cloud hands over before an
 //! answer is durable before the answer goes on (docs/protocol.md 8.2, W6).
 
@@ -64,10 +64,10 @@ impl Runs {
 }
 
 impl Gateway {
-    /// Passes a message of EDHOC on.
+    /// Passes a message of EDHOC on, or takes it where this gateway is the end of runs.
     ///
     /// # Errors
-    /// `E3-01`, `E3-05` while the same one is on its way, `E3-09`.
+    /// `E3-01`, `E3-05` while the same one is on its way, `E3-09`; as [`Self::end_run`], `E2-09`.
     pub(super) fn pass_run(
         &mut self,
         now: Millis,
@@ -79,6 +79,12 @@ impl Gateway {
         let too_many = Rejected::new(Code::CloudLimitReached, "more messages of EDHOC than are passed on");
         let unknown = Rejected::new(Code::CloudUnknownKid, "EDHOC of a device that is not in the allow-list");
         let device = self.devices.find_mut(sid).ok_or(unknown)?;
+        if self.site.is_some() {
+            if !device.admits_run(now) {
+                return Err(Rejected::new(Code::GatewayLimitReached, "more messages of EDHOC than are taken"));
+            }
+            return self.end_run(now, sid, back, payload);
+        }
         let same = sha256(&[payload]);
         if self.runs.waiting.values().any(|w| w.sid == sid && w.same == same) {
             return Err(Rejected::new(Code::CloudDuplicate, "the same message of EDHOC is on its way"));

@@ -243,7 +243,7 @@ impl Gateway {
         if let Way::Radio { via, .. } = source.way {
             self.heard(now, source.sid, via);
         }
-        self.spoken_under(&source, &spoken);
+        self.spoken_under(now, &source, &spoken);
         let id = Id::from(source.sid);
         let asked = (spoken.request.piv, spoken.boot);
         let mut normal = [0; LONGEST_COAP];
@@ -304,9 +304,12 @@ impl Gateway {
     }
 
     /// A context is in use, or drains and has something to be confirmed under a newer one.
-    fn spoken_under(&mut self, source: &Source, spoken: &Spoken) {
+    fn spoken_under(&mut self, now: Millis, source: &Source, spoken: &Spoken) {
         let Some(device) = self.devices.find_mut(source.sid) else { return };
-        device.in_use(spoken.context);
+        if device.in_use(spoken.context) {
+            self.settle_local(now, source.sid);
+        }
+        let Some(device) = self.devices.find_mut(source.sid) else { return };
         if let Some(slot) = device.slot(spoken.context) {
             slot.unsaid |= slot.standing == Standing::Draining;
         }
@@ -342,7 +345,7 @@ impl Gateway {
             }
             return Err(Rejected::new(Code::GatewayNonceReuse, "another message under the same number"));
         }
-        self.spoken_under(&source, &spoken);
+        self.spoken_under(now, &source, &spoken);
         let id = Id::from(source.sid);
         let asked = (spoken.request.piv, spoken.boot);
         let mut normal = [0; LONGEST_COAP];
@@ -453,19 +456,23 @@ impl Gateway {
         self.control_map(source.sid, Downlink { received, renew, earlier, ..Downlink::default() })
     }
 
-    /// The operator's order to renew, if the cloud passed one on: to a few devices a minute, so that a campaign does not bring
-    /// all of them at once.
+    /// The operator's order to renew, if the cloud passed one on, or that keys agreed here are old: to a few devices a minute,
+    /// so that a campaign does not bring all of them at once.
     fn order(&mut self, now: Millis, sid: Sid) -> Option<u64> {
         let minute = now.0 / 60_000;
         if self.orders.0 != minute {
             self.orders = (minute, 0);
         }
-        let device = self.devices.find_mut(sid).filter(|d| d.is_ordered(now))?;
-        if self.orders.1 >= ORDERS_A_MINUTE {
+        let ordered = self.devices.find(sid)?.is_ordered(now);
+        if self.orders.1 >= ORDERS_A_MINUTE || !(ordered || self.is_old_local(now, sid)) {
             return None;
         }
         self.orders.1 += 1;
-        device.told(now);
+        if !ordered {
+            self.told_local(now, sid);
+            return Some(AGE);
+        }
+        self.devices.find_mut(sid)?.told(now);
         Some(OPERATOR)
     }
 
@@ -513,8 +520,10 @@ fn tiny_c3<'b>(
     Protected { kind, code: POST, message_id: piv.value() as u16, token, option, ciphertext }
 }
 
-/// Reasons of item 6 (docs/protocol.md 7.3): the number or the failures have reached their limit; the operator says so.
+/// Reasons of item 6 (docs/protocol.md 7.3): the number or the failures have reached their limit; the keys are old; the
+/// operator says so.
 const NUMBERS: u64 = 1;
+const AGE: u64 = 4;
 const OPERATOR: u64 = 5;
 
 const UNKNOWN: Rejected = Rejected::new(Code::GatewayNoContext, "the context is gone");

@@ -105,6 +105,7 @@ impl Gateway {
             }
         }
         self.keep_added(applied.version, &mut named);
+        self.apply_local(&parts, &mut named);
         self.recall_contexts(&named);
         if self.link.neighbours_mut().register(members) {
             self.link.greet(now);
@@ -147,6 +148,7 @@ impl Gateway {
             if !numbers.is_empty()
                 && let Some(device) = self.devices.find_mut(sid)
             {
+                // What that ended of contexts that were agreed here was written before the number was.
                 device.in_use(context);
             }
         }

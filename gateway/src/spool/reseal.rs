@@ -9,7 +9,7 @@ use fivefold_keep::registry::forget_free_pages;
 use fivefold_keep::vault::Vault;
 use rusqlite::{Row, params};
 
-use super::{Spool, SpoolError, WrapError, added_name, state_name};
+use super::{Spool, SpoolError, WrapError, added_name, agreed_name, state_name};
 
 /// A table with a column `sealed`, and what its rows are sealed as.
 struct Sealed {
@@ -19,11 +19,16 @@ struct Sealed {
     name: fn(&Row<'_>) -> rusqlite::Result<String>,
 }
 
-const SEALED: [Sealed; 2] = [
+const SEALED: [Sealed; 3] = [
     Sealed {
         table: "added",
         columns: "sid, epoch, version",
         name: |r| Ok(added_name(Sid(r.get("sid")?), Epoch(r.get("epoch")?), r.get("version")?)),
+    },
+    Sealed {
+        table: "agreed",
+        columns: "sid, epoch",
+        name: |r| Ok(agreed_name(Sid(r.get("sid")?), Epoch(r.get("epoch")?))),
     },
     Sealed { table: "state", columns: "version, part", name: |r| Ok(state_name(r.get("version")?, r.get("part")?)) },
 ];
@@ -74,7 +79,7 @@ mod tests {
     use fivefold_keep::vault::Rekey;
 
     use super::*;
-    use crate::gateway::{AddedContext, AppliedState, Record};
+    use crate::gateway::{AddedContext, AgreedContext, AppliedState, Record};
 
     #[test]
     fn every_table_with_something_sealed_is_sealed_again() {
@@ -101,10 +106,13 @@ mod tests {
             let context = AddedContext { version: 4 + u64::from(n), bytes: [n; 40].into() };
             spool.write(&Record::Added { sid: Sid(n.into()), epoch: Epoch(2), context }).unwrap();
         }
+        let (at, drains_since) = (Millis(7), Some(Millis(8)));
+        let agreed = AgreedContext { sid: Sid(3), epoch: Epoch(4), at, drains_since, bytes: [9; 50].into() };
+        spool.write(&Record::Agreed(agreed)).unwrap();
         spool.commit().unwrap();
         drop((spool, vault));
         let rekey = Rekey::begin(folder.path(), None).unwrap();
-        assert_eq!(Spool::reseal(&path, rekey.vault()).unwrap(), 5);
+        assert_eq!(Spool::reseal(&path, rekey.vault()).unwrap(), 6);
         assert_eq!(Spool::reseal(&path, rekey.vault()).unwrap(), 0);
         rekey.finish().unwrap();
         let vault = Arc::new(Vault::open_folder(folder.path()).unwrap());
@@ -112,5 +120,8 @@ mod tests {
         assert_eq!(restored.state.unwrap().parts.len(), 2);
         let added: Vec<_> = restored.added.iter().map(|a| (a.version, a.bytes[0])).collect();
         assert_eq!(added, [(4, 0), (5, 1), (6, 2)]);
+        let agreed: Vec<_> =
+            restored.agreed.iter().map(|a| (a.sid, a.epoch, a.at, a.drains_since, a.bytes[0])).collect();
+        assert_eq!(agreed, [(Sid(3), Epoch(4), at, drains_since, 9)]);
     }
 }

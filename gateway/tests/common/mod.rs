@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use fivefold_core::counter::{Counter, Lease};
 use fivefold_core::e1_link::{FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Received, Station};
-use fivefold_core::e2_gateway::{E2, E2Root, Nesting, seal_both};
+use fivefold_core::e2_gateway::{E2, E2Local, E2Root, Nesting, seal_both};
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
@@ -75,6 +75,8 @@ pub struct Device {
     pub bctx: Option<BootContext>,
     pub next: u32,
     pub renewed: Option<Epoch>,
+    /// What it agreed with the gateway alone, in place of `root`.
+    pub local: Option<E2Local>,
 }
 
 pub fn link_keys() -> LinkKeys {
@@ -104,6 +106,7 @@ impl Device {
             bctx: None,
             next: 0,
             renewed: None,
+            local: None,
         }
     }
 
@@ -131,6 +134,9 @@ impl Device {
     }
 
     pub fn c2(&self) -> Context<E2> {
+        if let Some(local) = &self.local {
+            return local.context_for_device(self.sid, self.epoch(), None, self.policy.alg).unwrap();
+        }
         self.root.secret(GROUP).context_for_device(self.sid, self.epoch(), self.bctx, self.policy.alg).unwrap()
     }
 
@@ -306,6 +312,7 @@ pub fn emit_state(
         keys: List::of(keys),
         revoked: List::of(revoked),
         revoked_serials: List::default(),
+        local: List::default(),
     };
     let mut out = vec![0; 512 * 1024];
     let len = state.emit(&mut out).unwrap();
@@ -349,6 +356,7 @@ pub fn setup(boot: GatewayBoot) -> Setup {
         coap_devices: std::collections::HashMap::new(),
         limits: Limits::default(),
         capture: Capture::Off,
+        local: None,
     }
 }
 

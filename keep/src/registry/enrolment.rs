@@ -114,6 +114,7 @@ impl Registry {
         if device.revoked_at.is_some() {
             return refuse(format!("device {did} is revoked; add it under a new id"));
         }
+        self.check_local(device.net, &device.policy, key)?;
         if let Some(key) = key {
             self.check_key(did, &device.policy, key)?;
         }
@@ -264,6 +265,10 @@ impl<'r> Desk<'r> {
             Ok(sid) => sid,
             Err(refused) => return Ok(Err(refused)),
         };
+        match self.book.check_local(new.net, &new.policy, new.key.as_ref()) {
+            Err(RegistryError::Refused(why)) => return Ok(Err(why)),
+            checked => checked?,
+        }
         if let Some(key) = &new.key {
             if !can_renew(&new.policy) {
                 return Ok(Err(format!("device {did} cannot renew: that takes mode P and E2 or E3")));

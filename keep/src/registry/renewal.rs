@@ -166,12 +166,19 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Refused`] when there is none that can.
     pub fn order_renewal(&mut self, whom: Whom, now_unix_s: u64) -> Result<usize> {
-        let of = "UPDATE renewals SET ordered_at = ?1 WHERE did IN (SELECT did FROM devices WHERE revoked_at IS NULL";
+        let of = "UPDATE renewals SET ordered_at = ?1 WHERE did IN (SELECT did FROM devices WHERE revoked_at IS NULL AND \
+                  net NOT IN (SELECT net FROM local_networks)";
         let now = now_unix_s as i64;
-        if let Whom::Device(did) = whom
-            && self.device(did)?.revoked_at.is_some()
-        {
-            return refuse(format!("device {did} is revoked; nothing is agreed with it any more"));
+        if let Whom::Device(did) = whom {
+            let device = self.device(did)?;
+            if device.revoked_at.is_some() {
+                return refuse(format!("device {did} is revoked; nothing is agreed with it any more"));
+            }
+            if self.local(device.net)?.is_some() {
+                return refuse(format!(
+                    "device {did} agrees its keys with its gateway alone, which tells it by itself when they are old"
+                ));
+            }
         }
         let ordered = self.change(|tx| match whom {
             Whom::All => tx.execute(&format!("{of})"), [now]),

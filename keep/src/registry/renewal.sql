@@ -11,3 +11,8 @@ CREATE TABLE IF NOT EXISTS renewals (
     agreed_at   INTEGER,                   -- when that one was agreed
     ordered_at  INTEGER                    -- when the operator ordered it to renew
 ) STRICT;
+CREATE TABLE IF NOT EXISTS local_networks (    -- their devices agree keys with one gateway alone, and not with the cloud
+    net         INTEGER PRIMARY KEY REFERENCES networks,
+    gw          INTEGER NOT NULL REFERENCES gateways,
+    x           BLOB NOT NULL              -- of that gateway's public DH key
+) STRICT;

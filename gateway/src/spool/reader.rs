@@ -1,0 +1,121 @@
+//! Reading a store while another writes it: the uplink does, and whoever reads out what a gateway without a cloud keeps.
+
+use std::path::{Path, PathBuf};
+
+use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::time::Millis;
+use rusqlite::{Connection, OpenFlags, params};
+
+use super::{SpoolError, Wrap, explain, state_name};
+use crate::gateway::AppliedState;
+
+/// Envelopes of one run, in order.
+#[derive(Debug)]
+pub struct StoredBatch {
+    /// The run.
+    pub boot: GatewayBoot,
+    /// Number and bytes.
+    pub envelopes: Vec<(u64, Vec<u8>)>,
+}
+
+/// Reads envelopes while the writer writes.
+pub struct SpoolReader {
+    db: Connection,
+    path: PathBuf,
+}
+
+impl SpoolReader {
+    /// Of a store that is there, whether or not a gateway runs on it.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn open(path: &Path) -> Result<Self, SpoolError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let db = Connection::open_with_flags(path, flags).map_err(|e| explain(path, &e))?;
+        Ok(Self { db, path: path.to_owned() })
+    }
+
+    /// The state that was applied last.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn state(&self, wrap: &dyn Wrap) -> Result<Option<AppliedState>, SpoolError> {
+        state_in(&self.db, &self.path, wrap)
+    }
+
+    /// So many envelopes with numbers above `after`, in order; without `after` the newest.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn page(&self, after: Option<u64>, count: usize) -> Result<Vec<(u64, Vec<u8>)>, SpoolError> {
+        let order = if after.is_some() { "ASC" } else { "DESC" };
+        let sql = format!("SELECT seq, bytes FROM spool WHERE seq > ?1 ORDER BY seq {order} LIMIT ?2");
+        let from = i64::try_from(after.unwrap_or(0)).unwrap_or(i64::MAX);
+        let read = || {
+            let mut query = self.db.prepare_cached(&sql)?;
+            let row = |r: &rusqlite::Row<'_>| Ok((r.get::<_, i64>(0)? as u64, r.get(1)?));
+            query.query_map(params![from, count as i64], row)?.collect::<rusqlite::Result<Vec<_>>>()
+        };
+        let mut page = read().map_err(|e| explain(&self.path, &e))?;
+        page.sort_by_key(|(seq, _)| *seq);
+        Ok(page)
+    }
+
+    /// The oldest envelopes with numbers above `after`, all of one run: at most `count`, and `bytes` bytes. `None` when
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn batch(&self, after: u64, count: usize, bytes: usize) -> Result<Option<StoredBatch>, SpoolError> {
+        let fail = |e| explain(&self.path, &e);
+        let mut query = self
+            .db
+            .prepare_cached("SELECT seq, boot, bytes FROM spool WHERE seq > ?1 ORDER BY seq LIMIT ?2")
+            .map_err(fail)?;
+        let mut rows = query.query(params![i64::try_from(after).unwrap_or(i64::MAX), count as i64]).map_err(fail)?;
+        let mut batch: Option<StoredBatch> = None;
+        let mut size = 0;
+        while let Some(row) = rows.next().map_err(fail)? {
+            let read = || -> rusqlite::Result<(i64, [u8; 8], Vec<u8>)> { Ok((row.get(0)?, row.get(1)?, row.get(2)?)) };
+            let (seq, boot, envelope) = read().map_err(fail)?;
+            let boot = GatewayBoot(boot);
+            let batch = batch.get_or_insert_with(|| StoredBatch { boot, envelopes: Vec::new() });
+            size += envelope.len();
+            if batch.boot != boot || (size > bytes && !batch.envelopes.is_empty()) {
+                break;
+            }
+            batch.envelopes.push((seq as u64, envelope));
+        }
+        Ok(batch)
+    }
+}
+
+impl std::fmt::Debug for SpoolReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SpoolReader").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+/// The state that was applied last.
+pub(super) fn state_in(db: &Connection, path: &Path, wrap: &dyn Wrap) -> Result<Option<AppliedState>, SpoolError> {
+    let fail = |e| explain(path, &e);
+    let mut query = db.prepare("SELECT part, version, applied, sealed FROM state ORDER BY part").map_err(fail)?;
+    let mut rows = query.query([]).map_err(fail)?;
+    let mut state: Option<AppliedState> = None;
+    while let Some(row) = rows.next().map_err(fail)? {
+        let read = || -> rusqlite::Result<(i64, i64, i64, Vec<u8>)> {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        };
+        let (part, version, applied, sealed) = read().map_err(fail)?;
+        let plain = wrap
+            .unwrap(&state_name(version, part), &sealed)
+            .map_err(|source| SpoolError::Sealed { path: path.to_owned(), source })?;
+        let state = state.get_or_insert_with(|| AppliedState {
+            version: version as u64,
+            applied: Millis(applied as u64),
+            parts: Vec::new(),
+        });
+        state.parts.push(plain.as_slice().into());
+    }
+    Ok(state)
+}
