@@ -241,20 +241,28 @@ async fn connect(d: &Deployment, identity: &Identity) -> TlsStream<TcpStream> {
     connector.connect("localhost".try_into().unwrap(), socket).await.unwrap()
 }
 
-/// A gateway whose keys were made at the operator, for tests that play it.
-fn added(d: &Deployment, name: &str) -> (String, Identity) {
+/// A gateway whose keys were made at the operator, for tests that play it; the running cloud knows it.
+async fn added(d: &Deployment, name: &str) -> (String, Identity) {
     let role: &[&str] = if name == "north" { &[] } else { &["--secondary"] };
     let (farm, [radio]) = (d.farm(), free_udp());
     let words = [&["gateway", "add", "--dir", &farm, "--net", "field-7", name, "--radio", &radio], role].concat();
     let shown = fivefold(&words);
-    (shown["gateway"].as_str().unwrap().to_owned(), d.identity(&d.path(&format!("farm/gateways/{name}"))))
+    let id = shown["gateway"].as_str().unwrap().to_owned();
+    for _ in 0..400 {
+        let known = d.ask("/v1/gateways").await;
+        if known.as_array().unwrap().iter().any(|g| g["name"] == name) {
+            return (id, d.identity(&d.path(&format!("farm/gateways/{name}"))));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the cloud never heard of gateway {id}")
 }
 
 #[tokio::test]
 async fn a_renewal_that_must_not_be_is_refused_and_the_old_certificate_stays_good() {
     let d = Deployment::new();
     d.ask("/v1/health").await;
-    let (id, north) = added(&d, "north");
+    let (id, north) = added(&d, "north").await;
     let name = north.gateway().unwrap();
     let client = reqwest::Client::builder().tls_backend_preconfigured(e4(&d, &north)).build().unwrap();
     let url = format!("{}/v1/certificate", d.url());
@@ -348,8 +356,8 @@ async fn end(mut stream: TlsStream<TcpStream>) -> std::time::Instant {
 async fn a_revoked_gateway_is_cut_within_a_second_and_comes_back_to_nobody() {
     let d = Deployment::new();
     d.ask("/v1/health").await;
-    let (id, north) = added(&d, "north");
-    let (_, south) = added(&d, "south");
+    let (id, north) = added(&d, "north").await;
+    let (_, south) = added(&d, "south").await;
     // A long poll that waits, and a batch of which half has come.
     let mut poll = connect(&d, &north).await;
     let get = b"GET /v1/downlink HTTP/1.1\r\nHost: cloud\r\n\r\n";
@@ -401,7 +409,7 @@ async fn a_revoked_gateway_is_cut_within_a_second_and_comes_back_to_nobody() {
 async fn a_stolen_certificate_of_the_cloud_is_good_for_nothing_once_gateways_know() {
     let d = Deployment::new();
     d.ask("/v1/health").await;
-    added(&d, "north");
+    added(&d, "north").await;
     let folder = d.path("farm/gateways/north");
     let vault = Vault::open_folder(&d.path("farm")).unwrap();
     let chain = std::fs::read(d.path("farm/cloud/certificate.pem")).unwrap();
