@@ -309,6 +309,8 @@ fn search(mut heard: Heard) {
     let key = ["--module", MODULE, "--token", LABEL, "--key", "farm", "--pin-file", &pin, "--generate-key"];
     let dir = ["--dir", &farm];
     heard.run("vault rewrap pkcs11", &[&dir[..], &key].concat());
+    heard.run("cloud restored", &dir);
+    heard.run("cloud replace-ca", &dir);
     private(Path::new(&pin), "a wrong pin 57721");
     heard.secrets.push(Secret { name: "a wrong PIN".into(), bytes: b"a wrong pin 57721".to_vec() });
     heard.fail("network add", &["four"]);
