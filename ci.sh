@@ -28,7 +28,7 @@ JOBS=(
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
-    "sim        the engines under loss, reboots and a hostile gateway, from seeds; ARG: seeds, 1000 by default"
+    "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
 )
@@ -170,7 +170,7 @@ job_interop() {
     .venv/bin/python interop/run.py "$@"
 }
 
-job_sim() { bash scripts/sim.sh "${1:-1000}"; }
+job_sim() { bash scripts/sim.sh "${@:-1000}"; }
 
 job_timing() {
     local code broken

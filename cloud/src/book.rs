@@ -564,12 +564,16 @@ impl Maker<'_> {
             if row.bctx.is_some() || live.contexts.iter().any(|c| c.epoch == row.epoch) {
                 continue;
             }
-            if row.standing == Standing::Draining && self.now.since(row.since) > DRAIN + STALE {
-                if row.sealed.is_some() {
+            if row.standing == Standing::Draining {
+                if row.sealed.is_none() {
+                    // Erased, whatever the registry still has of it.
+                    continue;
+                }
+                if self.now.since(row.since) > DRAIN + STALE {
                     write.forgotten.push(row.id);
                     write.new_generation |= device.policy.profile.has_e2();
+                    continue;
                 }
-                continue;
             }
             let keys = match &installed {
                 Some(secrets) if row.epoch == device.epoch => keys(device, secrets, row.epoch),

@@ -23,7 +23,7 @@ use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
 use crate::store::{Committed, CountKey, Ledger as _, Place, Store, StoreError, Write};
 
-pub use renewal::ExchangeError;
+pub use renewal::{ExchangeError, reply};
 
 /// Why the service failed.
 #[derive(Debug, thiserror::Error)]

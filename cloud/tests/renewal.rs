@@ -318,20 +318,35 @@ fn eight_contexts_wait_and_the_ninth_takes_the_place_of_the_lowest() {
     assert_eq!(pending(&w), [10, 9, 8, 7, 6, 5, 4, 3]);
     w = w.restart();
     assert_eq!(pending(&w), [10, 9, 8, 7, 6, 5, 4, 3]);
-    // Whichever message_4 arrived: all are tried. Lower ones go with the first message, higher ones stay.
+    // Whichever message_4 arrived: all are tried. Lower ones drain from the first message on, higher ones stay.
     let mut fourth = nodes.remove(3);
     assert!(answered(&mut w, &mut fourth));
-    let expected = [10, 9, 8, 7, 6].map(|e| (e, Standing::Pending));
-    let expected = [&expected[..], &[(5, Standing::Active), (1, Standing::Draining)]].concat();
+    let pending = [10, 9, 8, 7, 6].map(|e| (e, Standing::Pending));
+    let draining = [4, 3, 1].map(|e| (e, Standing::Draining));
+    let expected = [&pending[..], &[(5, Standing::Active)], &draining].concat();
     assert_eq!(contexts(&w), expected);
     w = w.restart();
     assert_eq!(contexts(&w), expected);
+    // What was sent under one of them, and not heard then, is taken and not answered.
+    let mut third = nodes.remove(2);
+    assert!(!answered(&mut w, &mut third));
     let mut evicted = nodes.remove(0);
     let sent = evicted.send(READING);
     assert_eq!(w.post(&[sent.envelope()]).refused[0].1, Code::CloudForged);
     let mut last = nodes.pop().unwrap();
     assert!(answered(&mut w, &mut last));
-    assert_eq!(contexts(&w), [(10, Standing::Active), (5, Standing::Draining), (1, Standing::Draining)]);
+    // Eight drain, and the lowest goes with the ninth.
+    let expected = |newest: u16, others: [u16; 8]| {
+        [&[(newest, Standing::Active)][..], &others.map(|e| (e, Standing::Draining))].concat()
+    };
+    assert_eq!(contexts(&w), expected(10, [9, 8, 7, 6, 5, 4, 3, 1]));
+    w.now = w.now.plus(HOUR);
+    let mut next = renew(&mut w, 11);
+    assert!(answered(&mut w, &mut next));
+    assert_eq!(contexts(&w), expected(11, [10, 9, 8, 7, 6, 5, 4, 3]));
+    w = w.restart();
+    assert_eq!(contexts(&w), expected(11, [10, 9, 8, 7, 6, 5, 4, 3]));
+    assert!(!answered(&mut w, &mut third));
 }
 
 #[test]

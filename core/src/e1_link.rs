@@ -271,6 +271,11 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let did = neighbour.did();
         let step = neighbour.step(key.generation, security.frame_counter);
         if step == Step::Replay {
+            // It answered our HELLO under a newer key, and may not have heard our HELLO-FIN: then it sends under the older
+            // one still, and believes that we hear it. Ask, so that it hears us under the newer one.
+            if neighbour.is_closed(key.generation) {
+                self.greetings.want(now);
+            }
             return Err(REPLAYED);
         }
         let plaintext = match open::open_in_place(&key.schedule, did, &security, frame, header) {
@@ -306,7 +311,12 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let (sid, judged) = match self.neighbours.by_did(source) {
             None => (None, Err(UNKNOWN)),
             Some(n) if !n.is_synced() => (None, Err(UNSYNCED)),
-            Some(n) => (Some(n.sid()), Ok(n.step(generation, security.frame_counter))),
+            Some(n) => {
+                if n.is_closed(generation) {
+                    self.greetings.want(now);
+                }
+                (Some(n.sid()), Ok(n.step(generation, security.frame_counter)))
+            }
         };
         let opened = open::open_in_place(&key.schedule, source, &security, message, E1S_HEADER);
         let plaintext = match (opened, judged) {

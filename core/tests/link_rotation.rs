@@ -271,3 +271,42 @@ fn a_new_key_under_a_used_index_starts_with_empty_counters() {
     assert!(hears(&mut g, &mut n) && hears(&mut n, &mut g));
     assert!(g.receive(Millis(10_000), &mut under_1.clone()).is_ok(), "key 2 is in use still");
 }
+
+#[test]
+fn one_that_did_not_hear_the_end_of_a_hello_under_the_new_key_is_asked_again() {
+    let (mut n, mut g) = pair();
+    install(&mut n, 2);
+    install(&mut g, 2);
+    g.keys_mut().send_under(2).unwrap();
+    // Somebody whom it does not know makes the gateway say HELLO, which stands under the new key. So does the second answer
+    // of the node: for the first one it has no numbers yet. No HELLO-FIN arrives.
+    let mut stranger = station(Sid(0x0b), &[1], 5);
+    let mut out = [0; 127];
+    for start in [100_000, 200_000] {
+        let mut frame = sealed(&mut stranger, GATEWAY, READING);
+        assert_eq!(code(g.receive(Millis(start), &mut frame)), Code::LinkNeighbourUnknown);
+        let mut ends = 0;
+        for now in (start..start + 4_000).map(Millis) {
+            leased(&mut n);
+            leased(&mut g);
+            while let Some(frame) = g.poll_control(now, &mut out) {
+                ends += usize::from(frame.to.is_some());
+                if frame.to.is_none() {
+                    n.receive(now, &mut { out }[..frame.len]).unwrap();
+                }
+            }
+            while let Some(frame) = n.poll_control(now, &mut out) {
+                g.receive(now, &mut { out }[..frame.len]).unwrap();
+            }
+        }
+        assert_eq!((ends, n.keys().sending()), (1, Some(1)));
+    }
+    // It sends under the old one, which the gateway takes nothing of any more. So the gateway asks, but rarely.
+    for _ in 0..10 {
+        let mut frame = sealed(&mut n, GATEWAY, READING);
+        assert_eq!(code(g.receive(Millis(210_000), &mut frame)), Code::LinkReplayed);
+    }
+    greet(&mut [&mut n, &mut g], 260_000, 8_000);
+    assert_eq!(n.keys().sending(), Some(2));
+    assert!(hears(&mut g, &mut n) && hears(&mut n, &mut g));
+}

@@ -285,7 +285,7 @@ fn a_state_from_before_a_run_keeps_its_context_and_one_from_after_it_decides() {
 }
 
 #[test]
-fn pending_contexts_below_the_one_in_use_are_dropped_and_those_above_stay() {
+fn pending_contexts_below_the_one_in_use_drain_and_those_above_stay() {
     let mut d = Device::new(1, Profile::ToGateway);
     let mut w = World::of(&[&d]);
     let mut generations = Vec::new();
@@ -304,8 +304,15 @@ fn pending_contexts_below_the_one_in_use_are_dropped_and_those_above_stay() {
     let [.., five, six] = &mut generations[..5] else { panic!() };
     assert_eq!(speak(&mut w, &mut d, five), None);
     assert_eq!(speak(&mut w, &mut d, six), None);
-    assert_eq!(speak(&mut w, &mut d, &mut generations[0]), Some(Code::GatewayForged));
+    // What the device had sent under one before, and nobody heard, is taken still; and answered no more.
+    assert_eq!(speak(&mut w, &mut d, &mut generations[0]), None);
+    let (tiny, _) = generations[1].tiny(READING, Wants::Answer);
+    let frame = d.on_air(&tiny);
+    assert_eq!(w.frame(&frame).air.len(), 0);
     assert_eq!(speak(&mut w, &mut d, &mut generations[7]), None);
+    let (tiny, _) = generations[6].tiny(READING, Wants::Answer);
+    let frame = d.on_air(&tiny);
+    assert_eq!((w.frame(&frame).air.len(), w.stored().len()), (0, 6));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, Epoch, GatewayId};
 use fivefold_core::profile::Profile;
+use fivefold_core::time::Millis;
 use fivefold_keep::registry;
 
 use crate::family::{GROUP, Member, NET, PAN, wall};
@@ -38,6 +39,8 @@ pub struct Durable {
     pub contexts: Vec<(i64, Epoch, Option<[u8; 8]>)>,
     /// Rows of the ledger.
     pub rows: Vec<Taken>,
+    /// Whether gateways are to be pushed something else after this.
+    pub new_generation: bool,
 }
 
 /// A row that the ledger took.
@@ -145,34 +148,7 @@ impl CloudStation {
     /// Takes a request one step further. What became durable in that step comes with it.
     pub fn step(&self, now: u64, gateway: &ProvenGateway, stage: Stage) -> anyhow::Result<(Stage, Durable)> {
         let Some(engine) = &self.engine else { anyhow::bail!("the cloud is not running") };
-        let store = engine.memory().store();
-        Ok(match stage {
-            Stage::Received(body) => match engine.judge(gateway, &body, wall(now)) {
-                Ok(judged) => (Stage::Judged(Box::new(judged)), Durable::default()),
-                Err(refused) => {
-                    let mut write = Write { now: wall(now), ..Write::default() };
-                    write.count(refused.key);
-                    store.commit_now(write)?;
-                    (Stage::Refused(refused.rejected.code), Durable::default())
-                }
-            },
-            Stage::Judged(mut judged) => {
-                let committed = store.commit_now(judged.write.clone())?;
-                let rows = judged.write.accepted.iter().map(|a| a.row().clone());
-                let rows = rows.zip(&committed.verdicts).map(|(row, v)| Taken { row, verdict: *v }).collect();
-                let contexts = judged.write.contexts.iter().map(|c| (c.id.0, c.epoch, c.bctx.map(|b| b.0))).collect();
-                let written = std::sync::Arc::new(std::mem::take(&mut judged.write));
-                (Stage::Concluded(Box::new(engine.conclude(*judged, written, committed))), Durable { contexts, rows })
-            }
-            Stage::Concluded(concluded) => {
-                if !concluded.write.is_empty() {
-                    store.commit_now(Write::clone(&concluded.write))?;
-                }
-                (Stage::Leased(concluded), Durable::default())
-            }
-            Stage::Leased(concluded) => (Stage::Replied(engine.reply(*concluded)), Durable::default()),
-            done => (done, Durable::default()),
-        })
+        step(engine, wall(now), gateway, stage)
     }
 
     /// Time has passed.
@@ -208,4 +184,43 @@ impl CloudStation {
         let Some(engine) = &self.engine else { return Ok(Vec::new()) };
         Ok(engine.memory().read(|r| r.counts())?)
     }
+}
+
+/// Takes a request one step further. What became durable in that step comes with it.
+pub fn step(
+    engine: &Cloud<Embedded>,
+    now: Millis,
+    gateway: &ProvenGateway,
+    stage: Stage,
+) -> anyhow::Result<(Stage, Durable)> {
+    let store = engine.memory().store();
+    Ok(match stage {
+        Stage::Received(body) => match engine.judge(gateway, &body, now) {
+            Ok(judged) => (Stage::Judged(Box::new(judged)), Durable::default()),
+            Err(refused) => {
+                let mut write = Write { now, ..Write::default() };
+                write.count(refused.key);
+                store.commit_now(write)?;
+                (Stage::Refused(refused.rejected.code), Durable::default())
+            }
+        },
+        Stage::Judged(mut judged) => {
+            let committed = store.commit_now(judged.write.clone())?;
+            let rows = judged.write.accepted.iter().map(|a| a.row().clone());
+            let rows = rows.zip(&committed.verdicts).map(|(row, v)| Taken { row, verdict: *v }).collect();
+            let contexts = judged.write.contexts.iter().map(|c| (c.id.0, c.epoch, c.bctx.map(|b| b.0))).collect();
+            let new_generation = committed.generation.is_some();
+            let written = std::sync::Arc::new(std::mem::take(&mut judged.write));
+            let concluded = engine.conclude(*judged, written, committed);
+            (Stage::Concluded(Box::new(concluded)), Durable { contexts, rows, new_generation })
+        }
+        Stage::Concluded(concluded) => {
+            if !concluded.write.is_empty() {
+                store.commit_now(Write::clone(&concluded.write))?;
+            }
+            (Stage::Leased(concluded), Durable::default())
+        }
+        Stage::Leased(concluded) => (Stage::Replied(engine.reply(*concluded)), Durable::default()),
+        done => (done, Durable::default()),
+    })
 }

@@ -7,10 +7,12 @@ use anyhow::Context as _;
 use fivefold_core::e1_link::{Identity, LinkPolicy, Station};
 use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
 use fivefold_core::error::Rejected;
-use fivefold_core::id::Sid;
+use fivefold_core::id::{Did, GatewayId, Net, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
+use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{BYTES, ENVELOPES, Envelope, Reply};
+use fivefold_core::wire::ieee802154::Pan;
 use fivefold_gateway::gateway::{Capture, Cloud, Gateway, Limits, Output, Record, Setup};
 use fivefold_gateway::spool::{Spool, SpoolReader, Wrap, WrapError};
 use fivefold_keep::registry;
@@ -43,6 +45,8 @@ pub enum Said {
     Datagram(SocketAddr, Vec<u8>),
     /// Something was refused.
     Dropped(Rejected, Option<Sid>),
+    /// A message of EDHOC to be posted to the cloud, under this ticket.
+    Exchange(u64, Vec<u8>),
     /// A frame for the air.
     Frame(Vec<u8>),
     /// Something lies in the store for the cloud.
@@ -67,17 +71,38 @@ struct Process {
     persisted: u64,
 }
 
+/// Who a gateway is.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Its network.
+    pub net: Net,
+    /// The PAN of that.
+    pub pan: Pan,
+    /// Its name in certificates.
+    pub gateway: GatewayId,
+    /// Its short id.
+    pub sid: Sid,
+    /// Its EUI-64.
+    pub did: Did,
+    /// Whether it is the primary of its group.
+    pub primary: bool,
+    /// The network's key when it was set up, and its index.
+    pub key: (u8, [u8; 16]),
+}
+
 /// One gateway.
 pub struct GatewayStation {
-    place: usize,
+    /// Who it is.
+    pub site: Site,
     path: PathBuf,
-    network_key: [u8; 16],
     signing: SigningKey,
     /// What its certificate says.
     pub proven: ProvenGateway,
     process: Option<Process>,
     boot: GatewayBoot,
     fuse: Option<Fuse>,
+    /// Milliseconds that its clock is ahead.
+    pub ahead: i64,
     /// Counts its processes.
     pub run: u32,
     /// An exchange with the cloud is going on, or planned.
@@ -90,20 +115,27 @@ pub struct GatewayStation {
 
 impl std::fmt::Debug for GatewayStation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("GatewayStation").field("place", &self.place).finish_non_exhaustive()
+        f.debug_struct("GatewayStation").field("gateway", &self.site.gateway).finish_non_exhaustive()
     }
 }
 
 impl GatewayStation {
     /// A gateway whose store lies in `folder`.
     pub fn new(folder: &Path, place: usize, network_key: [u8; 16]) -> anyhow::Result<Self> {
+        let sid = gateway_sid(place);
+        let (gateway, primary, key) = (gateway_id(place), place == 0, (KEY_INDEX, network_key));
         let (signing, _) = SigningKey::generate().map_err(|e| anyhow::anyhow!("signing key: {e}"))?;
-        Ok(Self {
-            place,
-            path: folder.join(format!("spool-{place}.db")),
-            network_key,
+        Ok(Self::at(folder, Site { net: NET, pan: PAN, gateway, sid, did: did(sid), primary, key }, signing))
+    }
+
+    /// The same somewhere else, with the key for its receipts.
+    pub fn at(folder: &Path, site: Site, signing: SigningKey) -> Self {
+        Self {
+            path: folder.join(format!("spool-{}.db", site.gateway)),
             signing,
-            proven: ProvenGateway::assertion(GatewayName { net: NET, gateway: gateway_id(place) }),
+            proven: ProvenGateway::assertion(GatewayName { net: site.net, gateway: site.gateway }),
+            ahead: 0,
+            site,
             process: None,
             boot: GatewayBoot([0; 8]),
             fuse: None,
@@ -111,18 +143,19 @@ impl GatewayStation {
             posting: false,
             rests_until: 0,
             idle: 0,
-        })
+        }
     }
 
     /// As the registry has it.
     pub fn registered(&self) -> registry::Gateway {
+        let Site { net, gateway, sid, did, primary, .. } = self.site;
         registry::Gateway {
-            gateway: gateway_id(self.place),
-            net: NET,
-            name: format!("g{}", self.place),
-            sid: gateway_sid(self.place),
-            did: did(gateway_sid(self.place)),
-            primary: self.place == 0,
+            gateway,
+            net,
+            name: format!("g{gateway}"),
+            sid,
+            did,
+            primary,
             receipt_keys: vec![self.signing.spki().to_vec()],
             revoked_at: None,
         }
@@ -132,26 +165,31 @@ impl GatewayStation {
     pub fn start(&mut self, now: u64, dice: &mut Dice) -> anyhow::Result<Vec<Said>> {
         self.boot = GatewayBoot(dice.bytes());
         let (spool, restored) = Spool::open(&self.path, self.boot, Box::new(Veil))?;
-        let sid = gateway_sid(self.place);
+        let Site { net, gateway, sid, did, pan, key: (index, key), .. } = self.site;
         let setup = Setup {
-            net: NET,
-            gateway: gateway_id(self.place),
+            net,
+            gateway,
             boot: self.boot,
-            identity: Identity { did: did(sid), sid, pan: PAN, station: Station::Gateway },
+            identity: Identity { did, sid, pan, station: Station::Gateway },
             policy: LinkPolicy::default(),
             seed: dice.bytes(),
-            keys: vec![(KEY_INDEX, Key::new(self.network_key))],
+            keys: vec![(index, Key::new(key))],
             coap_devices: std::collections::HashMap::new(),
             limits: Limits::default(),
             capture: Capture::Off,
             local: None,
         };
         let reader = spool.reader()?;
-        let engine = Gateway::new(wall(now), setup, restored);
+        let engine = Gateway::new(self.clock(now), setup, restored);
         self.process = Some(Process { engine, spool, reader, persisted: 0 });
         self.run += 1;
         (self.fuse, self.posting, self.rests_until, self.idle) = (None, false, now, 0);
         self.carry_out(now)
+    }
+
+    /// The time by its clock.
+    pub const fn clock(&self, now: u64) -> Millis {
+        Millis(wall(now).0.saturating_add_signed(self.ahead))
     }
 
     /// Whether its process runs.
@@ -166,7 +204,12 @@ impl GatewayStation {
 
     /// Whether the cloud's state has reached it.
     pub fn has_state(&self) -> bool {
-        self.process.as_ref().is_some_and(|p| p.engine.state_version() > 0)
+        self.state_version() > 0
+    }
+
+    /// Which version of it is applied; 0 for none.
+    pub fn state_version(&self) -> u64 {
+        self.process.as_ref().map_or(0, |p| p.engine.state_version())
     }
 
     /// The process will die.
@@ -187,7 +230,7 @@ impl GatewayStation {
     /// When it wants to be looked at.
     pub fn wake(&self) -> Option<u64> {
         let at = self.process.as_ref()?.engine.poll_timeout()?;
-        Some(at.0.saturating_sub(wall(0).0).max(self.rests_until))
+        Some(at.0.saturating_add_signed(-self.ahead).saturating_sub(wall(0).0).max(self.rests_until))
     }
 
     /// Hands something to the engine and carries out what it wants.
@@ -200,18 +243,21 @@ impl GatewayStation {
 
     /// A frame came.
     pub fn frame(&mut self, now: u64, frame: &[u8]) -> anyhow::Result<Vec<Said>> {
-        self.tell(now, |g| g.handle_frame(wall(now), &mut frame.to_vec(), Some(200)))
+        let at = self.clock(now);
+        self.tell(now, |g| g.handle_frame(at, &mut frame.to_vec(), Some(200)))
     }
 
     /// Whether the cloud can be reached.
     pub fn cloud(&mut self, now: u64, cloud: Cloud) -> anyhow::Result<Vec<Said>> {
-        self.tell(now, |g| g.handle_cloud(wall(now), cloud))
+        let at = self.clock(now);
+        self.tell(now, |g| g.handle_cloud(at, cloud))
     }
 
     /// The cloud replied to a batch.
     pub fn reply(&mut self, now: u64, boot: GatewayBoot, bytes: &[u8]) -> anyhow::Result<Vec<Said>> {
         let reply = Reply::parse(bytes).map_err(|m| anyhow::anyhow!("reply: {}", m.reason))?;
-        self.tell(now, |g| g.handle_uplink_reply(wall(now), boot, &reply))
+        let at = self.clock(now);
+        self.tell(now, |g| g.handle_uplink_reply(at, boot, &reply))
     }
 
     /// The oldest envelopes in the store, and the run they are of.
@@ -223,7 +269,7 @@ impl GatewayStation {
 
     /// A batch of these envelopes under its receipt.
     pub fn body(&self, boot: GatewayBoot, envelopes: &[Vec<u8>]) -> anyhow::Result<Vec<u8>> {
-        let mut tally = Tally::new(gateway_id(self.place), boot);
+        let mut tally = Tally::new(self.site.gateway, boot);
         let mut body = Vec::new();
         for bytes in envelopes {
             let envelope = Envelope::parse(bytes).map_err(|m| anyhow::anyhow!("envelope: {}", m.reason))?;
@@ -239,6 +285,7 @@ impl GatewayStation {
     /// As the daemon does it: the outputs of a round in order, its writes as one group.
     fn carry_out(&mut self, now: u64) -> anyhow::Result<Vec<Said>> {
         let mut said = Vec::new();
+        let at = self.clock(now);
         while let Some(process) = &mut self.process {
             while let Some(output) = process.engine.poll() {
                 if let Some(fuse) = &mut self.fuse {
@@ -252,11 +299,10 @@ impl GatewayStation {
                 match output {
                     Output::Dropped { rejected, sid } => said.push(Said::Dropped(rejected, sid)),
                     Output::Expanded { .. } => {}
-                    // No device of the village renews yet: nobody asks for it.
-                    Output::Exchange { ticket, .. } => process.engine.handle_exchanged(ticket, None),
+                    Output::Exchange { ticket, envelope } => said.push(Said::Exchange(ticket, envelope.to_vec())),
                     Output::Lookup(lookup) => {
                         let stored = process.spool.answer(lookup)?;
-                        process.engine.handle_stored(wall(now), stored);
+                        process.engine.handle_stored(at, stored);
                     }
                     Output::Persist(record) => {
                         process.persisted += 1;
@@ -275,7 +321,7 @@ impl GatewayStation {
                 }
             }
             process.spool.commit()?;
-            process.engine.handle_durable(wall(now), process.persisted);
+            process.engine.handle_durable(at, process.persisted);
             if !process.engine.has_output() {
                 break;
             }

@@ -5,7 +5,6 @@ use fivefold_core::wire::coap::{Outer, Protected};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 
 use crate::dice::Dice;
-use crate::family::NET;
 use crate::plan::Hostility;
 
 /// Envelopes that it keeps for later, at most.
@@ -74,7 +73,10 @@ impl Hoard {
                 if let Some(opened) = &mut opened {
                     opened.kid = sid;
                 }
-                let originator = Originator::Node { net: NET, sid };
+                let originator = match envelope.originator {
+                    Originator::Node { net, .. } => Originator::Node { net, sid },
+                    classic @ Originator::Classic(_) => classic,
+                };
                 more.extend(emitted(&Envelope { originator, opened, ..envelope }));
                 self.deeds.spliced += 1;
             }

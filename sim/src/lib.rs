@@ -17,6 +17,7 @@ pub mod node;
 pub mod plan;
 pub mod watch;
 pub mod world;
+pub mod year;
 
 pub use plan::Plan;
 pub use world::{Broken, Summary, World, run};

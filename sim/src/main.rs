@@ -1,13 +1,16 @@
-//! Runs villages from seeds, and says which of them broke a promise.
+//! Runs villages from seeds, and says which of them broke a promise; and years of renewals.
 //!
 //! `cargo run --release -p fivefold-sim --features witness -- --seeds 1000`
+//! `cargo run --release -p fivefold-sim -- renewal --devices 1000 --days 365 --seed 1`
+
+mod renewal;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use fivefold_sim::{Broken, Plan, Summary, run};
 use serde_json::json;
 
@@ -17,9 +20,18 @@ enum Format {
     Text,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// A year of renewals and of rotations of network keys, in one process
+    Renewal(renewal::Args),
+}
+
 #[derive(Debug, Parser)]
 #[command(about = "Run the engines in villages made of seeds, under loss, reboots and a hostile gateway")]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// How many villages.
     #[arg(long, default_value_t = 1000)]
     seeds: u64,
@@ -75,6 +87,9 @@ fn main() -> ExitCode {
     #[cfg(feature = "witness")]
     fivefold_core::suite::set_seal_witness(fivefold_sim::watch::sealed);
     let args = Args::parse();
+    if let Some(Command::Renewal(args)) = &args.command {
+        return renewal::run(args);
+    }
     let totals = all(&args);
     print(&args, &totals);
     match (totals.broken.is_empty(), totals.errors.is_empty()) {

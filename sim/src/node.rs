@@ -4,8 +4,12 @@ use anyhow::anyhow;
 use fivefold_core::error::Rejected;
 use fivefold_core::time::Millis;
 use fivefold_device::node::status;
+use fivefold_device::renewal::Keys;
 use fivefold_device::storage::RECORD;
-use fivefold_device::{ENTROPY, Entropy, Event, Node, Number, Output, SendRefused, Slot, Slots, Storage};
+use fivefold_device::{
+    ENTROPY, Entropy, Event, Node, Number, Output, Secrets, SendRefused, Settings, Slot, Slots, Storage,
+};
+use fivefold_keep::sign::AgreementKey;
 
 use crate::dice::Dice;
 use crate::family::Member;
@@ -14,17 +18,41 @@ use crate::watch::Name;
 /// What no node wants done at one moment.
 const RESTLESS: u32 = 10_000;
 
+/// Whose node it is: who it is, and what it was given when it was installed.
+pub trait Owner {
+    /// Who it is and what it does.
+    fn settings(&self) -> Settings;
+    /// Its secrets, with the network key it was given.
+    fn secrets(&self, network_key: &[u8; 16]) -> Secrets;
+    /// What it renews its contexts with, if it does.
+    fn keys(&self) -> Option<Keys<AgreementKey>> {
+        None
+    }
+}
+
+impl Owner for Member {
+    fn settings(&self) -> Settings {
+        Self::settings(self)
+    }
+
+    fn secrets(&self, network_key: &[u8; 16]) -> Secrets {
+        Self::secrets(self, network_key)
+    }
+}
+
 /// Two slots that outlive the power, and a cut in the middle of the next write.
 #[derive(Clone, Debug)]
 pub struct Flash {
     slots: [[u8; RECORD]; 2],
     /// So many bytes of the next write still reach it.
     power: Option<usize>,
+    /// It is broken: it says that it wrote, and did not.
+    pub lies: bool,
 }
 
 impl Default for Flash {
     fn default() -> Self {
-        Self { slots: [[0xFF; RECORD]; 2], power: None }
+        Self { slots: [[0xFF; RECORD]; 2], power: None, lies: false }
     }
 }
 
@@ -38,6 +66,9 @@ impl Storage for Flash {
     }
 
     fn write(&mut self, slot: Slot, bytes: &[u8; RECORD]) -> Result<(), Self::Error> {
+        if self.lies {
+            return Ok(());
+        }
         let reached = self.power.take();
         let [a, b] = &mut self.slots;
         let place = if slot == Slot::A { a } else { b };
@@ -74,13 +105,13 @@ pub struct Fuse {
 
 /// One node.
 #[derive(Debug)]
-pub struct NodeStation {
+pub struct NodeStation<M = Member> {
     /// Who it is.
-    pub member: Member,
+    pub member: M,
     network_key: [u8; 16],
     /// `None` only while a write is being torn.
     slots: Option<Slots<Flash>>,
-    engine: Option<Node<8>>,
+    engine: Option<Node<8, AgreementKey>>,
     booted: u64,
     /// The boot id of mode R.
     pub bctx: Option<[u8; 8]>,
@@ -88,6 +119,8 @@ pub struct NodeStation {
     pub boots: u32,
     /// Numbers of the readings that it took since it booted.
     pub taken: Vec<Number>,
+    /// Numbers of the messages that it held when its power went last.
+    pub forgot: Vec<Number>,
     fuse: Option<Fuse>,
     /// Not looked at again before, however urgent it says it is.
     pub rests_until: u64,
@@ -95,9 +128,9 @@ pub struct NodeStation {
     pub idle: u32,
 }
 
-impl NodeStation {
+impl<M: Owner> NodeStation<M> {
     /// A new node that was never switched on.
-    pub fn new(member: Member, network_key: [u8; 16]) -> anyhow::Result<Self> {
+    pub fn new(member: M, network_key: [u8; 16]) -> anyhow::Result<Self> {
         let slots = open(Flash::default())?;
         Ok(Self {
             member,
@@ -108,6 +141,7 @@ impl NodeStation {
             bctx: None,
             boots: 0,
             taken: Vec::new(),
+            forgot: Vec::new(),
             fuse: None,
             rests_until: 0,
             idle: 0,
@@ -120,11 +154,13 @@ impl NodeStation {
         let (slots, record) = open(flash)?;
         self.slots = Some(slots);
         let bytes: [u8; ENTROPY] = dice.bytes();
-        self.bctx = bytes.first_chunk().copied().filter(|_| self.member.epoch().0 == 0);
+        let settings = self.member.settings();
+        let sid = settings.sid;
+        self.bctx = bytes.first_chunk().copied().filter(|_| settings.epoch.0 == 0);
         let entropy = Entropy::check(bytes).map_err(|e| anyhow!("entropy: {e}"))?;
         let secrets = self.member.secrets(&self.network_key);
-        let engine = Node::boot(Millis(0), self.member.settings(), &secrets, record, &entropy)
-            .map_err(|e| anyhow!("node {} does not boot: {e}", self.member.sid))?;
+        let engine = Node::boot_renewing(Millis(0), settings, &secrets, self.member.keys(), record, &entropy)
+            .map_err(|e| anyhow!("node {sid} does not boot: {e}"))?;
         self.engine = Some(engine);
         (self.booted, self.fuse, self.rests_until, self.idle) = (now, None, now, 0);
         self.boots += 1;
@@ -144,6 +180,7 @@ impl NodeStation {
 
     /// The power goes now.
     pub fn cut(&mut self) {
+        self.forgot = self.waiting();
         (self.engine, self.fuse) = (None, None);
     }
 
@@ -157,9 +194,22 @@ impl NodeStation {
         self.engine.iter().flat_map(Node::waiting).collect()
     }
 
-    /// What a message of it is called.
-    pub fn name(&self, number: Number) -> Name {
-        (self.member.sid, number.epoch, self.bctx, number.value.into())
+    /// The engine, while it has power.
+    pub const fn engine(&self) -> Option<&Node<8, AgreementKey>> {
+        self.engine.as_ref()
+    }
+
+    /// Its clock jumps ahead.
+    pub const fn jump(&mut self, ms: u64) {
+        self.booted = self.booted.saturating_sub(ms);
+    }
+
+    /// From now on its flash says that it wrote, and does not.
+    pub fn break_flash(&mut self) {
+        if let Some(slots) = self.slots.take() {
+            let flash = Flash { lies: true, ..slots.into_storage() };
+            self.slots = open(flash).ok().map(|(slots, _)| slots);
+        }
     }
 
     /// When it wants to be looked at.
@@ -217,7 +267,7 @@ impl NodeStation {
             anyhow::ensure!(
                 outputs < RESTLESS,
                 "{} wants more and more at one moment, and never comes to rest",
-                self.member.sid
+                self.member.settings().sid
             );
             if let Some(fuse) = &mut self.fuse {
                 if fuse.outputs == 0 {
@@ -260,4 +310,11 @@ impl NodeStation {
 
 fn open(flash: Flash) -> anyhow::Result<(Slots<Flash>, Option<fivefold_device::Record>)> {
     Slots::open(flash).map_err(|e| anyhow!("{e}"))
+}
+
+impl NodeStation {
+    /// What a message of it is called.
+    pub fn name(&self, number: Number) -> Name {
+        (self.member.sid, number.epoch, self.bctx, number.value.into())
+    }
 }

@@ -620,7 +620,7 @@ impl World {
 
 /// In memory where the machine has a place for that: nothing here must outlive the process, and syncing to a real disk
 /// is what most of the time would go to.
-fn folder() -> std::io::Result<tempfile::TempDir> {
+pub(crate) fn folder() -> std::io::Result<tempfile::TempDir> {
     let memory = std::path::Path::new("/dev/shm");
     if memory.is_dir()
         && let Ok(folder) = tempfile::Builder::new().prefix("fivefold-sim").tempdir_in(memory)

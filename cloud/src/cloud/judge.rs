@@ -31,9 +31,11 @@ const FRESH: u64 = 15 * 60 * 1000;
 /// Boots that a device may make in a day (E3-13).
 const BOOTS: usize = 20;
 const DAY: u64 = 24 * 3600 * 1000;
+/// Contexts that drain at a time, at most.
+const DRAINING: usize = 8;
 /// Contexts that are tried for one message, at most (docs/protocol.md 5): the active one, eight pending ones, and those
 /// that drain.
-const TRIALS: usize = 12;
+const TRIALS: usize = 1 + 8 + DRAINING;
 
 /// The parts of a C3 message that opening needs.
 struct Sealed<'b> {
@@ -297,27 +299,32 @@ impl<M: Memory> Cloud<M> {
         }
     }
 
-    /// The first message under a pending context makes it the active one: the one before drains, and pending ones of lower
-    /// epochs are dropped (docs/protocol.md 11).
+    /// The first message under a pending context makes it the active one. All of lower epochs drain, pending ones too: the
+    /// device may have spoken under one of them, and not been heard (docs/protocol.md 11).
     fn in_use(&self, judged: &mut Judged, device: &Device, live: &mut Live, context: ContextId) {
         let pending = live.contexts.iter().find(|c| c.id == context && c.standing == Standing::Pending);
         let Some(epoch) = pending.map(|c| c.epoch) else { return };
         tracing::info!(did = %device.did, epoch = epoch.0, "a newer context is in use");
         let write = &mut judged.write;
+        let mut draining = 0;
         live.contexts.retain_mut(|c| {
-            let standing = match (c.epoch.cmp(&epoch), c.standing) {
-                (Ordering::Equal, _) => Standing::Active,
-                (Ordering::Less, Standing::Active) => Standing::Draining,
-                (Ordering::Less, Standing::Pending) => {
-                    write.dropped.push(c.id);
-                    return false;
-                }
-                (Ordering::Less, Standing::Draining) | (Ordering::Greater, _) => return true,
+            let standing = match c.epoch.cmp(&epoch) {
+                Ordering::Equal => Standing::Active,
+                Ordering::Less => Standing::Draining,
+                Ordering::Greater => return true,
             };
-            c.standing = standing;
-            c.since = write.now;
-            write.standings.push((c.id, standing, write.now));
-            true
+            if c.standing != standing {
+                c.standing = standing;
+                c.since = write.now;
+                write.standings.push((c.id, standing, write.now));
+            }
+            draining += usize::from(standing == Standing::Draining);
+            // The newest come first.
+            let stays = draining <= DRAINING;
+            if !stays {
+                write.forgotten.push(c.id);
+            }
+            stays
         });
         write.new_generation |= device.policy.profile.has_e2();
         // Its numbers begin anew.

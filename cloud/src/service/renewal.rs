@@ -161,8 +161,8 @@ impl Service {
         Ok((self.share(gateway, agreement.device(), (epoch, agreement.secrets()), version), m4))
     }
 
-    /// What the gateway that forwarded a run gets of its context.
-    fn share(
+    /// What the gateway that forwarded a run gets of its context: of one that is durable under `version`.
+    pub fn share(
         &self,
         gateway: &ProvenGateway,
         device: &crate::book::Device,
@@ -177,7 +177,7 @@ impl Service {
 }
 
 /// An array of downlinks: the gateway's share first, since it is to be durable before the message goes on.
-fn reply(asked: &[u8], added: Option<&Zeroizing<Vec<u8>>>, message: Option<&Message>) -> Vec<u8> {
+pub fn reply(asked: &[u8], added: Option<&Zeroizing<Vec<u8>>>, message: Option<&Message>) -> Vec<u8> {
     let Ok(envelope) = Envelope::parse(asked) else { return vec![0x80] };
     let mut downlinks = Vec::with_capacity(2);
     if let (Some(added), Some(_)) = (added, message) {

@@ -102,6 +102,11 @@ impl Neighbour {
         self.generations.iter().zip(self.last).find(|(g, _)| **g == key.0).map(|(_, last)| last)
     }
 
+    /// Whether nothing is accepted under this key, because it was synced under a newer one.
+    pub(super) fn is_closed(&self, key: Generation) -> bool {
+        self.last(key) == Some(CLOSED)
+    }
+
     /// The newest key that it was heard under since it was synced.
     pub(super) const fn shown(&self) -> Generation {
         Generation(self.shown)

@@ -20,8 +20,8 @@ use fivefold_core::wire::state::{Share, Standing};
 use super::neighbours::Places;
 use super::output::{ContextName, first8};
 
-/// Contexts that are tried for one message, at most: the active one, eight pending ones, and those that drain.
-pub(super) const TRIALS: usize = 12;
+/// Contexts that are tried for one message, at most: the active one, eight pending ones, and eight that drain.
+pub(super) const TRIALS: usize = 17;
 /// Answer numbers in one lease (docs/protocol.md 8.2, W1), and how few may be left before the next is asked for.
 pub(super) const ANSWER_BLOCK: u32 = 64;
 const ANSWER_LOW: u32 = 16;
@@ -210,20 +210,18 @@ impl Device {
         self.slots.iter().any(|s| s.name == name)
     }
 
-    /// A message under this context was verified. The first one under a pending context makes it the active one: what was
-    /// before drains, and pending ones of lower epochs are dropped (docs/protocol.md 11). Whether that was now.
+    /// A message under this context was verified. The first one under a pending context makes it the active one, and all of
+    /// lower epochs drain (docs/protocol.md 11). Whether that was now.
     pub(super) fn in_use(&mut self, context: ContextName) -> bool {
         let pending = |s: &&Slot| s.name == context && s.standing == Standing::Pending;
         let Some(epoch) = self.slots.iter().find(pending).map(|s| s.epoch) else { return false };
-        self.slots.retain_mut(|s| {
-            match (s.epoch.cmp(&epoch), s.standing) {
-                (Ordering::Equal, _) => s.standing = Standing::Active,
-                (Ordering::Less, Standing::Active | Standing::Due) => s.standing = Standing::Draining,
-                (Ordering::Less, Standing::Pending) => return false,
-                (Ordering::Less, Standing::Draining) | (Ordering::Greater, _) => {}
+        for s in &mut self.slots {
+            match s.epoch.cmp(&epoch) {
+                Ordering::Equal => s.standing = Standing::Active,
+                Ordering::Less => s.standing = Standing::Draining,
+                Ordering::Greater => {}
             }
-            true
-        });
+        }
         self.renewal_said = false;
         self.ordered = None;
         self.sort();

@@ -241,6 +241,12 @@ impl World {
                     *self.refused.entry(rejected.code.as_str()).or_default() += 1;
                     self.tell(|| format!("gateway {g} drops of {sid:?}: {rejected}"));
                 }
+                // No device of the village renews: nobody asks for it.
+                gateway::Said::Exchange(ticket, _) => {
+                    if let Some(gateway) = self.gateways.get_mut(g) {
+                        gateway.tell(self.now, |engine| engine.handle_exchanged(ticket, None))?;
+                    }
+                }
                 gateway::Said::Frame(frame) => self.transmit(Station::Gateway(g), frame),
                 gateway::Said::Stored => {
                     if let Some(gateway) = self.gateways.get_mut(g).filter(|g| !g.posting) {
