@@ -2,9 +2,9 @@
 //!
 //! | Model | Parties | What may happen |
 //! |---|---|---|
-//! | [`renewal`](site) | device on IP, gateway, cloud | messages lost, doubled, overtaking each other, late; each party dies between any two writes; replies lost; orders to renew; a device that is reset |
-//! | [`nonces`](site) | the same with a second gateway | the same with readings, torn writes, restarts, and another primary gateway (K2) |
-//! | [`rotation`] | two nodes on 802.15.4, gateway, cloud | frames lost; restarts; the steps of a rotation, its states pushed late; weeks |
+//! | [`renewal`](site) | device on IP, gateway, cloud | messages lost, doubled, late, in any order; deaths between any two writes; orders; a reset |
+//! | [`nonces`](site) | the same with a second gateway | the same with readings, and another primary gateway (K2) |
+//! | [`rotation`] | two nodes on 802.15.4, gateway, cloud | frames lost; restarts; steps of a rotation, states pushed late; weeks |
 //!
 //! [`explore`] looks at every sequence of moves, the shortest first. After each move the promises are checked, and from each
 //! state a fair course is run, in which what must come to pass does. A model stands beside broken variants

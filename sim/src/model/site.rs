@@ -9,8 +9,8 @@
 //! 4. No key seals twice under one nonce.
 //! 5. No code is counted that means a stranger, a clone, or a number used twice.
 //!
-//! From each state, once nothing breaks any more: readings arrive; an order to renew is carried out; device and cloud agree on
-//! the epoch, and the device knows it. After T_drain nothing is taken under an older key.
+//! From each state, once nothing breaks any more: readings arrive; an order to renew is carried out; device and cloud
+//! agree on the epoch, and the device knows it. After T_drain nothing is taken under an older key.
 
 mod course;
 
