@@ -29,6 +29,7 @@ JOBS=(
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
+    "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
 )
@@ -171,6 +172,10 @@ job_interop() {
 }
 
 job_sim() { bash scripts/sim.sh "${@:-1000}"; }
+
+job_states() {
+    cargo run --release --locked -p fivefold-sim --features witness --bin fivefold-model -- "$@"
+}
 
 job_timing() {
     local code broken

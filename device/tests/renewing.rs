@@ -5,10 +5,11 @@ mod world;
 
 use fivefold_core::error::Code;
 use fivefold_core::id::{Epoch, Sid};
+use fivefold_core::key::Key;
 use fivefold_core::profile::Profile;
 use fivefold_core::wire::coap;
-use fivefold_core::wire::control::Uplink;
-use fivefold_core::wire::state::Standing;
+use fivefold_core::wire::control::{Downlink, LinkKey, Uplink};
+use fivefold_core::wire::state::{Phase, Standing};
 use fivefold_device::renewal::{Failed, Stage, Why};
 use fivefold_device::storage::StoredContext;
 use fivefold_device::{Event, Record, SendRefused, Slots};
@@ -479,6 +480,38 @@ fn after_a_day_without_any_answer_a_device_recovers_and_not_before() {
         assert_eq!(world.devices[0].renewals().len(), 3, "what was sealed before is no reason");
         assert_eq!(world.devices[0].node.waiting().count(), 0, "its time is over: {profile}");
     }
+}
+
+#[test]
+fn a_device_that_slept_through_the_switch_of_the_network_key_recovers_under_the_new_one() {
+    let mut world = settled(19, Profile::ToCloud);
+    let new = [0x77; 16];
+    let mut out = [0; 40];
+    let link_key = Some(LinkKey { index: 2, key: Some(&new), phase: Phase::Distribute });
+    let len = Downlink { link_key, ..Downlink::default() }.emit(&mut out).unwrap();
+    world.gateway.control = out[..len].to_vec();
+    world.read(0, 1).unwrap();
+    world.run(500);
+    world.gateway.control.clear();
+    world.run(5_000);
+    // Its neighbour has switched and given up the old key, and says nothing of its own accord.
+    let keys = world.gateway.link.keys_mut();
+    keys.install(2, &Key::new(new), 0).unwrap();
+    keys.send_under(2).unwrap();
+    keys.forget(1);
+    days_of_readings(&mut world, DAY - HOUR);
+    assert!(world.gateway.refused.iter().any(|r| r.code == Code::LinkKeyUnknown), "{:?}", world.gateway.refused);
+    assert_eq!(world.devices[0].renewals(), []);
+    days_of_readings(&mut world, 2 * HOUR);
+    assert_eq!(world.devices[0].renewals(), renewed(2, Why::Silence));
+    is_well(&mut world);
+    // In time it gives up the old one as well, and goes on after a restart.
+    world.pass(8 * DAY);
+    world.reboot(0);
+    world.run(20_000);
+    is_well(&mut world);
+    let keys = world.devices[0].node.mesh().unwrap().link().keys();
+    assert_eq!((keys.indexes().collect::<Vec<_>>(), keys.sending()), (vec![2], Some(2)));
 }
 
 #[test]

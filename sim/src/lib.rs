@@ -13,6 +13,7 @@ pub mod dice;
 pub mod family;
 pub mod gateway;
 pub mod hostile;
+pub mod model;
 pub mod node;
 pub mod plan;
 pub mod watch;

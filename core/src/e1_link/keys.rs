@@ -189,6 +189,12 @@ impl LinkKeys {
         Ok(())
     }
 
+    /// Nobody answers under the key that is sent under: goes on under the other one, if there is one.
+    pub fn send_under_other(&mut self) {
+        let other = self.indexes().find(|index| *index != self.sending);
+        self.sending = other.unwrap_or(self.sending);
+    }
+
     /// Deletes a key.
     pub fn forget(&mut self, index: u8) {
         for slot in &mut self.held {
@@ -436,6 +442,21 @@ mod tests {
         assert_eq!(keys.sending(), Some(2));
         keys.follow(9);
         assert_eq!(keys.sending(), Some(2));
+    }
+
+    #[test]
+    fn a_node_that_nobody_answers_tries_its_keys_in_turn() {
+        let mut keys = LinkKeys::new();
+        keys.install(1, &key(1), 0).unwrap();
+        keys.send_under_other();
+        assert_eq!(keys.sending(), Some(1), "it has no other");
+        keys.install(2, &key(2), 0).unwrap();
+        keys.send_under_other();
+        assert_eq!(keys.sending(), Some(2));
+        keys.send_under_other();
+        assert_eq!(keys.sending(), Some(1));
+        keys.follow(2);
+        assert_eq!(keys.sending(), Some(2), "what a neighbour sends under leads on");
     }
 
     #[test]

@@ -147,6 +147,10 @@ impl<const N: usize, A: Agree> Node<N, A> {
             // The next one comes after as long a time.
             (record.silence, record.unanswered) = (0, unanswered);
             self.silence.since = Some(now);
+            // Who slept through a switch may have the network's new key, and a relay that gave up the old one.
+            if let Some(mesh) = &mut self.mesh {
+                mesh.link_mut().keys_mut().send_under_other();
+            }
         }
         let announce = if self.mesh.is_none() { Announce::Sid } else { Announce::Nothing };
         match self.renewal.as_mut().map(|r| r.begin(now, sid, epoch, announce)) {
