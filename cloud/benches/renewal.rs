@@ -4,7 +4,7 @@
 //! three agreements with x coordinates, by the same library on the same thread. The engine is measured on one thread, from
 //! the bytes of a request to those of its answer, nothing written. The service is measured as it runs: many devices at a
 //! time, each run noted in the operator's book and committed to the store before message_4. What devices compute happens
-//! between the clocks.
+//! between the clocks. Bare and engine are measured by the processor time of their thread.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 use std::hint::black_box;
