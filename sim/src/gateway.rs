@@ -103,6 +103,8 @@ pub struct GatewayStation {
     fuse: Option<Fuse>,
     /// Milliseconds that its clock is ahead.
     pub ahead: i64,
+    /// It was taken over: what it seals is not ours to watch.
+    pub is_hostile: bool,
     /// Counts its processes.
     pub run: u32,
     /// An exchange with the cloud is going on, or planned.
@@ -135,6 +137,7 @@ impl GatewayStation {
             signing,
             proven: ProvenGateway::assertion(GatewayName { net: site.net, gateway: site.gateway }),
             ahead: 0,
+            is_hostile: false,
             site,
             process: None,
             boot: GatewayBoot([0; 8]),
@@ -235,10 +238,14 @@ impl GatewayStation {
 
     /// Hands something to the engine and carries out what it wants.
     pub fn tell(&mut self, now: u64, tell: impl FnOnce(&mut Gateway)) -> anyhow::Result<Vec<Said>> {
-        if let Some(process) = &mut self.process {
-            tell(&mut process.engine);
-        }
-        self.carry_out(now)
+        let is_hostile = self.is_hostile;
+        let act = || {
+            if let Some(process) = &mut self.process {
+                tell(&mut process.engine);
+            }
+            self.carry_out(now)
+        };
+        if is_hostile { crate::watch::unwatched(act) } else { act() }
     }
 
     /// A frame came.

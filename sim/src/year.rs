@@ -31,7 +31,7 @@ use accounts::{Accounts, Fate, Outcome};
 use channel::Meddler;
 use office::{Office, Run};
 use people::{People, Place, Resident};
-use plan::{DAY, YearPlan};
+use plan::{DAY, Flaw, YearPlan};
 
 /// Milliseconds after which a station is looked at again that says it is late.
 const PATIENCE: u64 = 20;
@@ -280,11 +280,13 @@ impl Year {
         let people = People::enrol(folder.path(), &plan, &mut dice)?;
         let office = Office::new(folder.path(), people.registry, people.vault, plan.flaw);
         let mut sids = HashMap::new();
-        let mut network_of = vec![0; people.gateways.len()];
+        let mut gateways = people.gateways;
+        let mut network_of = vec![0; gateways.len()];
         for (at, place) in people.places.iter().enumerate() {
             for &g in &place.gateways {
-                if let (Some(of), Some(gateway)) = (network_of.get_mut(g), people.gateways.get(g)) {
+                if let (Some(of), Some(gateway)) = (network_of.get_mut(g), gateways.get_mut(g)) {
                     *of = at;
+                    gateway.is_hostile = place.hostile;
                     sids.insert((at, gateway.site.sid), Who::Gateway(g));
                 }
             }
@@ -301,13 +303,13 @@ impl Year {
             summary: Summary { digest: 0xcbf2_9ce4_8422_2325, ..Summary::default() },
             known: vec![Known::default(); nodes.len()],
             nets: people.places.iter().enumerate().map(|(at, place)| (place.net, at)).collect(),
-            meddlers: people.gateways.iter().map(|_| Meddler::default()).collect(),
-            hoards: people.gateways.iter().map(|_| Hoard::default()).collect(),
-            asked: vec![0; people.gateways.len()],
-            push_planned: vec![false; people.gateways.len()],
+            meddlers: gateways.iter().map(|_| Meddler::default()).collect(),
+            hoards: gateways.iter().map(|_| Hoard::default()).collect(),
+            asked: vec![0; gateways.len()],
+            push_planned: vec![false; gateways.len()],
             rotated: vec![None; people.places.len()],
             places: people.places,
-            gateways: people.gateways,
+            gateways,
             nodes,
             network_of,
             sids,
@@ -350,7 +352,9 @@ impl Year {
         self.at(3_600_000, Event::Hour);
         for place in 0..self.places.len() {
             let first = self.dice.between(12, 20) * DAY;
-            self.at(first, Event::Rotate(place, 0));
+            // A theft that nobody minds is to be found soon.
+            let round = u64::from(self.plan.flaw == Some(Flaw::ForgottenThief));
+            self.at(first, Event::Rotate(place, round));
         }
         Ok(())
     }
@@ -366,7 +370,7 @@ impl Year {
         }
         for gateway in &mut self.gateways {
             gateway.spare();
-            gateway.ahead = 0;
+            (gateway.ahead, gateway.is_hostile) = (0, false);
         }
         for n in 0..self.nodes.len() {
             if self.known.get(n).is_some_and(|k| k.asleep.is_some_and(|until| until < u64::MAX)) {

@@ -5,7 +5,8 @@
 //! 2. What a device saw acknowledged is stored, nothing is stored twice, and nothing that no device sent.
 //! 3. Behind honest gateways a message is lost in two cases only: its device lost power while it held it, or gave it up as
 //!    docs/protocol.md 8 and 9.1 allow: too old for the gateway's window, or of an epoch that is over.
-//! 4. Frame counters and sender numbers never repeat, and no key seals two messages under one nonce.
+//! 4. Frame counters and sender numbers never repeat, and no key seals two messages under one nonce: where nobody but
+//!    a gateway that was taken over does it.
 //! 5. Of a revoked device nothing is taken any more, and once its network's key was rotated, nothing but E1 refuses it.
 //! 6. Where no gateway is hostile, no code is counted that means harm, a repeated key or a reset device.
 
