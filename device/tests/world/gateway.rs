@@ -100,8 +100,11 @@ impl GatewayStation {
 
     pub(super) fn frame(&mut self, now: Millis, frame: &[u8]) -> Vec<Vec<u8>> {
         let mut frame = frame.to_vec();
-        let (from, originator, payload) = match self.link.receive(now, &mut frame) {
-            Ok(Heard::Deliver(d)) => (d.from, d.originator, d.payload.to_vec()),
+        let (from, originator, payload, under) = match self.link.receive(now, &mut frame) {
+            Ok(Heard::Deliver(d)) => {
+                let retired = (d.key != KeyState::Usable).then_some(d.security.key_index);
+                (d.from, d.originator, d.payload.to_vec(), retired)
+            }
             Ok(_) => return vec![],
             Err(r) => {
                 self.refused.push(r);
@@ -114,8 +117,24 @@ impl GatewayStation {
         self.answers.push(answer.clone());
         let header = mesh::Header { hops: 14, originator: GATEWAY, destination: originator };
         let mut out = [0; 127];
-        let len = self.link.seal(from, Ack::Request, Some(header), &answer, &mut out).unwrap();
+        let len = match under {
+            None => self.link.seal(from, Ack::Request, Some(header), &answer, &mut out).unwrap(),
+            Some(index) => self.seal_in_recovery(index, from, header, &answer, &mut out),
+        };
         vec![out[..len].to_vec()]
+    }
+
+    /// To a straggler, under the retired key that it spoke under.
+    fn seal_in_recovery(&mut self, index: u8, to: Sid, header: mesh::Header, answer: &[u8], out: &mut [u8]) -> usize {
+        let Tiny::Edhoc { rule, payload } = Tiny::parse(answer, KidLength::None).unwrap() else { panic!() };
+        let to = (to, Ack::Request);
+        let mut seal = |link: &mut Link<_>| link.seal_in_recovery(index, to, Some(header), (rule, payload), out);
+        seal(&mut self.link).unwrap_or_else(|_| {
+            let keys = self.link.keys_mut();
+            let due = keys.lease_due().unwrap();
+            keys.extend_lease(due);
+            seal(&mut self.link).unwrap()
+        })
     }
 
     /// Whether the next of these messages is lost.
