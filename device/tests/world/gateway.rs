@@ -30,8 +30,29 @@ pub struct Ledger {
     pub reused: usize,
 }
 
+/// The gateway's neighbours: it knows by the registry whose short address is whose.
+pub struct Registered(FixedNeighbours<16>);
+
+impl Neighbours for Registered {
+    fn by_sid(&mut self, sid: Sid) -> Option<&mut Neighbour> {
+        self.0.by_sid(sid)
+    }
+
+    fn by_did(&mut self, did: Did) -> Option<&mut Neighbour> {
+        self.0.by_did(did)
+    }
+
+    fn put(&mut self, neighbour: Neighbour) -> Result<(), TableFull> {
+        self.0.put(neighbour)
+    }
+
+    fn registration(&self, claimed: Did, sid: Sid) -> Registration {
+        if claimed == did(sid) { Registration::Registered } else { Registration::Refused }
+    }
+}
+
 pub struct GatewayStation {
-    pub link: Link<FixedNeighbours<16>>,
+    pub link: Link<Registered>,
     pub mood: Mood,
     pub ledger: Ledger,
     pub control: Vec<u8>,
@@ -67,7 +88,7 @@ impl GatewayStation {
         let mut numbers = Lease::resume(0, 1 << 20);
         numbers.extend(1 << 20);
         Self {
-            link: Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), seed),
+            link: Link::new(identity, LinkPolicy::default(), keys, Registered(FixedNeighbours::new()), seed),
             mood: Mood::Kind,
             ledger: Ledger::default(),
             control: Vec::new(),

@@ -18,7 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fivefold_core::counter::Lease;
 use fivefold_core::e1_link::{
-    FixedNeighbours, Identity as Name154, KeyState, Link, LinkKeys, LinkPolicy, Received as Heard, Station,
+    FixedNeighbours, Identity as Name154, KeyState, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours,
+    Received as Heard, Registration, Station, TableFull,
 };
 use fivefold_core::e2_gateway::{E2, E2Secret};
 use fivefold_core::e3_cloud::{E3, E3Secret};
