@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use fivefold_core::profile::LinkClass;
 use fivefold_keep::registry::{Device, Network, ShutOut};
 use serde_json::{Value, json};
 
