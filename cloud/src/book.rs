@@ -8,11 +8,11 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::counter::Lease;
-use fivefold_core::e1_link::rotation::next_step;
+use fivefold_core::e1_link::rotation::{missed, next_step};
 use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::e4_channel::GatewayName;
-use fivefold_core::e5_renewal::PqMix;
+use fivefold_core::e5_renewal::{HandedKey, PqMix};
 use fivefold_core::id::{BootContext, Did, Epoch, Net, Sid};
 use fivefold_core::oscore::Context;
 use fivefold_core::profile::{KeyIndexes, Mode, Overrides, Policy, Profile};
@@ -308,10 +308,19 @@ pub struct LinkRotation {
 }
 
 impl LinkRotation {
+    fn phases(&self) -> Vec<(u8, Phase)> {
+        self.keys.iter().map(|k| (k.index, k.phase)).collect()
+    }
+
+    /// The key that the network sends under, if a device that said this last missed it.
+    pub(crate) fn missed(&self, has: Option<KeyIndexes>) -> Option<HandedKey> {
+        let index = missed(&self.phases(), has)?;
+        self.keys.iter().find(|k| k.index == index).map(|k| HandedKey::new(index, *k.key))
+    }
+
     /// What a device is told next, with the key if it is handed out.
     pub(crate) fn told(&self, has: Option<KeyIndexes>) -> Option<LinkKey<'_>> {
-        let keys: Vec<_> = self.keys.iter().map(|k| (k.index, k.phase)).collect();
-        let step = next_step(&keys, has)?;
+        let step = next_step(&self.phases(), has)?;
         let key = self.keys.iter().find(|k| k.index == step.index && step.phase == Phase::Distribute);
         Some(LinkKey { index: step.index, key: key.map(|k| &*k.key), phase: step.phase })
     }

@@ -6,7 +6,6 @@ use std::fmt;
 
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, Net, Sid};
-use fivefold_core::profile::LinkClass;
 use fivefold_core::time::Millis;
 use fivefold_keep::registry;
 use fivefold_keep::rotation::{Count, Place, Rotation, Said, Stage};
@@ -131,9 +130,7 @@ pub struct Campaign {
 
 /// Devices that hold a network's key: on a radio with E1 of ours, and not revoked.
 fn devices(book: &Book, net: Net) -> impl Iterator<Item = &Device> {
-    let holds =
-        move |d: &&Device| d.net == net && matches!(d.policy.radio.link_class(), LinkClass::MacCcm | LinkClass::E1s);
-    book.devices.values().map(|d| &**d).filter(holds)
+    book.devices.values().map(|d| &**d).filter(move |d| d.net == net && d.policy.radio.link_class().has_network_key())
 }
 
 fn said(device: &Device, rotation: &LinkRotation) -> Said {
@@ -245,7 +242,7 @@ pub fn may_know(
     report: Option<LinkReport>,
 ) -> bool {
     let began = Millis(rotation.started_at * 1000);
-    let holds_link_key = matches!(device.policy.radio.link_class(), LinkClass::MacCcm | LinkClass::E1s);
+    let holds_link_key = device.policy.radio.link_class().has_network_key();
     let revoked_since = device.revoked_at.is_some_and(|at| at >= rotation.started_at);
     let was_given = told.is_some_and(|(index, at)| index == rotation.index && at >= began);
     let said = report.is_some_and(|r| r.at >= began && rotation.place(Some(r.keys)) != Place::Without);

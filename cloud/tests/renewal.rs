@@ -10,18 +10,18 @@ use fivefold_cloud::store::Standing;
 use fivefold_core::counter::Lease;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::e5_renewal::{
-    Announce, Credential, ErrorMessage, Identity, Initiator, Message, PeerKid, PqMix, WaitM2, WaitM4,
+    Announce, Credential, ErrorMessage, HandedKey, Identity, Initiator, Message, PeerKid, PqMix, WaitM2, WaitM4,
 };
 use fivefold_core::error::Code;
 use fivefold_core::id::{Epoch, Net, Sid};
-use fivefold_core::profile::{LinkClass, Mode, Profile};
+use fivefold_core::profile::{KeyIndexes, LinkClass, Mode, Profile, Radio};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap;
-use fivefold_core::wire::control::Downlink as ControlMap;
+use fivefold_core::wire::control::{Downlink as ControlMap, Uplink};
 use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
-use fivefold_keep::registry::{Device, FirstContexts, Renewal};
+use fivefold_keep::registry::{Device, FirstContexts, Renewal, Rotation};
 use fivefold_keep::sign::AgreementKey;
 
 const HOUR: u64 = 3_600_000;
@@ -670,4 +670,85 @@ fn a_run_waits_two_minutes_and_no_longer() {
     w.now = Millis(w.now.0 + 120_000);
     assert!(matches!(ask(&w, 0x0a17, run.message.as_bytes()), Said::Nothing));
     assert_eq!(w.count(Code::RenewalLate), 1);
+}
+
+/// What a device holds after a run, if message_4 handed it a network key.
+fn handed(w: &mut World, epoch: u16) -> Option<HandedKey> {
+    let run = proof(w, epoch, 0);
+    let Said::Agreed(agreement) = ask(w, 0x0a17, run.message.as_bytes()) else { panic!("nothing was agreed") };
+    let m4 = conclude(w, &agreement);
+    drop(agreement);
+    // The same bytes, also after a restart.
+    assert_eq!(ask(w, 0x0a17, run.message.as_bytes()).message(), m4);
+    run.state.handle_message_4(&m4).unwrap().handed().cloned()
+}
+
+fn rotated(w: &mut World, rotation: &Rotation) {
+    w.source.rotation = Some(rotation.clone());
+    w.reload();
+}
+
+fn says(sending: u8, receiving: u8) -> Vec<u8> {
+    let receiving = (receiving > 0).then_some(receiving);
+    let map = Uplink { key_indexes: Some(KeyIndexes { sending, receiving }), ..Uplink::default() };
+    let mut out = [0; 16];
+    let len = map.emit(&mut out).unwrap();
+    out[..len].to_vec()
+}
+
+#[test]
+fn message_4_hands_the_network_key_to_who_missed_it_and_to_nobody_else() {
+    let begun = Rotation::begin(NET, 1, 2, NOW.0 / 1000);
+    let drains = begun.switched(NOW.0 / 1000 + 1).unwrap();
+    let done = drains.retired(NOW.0 / 1000 + 2).unwrap();
+    let key = Some(HandedKey::new(2, network_key(2)));
+    for (rotation, said, gets) in [
+        (&begun, Some((1, 0)), None),
+        (&drains, Some((1, 0)), key.clone()),
+        (&drains, Some((1, 2)), None),
+        (&drains, None, key.clone()),
+        (&done, Some((1, 0)), key.clone()),
+        (&done, None, key.clone()),
+        (&done, Some((1, 2)), None),
+        (&done, Some((2, 1)), None),
+        (&done, Some((2, 0)), None),
+        (&drains.rolled_back(NOW.0 / 1000 + 3).unwrap(), Some((1, 2)), None),
+    ] {
+        let mut w = world();
+        let mut node = Node::of(&w.source.devices[0]);
+        if let Some((sending, receiving)) = said {
+            let sent = node.send(&says(sending, receiving));
+            w.post(&[sent.envelope()]);
+        }
+        rotated(&mut w, rotation);
+        assert_eq!(handed(&mut w, 2), gets, "{} {said:?}", rotation.stage());
+        let told = w.cloud.memory().read(|r| r.link_told()).unwrap();
+        assert_eq!(told.iter().any(|(_, index, _)| *index == 2), gets.is_some(), "durable before it leaves");
+        // What was said outlives the process; who did not say that it has the key gets it again.
+        let mut w = w.restart();
+        assert_eq!(handed(&mut w, 3), gets, "{} {said:?}", rotation.stage());
+    }
+    let mut w = world();
+    assert_eq!(handed(&mut w, 2), None, "no key was ever rotated");
+}
+
+#[test]
+fn who_is_revoked_or_has_no_network_key_is_handed_none() {
+    let done = Rotation::begin(NET, 1, 2, NOW.0 / 1000).switched(NOW.0 / 1000 + 1).unwrap();
+    let done = done.retired(NOW.0 / 1000 + 2).unwrap();
+    let mut d = device(0x0a17, Profile::ToCloud, Mode::Persistent);
+    (d.policy.radio, d.overrides.danger_no_link) = (Radio::Ip, true);
+    let mut w = World::renewing(vec![d.clone()], vec![renewal(&d)]);
+    rotated(&mut w, &done);
+    d.policy.pq_mix = true;
+    assert_eq!(handed(&mut w, 2), None);
+
+    // Revoked while its run is under way: not even a context.
+    let mut w = world();
+    rotated(&mut w, &done);
+    let run = proof(&w, 2, 0);
+    w.source.devices[0].revoked_at = Some(1);
+    w.reload();
+    assert!(matches!(ask(&w, 0x0a17, run.message.as_bytes()), Said::Nothing));
+    assert!(w.cloud.memory().read(|r| r.link_told()).unwrap().is_empty());
 }

@@ -103,6 +103,11 @@ impl LinkClass {
         !matches!(self, Self::None | Self::XbeeEe)
     }
 
+    /// Whether it is E1 of ours, under a key of the network.
+    pub const fn has_network_key(self) -> bool {
+        matches!(self, Self::MacCcm | Self::E1s)
+    }
+
     /// Its number in item 9 of an envelope.
     pub const fn wire(self) -> u8 {
         match self {

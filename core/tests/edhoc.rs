@@ -6,7 +6,7 @@ mod runs;
 use fivefold_core::e2_gateway::{E2, E2Local};
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::e5_renewal::{
-    Announce, Credential, ErrorMessage, Identity, Initiator, Message, PeerKid, PqMix, Responder, ToServer,
+    Announce, Credential, ErrorMessage, HandedKey, Identity, Initiator, Message, PeerKid, PqMix, Responder, ToServer,
 };
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, Epoch, Sid};
@@ -326,6 +326,39 @@ fn every_truncation_and_every_flipped_bit_is_refused_by_name() {
     }
     let refused = waiting().handle_message_4(&m2).unwrap_err();
     assert!(refused.session.unwrap().handle_message_4(&m4).is_ok());
+}
+
+#[test]
+fn message_4_hands_over_a_network_key_where_there_is_one_and_is_what_it_was_where_there_is_none() {
+    let parties = Parties::default();
+    let plain = run::<E3>(&parties, EPOCH, Announce::Nothing);
+    assert!(plain.on_device.handed().is_none());
+    for handed in [None, Some(HandedKey::new(2, [7; 16])), Some(HandedKey::new(254, [8; 16]))] {
+        let (device, m1) = Initiator::<E3, _>::offer(key(0xC0), SID, EPOCH, Announce::Nothing).unwrap();
+        let Ok(ToServer::Offer(offer)) = ToServer::parse(m1.as_bytes()) else { panic!() };
+        let (server, m2) = Responder::<E3, _>::answer(&offer, key(0xE0), SID, &parties.at_cloud()).unwrap();
+        let (device, m3) = device.handle_message_2(m2.as_bytes(), &parties.on_device(), &parties.cloud).unwrap();
+        let claimed = server.handle_message_3(&m3.as_bytes()[3..]).unwrap();
+        let (at_server, m4) = claimed.verify_and_hand(&parties.device, handed.clone()).unwrap();
+        let m4 = m4.as_bytes();
+        assert_eq!(m4 == plain.messages[3].as_bytes(), handed.is_none());
+        assert!(m4.len() <= Message::LONGEST && !m4.windows(16).any(|w| w == [7; 16] || w == [8; 16]));
+        // No message_2 is as short, so that none is taken for the other.
+        assert!(m4.len() < m2.as_bytes().len());
+        let mut device = device;
+        for altered in altered(m4) {
+            let refused = device.handle_message_4(&altered).unwrap_err();
+            assert_eq!(refused.rejected.code, Code::RenewalForged);
+            device = refused.session.expect("anybody can send this");
+        }
+        let on_device = device.handle_message_4(m4).unwrap();
+        assert_eq!(on_device.handed(), handed.as_ref());
+        // What is agreed does not depend on it.
+        let secret = |agreed: fivefold_core::e5_renewal::Agreed<E3>| {
+            agreed.secrets(Alg::AesCcm16_64_256, None).e3.danger_master_secret().to_vec()
+        };
+        assert_eq!(secret(on_device), secret(at_server));
+    }
 }
 
 #[test]

@@ -48,6 +48,20 @@ pub fn take(keys: &mut LinkKeys, places: &Places, told: &LinkKey<'_>, first_boun
     })
 }
 
+/// Takes the key that message_4 hands to a node which slept through its being handed out, and sends under it as the network
+/// does. What the node does not send under makes room.
+pub fn take_handed(keys: &mut LinkKeys, places: &Places, handed: &LinkKey<'_>, first_bound: u32) -> Option<Places> {
+    let idle = || keys.indexes().find(|index| keys.sending() != Some(*index));
+    let retired = if keys.holds(handed.index) { None } else { idle() };
+    let retired = retired.map(|index| LinkKey { index, key: None, phase: Phase::Retire });
+    let steps = [retired, Some(LinkKey { phase: Phase::Distribute, ..*handed }), Some(*handed)];
+    let mut changed = None;
+    for step in steps.iter().flatten() {
+        changed = take(keys, changed.as_ref().unwrap_or(places), step, first_bound).or(changed);
+    }
+    changed
+}
+
 #[cfg(test)]
 mod tests {
     extern crate std;
@@ -114,6 +128,35 @@ mod tests {
         assert_eq!(indexes(after), [2, 1]);
         assert_eq!(boot(&after.unwrap(), 1).previous(), Some(2));
         assert_eq!(told(&mut keys, &places, 9, Phase::Switch), None);
+    }
+
+    #[test]
+    fn a_handed_key_is_sent_under_at_once_and_what_was_not_sent_under_makes_room() {
+        let handed = |keys: &mut LinkKeys, places: &Places, index| {
+            let bytes = key(index, 0);
+            take_handed(keys, places, &LinkKey { index, key: Some(&bytes), phase: Phase::Switch }, 7)
+        };
+        for (places, sending, after) in [
+            ([stored(1), None], 1, [1, 3]),
+            ([stored(1), stored(2)], 1, [1, 3]),
+            ([stored(1), stored(2)], 2, [2, 3]),
+            ([stored(1), stored(3)], 1, [1, 3]),
+            ([stored(1), stored(3)], 3, [1, 3]),
+            ([stored(3), stored(1)], 1, [1, 3]),
+        ] {
+            let mut keys = boot(&places, sending);
+            let taken = handed(&mut keys, &places, 3);
+            assert_eq!(indexes(taken), after, "{places:?} {sending}");
+            assert_eq!((keys.sending(), keys.indexes().count()), (Some(3), 2));
+            // After a start nobody leads it back.
+            let again = boot(&taken.unwrap(), 3);
+            assert_eq!((again.sending(), again.previous()), (Some(3), Some(after[0])));
+        }
+        // A counter that was used under it goes on, a new one begins where those of the epoch do.
+        for (places, bound) in [([stored(1), stored(3)], 100), ([stored(1), None], 7)] {
+            let taken = handed(&mut boot(&places, 1), &places, 3).unwrap();
+            assert_eq!(taken[1].unwrap().bound, bound);
+        }
     }
 
     #[test]

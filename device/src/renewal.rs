@@ -17,7 +17,7 @@ use core::fmt;
 use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::e5_renewal::{
-    Agreed, Announce, Credential, Draw, Identity, Initiator, Message, PqMix, Refused, WaitM2, WaitM4,
+    Agreed, Announce, Credential, Draw, HandedKey, Identity, Initiator, Message, PqMix, Refused, WaitM2, WaitM4,
 };
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Epoch, GatewayGroup, Sid};
@@ -242,6 +242,16 @@ fn refused_as<L, S>(refused: Refused<Initiator<L, S>>, of: fn(Initiator<L, S>) -
 pub(crate) enum Agreement {
     Cloud(Agreed<E3>),
     Gateway(Agreed<E2>),
+}
+
+impl Agreement {
+    /// The network key that came with message_4.
+    pub(crate) const fn handed(&self) -> Option<&HandedKey> {
+        match self {
+            Self::Cloud(agreed) => agreed.handed(),
+            Self::Gateway(agreed) => agreed.handed(),
+        }
+    }
 }
 
 enum Run<A> {

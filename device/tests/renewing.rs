@@ -3,6 +3,7 @@
 
 mod world;
 
+use fivefold_core::e5_renewal::HandedKey;
 use fivefold_core::error::Code;
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::key::Key;
@@ -512,6 +513,46 @@ fn a_device_that_slept_through_the_switch_of_the_network_key_recovers_under_the_
     is_well(&mut world);
     let keys = world.devices[0].node.mesh().unwrap().link().keys();
     assert_eq!((keys.indexes().collect::<Vec<_>>(), keys.sending()), (vec![2], Some(2)));
+}
+
+/// The network has another key, and the gateway takes nothing but EDHOC under the one that the device has.
+fn rotated_away(world: &mut World) -> HandedKey {
+    let new = [0x77; 16];
+    let keys = world.gateway.link.keys_mut();
+    keys.install(2, &Key::new(new), 0).unwrap();
+    keys.send_under(2).unwrap();
+    keys.retire(1, world.now.plus(30 * DAY)).unwrap();
+    HandedKey::new(2, new)
+}
+
+#[test]
+fn a_device_that_slept_through_a_whole_rotation_gets_the_new_network_key_with_message_4() {
+    for profile in SEALED {
+        let mut world = settled(23, profile);
+        world.gateway.cloud.handed = Some(rotated_away(&mut world));
+        days_of_readings(&mut world, DAY + 2 * HOUR);
+        assert_eq!(world.devices[0].renewals(), renewed(2, Why::Silence), "{profile}");
+        is_well(&mut world);
+        let sending = |world: &World| world.devices[0].node.mesh().unwrap().link().keys().sending();
+        assert_eq!(sending(&world), Some(2));
+        assert!(world.gateway.refused.iter().any(|r| r.code == Code::LinkKeyUnknown), "{:?}", world.gateway.refused);
+        // It keeps it, and gives up the other one in time.
+        world.reboot(0);
+        world.run(20_000);
+        is_well(&mut world);
+        world.pass(8 * DAY);
+        is_well(&mut world);
+        let keys = world.devices[0].node.mesh().unwrap().link().keys();
+        assert_eq!((keys.indexes().collect::<Vec<_>>(), keys.sending()), (vec![2], Some(2)));
+    }
+}
+
+#[test]
+fn without_the_new_network_key_new_contexts_are_of_no_use() {
+    let mut world = settled(23, Profile::ToCloud);
+    rotated_away(&mut world);
+    days_of_readings(&mut world, DAY + 2 * HOUR);
+    assert_eq!(world.devices[0].renewals(), [started(2, Why::Silence), Event::RenewalAgreed(Epoch(2))]);
 }
 
 #[test]

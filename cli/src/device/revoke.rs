@@ -3,7 +3,6 @@
 
 use std::process::ExitCode;
 
-use fivefold_core::profile::LinkClass;
 use fivefold_keep::registry::{Device, Network, ShutOut};
 use serde_json::{Value, json};
 
@@ -99,7 +98,7 @@ fn check(device: &Device, network: &Network) -> anyhow::Result<()> {
 
 /// Whether it is on a radio with E1 of ours.
 fn has_network_key(device: &Device) -> bool {
-    matches!(device.policy.radio.link_class(), LinkClass::MacCcm | LinkClass::E1s)
+    device.policy.radio.link_class().has_network_key()
 }
 
 fn with(mut value: Value, name: &str, more: Value) -> Value {

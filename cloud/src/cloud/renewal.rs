@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use fivefold_core::counter::Lease;
 use fivefold_core::e4_channel::ProvenGateway;
-use fivefold_core::e5_renewal::{Credential, ErrorMessage, Identity, Message, Offer, Responder, ToServer};
+use fivefold_core::e5_renewal::{Credential, ErrorMessage, HandedKey, Identity, Message, Offer, Responder, ToServer};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Did, Epoch, Sid};
 use fivefold_core::oscore::{Id, NUMBER_LIMIT};
@@ -79,6 +79,8 @@ pub struct Agreement {
     by: AgreedBy,
     row: ContextId,
     evicted: Option<ContextId>,
+    /// Index of the network key that message_4 hands to the device, where it is not durable yet that it got it.
+    handed: Option<u8>,
 }
 
 impl std::fmt::Debug for Agreement {
@@ -131,6 +133,7 @@ impl Agreement {
             contexts: vec![ctx.row(&self.device, self.device.level())],
             dropped: self.evicted.into_iter().collect(),
             new_generation: self.device.policy.profile.has_e2(),
+            link_told: self.handed.map(|index| (self.device.did, index)).into_iter().collect(),
             ..Write::default()
         })
     }
@@ -315,14 +318,29 @@ impl<M: Memory> Cloud<M> {
                 None => return Ok(Outcome::Nothing),
             }
         };
-        let (agreed, m4) = claimed.verify(credential)?;
+        let handed = self.missed(&device);
+        let (agreed, m4) = claimed.verify_and_hand(credential, handed)?;
+        let handed = agreed.handed().map(|key| key.told().index).filter(|index| !self.was_given(&device, *index));
         let epoch = agreed.epoch().ok_or(NO_EPOCH)?;
         let secrets = agreed.secrets(device.policy.alg, device.mix.as_ref());
         let secrets = ContextSecrets::agreed(secrets, device.policy.profile);
         let evicted = conclude(&device, epoch, place)?;
         let by = AgreedBy { at: request.now, m3, m4 };
         let row = self.memory.new_context();
-        Ok(Outcome::Agree(Box::new(Agreement { device, epoch, secrets, by, row, evicted })))
+        Ok(Outcome::Agree(Box::new(Agreement { device, epoch, secrets, by, row, evicted, handed })))
+    }
+
+    /// The network key for a straggler: nobody else would give it to one whose readings pass no gateway (4.3).
+    fn missed(&self, device: &Device) -> Option<HandedKey> {
+        let book = self.book.load();
+        let rotation =
+            book.rotations.get(&device.net).filter(|_| device.policy.radio.link_class().has_network_key())?;
+        rotation.missed(device.link_keys().map(|said| said.keys))
+    }
+
+    fn was_given(&self, device: &Device, index: u8) -> bool {
+        let told = device.live().link_told;
+        self.book.load().rotations.get(&device.net).is_some_and(|rotation| rotation.was_given(index, told))
     }
 
     /// The operator's book has a greater epoch of this device: what was agreed is void. To be counted.
@@ -340,6 +358,7 @@ impl<M: Memory> Cloud<M> {
         live.contexts.retain(|c| Some(c.id) != agreement.evicted);
         let at = live.contexts.iter().position(|c| c.epoch < agreement.epoch).unwrap_or(live.contexts.len());
         live.contexts.insert(at, agreement.context());
+        live.link_told = agreement.handed.map(|index| (index, agreement.by.at)).or(live.link_told);
         drop(live);
         tracing::info!(did = %device.did, epoch = %agreement.epoch, "a context was agreed");
         self.book.load().by_did.contains_key(&device.did).then_some(agreement.by.m4)

@@ -65,6 +65,18 @@ pub fn next_step(keys: &[(u8, Phase)], has: Option<KeyIndexes>) -> Option<Step> 
     handed_out.filter(|i| !holds(*i)).and_then(|i| step(i, Phase::Distribute))
 }
 
+/// Index of the key that the network sends under, if a device missed it: nothing but EDHOC passes under what it has, or soon
+/// will. `keys` and `has` are those of [`next_step`], retired keys among them. Who said nothing yet may have missed whatever
+/// was switched to.
+pub fn missed(keys: &[(u8, Phase)], has: Option<KeyIndexes>) -> Option<u8> {
+    let sending = keys.iter().find(|(_, phase)| *phase == Phase::Switch).map(|(index, _)| *index)?;
+    let has_it = match has {
+        Some(has) => has.sending == sending || has.receiving == Some(sending),
+        None => !keys.iter().any(|(i, phase)| matches!(phase, Phase::Keep | Phase::Retire) && is_older(*i, sending)),
+    };
+    (!has_it).then_some(sending)
+}
+
 /// A gateway's keys become those that it was pushed. The one that was retired last stays until `until`, for EDHOC alone;
 /// of every other key that is not in use any more nothing stays. `bound` says what is durable of the frame counter under a
 /// key.
@@ -126,6 +138,28 @@ mod tests {
         assert_eq!(told(&[(1, Switch)], has(1, 0)), None);
         assert_eq!(told(&[(1, Switch)], None), None);
         assert_eq!(told(&[], has(1, 0)), None);
+    }
+
+    #[test]
+    fn a_device_missed_the_key_that_is_sent_under_when_it_said_so_or_may_have_slept() {
+        let drains = [(1, Keep), (2, Switch)];
+        let retired = [(1, Retire), (2, Switch)];
+        for keys in [drains, retired] {
+            for (has, lacks) in
+                [(None, true), (has(1, 0), true), (has(1, 2), false), (has(2, 1), false), (has(2, 0), false)]
+            {
+                assert_eq!(missed(&keys, has), lacks.then_some(2), "{keys:?} {has:?}");
+            }
+        }
+        // Still being handed out, or gone back from.
+        for keys in [[(1, Switch), (2, Distribute)], [(1, Switch), (2, Keep)], [(1, Switch), (2, Retire)]] {
+            for has in [None, has(1, 0), has(2, 1)] {
+                assert_eq!(missed(&keys, has), None, "{keys:?} {has:?}");
+            }
+        }
+        assert_eq!(missed(&[(2, Switch)], None), None);
+        assert_eq!(missed(&[(2, Switch)], has(1, 0)), Some(2));
+        assert_eq!(missed(&[], has(1, 0)), None);
     }
 
     #[test]

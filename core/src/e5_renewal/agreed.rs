@@ -12,6 +12,7 @@ use crate::oscore::Id;
 use crate::proof::statement::BlindKey;
 use crate::suite::{Alg, HASH, hkdf_expand, hmac_sha256};
 
+use super::handed::HandedKey;
 use super::message::epoch_of;
 use super::schedule::Exporter;
 
@@ -67,12 +68,13 @@ pub struct Agreed<L> {
     exporter: Exporter,
     c_i: Id,
     c_r: Id,
+    handed: Option<HandedKey>,
     level: PhantomData<fn() -> L>,
 }
 
 impl<L> Agreed<L> {
-    pub(super) const fn new(exporter: Exporter, c_i: Id, c_r: Id) -> Self {
-        Self { exporter, c_i, c_r, level: PhantomData }
+    pub(super) const fn new(exporter: Exporter, c_i: Id, c_r: Id, handed: Option<HandedKey>) -> Self {
+        Self { exporter, c_i, c_r, handed, level: PhantomData }
     }
 
     /// C_I.
@@ -83,6 +85,11 @@ impl<L> Agreed<L> {
     /// C_R: the bytes of the device's short id.
     pub const fn c_r(&self) -> Id {
         self.c_r
+    }
+
+    /// The network key that message_4 hands to the device, if it does.
+    pub const fn handed(&self) -> Option<&HandedKey> {
+        self.handed.as_ref()
     }
 
     /// The epoch that was agreed on; `None` when C_I is none.

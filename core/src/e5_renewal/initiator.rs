@@ -16,7 +16,8 @@ use crate::wire::cbor::{Malformed, Reader, Writer};
 
 use super::agreed::Agreed;
 use super::credential::{Credential, Identity, emit_id, read_id};
-use super::message::{MAC, Message, emit_message_1, epoch_of, ignore_ead, message_1_of, read_byte_string, read_claim};
+use super::handed::HandedKey;
+use super::message::{MAC, Message, emit_message_1, epoch_of, message_1_of, read_byte_string, read_claim};
 use super::schedule::{Keys2e, Keys4, holds};
 use super::{NOT_ON_CURVE, Refused, agree, forged};
 
@@ -175,12 +176,13 @@ impl<L: OscoreLevel> Initiator<L, WaitM4> {
     /// Checks message_4: the other side has the same keys, and has made them durable.
     ///
     /// # Errors
-    /// `E5-02`. The session is always given back: it may have been anybody's, message_2 once more for one.
+    /// `E5-02`, also for an EAD_4 that is not as it must be. The session is always given back: it may have been anybody's,
+    /// message_2 once more for one.
     pub fn handle_message_4(self, message_4: &[u8]) -> Result<Agreed<L>, Refused<Self>> {
         match self.state.check(message_4) {
-            Ok(()) => {
+            Ok(handed) => {
                 let WaitM4 { keys, c_i, c_r } = self.state;
-                Ok(Agreed::new(keys.exporter(), c_i, c_r))
+                Ok(Agreed::new(keys.exporter(), c_i, c_r, handed))
             }
             Err(rejected) => Err(Refused::waiting(self, rejected)),
         }
@@ -188,7 +190,7 @@ impl<L: OscoreLevel> Initiator<L, WaitM4> {
 }
 
 impl WaitM4 {
-    fn check(&self, message_4: &[u8]) -> Result<(), Rejected> {
+    fn check(&self, message_4: &[u8]) -> Result<Option<HandedKey>, Rejected> {
         let malformed = |m: Malformed| m.counted(Code::RenewalForged);
         let ciphertext_4 = read_byte_string(message_4).map_err(malformed)?;
         if !(TAG..=LONGEST_PLAINTEXT_4 + TAG).contains(&ciphertext_4.len()) {
@@ -196,9 +198,9 @@ impl WaitM4 {
         }
         let mut plaintext_4 = [0; LONGEST_PLAINTEXT_4];
         let len = self.keys.open_4(ciphertext_4, &mut plaintext_4).map_err(|_| forged("message_4 does not open"))?;
-        let ead = ignore_ead(&mut Reader::new(plaintext_4.get(..len).unwrap_or_default()));
+        let handed = HandedKey::read(plaintext_4.get(..len).unwrap_or_default());
         plaintext_4.zeroize();
-        ead.map_err(malformed)
+        handed.map_err(malformed)
     }
 }
 

@@ -234,13 +234,13 @@ pub(super) fn message_1_of(payload: &Message) -> &[u8] {
 }
 
 /// One item of external authorization data (RFC 9528 3.8).
-struct Ead<'b> {
-    label: i64,
-    value: Option<&'b [u8]>,
+pub(super) struct Ead<'b> {
+    pub(super) label: i64,
+    pub(super) value: Option<&'b [u8]>,
 }
 
 impl<'b> Ead<'b> {
-    fn next(r: &mut Reader<'b>) -> Result<Option<Self>, Malformed> {
+    pub(super) fn next(r: &mut Reader<'b>) -> Result<Option<Self>, Malformed> {
         if r.is_at_end() {
             return Ok(None);
         }
@@ -250,12 +250,12 @@ impl<'b> Ead<'b> {
     }
 
     /// An item of no meaning to us is passed over, unless its sender says that it must not be (a negative label).
-    fn ignored(&self) -> Result<(), Malformed> {
+    pub(super) fn ignored(&self) -> Result<(), Malformed> {
         if self.label < 0 { Err(Malformed::new("EAD: a critical item is unknown")) } else { Ok(()) }
     }
 }
 
-/// All that follows is EAD; none of its items has a meaning in messages 2 to 4.
+/// All that follows is EAD; none of its items has a meaning in messages 2 and 3.
 pub(super) fn ignore_ead(r: &mut Reader<'_>) -> Result<(), Malformed> {
     while let Some(item) = Ead::next(r)? {
         item.ignored()?;

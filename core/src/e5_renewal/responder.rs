@@ -8,11 +8,12 @@ use crate::id::{Epoch, Sid};
 use crate::level::OscoreLevel;
 use crate::oscore::Id;
 use crate::suite::agreement::Agree;
-use crate::suite::sha256;
+use crate::suite::{TAG, sha256};
 use crate::wire::cbor::{Reader, Writer};
 
 use super::agreed::Agreed;
 use super::credential::{Credential, Identity, emit_id};
+use super::handed::HandedKey;
 use super::message::{MAC, Message, Offer, epoch_of, read_byte_string, read_claim};
 use super::schedule::{Keys2e, Keys3, holds};
 use super::{NOT_ON_CURVE, Refused, agree, forged};
@@ -150,6 +151,18 @@ impl<L: OscoreLevel, A: Agree> Responder<L, ReadM3<A>> {
     /// # Errors
     /// `E5-03` when message_3 names another credential than this one, `E5-02` when its owner did not make message_3.
     pub fn verify(self, credential: &Credential<'_>) -> Result<(Agreed<L>, Message), Rejected> {
+        self.verify_and_hand(credential, None)
+    }
+
+    /// The same; message_4 hands the device a network key that it slept through (EAD_4, docs/protocol.md 4.3).
+    ///
+    /// # Errors
+    /// As [`Self::verify`].
+    pub fn verify_and_hand(
+        self,
+        credential: &Credential<'_>,
+        handed: Option<HandedKey>,
+    ) -> Result<(Agreed<L>, Message), Rejected> {
         let ReadM3 { ephemeral, keys, kid, mac_3, plaintext_3, len, ead_from } = self.state;
         if kid != credential.kid() {
             return Err(Rejected::new(Code::RenewalUnknownCredential, "message_3 names another credential"));
@@ -163,9 +176,20 @@ impl<L: OscoreLevel, A: Agree> Responder<L, ReadM3<A>> {
             return Err(forged("MAC_3 does not hold"));
         }
         let keys = keys.after_message_3(prk_4e3m, plaintext_3, credential);
-        let tag = keys.seal_4();
-        let message_4 = Message::write(|w| w.bytes(&tag));
-        Ok((Agreed::new(keys.exporter(), self.c_i, self.c_r), message_4))
+        let mut ciphertext_4 = [0; HandedKey::LONGEST];
+        let mut w = Writer::new(&mut ciphertext_4);
+        // The buffer holds the longest.
+        let written = handed.as_ref().map_or(Ok(()), |key| key.emit(&mut w));
+        debug_assert!(written.is_ok());
+        let len = w.len();
+        let ciphertext_4 = ciphertext_4.get_mut(..len).unwrap_or_default();
+        let tag = keys.seal_4(ciphertext_4);
+        let message_4 = Message::write(|w| {
+            w.bytes_head(len + TAG)?;
+            w.encoded(ciphertext_4)?;
+            w.encoded(&tag)
+        });
+        Ok((Agreed::new(keys.exporter(), self.c_i, self.c_r, handed), message_4))
     }
 }
 

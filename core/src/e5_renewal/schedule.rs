@@ -251,9 +251,9 @@ pub(super) struct Keys4 {
 }
 
 impl Keys4 {
-    /// CIPHERTEXT_4 of an empty PLAINTEXT_4: the tag alone.
-    pub(super) fn seal_4(&self) -> [u8; TAG] {
-        self.prk_4e3m.aead(8, 9, &self.th_4).seal(&mut [])
+    /// Encrypts PLAINTEXT_4 in place. The tag goes behind it.
+    pub(super) fn seal_4(&self, plaintext_4: &mut [u8]) -> [u8; TAG] {
+        self.prk_4e3m.aead(8, 9, &self.th_4).seal(plaintext_4)
     }
 
     /// Decrypts CIPHERTEXT_4 into `out`.

@@ -606,7 +606,7 @@ impl core::fmt::Debug for LinkKey<'_> {
 }
 
 impl<'b> LinkKey<'b> {
-    fn parse(r: &mut Reader<'b>) -> Result<Self, Malformed> {
+    pub(crate) fn parse(r: &mut Reader<'b>) -> Result<Self, Malformed> {
         r.array_of(3)?;
         let index = key_index(r)?;
         let key = if r.null() { None } else { Some(r.bytes_of()?) };
@@ -617,7 +617,7 @@ impl<'b> LinkKey<'b> {
         Ok(Self { index, key, phase })
     }
 
-    fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
+    pub(crate) fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
         w.array(3)?;
         w.unsigned(self.index)?;
         match self.key {

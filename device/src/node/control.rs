@@ -239,6 +239,16 @@ impl<const N: usize, A: Agree> Node<N, A> {
         self.report_keys(now);
     }
 
+    /// The network key of message_4: the node slept through a rotation (docs/protocol.md 4.3).
+    pub(super) fn take_handed(&mut self, now: Millis, handed: &LinkKey<'_>) {
+        let first = first_bound(self.settings.epoch);
+        let Some(keys) = self.mesh.as_mut().map(|m| m.link_mut().keys_mut()) else { return };
+        if let Some(places) = link_keys::take_handed(keys, &self.durable.record().keys, handed, first) {
+            self.durable.change().keys = places;
+        }
+        self.report_keys(now);
+    }
+
     fn report_keys(&mut self, now: Millis) {
         self.reports.keys = true;
         self.reports.soon(now);

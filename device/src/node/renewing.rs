@@ -210,11 +210,12 @@ impl<const N: usize, A: Agree> Node<N, A> {
     }
 
     /// New contexts: durable, unconfirmed, before they are used (W3). No number of theirs is leased before that, so nothing
-    /// is sealed under them either.
+    /// is sealed under them either. A network key that came with them is in the same write.
     fn switch(&mut self, now: Millis, epoch: Epoch, agreed: Agreement) {
         let Some(renewal) = &self.renewal else { return };
         let drain = renewal.timers().drain;
         let alg = self.settings.policy.alg;
+        let handed = agreed.handed().cloned();
         let context = match agreed {
             Agreement::Cloud(agreed) => {
                 let mix = renewal.keys.mix.as_ref().filter(|_| self.settings.policy.pq_mix);
@@ -234,6 +235,9 @@ impl<const N: usize, A: Agree> Node<N, A> {
         self.outbox.retire(now, drain);
         (self.since, self.failures, self.verified) = (now, 0, false);
         (self.halted, self.warned) = (false, false);
+        if let Some(key) = handed {
+            self.take_handed(now, &key.told());
+        }
         self.reports.status_soon(now);
         self.tell(Event::RenewalAgreed(epoch));
     }

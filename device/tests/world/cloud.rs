@@ -128,11 +128,13 @@ pub struct Cloud {
     pub clones: usize,
     /// E5-09.
     pub late: usize,
+    /// The network key that message_4 hands over.
+    pub handed: Option<HandedKey>,
 }
 
 impl Cloud {
     pub fn new(seed: u64) -> Self {
-        Self { members: HashMap::new(), random: seed, clones: 0, late: 0 }
+        Self { members: HashMap::new(), random: seed, clones: 0, late: 0, handed: None }
     }
 
     /// The payload of a RuleID 10, and that of the RuleID 11 to it.
@@ -172,7 +174,7 @@ impl Cloud {
                 let (order, read) = read?;
                 let device = Credential::device(sid, device_key(sid).public_x());
                 assert_eq!(read.id_cred_i(), device.kid());
-                let (agreed, m4) = read.verify(&device).unwrap();
+                let (agreed, m4) = read.verify_and_hand(&device, self.handed.clone()).unwrap();
                 let epoch = agreed.epoch().unwrap();
                 if member.contexts.iter().any(|c| c.epoch >= epoch) {
                     let newer = member.made.iter().any(|(.., other, at)| *other >= epoch && *at > order);

@@ -30,8 +30,29 @@ pub struct Ledger {
     pub reused: usize,
 }
 
+/// The gateway's neighbours: it knows by the registry whose short address is whose.
+pub struct Registered(FixedNeighbours<16>);
+
+impl Neighbours for Registered {
+    fn by_sid(&mut self, sid: Sid) -> Option<&mut Neighbour> {
+        self.0.by_sid(sid)
+    }
+
+    fn by_did(&mut self, did: Did) -> Option<&mut Neighbour> {
+        self.0.by_did(did)
+    }
+
+    fn put(&mut self, neighbour: Neighbour) -> Result<(), TableFull> {
+        self.0.put(neighbour)
+    }
+
+    fn registration(&self, claimed: Did, sid: Sid) -> Registration {
+        if claimed == did(sid) { Registration::Registered } else { Registration::Refused }
+    }
+}
+
 pub struct GatewayStation {
-    pub link: Link<FixedNeighbours<16>>,
+    pub link: Link<Registered>,
     pub mood: Mood,
     pub ledger: Ledger,
     pub control: Vec<u8>,
@@ -67,7 +88,7 @@ impl GatewayStation {
         let mut numbers = Lease::resume(0, 1 << 20);
         numbers.extend(1 << 20);
         Self {
-            link: Link::new(identity, LinkPolicy::default(), keys, FixedNeighbours::new(), seed),
+            link: Link::new(identity, LinkPolicy::default(), keys, Registered(FixedNeighbours::new()), seed),
             mood: Mood::Kind,
             ledger: Ledger::default(),
             control: Vec::new(),
@@ -100,8 +121,11 @@ impl GatewayStation {
 
     pub(super) fn frame(&mut self, now: Millis, frame: &[u8]) -> Vec<Vec<u8>> {
         let mut frame = frame.to_vec();
-        let (from, originator, payload) = match self.link.receive(now, &mut frame) {
-            Ok(Heard::Deliver(d)) => (d.from, d.originator, d.payload.to_vec()),
+        let (from, originator, payload, under) = match self.link.receive(now, &mut frame) {
+            Ok(Heard::Deliver(d)) => {
+                let retired = (d.key != KeyState::Usable).then_some(d.security.key_index);
+                (d.from, d.originator, d.payload.to_vec(), retired)
+            }
             Ok(_) => return vec![],
             Err(r) => {
                 self.refused.push(r);
@@ -114,8 +138,24 @@ impl GatewayStation {
         self.answers.push(answer.clone());
         let header = mesh::Header { hops: 14, originator: GATEWAY, destination: originator };
         let mut out = [0; 127];
-        let len = self.link.seal(from, Ack::Request, Some(header), &answer, &mut out).unwrap();
+        let len = match under {
+            None => self.link.seal(from, Ack::Request, Some(header), &answer, &mut out).unwrap(),
+            Some(index) => self.seal_in_recovery(index, from, header, &answer, &mut out),
+        };
         vec![out[..len].to_vec()]
+    }
+
+    /// To a straggler, under the retired key that it spoke under.
+    fn seal_in_recovery(&mut self, index: u8, to: Sid, header: mesh::Header, answer: &[u8], out: &mut [u8]) -> usize {
+        let Tiny::Edhoc { rule, payload } = Tiny::parse(answer, KidLength::None).unwrap() else { panic!() };
+        let to = (to, Ack::Request);
+        let mut seal = |link: &mut Link<_>| link.seal_in_recovery(index, to, Some(header), (rule, payload), out);
+        seal(&mut self.link).unwrap_or_else(|_| {
+            let keys = self.link.keys_mut();
+            let due = keys.lease_due().unwrap();
+            keys.extend_lease(due);
+            seal(&mut self.link).unwrap()
+        })
     }
 
     /// Whether the next of these messages is lost.

@@ -18,11 +18,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use fivefold_core::counter::Lease;
 use fivefold_core::e1_link::{
-    FixedNeighbours, Identity as Name154, Link, LinkKeys, LinkPolicy, Received as Heard, Station,
+    FixedNeighbours, Identity as Name154, KeyState, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours,
+    Received as Heard, Registration, Station, TableFull,
 };
 use fivefold_core::e2_gateway::{E2, E2Secret};
 use fivefold_core::e3_cloud::{E3, E3Secret};
-use fivefold_core::e5_renewal::{Credential, Identity, PeerKid, PqMix, Responder, ToServer, WaitM3};
+use fivefold_core::e5_renewal::{Credential, HandedKey, Identity, PeerKid, PqMix, Responder, ToServer, WaitM3};
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::level::OscoreLevel;

@@ -2,7 +2,8 @@
 //! messages end here. Those with E3 get them from the cloud.
 
 use fivefold_core::e1_link::E1;
-use fivefold_core::e1_link::rotation::{next_step, take_over};
+use fivefold_core::e1_link::rotation::{missed, next_step, take_over};
+use fivefold_core::e5_renewal::HandedKey;
 use fivefold_core::error::SealError;
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
@@ -42,6 +43,12 @@ impl Pushed {
         let given = |(index, _, _): &&(u8, Phase, Key<E1, 16>)| *index == step.index && step.phase == Phase::Distribute;
         let key = self.0.iter().find(given).map(|(_, _, key)| key.danger_bytes());
         Some(LinkKey { index: step.index, key, phase: step.phase })
+    }
+
+    /// The key that the network sends under, if a device that said this last missed it.
+    pub(super) fn missed(&self, has: Option<KeyIndexes>) -> Option<HandedKey> {
+        let index = missed(&self.phases(), has)?;
+        self.0.iter().find(|(i, ..)| *i == index).map(|(.., key)| HandedKey::new(index, *key.danger_bytes()))
     }
 }
 

@@ -226,7 +226,9 @@ impl Gateway {
             return Ok(());
         }
         let Some((claimed, place)) = peer.runs.read(message_3, now)? else { return Ok(()) };
-        let (agreed, m4) = claimed.verify(&Credential::device(sid, peer.x))?;
+        let on_link = device.policy.radio.link_class().has_network_key();
+        let handed = if on_link { self.pushed_keys.missed(device.link_keys) } else { None };
+        let (agreed, m4) = claimed.verify_and_hand(&Credential::device(sid, peer.x), handed)?;
         let epoch = agreed.epoch().ok_or(NO_EPOCH)?;
         let made = Made::new(peer.x, m3, m4, agreed.secrets(device.policy.alg));
         peer.runs.conclude(epoch, place)?;

@@ -104,7 +104,7 @@ fn every_value_of_the_key_schedule_is_that_of_rfc_9529() {
     assert_eq!(keys.prk_4e3m.kdf::<16>(8, &[&keys.th_4])[..], at("message_4", "K_4"));
     assert_eq!(keys.prk_4e3m.kdf::<13>(9, &[&keys.th_4])[..], at("message_4", "IV_4"));
     assert_eq!(keys.prk_4e3m.aead(8, 9, &keys.th_4).aad[..], at("message_4", "A_4"));
-    assert_eq!(keys.seal_4()[..], at("message_4", "CIPHERTEXT_4"));
+    assert_eq!(keys.seal_4(&mut [])[..], at("message_4", "CIPHERTEXT_4"));
     let prk_out: [u8; 32] = keys.prk_4e3m.kdf(7, &[&keys.th_4]);
     assert_eq!(prk_out[..], at("exporter", "PRK_out"));
     let exporter = keys.exporter();
