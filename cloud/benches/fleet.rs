@@ -156,12 +156,15 @@ impl Fleet {
             Gateway { proven: ProvenGateway::assertion(GatewayName { net, gateway }), key, seq: 0, told: (0, 0) }
         });
         let gateways: Vec<Gateway> = gateways.collect();
+        let mut next = vec![Sid(0x0200); nets.len()];
         let devices = (0..devices).map(|n| {
             let gateway = n % gateways.len();
+            let sid = &mut next[gateway % nets.len()];
+            sid.0 += 1;
             let key = draw(b"device", n);
             let new = NewDevice {
                 did: Some(Did((0x11 << 56 | n as u64).to_be_bytes())),
-                sid: Some(Sid(0x0200 + (n / nets.len()) as u16)),
+                sid: Some(*sid),
                 net: gateways[gateway].proven.net(),
                 policy: POLICY,
                 overrides: Overrides::NONE,
