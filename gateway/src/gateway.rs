@@ -196,6 +196,8 @@ pub struct Gateway {
     coap_devices: HashMap<IpAddr, Sid>,
     confirmed: HashMap<u16, proxy::Outgoing>,
     applied: Option<(u64, Vec<Option<fivefold_core::wire::state::PartHash>>)>,
+    // Gateway groups of its parts.
+    groups: Vec<fivefold_core::id::GatewayGroup>,
     collecting: Option<Collecting>,
     tally: Tally,
     outputs: VecDeque<Output>,
@@ -255,6 +257,7 @@ impl Gateway {
             coap_devices: setup.coap_devices,
             confirmed: HashMap::new(),
             applied: None,
+            groups: Vec::new(),
             collecting: None,
             tally: Tally::default(),
             outputs: VecDeque::new(),

@@ -10,7 +10,7 @@ use common::*;
 use fivefold_core::e2_gateway::E2;
 use fivefold_core::e5_renewal::{Announce, Initiator};
 use fivefold_core::error::Code;
-use fivefold_core::id::{Epoch, Net, Sid};
+use fivefold_core::id::{Epoch, GatewayGroup, Net, Sid};
 use fivefold_core::profile::{Profile, Radio};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::agreement::Agree as _;
@@ -200,6 +200,68 @@ fn what_is_older_than_the_state_or_of_another_network_is_refused_with_its_messag
     other.renewed = Some(Epoch(2));
     let forged = other.added(8);
     assert_eq!(refused(&mut w, &mut d, 5, &forged), Code::ChannelSequence);
+}
+
+#[test]
+fn a_context_under_another_name_is_refused_and_no_counter_begins_anew() {
+    let mut d = Device::new(1, Profile::ToGateway);
+    let mut w = World::of(&[&d]);
+    let (tiny, request) = d.tiny(READING, Wants::Answer);
+    let frame = d.on_air(&tiny);
+    let heard = w.frame(&frame);
+    let answer = d.hear(&heard.air[0]).unwrap();
+    assert!(!d.open_c2(&request, &answer).numbered);
+    let installed = d.added(9);
+    let installed = Added::parse(&installed).unwrap();
+    let part = d.root.secret(GROUP).context_for_peer(d.sid, d.epoch(), None, d.policy.alg).unwrap().receive_part();
+    let (mut twin, mut next) = (Device::new(1, Profile::ToGateway), Device::new(1, Profile::ToGateway));
+    twin.renew(2);
+    twin.renewed = Some(Epoch(1));
+    next.renew(2);
+    let (twin, next) = (twin.added(9), next.added(9));
+    let [twin, next] = [&twin, &next].map(|bytes| Added::parse(bytes).unwrap());
+    let receive = Share::Secondary { device_key: part.danger_recipient_key(), common_iv: part.common_iv() };
+    let role = fivefold_core::wire::state::Context { share: receive, ..installed.context };
+    let foreign = GatewayGroup(GROUP.0 + 1);
+    let refused = [
+        // The same keys in another group: its sender numbers would be used twice, its messages taken twice.
+        Added { group: foreign, ..installed },
+        Added { group: foreign, ..next },
+        // Another context under an epoch that is taken, and the same one in another role.
+        twin,
+        Added { context: role, ..installed },
+    ];
+    for restarted in [false, true] {
+        if restarted {
+            w = w.restart();
+            w.greet(&[&d]);
+        }
+        for (n, added) in refused.iter().enumerate() {
+            let mut bytes = vec![0; Added::LONGEST];
+            let len = added.emit(&mut bytes).unwrap();
+            let frame = edhoc(&mut d, &[M1, &[n as u8]].concat());
+            let ticket = w.frame(&frame).exchanges[0].0;
+            let heard = w.exchanged(ticket, Some(&bytes[..len]), Some((d.sid, M4)));
+            assert_eq!((heard.air.len(), heard.dropped), (0, vec![(Code::ChannelSequence, Some(d.sid))]), "{n}");
+        }
+        let db = rusqlite::Connection::open(w.path()).unwrap();
+        assert_eq!(db.query_row("SELECT count(*) FROM added", [], |r| r.get::<_, i64>(0)).unwrap(), 0);
+        // The same message once more is a repeat still, and answered under a number.
+        let frame = d.on_air(&tiny);
+        let heard = w.frame(&frame);
+        assert_eq!(w.stored().len(), 1);
+        let answer = d.hear(&heard.air[0]).unwrap();
+        assert!(d.open_c2(&request, &answer).numbered);
+    }
+    // The context itself once more is no other: it is taken, and its counters go on.
+    let mut bytes = vec![0; Added::LONGEST];
+    let len = installed.emit(&mut bytes).unwrap();
+    let frame = edhoc(&mut d, &[M1, &[9]].concat());
+    let ticket = w.frame(&frame).exchanges[0].0;
+    assert_eq!(w.exchanged(ticket, Some(&bytes[..len]), Some((d.sid, M4))).dropped, []);
+    let frame = d.on_air(&tiny);
+    w.frame(&frame);
+    assert_eq!(w.stored().len(), 1);
 }
 
 #[test]

@@ -207,7 +207,12 @@ impl Device {
     /// Whether this context is here.
     pub(super) fn knows(&self, group: GatewayGroup, c: &fivefold_core::wire::state::Context<'_>) -> bool {
         let name = name_of(group, c);
-        self.slots.iter().any(|s| s.name == name)
+        self.slots.iter().any(|s| s.name == name) || self.families.iter().any(|f| f.name == name)
+    }
+
+    /// Whether a context of this epoch is here.
+    pub(super) fn has_epoch(&self, epoch: Epoch) -> bool {
+        self.slots.iter().any(|s| s.epoch == epoch) || self.families.iter().any(|f| f.epoch == epoch)
     }
 
     /// A message under this context was verified. The first one under a pending context makes it the active one, and all of

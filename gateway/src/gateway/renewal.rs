@@ -206,7 +206,8 @@ impl Gateway {
     /// Takes a context that the cloud hands over ahead of its next state.
     ///
     /// # Errors
-    /// `E4-03` for one that a state of a later version has not, `E4-02` for another network's.
+    /// `E4-03` for one that a state of a later version has not, for another gateway group's, and for one whose epoch another
+    /// context has: under another name the same keys would begin with new counters. `E4-02` for another network's.
     fn add_context(&mut self, bytes: &[u8]) -> Result<(), Rejected> {
         let added = Added::parse(bytes).map_err(|m| Rejected::new(Code::ChannelSequence, m.reason))?;
         if added.net != self.net {
@@ -218,12 +219,19 @@ impl Gateway {
         let Some(device) = self.devices.find_mut(sid) else {
             return Err(Rejected::new(Code::CloudUnknownKid, "context: of a device that is not in the allow-list"));
         };
-        if version <= applied || version < kept {
+        let known = device.knows(added.group, &added.context);
+        let is_old = version <= applied || version < kept;
+        let reason = match known {
             // A state that was built after it is faster sometimes: then the context is there.
-            return match device.knows(added.group, &added.context) {
-                true => Ok(()),
-                false => Err(Rejected::new(Code::ChannelSequence, "context: older than the state")),
-            };
+            true if is_old => return Ok(()),
+            true => None,
+            false if is_old => Some("context: older than the state"),
+            false if !self.groups.contains(&added.group) => Some("context: it is another gateway group's"),
+            false if device.has_epoch(epoch) => Some("context: another one has this epoch"),
+            false => None,
+        };
+        if let Some(reason) = reason {
+            return Err(Rejected::new(Code::ChannelSequence, reason));
         }
         let Some(name) = device.install(added.group, &added.context) else { return Ok(()) };
         device.sort();

@@ -114,6 +114,8 @@ impl Gateway {
         self.apply_keys(applied.applied, &keys);
         let hashes = applied.parts.iter().map(|p| Some(PartHash::of(p))).collect();
         self.applied = Some((applied.version, hashes));
+        self.groups = parts.iter().map(|p| p.group).collect();
+        self.groups.dedup();
         if self.recalling.is_empty() {
             self.retry_orphans(now);
         }
