@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::*;
 use fivefold_core::e2_gateway::{E2, E2Local};
-use fivefold_core::e5_renewal::{Announce, Credential, Identity, Initiator, PeerKid, WaitM4};
+use fivefold_core::e5_renewal::{Announce, Credential, HandedKey, Identity, Initiator, PeerKid, WaitM4};
 use fivefold_core::error::Code;
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::profile::Profile;
@@ -45,13 +45,17 @@ fn local_device(n: u8) -> Device {
 
 /// What the operator's file says: these devices, with the keys that [`key`] gives for these numbers; 0 for none.
 fn told(version: u64, devices: &[(&Device, u8)]) -> Vec<u8> {
+    told_keys(version, devices, &[NetworkKey { index: 1, key: &KEY, phase: Phase::Switch }])
+}
+
+/// The same, with these network keys.
+fn told_keys(version: u64, devices: &[(&Device, u8)], keys: &[NetworkKey<'_>]) -> Vec<u8> {
     let listed: Vec<Listed> = devices
         .iter()
         .map(|(d, _)| Listed { sid: d.sid, did: d.did, policy: d.policy, overrides: d.overrides })
         .collect();
     let with_key = devices.iter().filter(|(_, n)| *n != 0);
     let local: Vec<LocalKey> = with_key.map(|(d, n)| LocalKey { sid: d.sid, x: key(*n).public_x() }).collect();
-    let keys = [NetworkKey { index: 1, key: &KEY, phase: Phase::Switch }];
     let state = State {
         version,
         net: NET,
@@ -59,7 +63,7 @@ fn told(version: u64, devices: &[(&Device, u8)]) -> Vec<u8> {
         part: Part::WHOLE,
         devices: List::of(&listed),
         contexts: List::default(),
-        keys: List::of(&keys),
+        keys: List::of(keys),
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::of(&local),
@@ -472,6 +476,25 @@ fn no_state_makes_a_gateway_agree_keys_of_a_device_that_has_more_than_e2() {
     part[at..at + 2].copy_from_slice(&Sid(0x0b00).to_bytes());
     assert_eq!(w.push(&part).unwrap_err().code, Code::ChannelSequence);
     assert_eq!(w.gateway.state_version(), 1);
+}
+
+#[test]
+fn message_4_hands_the_network_key_to_a_device_that_missed_it() {
+    let mut d = local_device(1);
+    let mut w = world(&[(&d, 1)]);
+    let keys = |before| {
+        let new = NetworkKey { index: 2, key: &[7; 16], phase: Phase::Switch };
+        [NetworkKey { index: 1, key: &KEY, phase: before }, new]
+    };
+    let handed = |w: &mut World, d: &mut Device, epoch| {
+        let Proof { waiting, m3, .. } = prove(w, d, epoch, epoch as u8 + 0x20);
+        let (back, refused) = edhoc(w, d, &m3);
+        assert_eq!((back.len(), refused), (1, vec![]), "epoch {epoch}");
+        waiting.handle_message_4(&back[0].1).unwrap().handed().cloned()
+    };
+    assert_eq!(handed(&mut w, &mut d, 1), None);
+    w.push(&told_keys(2, &[(&d, 1)], &keys(Phase::Retire))).unwrap();
+    assert_eq!(handed(&mut w, &mut d, 2), Some(HandedKey::new(2, [7; 16])));
 }
 
 #[test]
