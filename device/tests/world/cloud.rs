@@ -82,11 +82,13 @@ pub struct Held {
     made: Made,
     /// Numbers that came.
     pub came: BTreeSet<u64>,
+    /// Something came while it drained, and item 10 did not say so yet.
+    unsaid: bool,
 }
 
 impl Held {
     pub fn installed(epoch: Epoch) -> Self {
-        Self { epoch, standing: Standing::Active, made: Made::Installed, came: BTreeSet::new() }
+        Self { epoch, standing: Standing::Active, made: Made::Installed, came: BTreeSet::new(), unsaid: false }
     }
 
     pub fn e2(&self, sid: Sid) -> E2Secret {
@@ -192,7 +194,8 @@ impl Cloud {
                     let lowest = member.contexts.iter().position(pending).unwrap();
                     member.contexts.remove(lowest);
                 }
-                member.contexts.push(Held { epoch, standing: Standing::Pending, made, came: BTreeSet::new() });
+                let (standing, came) = (Standing::Pending, BTreeSet::new());
+                member.contexts.push(Held { epoch, standing, made, came, unsaid: false });
                 let m4 = m4.as_bytes().to_vec();
                 member.made.push((payload.to_vec(), m4.clone(), epoch, order));
                 Some(m4)
@@ -220,12 +223,13 @@ impl Member {
     pub fn verified(&mut self, epoch: Epoch, number: u64) -> bool {
         let held = self.contexts.iter_mut().find(|c| c.epoch == epoch).unwrap();
         held.came.insert(number);
+        held.unsaid |= held.standing == Standing::Draining;
         if held.standing == Standing::Pending {
             held.standing = Standing::Active;
-            for other in self.contexts.iter_mut().filter(|c| c.epoch != epoch && c.standing == Standing::Active) {
+            for other in self.contexts.iter_mut().filter(|c| c.epoch < epoch && c.standing != Standing::Draining) {
                 other.standing = Standing::Draining;
+                other.unsaid = !other.came.is_empty();
             }
-            self.contexts.retain(|c| c.standing != Standing::Pending || c.epoch > epoch);
         }
         self.held(epoch).standing == Standing::Active
     }
@@ -234,12 +238,12 @@ impl Member {
         self.contexts.iter().find(|c| c.standing == Standing::Active).map(|c| c.epoch)
     }
 
-    /// Item 10: what came under the newest draining epoch.
-    pub fn earlier(&self) -> Option<(Epoch, u64, u64)> {
-        let draining = self.contexts.iter().filter(|c| c.standing == Standing::Draining && !c.came.is_empty());
-        let newest = draining.max_by_key(|c| c.epoch)?;
-        let highest = *newest.came.last()?;
-        let bits = newest.came.iter().filter(|n| highest - **n < 64).fold(0u64, |b, n| b | 1 << (highest - n));
-        Some((newest.epoch, highest, bits))
+    /// Item 10: what came under a draining epoch since it was said last, one epoch at a time.
+    pub fn earlier(&mut self) -> Option<(Epoch, u64, u64)> {
+        let held = self.contexts.iter_mut().find(|c| c.unsaid)?;
+        held.unsaid = false;
+        let highest = *held.came.last()?;
+        let bits = held.came.iter().filter(|n| highest - **n < 64).fold(0u64, |b, n| b | 1 << (highest - n));
+        Some((held.epoch, highest, bits))
     }
 }

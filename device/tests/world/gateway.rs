@@ -280,15 +280,16 @@ impl GatewayStation {
     }
 
     /// 2.04, with what the device is to be told.
-    fn confirmation(&self, sid: Sid) -> Vec<u8> {
+    fn confirmation(&mut self, sid: Sid) -> Vec<u8> {
         let (mut control, mut bitmap) = ([0; 80], [0; 8]);
-        let member = &self.cloud.members[&sid];
+        let member = self.cloud.members.get_mut(&sid).unwrap();
         let renew = self.ordered.get(&sid).filter(|upto| member.active() <= Some(**upto)).map(|_| 1);
-        let earlier = member.earlier().and_then(|(epoch, highest, bits)| {
+        let mut payload = self.control.as_slice();
+        let earlier = if payload.is_empty() { member.earlier() } else { None };
+        let earlier = earlier.and_then(|(epoch, highest, bits)| {
             Some(Earlier { epoch, received: Received::of_last(highest, bits, &mut bitmap)? })
         });
-        let mut payload = self.control.as_slice();
-        if payload.is_empty() && (renew.is_some() || earlier.is_some()) {
+        if renew.is_some() || earlier.is_some() {
             let len = Downlink { renew, earlier, ..Downlink::default() }.emit(&mut control).unwrap();
             payload = &control[..len];
         }
