@@ -486,6 +486,21 @@ pub struct Store {
     _lock: File,
 }
 
+/// Opens the database for changes, if it is whole, and brings it to this version's format. Who calls this has the lock.
+fn open(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::of(path, source);
+    let mut db = Connection::open(path).map_err(failed)?;
+    db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(failed)?;
+    if check != "ok" {
+        return Err(StoreError::Damaged { path: path.to_owned(), reason: check });
+    }
+    db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    migrate(&mut db, path)?;
+    Ok(db)
+}
+
 impl Store {
     /// Opens or makes the store, brings it to this version's format, and starts its writer.
     ///
@@ -494,17 +509,9 @@ impl Store {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::of(path, source);
         let lock = lock(path)?;
-        let mut db = Connection::open(path).map_err(failed)?;
-        db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
-        let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(failed)?;
-        if check != "ok" {
-            return Err(StoreError::Damaged { path: path.to_owned(), reason: check });
-        }
-        db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-        db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+        let mut db = open(path)?;
         db.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
         db.pragma_update(None, "wal_autocheckpoint", 8192).map_err(failed)?;
-        migrate(&mut db, path)?;
         let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM context", [], |r| r.get(0)).map_err(failed)?;
         let rows: i64 = db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
         let (jobs, queue) = mpsc::channel();

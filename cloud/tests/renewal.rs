@@ -10,7 +10,7 @@ use fivefold_cloud::store::Standing;
 use fivefold_core::counter::Lease;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::e5_renewal::{
-    Announce, Credential, ErrorMessage, HandedKey, Identity, Initiator, Message, PeerKid, PqMix, WaitM2, WaitM4,
+    Announce, Credential, ErrorMessage, Identity, Initiator, Message, PeerKid, PqMix, WaitM2, WaitM4,
 };
 use fivefold_core::error::Code;
 use fivefold_core::id::{Epoch, Net, Sid};
@@ -672,15 +672,16 @@ fn a_run_waits_two_minutes_and_no_longer() {
     assert_eq!(w.count(Code::RenewalLate), 1);
 }
 
-/// What a device holds after a run, if message_4 handed it a network key.
-fn handed(w: &mut World, epoch: u16) -> Option<HandedKey> {
+/// Index and key of what a device holds after a run, if message_4 handed it a network key.
+fn handed(w: &mut World, epoch: u16) -> Option<(u8, [u8; 16])> {
     let run = proof(w, epoch, 0);
     let Said::Agreed(agreement) = ask(w, 0x0a17, run.message.as_bytes()) else { panic!("nothing was agreed") };
     let m4 = conclude(w, &agreement);
     drop(agreement);
     // The same bytes, also after a restart.
     assert_eq!(ask(w, 0x0a17, run.message.as_bytes()).message(), m4);
-    run.state.handle_message_4(&m4).unwrap().handed().cloned()
+    let agreed = run.state.handle_message_4(&m4).unwrap();
+    agreed.handed().map(|handed| (handed.told().index, *handed.told().key.unwrap()))
 }
 
 fn rotated(w: &mut World, rotation: &Rotation) {
@@ -701,14 +702,14 @@ fn message_4_hands_the_network_key_to_who_missed_it_and_to_nobody_else() {
     let begun = Rotation::begin(NET, 1, 2, NOW.0 / 1000);
     let drains = begun.switched(NOW.0 / 1000 + 1).unwrap();
     let done = drains.retired(NOW.0 / 1000 + 2).unwrap();
-    let key = Some(HandedKey::new(2, network_key(2)));
+    let key = Some((2, network_key(2)));
     for (rotation, said, gets) in [
         (&begun, Some((1, 0)), None),
-        (&drains, Some((1, 0)), key.clone()),
+        (&drains, Some((1, 0)), key),
         (&drains, Some((1, 2)), None),
-        (&drains, None, key.clone()),
-        (&done, Some((1, 0)), key.clone()),
-        (&done, None, key.clone()),
+        (&drains, None, key),
+        (&done, Some((1, 0)), key),
+        (&done, None, key),
         (&done, Some((1, 2)), None),
         (&done, Some((2, 1)), None),
         (&done, Some((2, 0)), None),

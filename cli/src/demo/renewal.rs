@@ -158,13 +158,13 @@ fn last_words(siege: &mut Siege<'_>, all: &mut [Renewed]) -> anyhow::Result<()> 
     let mut heard = vec![0; all.len()];
     while began.elapsed() < LAST_WORDS && heard.contains(&0) {
         std::thread::sleep(Duration::from_millis(200));
-        heard = refused(siege)?.iter().zip(&before.0).map(|(now, before)| now - before).collect();
+        heard = refused(siege)?.iter().zip(&before.0).map(|(now, before)| now.saturating_sub(*before)).collect();
     }
     let taken = siege.of_the_insiders()?;
     for (renewed, heard) in all.iter_mut().zip(heard) {
         let of = |counts: &[usize]| counts.get(renewed.at).copied().unwrap_or(0);
         renewed.stolen_refused = heard;
-        renewed.stolen_taken = of(&taken) - of(&before.1);
+        renewed.stolen_taken = of(&taken).saturating_sub(of(&before.1));
     }
     for node in siege.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
         node.process.stop();

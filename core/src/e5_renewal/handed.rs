@@ -18,7 +18,8 @@ const VALUE: usize = 1 + 2 + 17 + 1;
 
 /// The network key that the network sends under now, for a device that has none but older ones. Its holder is to send under
 /// it at once. Wiped when dropped, never printed.
-#[derive(Clone, PartialEq, Eq, ZeroizeOnDrop)]
+#[derive(Clone, ZeroizeOnDrop)]
+#[cfg_attr(test, derive(PartialEq, Eq))]
 pub struct HandedKey {
     #[zeroize(skip)]
     index: u8,
