@@ -139,6 +139,22 @@ codes! {
     EvidenceIncomplete = "EV-03", Warning, Malformed, "batch cannot be completed";
     EvidenceChain = "EV-04", High, Forged, "prev hash does not chain";
     EvidenceLog = "EV-05", Critical, Forged, "log inconsistency, missing witness > 24 h";
+    ClassicMalformed = "CL-01", Warning, Malformed, "classic: malformed frame";
+    ClassicRelabelled = "CL-02", High, Unexpected, "classic: plain or relabelled frame of a device that has a key";
+    ClassicForeignInner = "CL-03", Critical, Forged, "classic: inner serial is not the outer one";
+    ClassicForged = "CL-04", High, Forged, "classic: does not open under the device's key, or what it opens to is no frame";
+    ClassicReplayed = "CL-05", Warning, Replayed, "classic: the same frame again";
+    ClassicSpliced = "CL-06", Critical, Forged, "classic: made of blocks of earlier frames";
+    ClassicUnknown = "CL-07", Warning, Stranger, "classic: unknown serial or DevEUI";
+    ClassicSequence = "CL-08", Warning, Replayed, "classic: impossible sequence";
+    ClassicOverTheAir = "CL-09", High, Unexpected, "classic: over-the-air command heard";
+    ClassicTooMany = "CL-10", Warning, Unexpected, "classic: too many from one address or serial, or a limit of a listener";
+    ClassicToken = "CL-11", Warning, Stranger, "classic: bearer token missing or wrong";
+    ClassicTimeAnswered = "CL-12", Info, Unexpected, "classic: time request answered";
+    ClassicWeakKey = "CL-13", Critical, Unexpected, "classic: weak key (zero, short, dictionary)";
+    HardenedForged = "CL-14", High, Forged, "classic, hardened: tag failure";
+    HardenedReplayed = "CL-15", Warning, Replayed, "classic, hardened: number repeated or too old";
+    ClassicUnknownSensor = "CL-16", Info, Malformed, "classic: unknown sensor, the rest of the frame is kept raw";
     ConfigurationViolated = "CF-01", Critical, Unexpected, "policy violated at start (see 15)";
 }
 

@@ -2,6 +2,7 @@
 
 pub mod base45;
 pub mod cbor;
+pub mod classic;
 pub mod coap;
 pub mod control;
 pub mod enrolment;
