@@ -2,7 +2,7 @@
 
 use fivefold_core::id::Sid;
 use fivefold_core::wire::coap::{Outer, Protected};
-use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
+use fivefold_core::wire::envelope::{Envelope, Kind, Originator, Reply};
 
 use crate::dice::Dice;
 use crate::plan::Hostility;
@@ -132,4 +132,15 @@ fn emitted(envelope: &Envelope<'_>) -> Option<Vec<u8>> {
     let len = envelope.emit(&mut out).ok()?;
     out.truncate(len);
     Some(out)
+}
+
+/// A reply of the cloud that is not what the cloud said.
+///
+/// # Errors
+/// When it does not fit one.
+pub fn forged(reply: &Reply<'_>) -> anyhow::Result<Vec<u8>> {
+    let mut out = vec![0; 1 << 20];
+    let len = reply.emit(&mut out).map_err(|e| anyhow::anyhow!("reply: {e}"))?;
+    out.truncate(len);
+    Ok(out)
 }

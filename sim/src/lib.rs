@@ -8,6 +8,7 @@
 //! seed; `SIM_SEED=n cargo test -p fivefold-sim` runs it again.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod agenda;
 pub mod cloud;
 pub mod dice;
 pub mod family;

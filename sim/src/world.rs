@@ -4,8 +4,7 @@ mod act;
 mod attack;
 mod uplink;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::net::SocketAddr;
 
 use fivefold_core::id::Sid;
@@ -14,6 +13,7 @@ use fivefold_core::profile::Profile;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::LinkSchedule;
 
+use crate::agenda::Agenda;
 use crate::cloud::{CloudStation, Stage};
 use crate::dice::Dice;
 use crate::family::{self, Member, gateway_sid, node_sid};
@@ -88,32 +88,6 @@ struct Request {
     stage: Stage,
 }
 
-struct Due {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
-
 /// What a run came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
@@ -183,8 +157,7 @@ pub struct World {
     /// Who hears nothing of the radio.
     pub deaf: BTreeSet<Station>,
     dice: Dice,
-    queue: BinaryHeap<Reverse<Due>>,
-    order: u64,
+    agenda: Agenda<Event>,
     weather: Weather,
     reach: Vec<(Station, Station)>,
     schedule: LinkSchedule,
@@ -264,8 +237,7 @@ impl World {
             refused: BTreeMap::new(),
             deaf: BTreeSet::new(),
             dice,
-            queue: BinaryHeap::new(),
-            order: 0,
+            agenda: Agenda::new(),
             weather: plan.weather,
             reach,
             schedule: LinkSchedule::new(Key::<fivefold_core::e1_link::E1, 16>::new(key).danger_bytes()),
@@ -533,8 +505,7 @@ impl World {
     }
 
     fn at(&mut self, at: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Due { at, order: self.order, event }));
+        self.agenda.plan(at, event);
     }
 
     fn after(&mut self, ms: u64, event: Event) {
@@ -566,7 +537,7 @@ impl World {
     /// When this machine cannot go on.
     pub fn run_until(&mut self, end: u64) -> anyhow::Result<()> {
         while self.watch.failure.is_none() {
-            let next = self.queue.peek().map(|d| d.0.at);
+            let next = self.agenda.next_at();
             let wakes = self.nodes.iter().filter_map(NodeStation::wake);
             let wakes = wakes.chain(self.gateways.iter().filter_map(GatewayStation::wake));
             let insider = self.insider.as_ref().and_then(Insider::wake);
@@ -576,8 +547,8 @@ impl World {
             }
             self.now = self.now.max(at);
             if next.is_some_and(|n| n <= self.now) {
-                if let Some(Reverse(due)) = self.queue.pop() {
-                    self.happen(due.event)?;
+                if let Some((_, event)) = self.agenda.pop() {
+                    self.happen(event)?;
                 }
             } else {
                 self.wake()?;

@@ -13,13 +13,13 @@ mod operator;
 mod people;
 pub mod plan;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use fivefold_core::error::Code;
 use fivefold_core::id::{Net, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 
+use crate::agenda::Agenda;
 use crate::cloud::Stage;
 use crate::dice::Dice;
 use crate::gateway::GatewayStation;
@@ -105,32 +105,6 @@ struct Asked {
     body: Vec<u8>,
     reply_is_lost: bool,
     run: Run,
-}
-
-struct Due {
-    at: u64,
-    order: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
 }
 
 /// What a year came to.
@@ -236,8 +210,7 @@ pub struct Year {
     /// Whether each gateway will be pushed its state soon.
     push_planned: Vec<bool>,
     dice: Dice,
-    queue: BinaryHeap<Reverse<Due>>,
-    order: u64,
+    agenda: Agenda<Event>,
     storming: bool,
     away: bool,
     under_way: u64,
@@ -316,8 +289,7 @@ impl Year {
             office,
             wakes: HashMap::new(),
             dice,
-            queue: BinaryHeap::new(),
-            order: 0,
+            agenda: Agenda::new(),
             storming: true,
             away: false,
             under_way: 0,
@@ -467,8 +439,7 @@ impl Year {
     }
 
     fn at(&mut self, at: u64, event: Event) {
-        self.order += 1;
-        self.queue.push(Reverse(Due { at, order: self.order, event }));
+        self.agenda.plan(at, event);
     }
 
     fn after(&mut self, ms: u64, event: Event) {
@@ -507,12 +478,12 @@ impl Year {
 
     fn run_until(&mut self, end: u64) -> anyhow::Result<()> {
         while self.accounts.failure.is_none() {
-            if self.queue.peek().is_none_or(|due| due.0.at > end) {
+            if self.agenda.next_at().is_none_or(|at| at > end) {
                 break;
             }
-            let Some(Reverse(due)) = self.queue.pop() else { break };
-            self.now = self.now.max(due.at);
-            self.happen(due.event)?;
+            let Some((at, event)) = self.agenda.pop() else { break };
+            self.now = self.now.max(at);
+            self.happen(event)?;
         }
         if self.accounts.failure.is_none() {
             self.now = self.now.max(end);

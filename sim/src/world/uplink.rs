@@ -10,6 +10,7 @@ use fivefold_gateway::gateway::Cloud;
 use super::{Event, Request, World};
 use crate::cloud::Stage;
 use crate::family::{gateway_id, wall};
+use crate::hostile::forged;
 
 /// Pause between two looks at whether the cloud is there.
 const POLL: u64 = 10_000;
@@ -180,11 +181,4 @@ impl World {
         self.after(pause, Event::Post(g, run));
         Ok(())
     }
-}
-
-fn forged(reply: &Reply<'_>) -> anyhow::Result<Vec<u8>> {
-    let mut out = vec![0; 1 << 20];
-    let len = reply.emit(&mut out).map_err(|e| anyhow!("reply: {e}"))?;
-    out.truncate(len);
-    Ok(out)
 }

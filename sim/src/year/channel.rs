@@ -12,6 +12,7 @@ use super::plan::{HOSTILE, MEDDLES};
 use super::{Asked, Batch, Event, Who, Year};
 use crate::cloud::Stage;
 use crate::dice::Dice;
+use crate::hostile::forged;
 
 /// Messages of EDHOC that a gateway remembers.
 const HOARD: usize = 32;
@@ -398,11 +399,4 @@ impl Year {
         self.plan_wake(Who::Gateway(g));
         Ok(())
     }
-}
-
-fn forged(reply: &Reply<'_>) -> anyhow::Result<Vec<u8>> {
-    let mut out = vec![0; 1 << 20];
-    let len = reply.emit(&mut out).map_err(|e| anyhow!("reply: {e}"))?;
-    out.truncate(len);
-    Ok(out)
 }
