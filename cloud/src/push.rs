@@ -162,6 +162,7 @@ fn build_once(
             revoked: if last { List::of(&revoked) } else { List::default() },
             revoked_serials: if last { List::of(&serials) } else { List::default() },
             local: List::of(local),
+            classic: List::default(),
         };
         let mut out = Zeroizing::new(vec![0; PART_BYTES]);
         let len = state.emit(&mut out).map_err(|reason| PushError::Encode { gateway: name, reason })?;

@@ -203,6 +203,7 @@ fn v16_the_state_of_a_gateway() {
         revoked: List::of(&revoked),
         revoked_serials: List::of(&serials),
         local: List::default(),
+        classic: List::default(),
     };
     let expected = value("V16", "state");
     let mut out = [0; 400];
@@ -230,6 +231,7 @@ fn v19_the_state_of_a_gateway_that_agrees_keys_alone() {
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::of(&local),
+        classic: List::default(),
     };
     let expected = value("V20", "state");
     let mut out = [0; 200];

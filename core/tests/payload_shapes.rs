@@ -531,6 +531,7 @@ fn a_gateway_state_is_read_as_it_was_written_and_prints_no_key() {
         revoked: List::of(&revoked),
         revoked_serials: List::of(&serials),
         local: List::default(),
+        classic: List::default(),
     };
     let bytes = emitted(&state);
     let parsed = State::parse(&bytes).unwrap();
@@ -571,6 +572,7 @@ fn a_gateway_state_out_of_order_or_out_of_policy_is_refused() {
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::default(),
+        classic: List::default(),
     };
     let refused = |state: State<'_>| State::parse(&emitted(&state)).is_err();
     assert!(!refused(base.clone()));

@@ -67,6 +67,7 @@ fn told_keys(version: u64, devices: &[(&Device, u8)], keys: &[NetworkKey<'_>]) -
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::of(&local),
+        classic: List::default(),
     };
     let mut out = vec![0; 4096];
     let len = state.emit(&mut out).unwrap();

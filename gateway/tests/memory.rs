@@ -66,6 +66,7 @@ fn part(index: u32) -> Vec<u8> {
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::default(),
+        classic: List::default(),
     };
     let mut out = vec![0; 512 * 1024];
     let len = state.emit(&mut out).unwrap();

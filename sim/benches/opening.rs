@@ -179,6 +179,7 @@ fn village(count: u32) -> Gateway {
             revoked: List::default(),
             revoked_serials: List::default(),
             local: List::default(),
+            classic: List::default(),
         };
         let mut bytes = vec![0; 512 * 1024];
         let len = state.emit(&mut bytes).unwrap();

@@ -217,6 +217,7 @@ pub fn state(members: &[Member], network_key: &[u8; 16], primary: bool) -> anyho
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::default(),
+        classic: List::default(),
     };
     let mut out = vec![0; PART_BYTES];
     let len = state.emit(&mut out).map_err(|e| anyhow::anyhow!("state: {e}"))?;

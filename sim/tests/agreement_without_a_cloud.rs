@@ -103,6 +103,7 @@ fn told(policy: Policy) -> Vec<u8> {
         revoked: List::default(),
         revoked_serials: List::default(),
         local: List::of(&local),
+        classic: List::default(),
     };
     let mut out = vec![0; 1024];
     let len = state.emit(&mut out).unwrap();

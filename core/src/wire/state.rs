@@ -5,10 +5,12 @@
 //! own with the same version, and lists go on from part to part in the same order. [`admit`] is the version rule.
 
 mod added;
+mod classic;
 
 use core::fmt;
 
 pub use added::Added;
+pub use classic::{ClassicDevice, ClassicFlags, HARDENED_KEYS, HardenedKey};
 
 use crate::error::{Code, Rejected, SealError};
 use crate::id::{BootContext, Did, Epoch, GatewayGroup, Net, Sid};
@@ -25,9 +27,9 @@ pub const PART_BYTES: usize = 512 * 1024;
 /// One part of a gateway's state.
 ///
 /// `{1: version, 2: net, 3: gg, 4: [part, parts], 5: [device], 6: [context], 7: [network key], 8: [revoked did],
-/// 9: [revoked serial], ?10: [local key]}`, the first nine always present, item 10 only where it is not empty. Lists are
-/// strictly ascending: devices and local keys by sid, contexts by (sid, epoch, bctx), keys by index, revocations by did and
-/// by serial number.
+/// 9: [revoked serial], ?10: [local key], ?11: [classic device]}`, the first nine always present, items 10 and 11 only where
+/// they are not empty. Lists are strictly ascending: devices, local keys and classic devices by sid, contexts by (sid, epoch,
+/// bctx), keys by index, revocations by did and by serial number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State<'b> {
     /// 1: grows with every change of anything below.
@@ -51,6 +53,8 @@ pub struct State<'b> {
     /// 10: devices that agree their keys with this gateway alone ("C2 local", docs/protocol.md 11), each in item 5 of the
     /// same part. Their messages end at the gateway: there is no E3 that it could come to hold.
     pub local: List<'b, LocalKey>,
+    /// 11: classic devices (docs/protocol.md, "Classic frames over E4").
+    pub classic: List<'b, ClassicDevice<'b>>,
 }
 
 impl<'b> State<'b> {
@@ -61,8 +65,8 @@ impl<'b> State<'b> {
     pub fn parse(bytes: &'b [u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(bytes);
         let items = r.map()?;
-        if !matches!(items, 9 | 10) {
-            return Err(Malformed::new("state: nine or ten items are needed"));
+        if !(9..=11).contains(&items) {
+            return Err(Malformed::new("state: nine to eleven items are needed"));
         }
         key(&mut r, 1)?;
         let version = r.unsigned()?;
@@ -82,23 +86,22 @@ impl<'b> State<'b> {
         let revoked = ascending(&mut r, |did: &Did| *did)?;
         key(&mut r, 9)?;
         let revoked_serials = ascending(&mut r, |serial: &Serial<'b>| *serial)?;
-        let local = if items == 10 {
-            key(&mut r, 10)?;
-            ascending(&mut r, |l: &LocalKey| l.sid)?
-        } else {
-            List::default()
-        };
-        r.end()?;
-        if items == 10 && local.is_empty() {
-            return Err(Malformed::new("state: item 10 is left out where it is empty"));
+        let (mut local, mut classic) = (List::default(), List::default());
+        for at in 9..items {
+            match r.unsigned()? {
+                10 if at == 9 => local = filled(ascending(&mut r, |l: &LocalKey| l.sid)?)?,
+                11 if at + 1 == items => classic = filled(ascending(&mut r, |c: &ClassicDevice<'b>| c.sid)?)?,
+                _ => return Err(OUT_OF_ORDER),
+            }
         }
+        r.end()?;
         let mut of_device = devices.iter();
         if !local.iter().all(|l| of_device.any(|d| d.sid == l.sid && d.policy.can_agree_locally())) {
             return Err(Malformed::new(
                 "state: a local key of a device that is not listed, or whose messages go further",
             ));
         }
-        Ok(Self { version, net, group, part, devices, contexts, keys, revoked, revoked_serials, local })
+        Ok(Self { version, net, group, part, devices, contexts, keys, revoked, revoked_serials, local, classic })
     }
 
     /// Writes it, and returns how many bytes it took. The caller brings lists in ascending order.
@@ -107,7 +110,7 @@ impl<'b> State<'b> {
     /// When `out` is too small.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, SealError> {
         let mut w = Writer::new(out);
-        w.map(if self.local.is_empty() { 9 } else { 10 })?;
+        w.map(9 + usize::from(!self.local.is_empty()) + usize::from(!self.classic.is_empty()))?;
         w.unsigned(1u8)?;
         w.unsigned(self.version)?;
         w.unsigned(2u8)?;
@@ -132,12 +135,26 @@ impl<'b> State<'b> {
             w.unsigned(10u8)?;
             self.local.emit(&mut w)?;
         }
+        if !self.classic.is_empty() {
+            w.unsigned(11u8)?;
+            self.classic.emit(&mut w)?;
+        }
         Ok(w.len())
     }
 }
 
+const OUT_OF_ORDER: Malformed = Malformed::new("state: items 1 to 11 in order are needed");
+
 fn key(r: &mut Reader<'_>, n: u64) -> Result<(), Malformed> {
-    if r.unsigned()? == n { Ok(()) } else { Err(Malformed::new("state: items 1 to 10 in order are needed")) }
+    if r.unsigned()? == n { Ok(()) } else { Err(OUT_OF_ORDER) }
+}
+
+fn filled<'b, T: Element<'b>>(list: List<'b, T>) -> Result<List<'b, T>, Malformed> {
+    if list.is_empty() {
+        Err(Malformed::new("state: items 10 and 11 are left out where they are empty"))
+    } else {
+        Ok(list)
+    }
 }
 
 fn ascending<'b, T: Element<'b>, K: Ord>(r: &mut Reader<'b>, key: impl Fn(&T) -> K) -> Result<List<'b, T>, Malformed> {

@@ -313,6 +313,7 @@ pub fn emit_state(
         revoked: List::of(revoked),
         revoked_serials: List::default(),
         local: List::default(),
+        classic: List::default(),
     };
     let mut out = vec![0; 512 * 1024];
     let len = state.emit(&mut out).unwrap();

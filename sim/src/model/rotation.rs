@@ -358,6 +358,7 @@ impl Village {
             revoked: List::default(),
             revoked_serials: List::default(),
             local: List::default(),
+            classic: List::default(),
         };
         let mut out = vec![0; PART_BYTES];
         let len = whole.emit(&mut out).map_err(|e| anyhow::anyhow!("state: {e}"))?;
