@@ -3,7 +3,7 @@
 //! [`gateway::Gateway`] is the engine: no socket, clock, disk or thread. Around it lies the rim: [`spool`] makes durable
 //! what was accepted, [`radio`] hears and speaks, [`uplink`] is E4, [`credentials`] what it shows there, [`join`] and
 //! [`certificate`] get that from the operator, [`config`] reads what the operator wrote, [`metrics`] shows counters, [`pcap`]
-//! writes down what was heard, and [`daemon`] runs it all.
+//! writes down what was heard, and [`lorawan`] reads what LoRaWAN network servers say, and [`daemon`] runs it all.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod certificate;
@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod daemon;
 pub mod gateway;
 pub mod join;
+pub mod lorawan;
 pub mod metrics;
 pub mod pcap;
 pub mod radio;
