@@ -21,7 +21,7 @@ JOBS=(
     "test       all tests of the workspace"
     "doctest    examples in the documentation, and what must not compile"
     "doc        the documentation builds without a warning"
-    "no-std     core and device build for a Cortex-M0+ and a Cortex-M4"
+    "no-std     core, waspmote and device build for a Cortex-M0+ and a Cortex-M4"
     "firmware   node and relay run on an emulated M4 and M0: flash, stack, instructions"
     "fuzz       every parser under a fuzzer; ARG: seconds per target, 20 by default"
     "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
@@ -81,6 +81,7 @@ job_vectors() {
     need_deb python3 python3-venv
     (cd vectors && sha256sum --quiet --strict -c SHA256SUMS)
     echo "vectors are as their makers left them"
+    python3 waspmote/tables/make.py --check
     scripts/vectors.sh
     local made
     made=$(mktemp)
@@ -122,7 +123,7 @@ job_no-std() {
             [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ] || need_deb rustc-web rust-web-src
             # shellcheck source=scripts/mcu-env.sh
             . scripts/mcu-env.sh "$target"
-            cargo build --release --locked $MCU_FLAGS --target "$target" -p fivefold-core -p fivefold-device
+            cargo build --release --locked $MCU_FLAGS --target "$target" -p fivefold-core -p fivefold-waspmote -p fivefold-device
         )
     done
 }

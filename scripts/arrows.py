@@ -8,9 +8,13 @@ import re
 import sys
 
 CORE_OUTSIDE = {"aes", "ccm", "hkdf", "hmac", "minicbor", "p256", "rand_core", "sha2", "subtle", "zeroize"}
+# aes and ccm for frames, md-5, sha1 and sha2 for reading what exists, rsa for textbook RSA, hmac and hkdf for the hardened profile.
+WASPMOTE_OUTSIDE = {"aes", "ccm", "hkdf", "hmac", "md-5", "rsa", "sha1", "sha2", "subtle", "zeroize"}
 DEVICE_OUTSIDE = {"heapless", "rand_core", "zeroize"}
 # Crates that name an algorithm: core's, for its suite alone; p256 only where its feature is asked for (docs/why.md). Who else needs a primitive takes it from aws-lc-rs.
 ALGORITHMS = {"aes", "ccm", "sha2", "hmac", "hkdf", "cipher", "digest", "aead", "p256", "ecdsa", "elliptic-curve"}
+# What nobody but the classic wire may use: broken, or without a padding.
+CLASSIC = {"cbc", "ecb", "md-5", "md5", "rsa", "sha1"}
 
 
 def main() -> int:
@@ -41,11 +45,13 @@ def main() -> int:
                 if d["name"] != name and d["name"] not in allowed.get(name, set()):
                     wrong.append(f"{name} tests with {d['name']}: what sees both sides belongs to sim")
         outside = shipped - set(packages)
-        pinned = {"fivefold-core": CORE_OUTSIDE, "fivefold-device": DEVICE_OUTSIDE}.get(name)
+        pinned = {"fivefold-core": CORE_OUTSIDE, "fivefold-device": DEVICE_OUTSIDE, "fivefold-waspmote": WASPMOTE_OUTSIDE}.get(name)
         if pinned is not None and outside - pinned:
             wrong.append(f"{name} depends on {sorted(outside - pinned)}: not on the pinned list of scripts/arrows.py")
-        if name != "fivefold-core" and outside & ALGORITHMS:
+        if name not in ("fivefold-core", "fivefold-waspmote") and outside & ALGORITHMS:
             wrong.append(f"{name} depends on {sorted(outside & ALGORITHMS)}: only core's suite names an algorithm")
+        if name != "fivefold-waspmote" and outside & CLASSIC:
+            wrong.append(f"{name} depends on {sorted(outside & CLASSIC)}: only waspmote may")
     for line in wrong:
         print(line, file=sys.stderr)
     if not wrong:

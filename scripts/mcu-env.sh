@@ -15,7 +15,7 @@ else
     mcu_rustc=$(dpkg -L rustc-web 2>/dev/null | grep '/bin/rustc$' | head -n1)
     if [ -n "$mcu_rustc" ] && [ -e "$("$mcu_rustc" --print sysroot)/lib/rustlib/src/rust/library/Cargo.lock" ]; then
         export RUSTC=$mcu_rustc RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target/mcu-std}
-        MCU_FLAGS=-Zbuild-std=core
+        MCU_FLAGS=-Zbuild-std=core,alloc
     else
         echo "no core library for $mcu_target: rustup target add $mcu_target, or apt-get install --no-install-recommends rustc-web rust-web-src" >&2
         return 77

@@ -26,6 +26,10 @@ mapfile -t engines < <(git ls-files 'core/src/*.rs' 'device/src/*.rs' 'gateway/s
 forbid "only core/src/suite.rs names an algorithm" '\b(aes|ccm|sha2|hmac|hkdf|cipher|digest|aead)::' "${core_but_suite[@]}"
 # `suite::p256` is ours, and names the crate for everybody else.
 forbid "only core/src/suite names a curve" '(^|[^A-Za-z0-9_:])(::)?(p256|ecdsa|elliptic_curve)::' "${core_but_suite[@]}" "${device[@]}"
+mapfile -t all_but_waspmote < <(git ls-files '*/src/*.rs' | grep -v '^waspmote/')
+forbid "only waspmote names a broken algorithm" '\b(ecb|cbc|md5|md_5|sha1)::|(^|[^A-Za-z0-9_:])(::)?rsa::[A-Z]' "${all_but_waspmote[@]}"
+mapfile -t waspmote < <(git ls-files 'waspmote/src/*.rs')
+forbid "waspmote has no std" '\bstd::|extern crate std' "${waspmote[@]}"
 # suite.rs has std behind the feature `witness`; that it is not there without it, the microcontroller builds show.
 mapfile -t bare < <(printf '%s\n' "${core_but_suite[@]}" "${device[@]}" | xargs grep -LE '#!?\[cfg\(test\)\]')
 forbid "core and device have no std and no heap" '\b(std|alloc)::|extern crate (std|alloc)' "${bare[@]}"

@@ -1,0 +1,33 @@
+//! What Waspmote and Plug & Sense! nodes put on the wire: read and written, byte for byte. No I/O, no clock.
+//!
+//! [`Frame::parse`] takes any bytes and says what they are, or refuses them with one named reason. Fields are read with a
+//! table of [`Sensors`], because a binary frame does not say how long a field is. Encrypted frames are AES in ECB, without
+//! an integrity code: [`Encrypted::open`] believes nothing that the inner frame does not show, and cannot prove more.
+//!
+//! The crate knows nothing of Fivefold; it is of use to whoever must read such a frame.
+#![no_std]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
+
+extern crate alloc;
+
+mod encrypted;
+mod field;
+mod frame;
+mod key;
+mod kind;
+mod refused;
+mod sensors;
+mod serial;
+mod text;
+mod tiny;
+
+pub use encrypted::{Destination, Encrypted, EncryptedType, Inner};
+pub use field::{Entry, Field, FieldFault, Fields, RefusedField, Rest, Value, Values, ValuesIter};
+pub use frame::{Clear, Decoded, Frame, OverTheAir, Reading};
+pub use key::{ClassicKey, KeyBits, KeyRefused, Weak};
+pub use kind::{Encoding, FrameType};
+pub use refused::Refused;
+pub use sensors::{Kind, Sensor, SensorRefused, Sensors, Table};
+pub use serial::{Generation, Serial, SerialOrder, SerialRefused};
+pub use text::Text;
+pub use tiny::{LONGEST_TINY, Tiny};
