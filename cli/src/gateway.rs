@@ -218,6 +218,9 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
         store: GatewayStore::default(),
         limits: GatewayLimits::default(),
         metrics: None,
+        insecure_http: None,
+        xbee: None,
+        mqtt: None,
     };
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
     operator.registry.add_gateway(&gateway)?;

@@ -18,7 +18,8 @@ use fivefold_core::wire::ieee802154::{Pan, SecurityLevel};
 use fivefold_core::wire::state::Phase;
 use fivefold_keep::files::{self, FileError};
 use fivefold_keep::share::{
-    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewaySecrets, GatewaySettings, ShareError,
+    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayHttp, GatewayMqtt, GatewaySecrets, GatewaySettings,
+    GatewayXbee, ShareError,
 };
 use fivefold_keep::sign::{AgreementKey, SigningKey};
 use fivefold_keep::site::LOCAL_KEY_FILE;
@@ -128,6 +129,12 @@ pub struct Config {
     pub limits: Limits,
     /// TCP address of the counters.
     pub metrics: Option<SocketAddr>,
+    /// Classic frames by HTTP in clear text.
+    pub insecure_http: Option<GatewayHttp>,
+    /// An XBee module.
+    pub xbee: Option<GatewayXbee>,
+    /// Frames by LoRaWAN.
+    pub mqtt: Option<GatewayMqtt>,
     /// For replaying captures.
     pub danger_synced: Vec<Synced>,
 }
@@ -252,6 +259,9 @@ impl Config {
                 custody_after: settings.limits.custody_after_ms,
             },
             metrics: settings.metrics.map(|m| m.bind),
+            insecure_http: settings.insecure_http,
+            xbee: settings.xbee,
+            mqtt: settings.mqtt,
             danger_synced,
         })
     }

@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::certificate::{Renewal, Step};
+use crate::classic::{self, ClassicEvent, Desk};
 use crate::config::{Config, ConfigError, Destination, Secrets};
 use crate::credentials::{self, Credentials};
 use crate::gateway::{AppliedState, Capture, Cloud, Gateway, Local, Output, Record, Restored, Setup, Toward};
@@ -54,6 +55,8 @@ const LOOK_AT_CERTIFICATE: u64 = 3_600_000;
 pub enum Event {
     /// Others hear this gateway's radio from now on.
     Air(Vec<SocketAddr>),
+    /// A frame of a classic device.
+    Classic(ClassicEvent),
     /// From the uplink.
     Cloud(FromCloud),
     /// A CoAP datagram.
@@ -189,6 +192,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         stored,
         runs,
         revoked,
+        classic: classic::Waiting::default(),
         persisted: 0,
         clock: Clock::new(),
         broken: None,
@@ -204,7 +208,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
             }
         }
     })?;
-    let tasks = match &config.uplink {
+    let mut tasks = match &config.uplink {
         Destination::Cloud { cloud, groups } => {
             let live = Arc::new(LiveRevoked::from_pointee(watch_revoked.borrow().clone()));
             let way = Way { cloud: cloud.clone(), anchor: anchor.clone(), groups: *groups, revoked: live };
@@ -227,6 +231,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         let listener = tokio::net::TcpListener::bind(address).await?;
         tokio::spawn(metrics::serve(listener, events.clone()));
     }
+    tasks.extend(classic::listen(&config, &Desk::new(events.clone())).await?);
     ready(&config);
     let ended = attend(&config, &vault, &credentials, &site, &events).await;
     stop.store(true, Ordering::Relaxed);
@@ -450,6 +455,7 @@ struct Engine {
     stored: watch::Sender<u64>,
     runs: mpsc::Sender<(u64, Box<[u8]>)>,
     revoked: watch::Sender<Revoked>,
+    classic: classic::Waiting,
     persisted: u64,
     clock: Clock,
     broken: Option<Millis>,
@@ -505,6 +511,10 @@ impl Engine {
     fn handle(&mut self, gateway: &mut Gateway, now: Millis, event: Event) {
         match event {
             Event::Air(hearers) => self.air.set_hearers(hearers),
+            Event::Classic(mut event) => {
+                let ticket = self.classic.ticket(event.done.take());
+                gateway.handle_classic(now, ticket, event.arrival());
+            }
             Event::Cloud(FromCloud::Away(code, why)) => {
                 if !std::mem::replace(&mut self.away, true) {
                     tracing::warn!("the cloud is away: {why}; messages are kept until it is back");
@@ -571,6 +581,7 @@ impl Engine {
             if let Err(why) = self.round(gateway) {
                 tracing::error!("{why}");
                 gateway.handle_store_failed();
+                self.classic.fail();
                 self.broken = Some(self.clock.now());
                 return;
             }
@@ -583,6 +594,7 @@ impl Engine {
     fn round(&mut self, gateway: &mut Gateway) -> Result<(), SpoolError> {
         while let Some(output) = gateway.poll() {
             match output {
+                Output::Classic { ticket, done } => self.classic.done(ticket, done),
                 Output::Dropped { rejected, sid } => {
                     tracing::debug!(code = rejected.code.as_str(), sid = ?sid, "{}", rejected.reason);
                 }

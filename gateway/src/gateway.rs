@@ -16,6 +16,7 @@
 //! loses work and never repeats a nonce.
 
 mod answer;
+mod classic;
 mod devices;
 mod downlink;
 mod flight;
@@ -49,6 +50,8 @@ use fivefold_core::wire::state::Added;
 use fivefold_core::wire::tiny::Reassembly;
 
 use answer::{C2Answer, Held};
+use classic::Roll;
+pub use classic::{Arrival, ClassicDone};
 use devices::Devices;
 use downlink::Asked;
 use flight::{Flights, Timer};
@@ -162,7 +165,7 @@ enum Then {
     Agreed { sid: Sid, epoch: Epoch, back: renewal::Back },
     Answer(Box<C2Answer>),
     AnswerLease { sid: Sid, context: ContextName, bound: u32 },
-
+    Classic(u64),
     Flight(u64),
     Run { sid: Sid, back: renewal::Back, payload: Box<[u8]> },
     LinkLease(LeaseWrite),
@@ -191,6 +194,7 @@ pub struct Gateway {
     asked: HashMap<(Sid, u8), Asked>,
     runs: renewal::Runs,
     site: Option<Site>,
+    classic: Roll,
     /// In which minute, and how many devices were ordered to renew.
     orders: (u64, u16),
     coap_devices: HashMap<IpAddr, Sid>,
@@ -253,6 +257,7 @@ impl Gateway {
             runs: renewal::Runs::default(),
             cloud: if setup.local.is_some() { Cloud::Absent } else { Cloud::Away },
             site: setup.local.map(|local| Site::new(local, &restored.agreed)),
+            classic: Roll::default(),
             orders: (0, 0),
             coap_devices: setup.coap_devices,
             confirmed: HashMap::new(),
@@ -326,6 +331,7 @@ impl Gateway {
         self.runs.expire(now);
         self.expire_local(now);
         self.expire_pieces(now);
+        self.classic.expire(now);
         if self.cloud == Cloud::Away
             && let Some(long) = AWAY_LONG.get(self.away_said)
             && now.since(self.away_since) >= *long
@@ -357,6 +363,7 @@ impl Gateway {
                     }
                 }
 
+                Then::Classic(ticket) => self.classic_is_durable(ticket),
                 Then::Flight(id) => self.flight_is_durable(now, id),
                 Then::Run { sid, back, payload } => self.answer_run(sid, back, &payload),
                 Then::LinkLease(lease) => {
@@ -373,8 +380,7 @@ impl Gateway {
     /// would have to be stored is refused (`E4-04`) until the rim has made a new engine from the store.
     pub fn handle_store_failed(&mut self) {
         self.store_works = false;
-        self.then.clear();
-        self.outputs.clear();
+        self.fail_classic();
         self.count(Rejected::new(Code::StoreFull, "the store cannot be written"), None);
     }
 
@@ -394,7 +400,7 @@ impl Gateway {
 
     /// Counts something that the rim refused, so that the cloud hears of it.
     pub fn count(&mut self, rejected: Rejected, sid: Option<Sid>) {
-        self.tally.count(rejected.code, sid.filter(|s| self.devices.contains(*s)));
+        self.tally.count(rejected.code, sid.filter(|s| self.devices.contains(*s) || self.classic.contains(*s)));
         self.outputs.push_back(Output::Dropped { rejected, sid });
     }
 

@@ -283,5 +283,8 @@ fn settings(path: &Path, grant: &Grant, site: &Site) -> Result<GatewaySettings, 
         store: GatewayStore::default(),
         limits: GatewayLimits::default(),
         metrics: None,
+        insecure_http: None,
+        xbee: None,
+        mqtt: None,
     })
 }

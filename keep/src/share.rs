@@ -1,6 +1,8 @@
 //! What each party is handed of the operator's folder: a config file that people edit, and one sealed file with its own
 //! secrets and nobody else's. A gateway's share has no field for MS3, K_e2root, K_blind or root_psk (K1).
 
+mod classic;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +16,8 @@ use fivefold_core::wire::tiny::KidLength;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+pub use classic::{GatewayHttp, GatewayMqtt, GatewayXbee};
 
 use crate::files::{self, FileError, Readers};
 use crate::registry::NetworkKey;
@@ -470,6 +474,15 @@ pub struct GatewaySettings {
     /// Counters for Prometheus; absent: not offered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub metrics: Option<GatewayMetrics>,
+    /// Classic frames by HTTP in clear text; absent: not offered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub insecure_http: Option<GatewayHttp>,
+    /// Classic frames, and ours, by an XBee module; absent: there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xbee: Option<GatewayXbee>,
+    /// Frames by LoRaWAN; absent: not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<GatewayMqtt>,
 }
 
 /// `[limits]` of `gateway.toml`.

@@ -10,6 +10,8 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::state::State;
 use zeroize::Zeroize as _;
 
+use super::ClassicDone;
+
 /// Names a C2 context in the store without telling its key: 8 bytes of a hash over group, sid, epoch, boot id and secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContextName(pub [u8; 8]);
@@ -27,6 +29,13 @@ pub(super) fn first8(parts: &[&[u8]]) -> [u8; 8] {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Output {
+    /// What came of a frame of a classic device.
+    Classic {
+        /// As it was handed in.
+        ticket: u64,
+        /// What came of it.
+        done: ClassicDone,
+    },
     /// Something was refused. It is counted already.
     Dropped {
         /// Code and reason.

@@ -106,6 +106,7 @@ impl Gateway {
         }
         self.keep_added(applied.version, &mut named);
         self.apply_local(&parts, &mut named);
+        self.classic.apply(&parts);
         self.recall_contexts(&named);
         if self.link.neighbours_mut().register(members) {
             self.link.greet(now);

@@ -1,0 +1,186 @@
+//! Frames of classic devices (Waspmote, Plug & Sense!): opened where the key is here, and handed on as they came, each once.
+//!
+//! Nothing in such a frame proves who sent it: what the gateway finds wrong it says beside the frame, and the cloud judges.
+
+mod read;
+mod roll;
+
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::Sid;
+use fivefold_core::profile::LinkClass;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::classic::{self, Carrier, Report};
+use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
+
+use super::{Gateway, Output, Then};
+use read::Seen;
+pub(super) use roll::Roll;
+
+/// A classic frame as it came.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'f> {
+    /// How.
+    pub carrier: Carrier,
+    /// Radio address of its sender: an XBee's 64 bits, or a DevEUI, in written order.
+    pub source: Option<[u8; 8]>,
+    /// Signal strength in dBm.
+    pub rssi: Option<i16>,
+    /// The frame.
+    pub frame: &'f [u8],
+}
+
+/// What came of a classic frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ClassicDone {
+    /// This is to be sent back to where it came from: the answer to a time request.
+    Answer(Box<[u8]>),
+    /// It is not stored, and was counted.
+    Refused(Rejected),
+    /// It is durable: whoever acknowledges frames may do so now.
+    Stored,
+}
+
+/// What was done with a frame that was not refused.
+enum Taken {
+    Answer(Box<[u8]>),
+    Written,
+}
+
+/// A refusal, and whose frame it was as far as that is known.
+type Refusal = (Rejected, Option<Sid>);
+
+const STRANGER: Rejected = Rejected::new(Code::ClassicUnknown, "a serial or DevEUI that is not in the book");
+const TOO_MANY: Rejected =
+    Rejected::new(Code::ClassicTooMany, "more frames a minute of this serial than are passed on");
+const TOO_LONG: Rejected = Rejected::new(Code::ClassicMalformed, "longer than any frame");
+const OVER_THE_AIR: Rejected = Rejected::new(Code::ClassicOverTheAir, "over-the-air programming: not for a gateway");
+const NO_RADIO: Rejected = Rejected::new(Code::ClassicMalformed, "a time request, but not by XBee");
+const FOREIGN_RADIO: Rejected = Rejected::new(Code::ClassicForeignInner, "the serial is not that of this DevEUI");
+
+impl Gateway {
+    /// A frame of a classic device. What comes of it is an [`Output::Classic`] with `ticket`: at once when it is refused or
+    /// answered, and when it is durable otherwise.
+    pub fn handle_classic(&mut self, now: Millis, ticket: u64, arrival: Arrival<'_>) {
+        let done = match self.take_classic(now, &arrival) {
+            Ok(Taken::Written) => return self.after_persist(Then::Classic(ticket)),
+            Ok(Taken::Answer(bytes)) => ClassicDone::Answer(bytes),
+            Err((rejected, sid)) => {
+                self.count(rejected, sid);
+                ClassicDone::Refused(rejected)
+            }
+        };
+        self.outputs.push_back(Output::Classic { ticket, done });
+    }
+
+    pub(super) fn classic_is_durable(&mut self, ticket: u64) {
+        self.outputs.push_back(Output::Classic { ticket, done: ClassicDone::Stored });
+    }
+
+    /// The store failed: what waited for it is refused, and nothing else of the script stays.
+    pub(super) fn fail_classic(&mut self) {
+        self.outputs.retain(|output| matches!(output, Output::Classic { .. }));
+        let rejected = Rejected::new(Code::StoreFull, "the store cannot be written");
+        for (_, then) in std::mem::take(&mut self.then) {
+            if let Then::Classic(ticket) = then {
+                self.outputs.push_back(Output::Classic { ticket, done: ClassicDone::Refused(rejected) });
+            }
+        }
+    }
+
+    fn take_classic(&mut self, now: Millis, arrival: &Arrival<'_>) -> Result<Taken, Refusal> {
+        if arrival.frame.len() > classic::FRAME {
+            return Err((TOO_LONG, None));
+        }
+        let by_radio = self.radio_of(arrival);
+        let (at, found) = match read::read(arrival).map_err(|rejected| (rejected, None))? {
+            Seen::OverTheAir => return Err((OVER_THE_AIR, None)),
+            Seen::TimeRequest if arrival.carrier == Carrier::Xbee => {
+                self.tally.count(Code::ClassicTimeAnswered, None);
+                return Ok(Taken::Answer(read::time_answer(now).into()));
+            }
+            Seen::TimeRequest => return Err((NO_RADIO, None)),
+            Seen::Tiny => match by_radio {
+                Some(at) => (at, None),
+                None => return Err(self.stranger(now, arrival, &dev_eui(arrival))),
+            },
+            Seen::Named(name, seal) => match self.classic.find(&name) {
+                Some(at) if by_radio.is_some_and(|radio| radio != at) => (at, Some(Finding::Wrong(FOREIGN_RADIO))),
+                Some(at) => (at, self.classic.device(at).and_then(|device| seal.open(device))),
+                None => return Err(self.stranger(now, arrival, &name.text)),
+            },
+        };
+        let Some(device) = self.classic.device_mut(at) else { return Err((STRANGER, None)) };
+        let (sid, serial) = (device.sid, device.serial.clone());
+        if !device.admits(now, self.limits.messages_a_minute) {
+            return Err((TOO_MANY, Some(sid)));
+        }
+        let (inner, wrong) = match &found {
+            Some(Finding::Inner(inner)) => (Some(&**inner), None),
+            Some(Finding::Wrong(wrong)) => (None, Some(*wrong)),
+            None => (None, None),
+        };
+        self.report(now, arrival, &serial, inner, wrong.map(|w| w.code)).map_err(|rejected| (rejected, Some(sid)))?;
+        if let Some(wrong) = wrong {
+            self.count(wrong, Some(sid));
+        }
+        Ok(Taken::Written)
+    }
+
+    /// Whose radio it came by, where that is proven: a network server vouches for the DevEUI.
+    fn radio_of(&self, arrival: &Arrival<'_>) -> Option<usize> {
+        if arrival.carrier != Carrier::Lorawan {
+            return None;
+        }
+        self.classic.by_dev_eui(arrival.source?)
+    }
+
+    /// Of somebody unknown: reported now and then, so that the operator sees who is there.
+    fn stranger(&mut self, now: Millis, arrival: &Arrival<'_>, name: &str) -> Refusal {
+        if self.classic.admits_stranger(now, name) {
+            // Without room for it, the next one says the same.
+            let _ = self.report(now, arrival, name, None, Some(STRANGER.code));
+        }
+        (STRANGER, None)
+    }
+
+    fn report(
+        &mut self,
+        now: Millis,
+        arrival: &Arrival<'_>,
+        name: &str,
+        inner: Option<&[u8]>,
+        code: Option<Code>,
+    ) -> Result<(), Rejected> {
+        let report = Report { frame: arrival.frame, carrier: arrival.carrier, inner, source: arrival.source, code };
+        let mut bytes = [0; classic::BYTES];
+        let len = report.emit(&mut bytes).map_err(|_| TOO_LONG)?;
+        let link = if arrival.carrier == Carrier::Lorawan { LinkClass::Lorawan } else { LinkClass::None };
+        let envelope = Envelope {
+            seq: self.next_seq,
+            received: now,
+            kind: Kind::Classic,
+            bytes: bytes.get(..len).unwrap_or_default(),
+            originator: Originator::Classic(name),
+            rssi: arrival.rssi,
+            lqi: None,
+            opened: None,
+            link,
+            hops: None,
+            key_index: None,
+        };
+        self.store(&envelope).map(drop)
+    }
+}
+
+/// What the gateway found when it looked into a frame.
+enum Finding {
+    /// What it opened.
+    #[expect(dead_code, reason = "made by the crate that knows frames")]
+    Inner(Box<[u8]>),
+    /// It did not open, or to what is somebody else's.
+    Wrong(Rejected),
+}
+
+fn dev_eui(arrival: &Arrival<'_>) -> String {
+    arrival.source.iter().flatten().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,120 @@
+//! Which classic devices there are, as the cloud pushed them, and how often each was heard.
+
+use std::collections::HashMap;
+
+use fivefold_core::id::Sid;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::state::State;
+use zeroize::Zeroizing;
+
+use super::read::Name;
+
+/// Milliseconds in which an unknown serial is reported once.
+const STRANGER_PAUSE: u64 = 600_000;
+/// Frames of unknown serials that are reported in a minute.
+const STRANGERS_A_MINUTE: u16 = 60;
+const MINUTE: u64 = 60_000;
+
+/// A classic device.
+pub(in super::super) struct Classic {
+    /// As it is written.
+    pub(super) serial: Box<str>,
+    /// Its short id.
+    pub(super) sid: Sid,
+    /// What opens its frames for the gateway.
+    pub(super) key: Option<Zeroizing<Vec<u8>>>,
+    minute: u64,
+    frames: u16,
+}
+
+impl Classic {
+    /// Counts a frame against the rate; `false` above `limit` in this minute.
+    pub(super) fn admits(&mut self, now: Millis, limit: u16) -> bool {
+        if self.minute != now.0 / MINUTE {
+            (self.minute, self.frames) = (now.0 / MINUTE, 0);
+        }
+        self.frames = self.frames.saturating_add(1);
+        self.frames <= limit
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(in super::super) struct Roll {
+    devices: Vec<Classic>,
+    by_serial: HashMap<Box<str>, usize>,
+    by_dev_eui: HashMap<[u8; 8], usize>,
+    /// Unknown ones that were reported, and when.
+    strangers: HashMap<Box<str>, Millis>,
+    /// In which minute, and how many.
+    reported: (u64, u16),
+}
+
+impl Roll {
+    /// Takes those of a state in place of the ones before.
+    pub(in super::super) fn apply(&mut self, parts: &[State<'_>]) {
+        let mut old: HashMap<Box<str>, Classic> = self.devices.drain(..).map(|d| (d.serial.clone(), d)).collect();
+        self.by_serial.clear();
+        self.by_dev_eui.clear();
+        for c in parts.iter().flat_map(|p| p.classic.iter()) {
+            let (minute, frames) = old.remove(c.serial).map_or((0, 0), |d| (d.minute, d.frames));
+            let at = self.devices.len();
+            self.devices.push(Classic {
+                serial: c.serial.into(),
+                sid: c.sid,
+                key: c.key.map(|k| Zeroizing::new(k.to_vec())),
+                minute,
+                frames,
+            });
+            self.by_serial.insert(c.serial.into(), at);
+            if let Some(eui) = c.dev_eui {
+                self.by_dev_eui.insert(eui, at);
+            }
+            self.strangers.remove(c.serial);
+        }
+    }
+
+    /// Whether a short id is that of a classic device.
+    pub(in super::super) fn contains(&self, sid: Sid) -> bool {
+        // By sid as the state has them, each part in order: parts are few, and so are they.
+        self.devices.binary_search_by_key(&sid, |d| d.sid).is_ok()
+    }
+
+    /// The one with this serial; of v12, also with its bytes in the other order.
+    pub(super) fn find(&self, name: &Name) -> Option<usize> {
+        let reversed = name.reversed.as_deref();
+        self.by_serial.get(&*name.text).or_else(|| self.by_serial.get(reversed?)).copied()
+    }
+
+    /// The one with this DevEUI.
+    pub(super) fn by_dev_eui(&self, eui: [u8; 8]) -> Option<usize> {
+        self.by_dev_eui.get(&eui).copied()
+    }
+
+    pub(super) fn device(&self, at: usize) -> Option<&Classic> {
+        self.devices.get(at)
+    }
+
+    pub(super) fn device_mut(&mut self, at: usize) -> Option<&mut Classic> {
+        self.devices.get_mut(at)
+    }
+
+    /// Whether a frame of this stranger is to be reported.
+    pub(super) fn admits_stranger(&mut self, now: Millis, name: &str) -> bool {
+        if self.reported.0 != now.0 / MINUTE {
+            self.reported = (now.0 / MINUTE, 0);
+        }
+        let again = self.strangers.get(name).is_some_and(|at| now.since(*at) < STRANGER_PAUSE);
+        if again || self.reported.1 >= STRANGERS_A_MINUTE {
+            return false;
+        }
+        self.reported.1 += 1;
+        self.strangers.insert(name.into(), now);
+        true
+    }
+
+    /// Forgets strangers that may be reported again.
+    pub(in super::super) fn expire(&mut self, now: Millis) {
+        self.strangers.retain(|_, at| now.since(*at) < STRANGER_PAUSE);
+    }
+}
