@@ -611,6 +611,8 @@ impl Engine {
                         gateway.handle_exchanged(ticket, None);
                     }
                 }
+                // No network server is connected.
+                Output::Lorawan { .. } => {}
                 Output::Lookup(lookup) => {
                     let stored = self.spool.answer(lookup)?;
                     gateway.handle_stored(self.clock.now(), stored);

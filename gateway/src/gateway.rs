@@ -22,6 +22,7 @@ mod downlink;
 mod flight;
 mod link_keys;
 mod local;
+mod lorawan;
 mod neighbours;
 mod output;
 mod prefilter;
@@ -57,6 +58,7 @@ use downlink::Asked;
 use flight::{Flights, Timer};
 pub use local::Local;
 use local::Site;
+pub use lorawan::{Activation, Lorawan};
 pub use neighbours::Air;
 use output::first8;
 pub use output::{

@@ -11,9 +11,9 @@ use fivefold_core::wire::ieee802154::{Ack, MAX_FRAME};
 use fivefold_core::wire::mesh::{self, MAX_HOPS};
 use fivefold_core::wire::tiny::{Inner, Layers, Tiny};
 
-use super::flight::Way;
+use super::flight::{Via, Way};
 use super::receive::LONGEST_COAP;
-use super::{ContextName, Gateway, Record, Then, Toward};
+use super::{ContextName, Gateway, Output, Record, Then, Toward};
 
 /// Frames that wait for a lease, at most.
 const HELD: usize = 4096;
@@ -113,7 +113,7 @@ impl Gateway {
                 let mut out = [0; LONGEST_COAP];
                 let Ok(len) = tiny.emit(&mut out) else { return };
                 self.expand_down(sid, &tiny);
-                self.send_radio(to, via, out.get(..len).unwrap_or_default());
+                self.send_tiny(to, via, out.get(..len).unwrap_or_default());
             }
             Way::Coap { .. } => {
                 let option = OscoreOption { piv, kid_context: None, kid: None };
@@ -132,8 +132,23 @@ impl Gateway {
         }
     }
 
+    /// Sends a tiny frame to a device, by what takes frames to it.
+    pub(super) fn send_tiny(&mut self, to: Sid, via: Via, frame: &[u8]) {
+        match via {
+            Via::Lorawan => {
+                // The RuleID is the FPort, and is not repeated (docs/protocol.md 6).
+                let (Some(device), Some((&f_port, payload))) = (self.devices.find(to), frame.split_first()) else {
+                    return;
+                };
+                let dev_eui = device.did;
+                self.outputs.push_back(Output::Lorawan { dev_eui, f_port, payload: payload.into() });
+            }
+            Via::Neighbour(via) => self.send_radio(to, via, frame),
+        }
+    }
+
     /// Seals a tiny frame for the air, or holds it until frame counters are leased.
-    pub(super) fn send_radio(&mut self, to: Sid, via: Sid, payload: &[u8]) {
+    fn send_radio(&mut self, to: Sid, via: Sid, payload: &[u8]) {
         let mesh = (to != via).then_some(mesh::Header {
             hops: MAX_HOPS,
             originator: self.link.identity().sid,

@@ -17,6 +17,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::window::Window64;
 use fivefold_core::wire::state::{Share, Standing};
 
+use super::flight::Via;
 use super::neighbours::Places;
 use super::output::{ContextName, first8};
 
@@ -38,7 +39,7 @@ pub(super) struct Device {
     pub(super) sid: Sid,
     pub(super) policy: Policy,
     pub(super) overrides: Overrides,
-    route: Option<(Sid, Millis)>,
+    route: Option<(Via, Millis)>,
     minute: u32,
     messages: u16,
     answers: u16,
@@ -354,14 +355,14 @@ impl Device {
         due && !std::mem::replace(&mut self.renewal_said, true)
     }
 
-    /// Remembers the neighbour from which the device was heard.
-    pub(super) fn heard(&mut self, now: Millis, from: Sid) {
-        self.route = Some((from, now));
+    /// Remembers by what the device was heard.
+    pub(super) fn heard(&mut self, now: Millis, via: Via) {
+        self.route = Some((via, now));
     }
 
-    /// The neighbour on the way to the device, if it was heard in the last ten minutes.
-    pub(super) fn route(&self, now: Millis) -> Option<Sid> {
-        self.route.filter(|(_, at)| now.since(*at) <= ROUTE_LIFE).map(|(from, _)| from)
+    /// What takes frames to the device, if it was heard in the last ten minutes.
+    pub(super) fn route(&self, now: Millis) -> Option<Via> {
+        self.route.filter(|(_, at)| now.since(*at) <= ROUTE_LIFE).map(|(via, _)| via)
     }
 
     /// Counts a message against the rate; `false` above `limit` in this minute.

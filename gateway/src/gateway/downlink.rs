@@ -119,7 +119,7 @@ impl Gateway {
         };
         if let Ok(len) = len {
             self.asked.insert((sid, token), Asked { token: request.token, at: now });
-            self.send_radio(sid, via, out.get(..len).unwrap_or_default());
+            self.send_tiny(sid, via, out.get(..len).unwrap_or_default());
         }
         Ok(())
     }

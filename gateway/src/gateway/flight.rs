@@ -20,6 +20,15 @@ const LIFE: u64 = 600_000;
 /// Messages that are remembered, at most: the oldest go first. A forgotten one costs a repeat, not safety.
 const REMEMBERED: usize = 1 << 15;
 
+/// What brought a tiny frame, and takes the answer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    /// The LoRaWAN network server, which knows the device by its DevEUI.
+    Lorawan,
+    /// The air: a neighbour.
+    Neighbour(Sid),
+}
+
 /// How an answer goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
@@ -33,12 +42,12 @@ pub(super) enum Way {
         /// An empty acknowledgement was sent for it.
         acknowledged: bool,
     },
-    /// The air.
+    /// As a tiny frame.
     Radio {
         /// The originator.
         to: Sid,
-        /// The neighbour that brought its frame.
-        via: Sid,
+        /// What brought its frame.
+        via: Via,
         token: u8,
         layers: Layers,
     },

@@ -69,6 +69,14 @@ impl Air {
         is_new
     }
 
+    /// The short id of a member of the network.
+    pub(super) fn registered(&self, did: Did) -> Option<Sid> {
+        match &self.registry {
+            Registry::None => None,
+            Registry::Known(members) => members.get(&did).copied(),
+        }
+    }
+
     /// How many are synced.
     pub fn synced(&self) -> usize {
         self.entries.iter().filter(|n| n.is_synced()).count()

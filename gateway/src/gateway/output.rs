@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use fivefold_core::error::Rejected;
-use fivefold_core::id::{BootContext, Epoch, Sid};
+use fivefold_core::id::{BootContext, Did, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
@@ -59,6 +59,15 @@ pub enum Output {
         ticket: u64,
         /// The envelope.
         envelope: Box<[u8]>,
+    },
+    /// A tiny frame for a device on LoRaWAN, to be queued at its network server.
+    Lorawan {
+        /// The device's DevEUI.
+        dev_eui: Did,
+        /// FPort: the frame's RuleID.
+        f_port: u8,
+        /// FRMPayload: the rest of the frame.
+        payload: Box<[u8]>,
     },
     /// A question to the store; it sees every `Persist` before it. To be answered by
     /// [`handle_stored`](super::Gateway::handle_stored) at once.

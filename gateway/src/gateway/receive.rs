@@ -14,7 +14,7 @@ use fivefold_core::wire::ieee802154::{Address, Frame};
 use fivefold_core::wire::mesh::Dispatch;
 use fivefold_core::wire::tiny::{EdhocRule, KidLength, Layers, Reassembly, Tiny, Wants};
 
-use super::flight::{Reply, Way};
+use super::flight::{Reply, Via, Way};
 use super::renewal::Back;
 use super::{Gateway, Toward};
 
@@ -36,6 +36,9 @@ pub(super) struct Source {
     pub(super) hops: Option<u8>,
     pub(super) key_index: Option<u8>,
     pub(super) lqi: Option<u8>,
+    pub(super) rssi: Option<i16>,
+    /// When it was received, where that was not now.
+    pub(super) received: Option<Millis>,
 }
 
 impl Source {
@@ -48,7 +51,17 @@ impl Source {
         at: Millis,
     ) -> Self {
         let way = Way::Coap { peer, token, message_id, kind, at, acknowledged: false };
-        Self { sid, wants: Wants::Answer, way, link, hops: None, key_index: None, lqi: None }
+        Self {
+            sid,
+            wants: Wants::Answer,
+            way,
+            link,
+            hops: None,
+            key_index: None,
+            lqi: None,
+            rssi: None,
+            received: None,
+        }
     }
 
     pub(super) fn envelope<'b>(
@@ -61,11 +74,11 @@ impl Source {
     ) -> Envelope<'b> {
         Envelope {
             seq: g.next_seq,
-            received: now,
+            received: self.received.unwrap_or(now),
             kind,
             bytes,
             originator: Originator::Node { net: g.net, sid: self.sid },
-            rssi: None,
+            rssi: self.rssi,
             lqi: self.lqi,
             opened,
             link: self.link,
@@ -107,18 +120,21 @@ impl Gateway {
             }
             Ok(Received::Hello { .. } | Received::KeySwitch { .. } | Received::Synced { .. }) => return,
         };
+        let via = Via::Neighbour(delivered.from);
         let source = Source {
             sid: delivered.originator,
             wants: Wants::Nothing,
-            way: Way::Radio { to: delivered.originator, via: delivered.from, token: 0, layers: Layers::C3 },
+            way: Way::Radio { to: delivered.originator, via, token: 0, layers: Layers::C3 },
             link: LinkClass::MacCcm,
             hops: delivered.mesh.map(|m| m.hops),
             key_index: Some(delivered.security.key_index),
             lqi,
+            rssi: None,
+            received: None,
         };
         let judged = match delivered.dispatch {
             // Under a retired key it is EDHOC.
-            Dispatch::Tiny(_) => self.tiny(now, source, delivered.from, delivered.payload),
+            Dispatch::Tiny(_) => self.tiny(now, source, via, delivered.payload),
             Dispatch::Iphc | Dispatch::Fragment => Err(Rejected::new(Code::TinyMalformed, "no 6LoWPAN is spoken here")),
         };
         if let Err(rejected) = judged {
@@ -162,11 +178,14 @@ impl Gateway {
         self.devices.find(originator).map_or(KidLength::None, |d| d.policy.kid_length)
     }
 
-    /// A tiny frame of `source.sid`, which the link names, that came by the neighbour `via`.
-    fn tiny(&mut self, now: Millis, source: Source, via: Sid, frame: &[u8]) -> Result<(), Rejected> {
+    /// A tiny frame of `source.sid`, which the link names, that came by `via`.
+    pub(super) fn tiny(&mut self, now: Millis, source: Source, via: Via, frame: &[u8]) -> Result<(), Rejected> {
         match Tiny::parse(frame, self.kid_length(source.sid))? {
             Tiny::Request { layers, wants, piv, bctx, kid, ciphertext } => {
                 let sid = kid.unwrap_or(source.sid);
+                if via == Via::Lorawan && sid != source.sid {
+                    return Err(Rejected::new(Code::TinyMalformed, "a kid that is not the DevEUI's"));
+                }
                 let way = Way::Radio { to: source.sid, via, token: piv.value() as u8, layers };
                 let source = Source { sid, wants, way, ..source };
                 let id = Id::from(sid);
@@ -253,7 +272,7 @@ impl Gateway {
         self.store(&envelope).map(drop)
     }
 
-    pub(super) fn heard(&mut self, now: Millis, sid: Sid, via: Sid) {
+    pub(super) fn heard(&mut self, now: Millis, sid: Sid, via: Via) {
         if let Some(device) = self.devices.find_mut(sid) {
             device.heard(now, via);
         }

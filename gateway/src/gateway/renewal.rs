@@ -18,6 +18,7 @@ use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Kind, Orig
 use fivefold_core::wire::state::Added;
 use fivefold_core::wire::tiny::{EdhocRule, Tiny};
 
+use super::flight::Via;
 use super::output::AddedContext;
 use super::receive::Source;
 use super::{ContextName, Gateway, Lookup, Output, Record, Then};
@@ -37,8 +38,8 @@ const CONTENT_FORMAT: u8 = 64;
 pub(super) enum Back {
     /// CoAP over UDP.
     Coap { peer: SocketAddr, token: Token, message_id: u16, kind: Type },
-    /// The air; of a straggler, under the retired network key that it came under.
-    Radio { to: Sid, via: Sid, recovery: Option<u8> },
+    /// As a tiny frame; over the air to a straggler, under the retired network key that it came under.
+    Radio { to: Sid, via: Via, recovery: Option<u8> },
 }
 
 /// A message that waits for the cloud.
@@ -145,18 +146,18 @@ impl Gateway {
             _ => EdhocRule::Error,
         };
         match back {
-            Back::Radio { to, via, recovery: Some(index) } => {
+            Back::Radio { to, via: Via::Neighbour(via), recovery: Some(index) } => {
                 if !self.send_in_recovery(index, to, via, (rule, payload)) {
                     let payload = payload.into();
                     self.after_persist(Then::Run { sid, back, payload });
                 }
             }
-            Back::Radio { to, via, recovery: None } => {
+            Back::Radio { to, via, .. } => {
                 let tiny = Tiny::Edhoc { rule, payload };
                 let mut out = [0; super::receive::LONGEST_TINY];
                 let Ok(len) = tiny.emit(&mut out) else { return };
                 self.expand_down(sid, &tiny);
-                self.send_radio(to, via, out.get(..len).unwrap_or_default());
+                self.send_tiny(to, via, out.get(..len).unwrap_or_default());
             }
             Back::Coap { peer, token, message_id, kind } => {
                 let code = if rule == EdhocRule::ToClient { coap::CHANGED } else { coap::BAD_REQUEST };

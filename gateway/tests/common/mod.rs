@@ -329,6 +329,8 @@ pub struct Heard {
     pub dropped: Vec<(Code, Option<Sid>)>,
     pub expanded: Vec<Vec<u8>>,
     pub exchanges: Vec<(u64, Vec<u8>)>,
+    /// For the network server: DevEUI, FPort, FRMPayload.
+    pub lorawan: Vec<(Did, u8, Vec<u8>)>,
 }
 
 /// A gateway over a store in a folder of its own.
@@ -458,6 +460,7 @@ impl World {
             Output::Send { to, message } => heard.udp.push((to, message.to_vec())),
             Output::Dropped { rejected, sid } => heard.dropped.push((rejected.code, sid)),
             Output::Exchange { ticket, envelope } => heard.exchanges.push((ticket, envelope.to_vec())),
+            Output::Lorawan { dev_eui, f_port, payload } => heard.lorawan.push((dev_eui, f_port, payload.to_vec())),
             Output::Expanded { message, .. } => heard.expanded.push(message.to_vec()),
             other => panic!("{other:?}"),
         }
