@@ -20,6 +20,7 @@ mod sensors;
 mod serial;
 mod text;
 mod tiny;
+pub mod xbee;
 
 pub use encrypted::{Destination, Encrypted, EncryptedType, Inner};
 pub use field::{Entry, Field, FieldFault, Fields, RefusedField, Rest, Value, Values, ValuesIter};
