@@ -10,12 +10,15 @@
 
 extern crate alloc;
 
+pub mod cipher;
 mod encrypted;
 mod field;
 mod frame;
+pub mod hash;
 mod key;
 mod kind;
 mod refused;
+pub mod rsa;
 mod sensors;
 mod serial;
 mod text;
