@@ -9,6 +9,7 @@ use crate::refused::Refused;
 use crate::sensors::{Sensors, Table};
 use crate::serial::{Generation, Serial, SerialOrder, decimal};
 use crate::text::Text;
+use crate::time::TIME_REQUEST;
 
 /// How every frame starts.
 pub(crate) const DELIMITER: [u8; 3] = *b"<=>";
@@ -18,8 +19,6 @@ pub(crate) const LONGEST: usize = 255;
 pub(crate) const LONGEST_ID: usize = 16;
 /// Id of the sensor that holds a timestamp.
 pub(crate) const TST: u8 = 123;
-/// What a node that wants to know the time sends: the same from every node (W11).
-pub(crate) const TIME_REQUEST: [u8; 24] = *b"<=>\x9b\x00#387264539#node1#0#";
 
 /// What some bytes are.
 #[derive(Clone, Copy, Debug)]

@@ -10,9 +10,11 @@
 
 extern crate alloc;
 
+mod builder;
 pub mod cipher;
 mod encrypted;
 mod field;
+mod fragment;
 mod frame;
 pub mod hash;
 mod key;
@@ -21,17 +23,23 @@ mod refused;
 pub mod rsa;
 mod sensors;
 mod serial;
+mod stamp;
 mod text;
+mod time;
 mod tiny;
 pub mod xbee;
 
+pub use builder::{Builder, MOST_FIELDS, NotAdded, Sender};
 pub use encrypted::{Destination, Encrypted, EncryptedType, Inner};
 pub use field::{Entry, Field, FieldFault, Fields, RefusedField, Rest, Value, Values, ValuesIter};
+pub use fragment::{Joined, Joint, LONGEST_FRAGMENT, Pieces, fragments, tiny_frames};
 pub use frame::{Clear, Decoded, Frame, OverTheAir, Reading};
 pub use key::{ClassicKey, KeyBits, KeyRefused, Weak};
 pub use kind::{Encoding, FrameType};
 pub use refused::Refused;
 pub use sensors::{Kind, Sensor, SensorRefused, Sensors, Table};
 pub use serial::{Generation, Serial, SerialOrder, SerialRefused};
+pub use stamp::{Stamp, stamped};
 pub use text::Text;
+pub use time::{TIME_REQUEST, time_reply};
 pub use tiny::{LONGEST_TINY, Tiny};

@@ -57,6 +57,13 @@ pub enum Refused {
         /// Where its field starts in the frame.
         at: usize,
     },
+    /// A frame cannot be cut into pieces: nobody can say where the field of an unknown sensor ends.
+    UnknownSensor {
+        /// Id of the sensor.
+        id: u8,
+        /// Where its field starts in the frame.
+        at: usize,
+    },
     /// The node put its timestamp into its own header: a fault of its software, for serials with a 0x23 in their second half.
     Stamped,
     /// The ciphertext is empty, or no multiple of 16 bytes.
@@ -100,6 +107,7 @@ impl Refused {
             Self::Sequence => "sequence",
             Self::FieldCount { .. } => "field-count",
             Self::FieldLength { .. } => "field-length",
+            Self::UnknownSensor { .. } => "unknown-sensor",
             Self::Stamped => "stamped",
             Self::Blocks { .. } => "blocks",
             Self::NotOpened => "not-opened",
@@ -143,6 +151,7 @@ impl fmt::Display for Refused {
             Self::FieldLength { id, at } => {
                 write!(f, "the field of sensor {id} at byte {at} ends behind the frame")
             }
+            Self::UnknownSensor { id, at } => write!(f, "sensor {id} at byte {at} is not in the table"),
             Self::Stamped => f.write_str("the node wrote its timestamp into its own serial: the frame is lost"),
             Self::Blocks { length } => write!(f, "a ciphertext of {length} bytes is not made of blocks of 16"),
             Self::NotOpened => f.write_str("it does not open with this key: wrong key, or altered on the way"),

@@ -2,35 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use fivefold_waspmote::{
-    ClassicKey, Clear, Encoding, Encrypted, EncryptedType, Entry, Frame, Generation, KeyBits, Reading, Refused,
-    Sensors, SerialOrder, Table, Tiny, Value,
+    ClassicKey, Clear, Encoding, Encrypted, EncryptedType, Entry, Frame, Generation, Reading, Refused, Sensors,
+    SerialOrder, Table, Tiny, Value,
 };
 use serde_json::Value as Json;
 
-fn vectors(name: &str) -> Json {
-    let path = format!("{}/../vectors/waspmote/{name}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn cases(of: &Json) -> &[Json] {
-    of["cases"].as_array().unwrap()
-}
-
-fn bytes(case: &Json, name: &str) -> Vec<u8> {
-    hex::decode(case[name].as_str().unwrap_or_else(|| panic!("{} has no {name}", case["id"]))).unwrap()
-}
-
-fn table(case: &Json) -> Table {
-    let name = case["table"].as_str().unwrap().trim_end_matches("_xtreme");
-    Table::from_word(name).unwrap()
-}
-
-fn clear(frame: Result<Frame<'_>, Refused>) -> Clear<'_> {
-    match frame {
-        Ok(Frame::Clear(clear)) => clear,
-        other => panic!("{other:?}"),
-    }
-}
+mod support;
+use support::{bytes, cases, clear, encrypted, key, sent, table, vectors};
 
 fn check_fields<'a>(
     id: &Json,
@@ -70,10 +48,6 @@ fn check_fields<'a>(
     assert_eq!(sensors.next(), None, "{id}: a field is missing");
 }
 
-fn sent(case: &Json) -> Vec<&Json> {
-    case["sensors"].as_array().unwrap().iter().filter(|s| s["rejected_by_node"] != true).collect()
-}
-
 fn check_head(case: &Json, frame: &Clear<'_>) {
     let id = &case["id"];
     assert_eq!(frame.generation().as_str(), case["hw"], "{id}");
@@ -107,23 +81,6 @@ fn every_plain_frame_is_read_to_what_the_node_was_given() {
             let decoded: Vec<&Json> = decoded.iter().collect();
             check_fields(&case["id"], read.fields(&sensors), &decoded, false, read.table());
         }
-    }
-}
-
-fn key(case: &Json) -> ClassicKey {
-    match case["key_ascii"].as_str() {
-        Some(text) => {
-            let bits = KeyBits::from_bits(u16::try_from(case["aes_bits"].as_u64().unwrap()).unwrap()).unwrap();
-            ClassicKey::from_text(text.as_bytes(), bits).unwrap()
-        }
-        None => ClassicKey::from_bytes(&bytes(case, "effective_key_hex")).unwrap(),
-    }
-}
-
-fn encrypted(frame: &[u8]) -> Encrypted<'_> {
-    match Frame::parse(frame) {
-        Ok(Frame::Encrypted(encrypted)) => encrypted,
-        other => panic!("{other:?}"),
     }
 }
 
