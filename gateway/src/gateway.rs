@@ -6,7 +6,7 @@
 //! | Hides       | nothing that it passes on; what it opened under C2 it reads |
 //! | Proves      | to the cloud that a C2 message was new and of that device: the gateway's word |
 //! | Binds       | every message to the number, window and hash that were durable before it was answered or handed on |
-//! | Drops as    | all of `E1`, `T`, `E2`; `E3-01`, `E3-05`, `E3-08`, `E3-09`; `E4-03`, `E4-04`; counted, and told upward |
+//! | Drops as    | all of `E1`, `T`, `E2`; `E3-01`, `E3-05`, `E3-08`, `E3-09`; `E4-03`, `E4-04`; `CL-01`, `CL-07`, `CL-09`, `CL-10`; counted, and told upward |
 //! | Does not    | read C3, answer in the cloud's place, change what it forwards, trust what it stored in the clear |
 //! | Spec        | docs/protocol.md 4 to 6, 8, 9, 10 |
 //!

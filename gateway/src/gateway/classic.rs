@@ -92,7 +92,7 @@ impl Gateway {
             return Err((TOO_LONG, None));
         }
         let by_radio = self.radio_of(arrival);
-        let (at, found) = match read::read(arrival).map_err(|rejected| (rejected, None))? {
+        let (at, found) = match read::read(arrival, &self.classic).map_err(|rejected| (rejected, None))? {
             Seen::OverTheAir => return Err((OVER_THE_AIR, None)),
             Seen::TimeRequest if arrival.carrier == Carrier::Xbee => {
                 self.tally.count(Code::ClassicTimeAnswered, None);
@@ -103,11 +103,14 @@ impl Gateway {
                 Some(at) => (at, None),
                 None => return Err(self.stranger(now, arrival, &dev_eui(arrival))),
             },
-            Seen::Named(name, seal) => match self.classic.find(&name) {
-                Some(at) if by_radio.is_some_and(|radio| radio != at) => (at, Some(Finding::Wrong(FOREIGN_RADIO))),
-                Some(at) => (at, self.classic.device(at).and_then(|device| seal.open(device))),
-                None => return Err(self.stranger(now, arrival, &name.text)),
-            },
+            Seen::Known(at, _) if by_radio.is_some_and(|radio| radio != at) => {
+                (at, Some(Finding::Wrong(FOREIGN_RADIO)))
+            }
+            Seen::Known(at, sealed) => {
+                let device = self.classic.device(at);
+                (at, sealed.zip(device).and_then(|(sealed, device)| read::open(&sealed, device)))
+            }
+            Seen::Stranger(serial) => return Err(self.stranger(now, arrival, &serial.to_string())),
         };
         let Some(device) = self.classic.device_mut(at) else { return Err((STRANGER, None)) };
         let (sid, serial) = (device.sid, device.serial.clone());
@@ -175,7 +178,6 @@ impl Gateway {
 /// What the gateway found when it looked into a frame.
 enum Finding {
     /// What it opened.
-    #[expect(dead_code, reason = "made by the crate that knows frames")]
     Inner(Box<[u8]>),
     /// It did not open, or to what is somebody else's.
     Wrong(Rejected),

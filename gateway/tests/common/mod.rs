@@ -30,7 +30,7 @@ use fivefold_core::wire::state::{
     Added, Context as Pushed, Device as Listed, NetworkKey, Part, Phase, Share, Standing, State,
 };
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
-use fivefold_gateway::gateway::{Capture, Cloud, Gateway, Limits, Output, Setup};
+use fivefold_gateway::gateway::{Capture, ClassicDone, Cloud, Gateway, Limits, Output, Setup};
 use fivefold_gateway::spool::{Spool, Wrap, WrapError};
 use zeroize::Zeroizing;
 
@@ -331,6 +331,7 @@ pub struct Heard {
     pub exchanges: Vec<(u64, Vec<u8>)>,
     /// For the network server: DevEUI, FPort, FRMPayload.
     pub lorawan: Vec<(Did, u8, Vec<u8>)>,
+    pub classic: Vec<(u64, ClassicDone)>,
 }
 
 /// A gateway over a store in a folder of its own.
@@ -458,6 +459,7 @@ impl World {
             }
             Output::Transmit(frame) => heard.air.push(frame.to_vec()),
             Output::Send { to, message } => heard.udp.push((to, message.to_vec())),
+            Output::Classic { ticket, done } => heard.classic.push((ticket, done)),
             Output::Dropped { rejected, sid } => heard.dropped.push((rejected.code, sid)),
             Output::Exchange { ticket, envelope } => heard.exchanges.push((ticket, envelope.to_vec())),
             Output::Lorawan { dev_eui, f_port, payload } => heard.lorawan.push((dev_eui, f_port, payload.to_vec())),

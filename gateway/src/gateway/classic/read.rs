@@ -2,49 +2,74 @@
 
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::classic::Carrier;
+use fivefold_waspmote::{Destination, Encrypted, Frame, Generation, Reading, Refused, Serial, Tiny};
 
-use super::roll::Classic;
+use super::roll::{Classic, Roll};
 use super::{Arrival, Finding};
 
 /// What a frame is.
-#[expect(dead_code, reason = "made by the crate that knows frames")]
 pub(super) enum Seen<'f> {
-    /// It names its sender.
-    Named(Name, Seal<'f>),
+    /// A device that is known.
+    Known(usize, Option<Encrypted<'f>>),
     /// Over-the-air programming (W12).
     OverTheAir,
+    /// It names a serial that is not known.
+    Stranger(Serial),
     /// A request for the time (W11).
     TimeRequest,
     /// A tiny frame (W6): its carrier says who sent it.
     Tiny,
 }
 
-/// A serial as it is written.
-pub(super) struct Name {
-    pub(super) text: Box<str>,
-    /// Of v12: with its bytes in the other order (W4).
-    pub(super) reversed: Option<Box<str>>,
-}
+const NO_FRAME: Rejected = Rejected::new(Code::ClassicMalformed, "no frame of a Waspmote");
+const NOT_OPENED: Rejected = Rejected::new(Code::ClassicForged, "the gateway's key of this serial does not open it");
+const FOREIGN: Rejected = Rejected::new(Code::ClassicForeignInner, "the inner frame is of another device");
 
-/// What is sealed for the gateway in a frame.
-pub(super) struct Seal<'f>(std::marker::PhantomData<&'f ()>);
-
-impl Seal<'_> {
-    /// What is inside; `None` where nothing is sealed for the gateway, or it has no key.
-    #[expect(clippy::unused_self, reason = "see above")]
-    pub(super) fn open(&self, device: &Classic) -> Option<Finding> {
-        let _ = &device.key;
-        None
-    }
-}
-
-/// Reads a frame.
+/// Reads a frame. Nothing in a binary frame of types 1 to 5 says which generation sent it (W2): the one that makes it a
+/// device of the book is right.
 ///
 /// # Errors
 /// `CL-01`.
-pub(super) fn read<'f>(arrival: &Arrival<'f>) -> Result<Seen<'f>, Rejected> {
-    let _ = arrival.frame;
-    Err(Rejected::new(Code::ClassicMalformed, "no frame that this gateway reads yet"))
+pub(super) fn read<'f>(arrival: &Arrival<'f>, roll: &Roll) -> Result<Seen<'f>, Rejected> {
+    let guesses = [None, Some(Generation::V15), Some(Generation::V12)];
+    let mut stranger = None;
+    for generation in guesses {
+        let (serial, seal) = match Frame::parse_as(arrival.frame, Reading { generation, ..Reading::default() }) {
+            Ok(Frame::TimeRequest) => return Ok(Seen::TimeRequest),
+            Ok(Frame::OverTheAir(_)) => return Ok(Seen::OverTheAir),
+            Ok(Frame::Clear(clear)) => (clear.serial, None),
+            Ok(Frame::Encrypted(sealed)) => (sealed.serial, Some(sealed)),
+            Ok(Frame::Hardened(frame) | Frame::KeyMessage(frame)) => (hardened_serial(frame)?, None),
+            Ok(_) => return Err(NO_FRAME),
+            Err(_) => continue,
+        };
+        if let Some(at) = roll.find(serial) {
+            return Ok(Seen::Known(at, seal));
+        }
+        stranger = stranger.or(Some(serial));
+    }
+    match stranger {
+        Some(serial) => Ok(Seen::Stranger(serial)),
+        // A tiny frame has no delimiter: its first bytes may be anything.
+        None if arrival.carrier == Carrier::Lorawan && Tiny::parse(arrival.frame).is_ok() => Ok(Seen::Tiny),
+        None => Err(NO_FRAME),
+    }
+}
+
+/// The serial of a frame of the hardened profile: 8 bytes behind N.
+fn hardened_serial(frame: &[u8]) -> Result<Serial, Rejected> {
+    frame.get(5..).and_then(<[u8]>::first_chunk).copied().map(Serial::V15).ok_or(NO_FRAME)
+}
+
+/// Opens what is sealed for the gateway; `None` where it has no key, or the cloud is meant.
+pub(super) fn open(sealed: &Encrypted<'_>, device: &Classic) -> Option<Finding> {
+    let key = device.key.as_ref().filter(|_| sealed.destination() == Destination::Gateway)?;
+    Some(match sealed.open(key) {
+        Ok(inner) => Finding::Inner(inner.bytes().into()),
+        Err(Refused::ForeignSerial | Refused::ForeignNodeId) => Finding::Wrong(FOREIGN),
+        Err(_) => Finding::Wrong(NOT_OPENED),
+    })
 }
 
 /// The answer to a time request: `YYYYMMDDhhmmss+hhmm`, in UTC (W11).

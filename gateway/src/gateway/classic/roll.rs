@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use fivefold_core::id::Sid;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::state::State;
-use zeroize::Zeroizing;
-
-use super::read::Name;
+use fivefold_waspmote::{ClassicKey, Serial};
 
 /// Milliseconds in which an unknown serial is reported once.
 const STRANGER_PAUSE: u64 = 600_000;
@@ -22,7 +20,7 @@ pub(in super::super) struct Classic {
     /// Its short id.
     pub(super) sid: Sid,
     /// What opens its frames for the gateway.
-    pub(super) key: Option<Zeroizing<Vec<u8>>>,
+    pub(super) key: Option<ClassicKey>,
     minute: u64,
     frames: u16,
 }
@@ -42,7 +40,7 @@ impl Classic {
 #[derive(Default)]
 pub(in super::super) struct Roll {
     devices: Vec<Classic>,
-    by_serial: HashMap<Box<str>, usize>,
+    by_serial: HashMap<Serial, usize>,
     by_dev_eui: HashMap<[u8; 8], usize>,
     /// Unknown ones that were reported, and when.
     strangers: HashMap<Box<str>, Millis>,
@@ -62,11 +60,13 @@ impl Roll {
             self.devices.push(Classic {
                 serial: c.serial.into(),
                 sid: c.sid,
-                key: c.key.map(|k| Zeroizing::new(k.to_vec())),
+                key: c.key.and_then(|key| ClassicKey::from_bytes(key).ok()),
                 minute,
                 frames,
             });
-            self.by_serial.insert(c.serial.into(), at);
+            if let Ok(serial) = c.serial.parse() {
+                self.by_serial.insert(serial, at);
+            }
             if let Some(eui) = c.dev_eui {
                 self.by_dev_eui.insert(eui, at);
             }
@@ -81,9 +81,8 @@ impl Roll {
     }
 
     /// The one with this serial; of v12, also with its bytes in the other order.
-    pub(super) fn find(&self, name: &Name) -> Option<usize> {
-        let reversed = name.reversed.as_deref();
-        self.by_serial.get(&*name.text).or_else(|| self.by_serial.get(reversed?)).copied()
+    pub(super) fn find(&self, serial: Serial) -> Option<usize> {
+        self.by_serial.get(&serial).or_else(|| self.by_serial.get(&serial.reversed())).copied()
     }
 
     /// The one with this DevEUI.
