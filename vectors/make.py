@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """A second implementation of docs/protocol.md, in Python, that shares nothing with the first but the text.
 
-    make.py            compute vectors/own.json and vectors/key-message.json again and compare them with the committed
-                       files byte by byte, look up each value of own.json in docs/protocol.md 16.4, and compute every
-                       value of vectors/standards/*.json that follows from inputs given there
-    make.py --write    write own.json and key-message.json anew (then read the difference before committing it)
+    make.py            compute own.json, key-message.json and hardened.json of this folder again and compare them with the
+                       committed files byte by byte, look up each value of own.json in docs/protocol.md 16.4, and compute
+                       every value of standards/*.json that follows from inputs given there
+    make.py --write    write own.json, key-message.json and hardened.json anew (then read the difference before committing it)
     make.py --key-messages FILE
                        open the RSA key messages of FILE, which another implementation made, and compute their answers
 
@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+import hardened
 import key_message
 
 HERE = Path(__file__).resolve().parent
@@ -662,6 +663,7 @@ def check_senml(checks):
 CHECKS = {
     "own": check_own,
     "key messages": key_message.check,
+    "hardened": hardened.check,
     "oscore": check_oscore,
     "rfc 8613": check_rfc8613,
     "edhoc": check_edhoc,
@@ -675,7 +677,7 @@ CHECKS = {
 def main():
     args, checks = sys.argv[1:], Checks()
     if args == ["--write"]:
-        for file, text in ((OWN, own_text()), (key_message.FILE, key_message.text())):
+        for file, text in ((OWN, own_text()), (key_message.FILE, key_message.text()), (hardened.FILE, hardened.text())):
             file.write_text(text)
             print(f"wrote {file}")
         return 0
