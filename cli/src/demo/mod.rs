@@ -156,7 +156,8 @@ fn is_insider(words: &str) -> bool {
 
 /// Waits until every node has been heard.
 fn peace(siege: &mut Siege<'_>) -> anyhow::Result<()> {
-    for round in 0..200 {
+    // A HELLO that nobody heard is said again after a minute.
+    for round in 0..450 {
         std::thread::sleep(Duration::from_millis(200));
         if let Some(dead) = siege.village.casualties().into_iter().next() {
             anyhow::bail!("{dead}");
@@ -169,7 +170,7 @@ fn peace(siege: &mut Siege<'_>) -> anyhow::Result<()> {
         if silent.is_empty() {
             return Ok(());
         }
-        anyhow::ensure!(round < 199, "after 40 s the cloud has not enough readings of: {}", silent.join(", "));
+        anyhow::ensure!(round < 449, "after 90 s the cloud has not enough readings of: {}", silent.join(", "));
     }
     Ok(())
 }

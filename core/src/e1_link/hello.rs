@@ -168,6 +168,8 @@ pub(super) struct Greetings<const N: usize> {
     number: u16,
     /// When our next HELLO is due, if one is wanted.
     wanted: Option<Millis>,
+    /// It goes out whoever is synced before: somebody new is to hear it.
+    is_promised: bool,
     pause: usize,
     last_asked: Option<Millis>,
     exchanges: [Option<Exchange>; N],
@@ -182,6 +184,7 @@ impl<const N: usize> Greetings<N> {
             asked: None,
             number: 0,
             wanted: Some(Millis(0)),
+            is_promised: false,
             pause: 0,
             last_asked: None,
             exchanges: [None; N],
@@ -219,15 +222,18 @@ impl<const N: usize> Greetings<N> {
         }
     }
 
-    /// Wants a HELLO of ours soon, even if one went out just now.
+    /// Wants a HELLO of ours soon, even if one went out just now, and whoever answers that one.
     pub(super) fn greet(&mut self, now: Millis) {
         self.wanted = Some(now.plus(self.jitter()));
+        self.is_promised = true;
         self.pause = 0;
     }
 
-    /// Somebody was synced: no further HELLO is wanted.
+    /// Somebody answered the HELLO that went out last: no further one is wanted, but for one that was promised since.
     fn content(&mut self) {
-        self.wanted = None;
+        if !self.is_promised {
+            self.wanted = None;
+        }
         self.pause = 0;
     }
 
@@ -354,6 +360,7 @@ impl<const N: usize> Greetings<N> {
             let pause = PAUSES.get(self.pause).or(PAUSES.last()).copied().unwrap_or(JITTER);
             self.pause = (self.pause + 1).min(PAUSES.len());
             self.wanted = Some(now.plus(pause + self.jitter()));
+            self.is_promised = false;
             self.asked = Some((nonce_a, now.plus(NONCE_LIFE)));
             self.number = self.number.wrapping_add(1);
             self.last_asked = Some(now);
@@ -492,6 +499,20 @@ mod tests {
         assert_eq!(g.finished_by(at, did(2), &nonce_b), Err(NO_ECHO));
         assert_eq!(g.finished_by(at.plus(5_000), did(1), &nonce_b), Ok(Sid(7)));
         assert_eq!(g.finished_by(at.plus(5_000), did(1), &nonce_b), Err(NO_ECHO));
+    }
+
+    #[test]
+    fn a_hello_that_was_promised_goes_out_although_an_earlier_one_was_answered() {
+        let mut g = Greetings::<8>::new([7; 32]);
+        let Some(Due { message: Control::Hello { nonce_a, .. }, .. }) = g.take_due(Millis(0), ME, 1) else { panic!() };
+        // Somebody was registered meanwhile, and what he said before was not heard.
+        g.greet(Millis(100));
+        g.acked_by(Millis(200), did(1), Sid(7), (&nonce_a, [2; 8]), Generation(1)).unwrap();
+        let due: std::vec::Vec<_> = core::iter::from_fn(|| g.take_due(Millis(1_300), ME, 1)).collect();
+        let Some(Control::Hello { nonce_a: second, .. }) = due.first().map(|d| d.message) else { panic!("{due:?}") };
+        g.acked_by(Millis(1_400), did(2), Sid(8), (&second, [3; 8]), Generation(1)).unwrap();
+        let due: std::vec::Vec<_> = core::iter::from_fn(|| g.take_due(Millis(120_000), ME, 1)).collect();
+        assert!(due.iter().all(|d| matches!(d.message, Control::Fin { .. })), "{due:?}");
     }
 
     #[test]
