@@ -220,7 +220,7 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
         metrics: None,
         insecure_http: None,
         xbee: None,
-        mqtt: None,
+        lorawan: None,
     };
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
     operator.registry.add_gateway(&gateway)?;

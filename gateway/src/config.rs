@@ -18,8 +18,8 @@ use fivefold_core::wire::ieee802154::{Pan, SecurityLevel};
 use fivefold_core::wire::state::Phase;
 use fivefold_keep::files::{self, FileError};
 use fivefold_keep::share::{
-    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayHttp, GatewayMqtt, GatewaySecrets, GatewaySettings,
-    GatewayXbee, ShareError,
+    self, CA_FILE, CERTIFICATE_FILE, GATEWAY_FILE, GatewayHttp, GatewaySecrets, GatewaySettings, GatewayXbee,
+    ShareError,
 };
 use fivefold_keep::sign::{AgreementKey, SigningKey};
 use fivefold_keep::site::LOCAL_KEY_FILE;
@@ -27,6 +27,7 @@ use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
 
 use crate::gateway::Limits;
+use crate::lorawan;
 
 /// 2025-01-01 in Unix milliseconds: nothing of ours is older, so an earlier clock is wrong.
 const EARLIEST: u64 = 1_735_689_600_000;
@@ -134,7 +135,7 @@ pub struct Config {
     /// An XBee module.
     pub xbee: Option<GatewayXbee>,
     /// Frames by LoRaWAN.
-    pub mqtt: Option<GatewayMqtt>,
+    pub lorawan: Option<lorawan::Config>,
     /// For replaying captures.
     pub danger_synced: Vec<Synced>,
 }
@@ -239,6 +240,12 @@ impl Config {
                 return Err(ConfigError::Invalid { path, key: "coap.devices", reason });
             }
         }
+        let lorawan = match &settings.lorawan {
+            Some(words) => Some(
+                lorawan::Config::check(words, folder, gateway).map_err(|wrong| invalid(wrong.key, &wrong.reason))?,
+            ),
+            None => None,
+        };
         let pan = Pan(share::pan(&path, &settings.link.pan)?);
         Ok(Self {
             folder: folder.to_owned(),
@@ -261,7 +268,7 @@ impl Config {
             metrics: settings.metrics.map(|m| m.bind),
             insecure_http: settings.insecure_http,
             xbee: settings.xbee,
-            mqtt: settings.mqtt,
+            lorawan,
             danger_synced,
         })
     }
@@ -353,6 +360,9 @@ impl std::fmt::Display for Config {
         match self.coap {
             Some(coap) => writeln!(f, "coap         {coap}")?,
             None => writeln!(f, "coap         not offered")?,
+        }
+        if let Some(lorawan) = &self.lorawan {
+            writeln!(f, "lorawan      {lorawan}")?;
         }
         match &self.uplink {
             Destination::Cloud { cloud, groups } => {

@@ -29,6 +29,7 @@ use crate::classic::{self, ClassicEvent, Desk};
 use crate::config::{Config, ConfigError, Destination, Secrets};
 use crate::credentials::{self, Credentials};
 use crate::gateway::{AppliedState, Capture, Cloud, Gateway, Local, Output, Record, Restored, Setup, Toward};
+use crate::lorawan;
 use crate::metrics;
 use crate::pcap;
 use crate::radio::{self, Air, SocketError};
@@ -39,6 +40,8 @@ use crate::uplink::{FromCloud, Uplink, Way, WayError, jittered};
 const QUEUE: usize = 8192;
 /// Messages of EDHOC that wait for the uplink, at most: what is beyond, its device sends again.
 const RUNS: usize = 64;
+/// Commands to a LoRaWAN network server that wait for its session, at most.
+const COMMANDS: usize = 256;
 /// Events that are handled before their writes are committed: what comes during a commit is the next group.
 const GROUP: usize = 64;
 /// How long to wait before a store that failed is tried again.
@@ -63,6 +66,8 @@ pub enum Event {
     Coap(SocketAddr, Vec<u8>),
     /// An 802.15.4 frame with its link quality.
     Frame(Vec<u8>, u8),
+    /// What a device sent over LoRaWAN.
+    Lorawan(lorawan::session::Heard),
     /// Somebody asks for the counters.
     Page(tokio::sync::oneshot::Sender<String>),
     /// Something that was no frame.
@@ -85,6 +90,9 @@ pub enum DaemonError {
     /// The system gives no randomness.
     #[error("the system gives no randomness: a gateway cannot run without it")]
     Random,
+    /// The way to the LoRaWAN broker cannot be prepared.
+    #[error(transparent)]
+    Lorawan(#[from] lorawan::config::Unprepared),
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -170,6 +178,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     let (events, queue) = sync_channel(QUEUE);
     let (stored, watch_stored) = watch::channel(0);
     let (runs, asked) = mpsc::channel(RUNS);
+    let (lorawan, commands) = mpsc::channel(COMMANDS);
     let stop = Arc::new(AtomicBool::new(false));
     let mut threads = vec![radio::listen_zep(zep.try_clone()?, events.clone(), stop.clone())?];
     if let Some(coap) = &coap {
@@ -193,6 +202,8 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         runs,
         revoked,
         classic: classic::Waiting::default(),
+        lorawan,
+        lorawan_held: lorawan::desk::Held::default(),
         persisted: 0,
         clock: Clock::new(),
         broken: None,
@@ -232,6 +243,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         tokio::spawn(metrics::serve(listener, events.clone()));
     }
     tasks.extend(classic::listen(&config, &Desk::new(events.clone())).await?);
+    tasks.extend(lorawan::session::start(&config, &events, commands)?);
     ready(&config);
     let ended = attend(&config, &vault, &credentials, &site, &events).await;
     stop.store(true, Ordering::Relaxed);
@@ -456,6 +468,8 @@ struct Engine {
     runs: mpsc::Sender<(u64, Box<[u8]>)>,
     revoked: watch::Sender<Revoked>,
     classic: classic::Waiting,
+    lorawan: mpsc::Sender<lorawan::command::Downlink>,
+    lorawan_held: lorawan::desk::Held,
     persisted: u64,
     clock: Clock,
     broken: Option<Millis>,
@@ -548,6 +562,7 @@ impl Engine {
                 self.record(|c, at| c.frame(at, &frame));
                 gateway.handle_frame(now, &mut frame, Some(lqi));
             }
+            Event::Lorawan(heard) => self.lorawan_held.hand_in(gateway, &mut self.classic, now, heard),
             Event::Page(asked) => {
                 let _ = asked.send(metrics::page(gateway));
             }
@@ -582,11 +597,12 @@ impl Engine {
                 tracing::error!("{why}");
                 gateway.handle_store_failed();
                 self.classic.fail();
+                self.lorawan_held.fail();
                 self.broken = Some(self.clock.now());
                 return;
             }
             if !self.spool.is_open() && !gateway.has_output() {
-                return;
+                return self.lorawan_held.safe();
             }
         }
     }
@@ -611,8 +627,10 @@ impl Engine {
                         gateway.handle_exchanged(ticket, None);
                     }
                 }
-                // No network server is connected.
-                Output::Lorawan { .. } => {}
+                Output::Lorawan { dev_eui, f_port, payload } => {
+                    // What does not get there, the device asks for again.
+                    let _ = self.lorawan.try_send(lorawan::command::Downlink { dev_eui, f_port, payload });
+                }
                 Output::Lookup(lookup) => {
                     let stored = self.spool.answer(lookup)?;
                     gateway.handle_stored(self.clock.now(), stored);

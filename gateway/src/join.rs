@@ -285,6 +285,6 @@ fn settings(path: &Path, grant: &Grant, site: &Site) -> Result<GatewaySettings, 
         metrics: None,
         insecure_http: None,
         xbee: None,
-        mqtt: None,
+        lorawan: None,
     })
 }

@@ -2,16 +2,23 @@
 //!
 //! The network server holds the radio's keys; what it says of an uplink is its word, and no more. What a device sent comes
 //! out of an [`Uplink`]: a message of the modern suite, whose RuleID is the FPort (docs/protocol.md 6), or a Waspmote frame,
-//! whole or tiny. [`event`] and [`command`] are pure.
+//! whole or tiny. [`event`] and [`command`] are pure; [`session`] keeps a
+//! connection to the broker, by way of [`broker`], as [`config`] says.
 
+pub mod broker;
 pub mod command;
+pub mod config;
+pub(crate) mod desk;
 pub mod event;
+pub mod session;
 
 use std::fmt;
 use std::str::FromStr;
 
 use fivefold_core::id::Did;
 use fivefold_core::time::Millis;
+
+pub use config::Config;
 
 /// Bytes of an FRMPayload, at most: what the fastest data rates of any region carry (LoRaWAN Regional Parameters, N).
 pub const PAYLOAD: usize = 242;

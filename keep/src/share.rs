@@ -17,7 +17,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-pub use classic::{GatewayHttp, GatewayMqtt, GatewayXbee};
+pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
 
 use crate::files::{self, FileError, Readers};
 use crate::registry::NetworkKey;
@@ -482,7 +482,7 @@ pub struct GatewaySettings {
     pub xbee: Option<GatewayXbee>,
     /// Frames by LoRaWAN; absent: not asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub mqtt: Option<GatewayMqtt>,
+    pub lorawan: Option<GatewayLorawan>,
 }
 
 /// `[limits]` of `gateway.toml`.

@@ -22,10 +22,38 @@ pub struct GatewayXbee {
     pub port: PathBuf,
 }
 
-/// `[mqtt]` of `gateway.toml`: a LoRaWAN network server's events by MQTT.
+/// `[lorawan]` of `gateway.toml`: what a LoRaWAN network server hears, by its MQTT broker. Devices of the modern suite come in
+/// this way as well. Files are relative to `gateway.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct GatewayMqtt {
-    /// Host and port of the broker.
+pub struct GatewayLorawan {
+    /// The network server: `chirpstack` or `things-stack`.
+    pub kind: String,
+    /// Its broker: `mqtts://HOST:PORT`.
     pub broker: String,
+    /// The application whose devices are heard: ChirpStack's id of it, `APPLICATION@TENANT` of The Things Stack.
+    pub application: String,
+    /// How its devices came into their LoRaWAN network, by the operator's word: `otaa` or `abp`. Under ABP there is no E1.
+    pub activation: String,
+    /// Devices under ABP in spite of `otaa`: DevEUIs, 16 hex digits.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub abp: Vec<String>,
+    /// CA certificates that the broker's is signed by, PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// User name at the broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// File with the password, which only its owner can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Our certificate for the broker, PEM; with `key_file`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// File with its key, PEM, which only its owner can read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
+    /// Talks to the broker in clear text: `broker` is `mqtt://HOST:PORT` then.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub insecure_mqtt: bool,
 }
