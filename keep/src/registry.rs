@@ -4,6 +4,7 @@
 //! revocation reaches live connections within a second, and writes nothing but the certificates that it issues.
 
 mod certificates;
+mod classic;
 mod enrolment;
 mod local;
 mod renewal;
@@ -24,6 +25,9 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 pub use crate::rotation::Rotation;
 pub use certificates::{Certificate, Deed, Event, IssuedTo, NotIssued, Word};
+pub use classic::{
+    ClassicDevice, ClassicKeyKind, ClassicKeys, ClassicProfile, ClassicSecret, NewClassic, did_of, is_refused,
+};
 pub use enrolment::Entry;
 pub use local::Local;
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
@@ -309,6 +313,7 @@ impl Registry {
             made.db.execute_batch(SCHEMA)?;
             renewal::prepare(&made.db)?;
             succession::prepare(&made.db)?;
+            classic::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)
         };
         set().map_err(|e| made.failed(e))?;
@@ -324,6 +329,7 @@ impl Registry {
         renewal::prepare(&opened.db)
             .and_then(|()| rotation::prepare(&opened.db))
             .and_then(|()| succession::prepare(&opened.db))
+            .and_then(|()| classic::prepare(&opened.db))
             .map_err(|e| opened.failed(e))?;
         Ok(opened)
     }
@@ -742,6 +748,7 @@ impl Registry {
             let text = format!("device {} has no E1: strangers reach the gateway in its name", device.did);
             findings.push(Finding { rule: "AR-02", text });
         }
+        findings.append(&mut self.classic_findings()?);
         Ok(findings)
     }
 

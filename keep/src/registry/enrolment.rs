@@ -34,7 +34,7 @@ impl Entry {
 }
 
 /// First and last of the short ids that are given out by themselves.
-const FREE: std::ops::Range<u16> = 0x0101..0xE200;
+pub(super) const FREE: std::ops::Range<u16> = 0x0101..0xE200;
 
 fn refuse<T>(text: impl Into<String>) -> Result<T> {
     Err(RegistryError::Refused(text.into()))
@@ -159,9 +159,17 @@ impl Registry {
         })
     }
 
+    /// Short ids that somebody has in a network.
+    pub(super) fn taken_short_ids(&self, net: Net) -> Result<HashSet<Sid>> {
+        let mut taken: HashSet<Sid> = self.short_ids(net, Sid(0), Sid(u16::MAX))?.into_iter().collect();
+        taken.extend(self.gateways()?.iter().filter(|g| g.net == net).map(|g| g.sid));
+        Ok(taken)
+    }
+
     /// Short ids of a network's devices from `first` to `last`, in order.
     fn short_ids(&self, net: Net, first: Sid, last: Sid) -> Result<Vec<Sid>> {
-        let sql = "SELECT sid FROM devices WHERE net = ? AND sid BETWEEN ? AND ? ORDER BY sid";
+        let sql = "SELECT sid FROM devices WHERE net = ?1 AND sid BETWEEN ?2 AND ?3
+                   UNION SELECT sid FROM classic_devices WHERE net = ?1 AND sid BETWEEN ?2 AND ?3 ORDER BY sid";
         let read = || {
             let mut query = self.db.prepare_cached(sql)?;
             query
@@ -216,8 +224,7 @@ impl<'r> Desk<'r> {
         let mut free = HashMap::new();
         for one in new.iter().filter(|n| n.sid.is_none()) {
             if let std::collections::hash_map::Entry::Vacant(place) = free.entry(one.net) {
-                let mut taken: HashSet<Sid> = book.short_ids(one.net, Sid(0), Sid(u16::MAX))?.into_iter().collect();
-                taken.extend(gateways.iter().filter(|g| g.net == one.net).map(|g| g.sid));
+                let mut taken = book.taken_short_ids(one.net)?;
                 // Those that are asked for by name, further down too, are given to nobody else.
                 taken.extend(new.iter().filter(|n| n.net == one.net).filter_map(|n| n.sid));
                 place.insert((taken, FREE.start));

@@ -54,6 +54,11 @@ impl Registry {
         if draw_key()?.0.agree(&x).is_err() || x.0 == [0; 32] {
             return refuse(format!("{x} is no key: type what fivefold gateway local said at the gateway"));
         }
+        if self.classic_networks()?.contains(net) {
+            return refuse(format!(
+                "network {name} takes classic devices, and only a cloud judges what they send; add another network"
+            ));
+        }
         if self.local(*net)?.is_none() && self.devices()?.iter().any(|d| d.net == *net && d.revoked_at.is_none()) {
             return refuse(format!(
                 "devices of network {name} are enrolled with the cloud; add a new network for those that have none"

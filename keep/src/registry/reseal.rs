@@ -3,6 +3,7 @@
 use fivefold_core::id::{Did, Epoch, Net};
 use rusqlite::{Connection, Row, params};
 
+use super::classic::keys_name;
 use super::renewal::cloud_key_name;
 use super::{Registry, RegistryError, Result, key_name, secret_name};
 use crate::vault::Vault;
@@ -15,7 +16,8 @@ struct Sealed {
     name: fn(&Row<'_>) -> rusqlite::Result<String>,
 }
 
-const SEALED: [Sealed; 3] = [
+const SEALED: [Sealed; 4] = [
+    Sealed { table: "classic_devices", columns: "did", name: |r| Ok(keys_name(Did(r.get("did")?))) },
     Sealed { table: "cloud_keys", columns: "kid", name: |r| Ok(cloud_key_name(r.get("kid")?)) },
     Sealed {
         table: "devices",

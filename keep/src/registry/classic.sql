@@ -1,0 +1,23 @@
+-- Classic devices: Waspmote and Plug & Sense! nodes. Made when a book is made, or when an older one is opened for changes.
+CREATE TABLE IF NOT EXISTS classic_networks (  -- those that take classic devices
+    net          INTEGER PRIMARY KEY REFERENCES networks
+) STRICT;
+CREATE TABLE IF NOT EXISTS classic_devices (
+    did          BLOB PRIMARY KEY,         -- v15: the serial; v12: 4 zero bytes and the serial
+    sid          INTEGER NOT NULL,
+    net          INTEGER NOT NULL REFERENCES networks,
+    serial       TEXT NOT NULL UNIQUE,
+    node_id      TEXT,
+    sensors      TEXT,                     -- the nodes' table, where it is not that of their hardware
+    dev_eui      BLOB UNIQUE,
+    is_hardened  INTEGER NOT NULL,
+    gateway_bits INTEGER,                  -- size of its key for the gateway, if it has one
+    gateway_weak TEXT,                     -- what makes that one easy to guess
+    cloud_bits   INTEGER,
+    cloud_weak   TEXT,
+    words        TEXT,                     -- the operator's words for a weak key
+    sealed       BLOB NOT NULL,            -- both keys
+    added_at     INTEGER NOT NULL,
+    revoked_at   INTEGER,
+    UNIQUE (net, sid)
+) STRICT;
