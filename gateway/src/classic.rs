@@ -1,6 +1,8 @@
 //! Classic radios: each hears frames of Waspmote and Plug & Sense! nodes in its own way and brings them to the engine, which
 //! says when one is safe.
 
+pub mod http;
+
 use std::collections::HashMap;
 use std::sync::mpsc::{SyncSender, TrySendError};
 
