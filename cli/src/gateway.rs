@@ -57,6 +57,8 @@ enum Verb {
     Sign(gateway_join::Sign),
     /// Write what a gateway without a cloud is to know: devices, network keys, revocations.
     State(gateway_local::State),
+    /// At the gateway: bearer tokens for classic frames at /hw/ps.
+    Token(crate::gateway_token::Token),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -120,6 +122,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Local(args) => gateway_local::local(args, output)?,
         Verb::Sign(args) => gateway_join::sign(args, output)?,
         Verb::State(args) => gateway_local::state(args, output)?,
+        Verb::Token(args) => crate::gateway_token::token(args, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let papers = Papers::of(&registry)?;

@@ -74,6 +74,7 @@ fn resolved(config: &Config) -> serde_json::Value {
             "air": config.air.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
         "coap": config.coap.map(|c| c.to_string()),
+        "insecure_http": config.insecure_http.as_ref().map(|h| h.bind.to_string()),
         "cloud": cloud,
         "state": state,
         "store": { "path": config.store, "max_bytes": config.limits.spool_bytes },

@@ -15,6 +15,7 @@ pub mod gateway;
 pub(crate) mod gateway_join;
 mod gateway_local;
 pub mod gateway_run;
+mod gateway_token;
 pub mod init;
 pub mod key;
 pub mod network;

@@ -80,6 +80,11 @@ impl Desk {
         }
     }
 
+    /// Counts what a radio refused so many times. Whether the engine had room to hear of it.
+    pub fn refuse_often(&self, rejected: Rejected, times: u64) -> bool {
+        self.engine.try_send(Event::RefusedOften(rejected, times)).is_ok()
+    }
+
     /// Counts something that the radio refused by itself.
     pub fn refuse(&self, rejected: Rejected) {
         let _ = self.engine.try_send(Event::Refused(rejected));
@@ -122,10 +127,12 @@ impl Waiting {
 ///
 /// # Errors
 /// One that cannot be had.
-#[expect(clippy::unused_async, reason = "radios bind here")]
 pub(crate) async fn listen(config: &Config, desk: &Desk) -> Result<Vec<JoinHandle<()>>, DaemonError> {
-    let _ = (config, desk);
-    Ok(Vec::new())
+    let mut tasks = Vec::new();
+    if let Some(settings) = &config.insecure_http {
+        tasks.push(http::start(&config.folder, settings, desk.clone()).await?);
+    }
+    Ok(tasks)
 }
 
 #[cfg(test)]

@@ -213,6 +213,17 @@ impl Config {
                 ));
             }
         };
+        if let Some(http) = &settings.insecure_http {
+            let bounds = [
+                ("insecure_http.connections", http.connections as u64),
+                ("insecure_http.connections_per_address", http.connections_per_address as u64),
+                ("insecure_http.requests_a_minute", http.requests_a_minute.into()),
+                ("insecure_http.request_seconds", http.request_seconds.into()),
+            ];
+            if let Some((key, _)) = bounds.iter().find(|(_, bound)| *bound == 0) {
+                return Err(invalid(key, "0 lets nobody in; leave the line out, or leave [insecure_http] out"));
+            }
+        }
         if let Some(metrics) = &settings.metrics
             && !metrics.bind.ip().is_loopback()
         {
@@ -381,6 +392,13 @@ impl std::fmt::Display for Config {
         }
         writeln!(f, "store        {}, at most {} MiB", self.store.display(), self.limits.spool_bytes >> 20)?;
         writeln!(f, "limits       {} messages a minute and device", self.limits.messages_a_minute)?;
+        if let Some(http) = &self.insecure_http {
+            writeln!(
+                f,
+                "INSECURE     classic frames by HTTP in clear text at {}: whoever reaches it is heard",
+                http.bind
+            )?;
+        }
         match self.metrics {
             Some(metrics) => write!(f, "metrics      http://{metrics}/metrics")?,
             None => write!(f, "metrics      not offered")?,

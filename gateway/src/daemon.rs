@@ -72,6 +72,8 @@ pub enum Event {
     Page(tokio::sync::oneshot::Sender<String>),
     /// Something that was no frame.
     Refused(Rejected),
+    /// So many of them.
+    RefusedOften(Rejected, u64),
     /// What the operator's file says, at a site without a cloud: the parts of a state.
     State(Vec<Zeroizing<Vec<u8>>>),
     /// End.
@@ -93,6 +95,11 @@ pub enum DaemonError {
     /// The way to the LoRaWAN broker cannot be prepared.
     #[error(transparent)]
     Lorawan(#[from] lorawan::config::Unprepared),
+    /// The listener for classic frames by HTTP cannot be had.
+    #[error(
+        "TCP {0} cannot be used for classic frames ({1}): does another program listen there, or is another port meant?"
+    )]
+    Http(SocketAddr, std::io::Error),
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -102,6 +109,9 @@ pub enum DaemonError {
     /// The system refuses a thread, a signal or a listener.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
+    /// The bearer tokens of classic frames by HTTP.
+    #[error(transparent)]
+    Tokens(#[from] crate::classic::http::tokens::TokensError),
     /// The way to the cloud cannot be set up.
     #[error("E4 cannot be set up: {0}")]
     Way(#[from] WayError),
@@ -567,6 +577,7 @@ impl Engine {
                 let _ = asked.send(metrics::page(gateway));
             }
             Event::Refused(rejected) => gateway.count(rejected, None),
+            Event::RefusedOften(rejected, times) => gateway.count_often(rejected, times),
             Event::State(parts) => {
                 // What is refused is counted there.
                 for part in &parts {

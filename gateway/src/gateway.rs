@@ -406,6 +406,12 @@ impl Gateway {
         self.outputs.push_back(Output::Dropped { rejected, sid });
     }
 
+    /// Counts what the rim refused so many times.
+    pub fn count_often(&mut self, rejected: Rejected, times: u64) {
+        self.tally.add(rejected.code, None, times);
+        self.outputs.push_back(Output::Dropped { rejected, sid: None });
+    }
+
     /// Version of the state that is applied; 0 before the first.
     pub fn state_version(&self) -> u64 {
         self.applied.as_ref().map_or(0, |(version, _)| *version)

@@ -20,13 +20,18 @@ pub struct Tally {
 impl Tally {
     /// Counts one.
     pub(super) fn count(&mut self, code: Code, sid: Option<Sid>) {
+        self.add(code, sid, 1);
+    }
+
+    /// Counts so many.
+    pub(super) fn add(&mut self, code: Code, sid: Option<Sid>, times: u64) {
         let key = if self.totals.len() < DISTINCT || self.totals.contains_key(&(code, sid)) {
             (code, sid)
         } else {
             (code, None)
         };
-        *self.totals.entry(key).or_default() += 1;
-        *self.unsaid.entry(key).or_default() += 1;
+        *self.totals.entry(key).or_default() += times;
+        *self.unsaid.entry(key).or_default() += times;
     }
 
     /// Takes increments for one event, the loudest first.

@@ -12,6 +12,35 @@ use serde::{Deserialize, Serialize};
 pub struct GatewayHttp {
     /// TCP address.
     pub bind: SocketAddr,
+    /// Connections at a time.
+    #[serde(default = "connections")]
+    pub connections: usize,
+    /// Connections at a time of one address; of IPv6, of one /64. Behind a TLS front end, all have the front end's.
+    #[serde(default = "connections_per_address")]
+    pub connections_per_address: usize,
+    /// Requests a minute of one address.
+    #[serde(default = "requests_a_minute")]
+    pub requests_a_minute: u32,
+    /// Seconds that a client has for its whole request.
+    #[serde(default = "request_seconds")]
+    pub request_seconds: u16,
+}
+
+const fn connections() -> usize {
+    256
+}
+
+const fn connections_per_address() -> usize {
+    32
+}
+
+const fn requests_a_minute() -> u32 {
+    600
+}
+
+/// A modem on 2G needs seconds for the 700 bytes of a request.
+const fn request_seconds() -> u16 {
+    30
 }
 
 /// `[xbee]` of `gateway.toml`: an XBee module in API mode on a serial line (W10).

@@ -1,7 +1,7 @@
 //! The listener: a task for each connection, and nothing that one client does makes another wait.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -104,6 +104,7 @@ impl Listener {
                 },
                 _ = tell.tick() => {
                     self.tell();
+                    self.heed();
                     cuts.retain(|_, cut| !cut.is_closed());
                     continue;
                 }
@@ -264,7 +265,21 @@ impl Listener {
     }
 
     fn count(&self, rejected: Rejected) {
-        *self.turned.lock().unwrap_or_else(PoisonError::into_inner).entry((rejected.code, rejected.reason)).or_default() += 1;
+        *self
+            .turned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry((rejected.code, rejected.reason))
+            .or_default() += 1;
+    }
+
+    /// Looks whether the operator entered a token, or took one back.
+    fn heed(&self) {
+        match self.tokens.follow() {
+            Ok(true) => tracing::info!("other bearer tokens are taken from now on"),
+            Ok(false) => {}
+            Err(why) => tracing::error!("the bearer tokens of before stay: {why}"),
+        }
     }
 
     /// Tells the engine what was turned away: a flood is a number, and not as many events.
@@ -272,12 +287,4 @@ impl Listener {
         let mut turned = self.turned.lock().unwrap_or_else(PoisonError::into_inner);
         turned.retain(|(code, reason), times| !self.desk.refuse_often(Rejected::new(*code, reason), *times));
     }
-}
-
-/// Binds the listener's socket.
-///
-/// # Errors
-/// What the system says.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }

@@ -1,7 +1,8 @@
 //! Bearer tokens of `/hw/ps`: a file of hashes in the gateway's folder. A token itself is shown once, to the operator.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -13,8 +14,8 @@ use zeroize::Zeroizing;
 
 /// The file in the gateway's folder.
 pub const TOKENS_FILE: &str = "http-tokens.toml";
-/// Bytes of a token that was made elsewhere: fewer can be guessed, more do not fit in a line of a request.
-pub const LENGTHS: std::ops::RangeInclusive<usize> = 16..=3000;
+/// Bytes of a token that was made elsewhere: fewer are no secret, more do not fit in a line of a request.
+pub const LENGTHS: std::ops::RangeInclusive<usize> = 8..=3000;
 
 const HEADING: &str =
     "# SHA-256 of the bearer tokens that /hw/ps takes. Written by: fivefold gateway token add, revoke\n\n";
@@ -130,6 +131,14 @@ pub fn revoke(folder: &Path, name: &str) -> Result<(), TokensError> {
     write(folder, all)
 }
 
+fn written(folder: &Path) -> Option<SystemTime> {
+    std::fs::metadata(folder.join(TOKENS_FILE)).and_then(|m| m.modified()).ok()
+}
+
+fn hashes(folder: &Path) -> Result<Vec<[u8; 32]>, TokensError> {
+    Ok(read(folder)?.iter().filter_map(hash).collect())
+}
+
 fn hash(token: &Token) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
     hex::decode_to_slice(&token.sha256, &mut hash).ok()?;
@@ -137,8 +146,13 @@ fn hash(token: &Token) -> Option<[u8; 32]> {
 }
 
 /// What a running listener knows.
-#[derive(Clone, Debug, Default)]
-pub struct Tokens(Arc<ArcSwap<Vec<[u8; 32]>>>);
+#[derive(Debug)]
+pub struct Tokens {
+    folder: PathBuf,
+    hashes: ArcSwap<Vec<[u8; 32]>>,
+    /// When the file that they are from was written; whatever else was there last is not looked at again.
+    written: Mutex<Option<SystemTime>>,
+}
 
 impl Tokens {
     /// Those of a folder.
@@ -146,24 +160,30 @@ impl Tokens {
     /// # Errors
     /// As [`read`].
     pub fn of(folder: &Path) -> Result<Self, TokensError> {
-        let tokens = Self::default();
-        tokens.reload(folder)?;
-        Ok(tokens)
+        let written = written(folder);
+        let hashes = ArcSwap::from_pointee(hashes(folder)?);
+        Ok(Self { folder: folder.to_owned(), hashes, written: Mutex::new(written) })
     }
 
-    /// Those that are in the folder now; where they cannot be read, the old ones stay.
+    /// Takes those that are in the folder now, if the file is another. Whether it is. Where it cannot be read, the old ones
+    /// stay.
     ///
     /// # Errors
-    /// As [`read`].
-    pub fn reload(&self, folder: &Path) -> Result<(), TokensError> {
-        self.0.store(Arc::new(read(folder)?.iter().filter_map(hash).collect()));
-        Ok(())
+    /// As [`read`], once for each file.
+    pub fn follow(&self) -> Result<bool, TokensError> {
+        let now = written(&self.folder);
+        let before = std::mem::replace(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner), now);
+        if now == before {
+            return Ok(false);
+        }
+        self.hashes.store(Arc::new(hashes(&self.folder)?));
+        Ok(true)
     }
 
     /// Whether the operator entered this one. All are compared, so that time says nothing about which.
     pub fn knows(&self, token: &[u8]) -> bool {
         let hash = sha256(&[token]);
-        self.0.load().iter().fold(false, |known, h| verify_slices_are_equal(h, &hash).is_ok() | known)
+        self.hashes.load().iter().fold(false, |known, h| verify_slices_are_equal(h, &hash).is_ok() | known)
     }
 }
 
@@ -190,7 +210,8 @@ mod tests {
         let tokens = Tokens::of(folder.path()).unwrap();
         assert!(tokens.knows(known.as_bytes()));
         revoke(folder.path(), "bridge").unwrap();
-        tokens.reload(folder.path()).unwrap();
+        assert!(tokens.follow().unwrap());
+        assert!(!tokens.follow().unwrap());
         assert!(!tokens.knows(known.as_bytes()));
     }
 
