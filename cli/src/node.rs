@@ -6,6 +6,7 @@ pub(crate) mod join;
 mod readings;
 mod report;
 pub(crate) mod state;
+mod waspmote;
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,6 +54,8 @@ enum Command {
     Join(Box<join::Args>),
     /// Run a software node until it is told to stop.
     Run(Run),
+    /// Be a Waspmote, made in software: to try a gateway out before real ones are pointed at it.
+    Waspmote(Box<waspmote::Args>),
 }
 
 /// `fivefold node run`.
@@ -96,6 +99,7 @@ pub struct Run {
 /// One sentence with what to do next.
 pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
     match &args.command {
+        Command::Waspmote(args) => waspmote::run(args, form),
         Command::Join(args) => join::run(args, form).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -65,17 +65,7 @@ impl Line {
     /// # Errors
     /// It is none, or cannot be opened.
     pub(crate) fn open(path: &Path, baud: u32) -> anyhow::Result<Self> {
-        let shown = path.display();
-        let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits();
-        let tty = OpenOptions::new().read(true).write(true).custom_flags(flags as i32).open(path);
-        let tty = tty.with_context(|| format!("cannot open {shown}"))?;
-        let mut mode = tcgetattr(&tty).with_context(|| format!("{shown} is no serial line"))?;
-        mode.make_raw();
-        // Eight bits, one stop bit, no flow control, and no modem whose carrier is waited for.
-        mode.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
-        mode.control_modes &= !(ControlModes::CSTOPB | ControlModes::CRTSCTS);
-        mode.set_speed(baud).with_context(|| format!("{shown} does not run at {baud} baud"))?;
-        tcsetattr(&tty, OptionalActions::Flush, &mode).with_context(|| format!("cannot set up {shown}"))?;
+        let tty = open_tty(path, baud)?;
         Ok(Self { path: path.to_owned(), tty, deframer: Deframer::default(), heard: VecDeque::new() })
     }
 
@@ -142,6 +132,25 @@ impl Line {
             Err(e) => Err(e).with_context(|| format!("cannot wait for {}", self.path.display())),
         }
     }
+}
+
+/// Opens a tty, without echo and without changes to what goes over it. Nothing waits for it.
+///
+/// # Errors
+/// It is none, or cannot be opened.
+pub(crate) fn open_tty(path: &Path, baud: u32) -> anyhow::Result<File> {
+    let shown = path.display();
+    let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits();
+    let tty = OpenOptions::new().read(true).write(true).custom_flags(flags as i32).open(path);
+    let tty = tty.with_context(|| format!("cannot open {shown}"))?;
+    let mut mode = tcgetattr(&tty).with_context(|| format!("{shown} is no serial line"))?;
+    mode.make_raw();
+    // Eight bits, one stop bit, no flow control, and no modem whose carrier is waited for.
+    mode.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
+    mode.control_modes &= !(ControlModes::CSTOPB | ControlModes::CRTSCTS);
+    mode.set_speed(baud).with_context(|| format!("{shown} does not run at {baud} baud"))?;
+    tcsetattr(&tty, OptionalActions::Flush, &mode).with_context(|| format!("cannot set up {shown}"))?;
+    Ok(tty)
 }
 
 /// What is said on a line of an error, as much as fits.

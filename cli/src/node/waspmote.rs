@@ -1,0 +1,362 @@
+//! `fivefold node waspmote`: a software Waspmote, to try a gateway out before real nodes are pointed at it.
+//!
+//! It does what the vendor's library does: its counter starts at 0 at every start and goes on at 0 after 255, nobody
+//! acknowledges a frame, and what was not heard is lost. Only the hardened profile has numbers that never come again.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use fivefold_keep::files::{self, Readers};
+use fivefold_waspmote::hardened::{self, Epoch, Lease, Number, Peer};
+use fivefold_waspmote::xbee::{Address16, Address64, Mode, Packet};
+use fivefold_waspmote::{
+    Builder, ClassicKey, Encoding, Encrypted, EncryptedType, Frame, Generation, KeyBits, Sender, Sensors, Serial,
+    SerialOrder, Table, Text, Value,
+};
+use serde_json::{Value as Json, json};
+use zeroize::Zeroizing;
+
+use crate::output::Output as Form;
+
+/// The path at which Meshlium takes frames (W13).
+const PATH: &str = "/getpost_frame_parser.php";
+/// Speed of an XBee module's line.
+const BAUD: u32 = 115_200;
+/// A module waits so long for an answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// `fivefold node waspmote`.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("carrier").required(true).args(["http", "xbee"]))]
+pub(super) struct Args {
+    /// Its serial: 16 hex digits (v15), or a decimal number (v12).
+    #[arg(long)]
+    serial: Serial,
+    /// Its name, up to 16 characters.
+    #[arg(long, value_name = "NAME", default_value = "node_01")]
+    node_id: String,
+    /// Send by HTTP to this HOST:PORT, as a 4G module does.
+    #[arg(long, value_name = "HOST:PORT")]
+    http: Option<String>,
+    /// Send by the XBee module on this serial line (API mode 2).
+    #[arg(long, value_name = "LINE", requires = "to")]
+    xbee: Option<PathBuf>,
+    /// Address of the gateway's XBee module, 16 hex digits.
+    #[arg(long, value_name = "MAC")]
+    to: Option<Address64>,
+    /// What its sketch does before it sends.
+    #[arg(long, value_enum, default_value_t = Seal::None)]
+    seal: Seal,
+    /// File with its key: as many hex digits as the key has, or the text that stands in the sketch. Hardened: 64 hex digits.
+    #[arg(long, value_name = "FILE", required_if_eq_any = [
+        ("seal", "gateway"), ("seal", "cloud"), ("seal", "hardened-gateway"), ("seal", "hardened-cloud"),
+    ])]
+    key_file: Option<PathBuf>,
+    /// Size of the key in bits: 128, 192 or 256.
+    #[arg(long, value_name = "BITS", default_value_t = 256)]
+    key_bits: u16,
+    /// File for the numbers that are used up, as the EEPROM of a hardened node has them.
+    #[arg(long, value_name = "FILE", required_if_eq_any = [("seal", "hardened-gateway"), ("seal", "hardened-cloud")])]
+    state: Option<PathBuf>,
+    /// Epoch of its hardened key.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    epoch: u32,
+    /// Send frames in ASCII.
+    #[arg(long)]
+    ascii: bool,
+    /// Send the frames of this file as they are, one in hex per line, again and again.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["seal", "ascii"])]
+    recorded: Option<PathBuf>,
+    /// Seconds between two frames.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    every: f64,
+    /// Stop after so many frames.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+/// What the sketch does with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Seal {
+    /// Nothing.
+    None,
+    /// AES-ECB for the gateway.
+    Gateway,
+    /// AES-ECB for the cloud.
+    Cloud,
+    /// The hardened profile, for the gateway.
+    HardenedGateway,
+    /// The hardened profile, for the cloud.
+    HardenedCloud,
+}
+
+/// Runs it until `--count` frames went out, or for ever.
+///
+/// # Errors
+/// One sentence with what to do next. A frame that could not be sent is none: it is said, and lost.
+pub(super) fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!((0.001..=1e9).contains(&args.every), "--every {} is no number of seconds above 0", args.every);
+    let mut node = Node::new(args)?;
+    let mut road = Road::open(args)?;
+    say(form, &json!({ "event": "started", "serial": args.serial.to_string(), "suite": node.suite() }));
+    let mut lost = 0;
+    for number in 0..args.count.unwrap_or(u64::MAX) {
+        if number > 0 {
+            std::thread::sleep(Duration::from_secs_f64(args.every));
+        }
+        let (clear, frame) = node.next()?;
+        let reading = json!({ "event": "reading", "number": number, "payload": hex::encode(&clear), "frame": hex::encode(&frame) });
+        say(form, &reading);
+        match road.send(&frame) {
+            Ok(said) => say(form, &json!({ "event": said, "number": number })),
+            Err(why) => {
+                lost += 1;
+                say(form, &json!({ "event": "lost", "number": number, "why": format!("{why:#}") }));
+            }
+        }
+    }
+    Ok(if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn say(form: Form, line: &Json) {
+    match form {
+        Form::Json => println!("{line}"),
+        Form::Human => {
+            let text = |field: &str| line.get(field).and_then(Json::as_str).unwrap_or_default();
+            let number = line.get("number").and_then(Json::as_u64).map_or(String::new(), |n| n.to_string());
+            println!("{:<9} {number:>4}  {}{}", text("event"), text("frame"), text("why"));
+        }
+    }
+}
+
+/// The sketch.
+struct Node {
+    serial: Serial,
+    node_id: String,
+    encoding: Encoding,
+    sealer: Sealer,
+    sequence: u8,
+    /// Tenths of a degree.
+    temperature: i64,
+}
+
+enum Sealer {
+    Clear,
+    Ecb(EncryptedType, ClassicKey),
+    Hardened { peer: Peer, key: hardened::Key, epoch: Epoch, lease: Lease, state: PathBuf },
+    Recorded(Vec<Vec<u8>>),
+}
+
+impl Node {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        Ok(Self {
+            serial: args.serial,
+            node_id: args.node_id.clone(),
+            encoding: if args.ascii { Encoding::Ascii } else { Encoding::Binary },
+            sealer: Sealer::new(args)?,
+            sequence: 0,
+            temperature: 180 + i64::from(random::<1>()?.first().copied().unwrap_or(0) % 80),
+        })
+    }
+
+    const fn suite(&self) -> &'static str {
+        if matches!(self.sealer, Sealer::Hardened { .. }) { "classic-hardened" } else { "classic" }
+    }
+
+    /// The next frame in clear, and as it goes out.
+    fn next(&mut self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+        let sequence = self.sequence;
+        self.sequence = sequence.wrapping_add(1);
+        if let Sealer::Recorded(frames) = &self.sealer {
+            let frame = frames.get(usize::from(sequence) % frames.len().max(1)).cloned().unwrap_or_default();
+            return Ok((frame.clone(), frame));
+        }
+        let [step] = random::<1>()?;
+        self.temperature += i64::from(step % 7) - 3;
+        let clear = self.clear(sequence)?;
+        let sealed = self.sealer.seal(&clear)?;
+        Ok((clear, sealed))
+    }
+
+    fn clear(&self, sequence: u8) -> anyhow::Result<Vec<u8>> {
+        let (table, tag) = match self.serial.generation() {
+            Generation::V12 => (Table::V12, "TCA"),
+            Generation::V15 => (Table::Default, "TC"),
+        };
+        let sensors = Sensors::of(table);
+        let id = |tag: &str| sensors.with_tag(tag.as_bytes()).next().map(|s| s.id).context("the table lacks a sensor");
+        let (thermometer, battery) = (id(tag)?, id("BAT")?);
+        let sender = Sender {
+            serial: self.serial,
+            order: SerialOrder::BigEndian,
+            node_id: Text::new(self.node_id.as_bytes()),
+            sequence,
+        };
+        let mut frame = Builder::new(&sensors, self.encoding, &sender);
+        let single = f64::from(self.temperature as f32 / 10.0);
+        frame.add(thermometer, &[Value::Float(single)]).context("the temperature")?;
+        frame.add(battery, &[Value::Integer(91)]).context("the battery")?;
+        Ok(frame.finish())
+    }
+}
+
+impl Sealer {
+    fn new(args: &Args) -> anyhow::Result<Self> {
+        if let Some(path) = &args.recorded {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let frames = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(hex::decode);
+            let frames: Vec<Vec<u8>> =
+                frames.collect::<Result<_, _>>().with_context(|| format!("{} is not lines of hex", path.display()))?;
+            anyhow::ensure!(!frames.is_empty(), "{} has no frame: write one in hex per line", path.display());
+            return Ok(Self::Recorded(frames));
+        }
+        let generation = args.serial.generation();
+        let bits = KeyBits::from_bits(args.key_bits)
+            .with_context(|| format!("--key-bits {} is no size of AES: write 128, 192 or 256", args.key_bits))?;
+        Ok(match (args.seal, generation) {
+            (Seal::None, _) => Self::Clear,
+            (Seal::Gateway, Generation::V15) => Self::Ecb(EncryptedType::Gateway, classic_key(args, bits)?),
+            (Seal::Gateway, Generation::V12) => {
+                let kind = match bits {
+                    KeyBits::Aes128 => EncryptedType::Gateway128,
+                    KeyBits::Aes192 => EncryptedType::Gateway192,
+                    KeyBits::Aes256 => EncryptedType::Gateway256,
+                };
+                Self::Ecb(kind, classic_key(args, bits)?)
+            }
+            (Seal::Cloud, Generation::V15) => Self::Ecb(EncryptedType::Cloud, classic_key(args, bits)?),
+            (Seal::Cloud, Generation::V12) => Self::Ecb(EncryptedType::CloudV12, classic_key(args, bits)?),
+            (Seal::HardenedGateway | Seal::HardenedCloud, Generation::V12) => {
+                bail!("the hardened profile is for v15 hardware: its serial has 16 hex digits")
+            }
+            (Seal::HardenedGateway, _) => Self::hardened(args, Peer::Gateway)?,
+            (Seal::HardenedCloud, _) => Self::hardened(args, Peer::Cloud)?,
+        })
+    }
+
+    fn hardened(args: &Args, peer: Peer) -> anyhow::Result<Self> {
+        let text = key_text(args)?;
+        let mut bytes = Zeroizing::new([0; 32]);
+        hex::decode_to_slice(text.as_slice(), bytes.as_mut_slice()).context("a hardened key is 64 hex digits")?;
+        let state = args.state.clone().unwrap_or_default();
+        let stored = match std::fs::read_to_string(&state) {
+            Ok(end) => end.trim().parse().with_context(|| format!("{} is no number", state.display()))?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", state.display())),
+        };
+        let (key, epoch) = (hardened::Key::from_bytes(*bytes), Epoch(args.epoch));
+        Ok(Self::Hardened { peer, key, epoch, lease: Lease::boot(stored), state })
+    }
+
+    fn seal(&mut self, clear: &[u8]) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::Clear | Self::Recorded(_) => Ok(clear.to_vec()),
+            Self::Ecb(kind, key) => {
+                let Frame::Clear(inner) = Frame::parse(clear)? else { bail!("no frame in clear") };
+                Ok(Encrypted::seal(*kind, &inner, key)?)
+            }
+            Self::Hardened { peer, key, epoch, lease, state } => {
+                if let Some(end) = lease.due() {
+                    files::write(state, Readers::Owner, end.to_string().as_bytes())?;
+                    lease.extend(end);
+                }
+                let sequence =
+                    lease.take().map_err(|_| anyhow::anyhow!("all numbers of this key are used: renew it"))?;
+                let number = Number { epoch: *epoch, sequence, seed: random()? };
+                let mut out = vec![0; clear.len() + hardened::OVERHEAD];
+                hardened::seal(*peer, key, &number, clear, &mut out)?;
+                Ok(out)
+            }
+        }
+    }
+}
+
+fn key_text(args: &Args) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+    let path: &Path = args.key_file.as_deref().context("--key-file is missing")?;
+    let mut text = Zeroizing::new(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?);
+    while text.last().is_some_and(u8::is_ascii_whitespace) {
+        text.pop();
+    }
+    Ok(text)
+}
+
+fn classic_key(args: &Args, bits: KeyBits) -> anyhow::Result<ClassicKey> {
+    let text = key_text(args)?;
+    if text.len() == 2 * bits.bytes()
+        && let Ok(bytes) = hex::decode(text.as_slice()).map(Zeroizing::new)
+    {
+        return Ok(ClassicKey::from_bytes(&bytes)?);
+    }
+    Ok(ClassicKey::from_text(&text, bits)?)
+}
+
+/// The way to the gateway.
+enum Road {
+    Http(String),
+    Xbee { line: std::fs::File, to: Address64 },
+}
+
+impl Road {
+    fn open(args: &Args) -> anyhow::Result<Self> {
+        match (&args.http, &args.xbee, args.to) {
+            (Some(host), ..) => Ok(Self::Http(host.clone())),
+            (None, Some(path), Some(to)) => Ok(Self::Xbee { line: crate::serial::open_tty(path, BAUD)?, to }),
+            _ => bail!("give --http HOST:PORT, or --xbee LINE with --to MAC"),
+        }
+    }
+
+    /// Sends a frame, and says what is known of it then.
+    fn send(&mut self, frame: &[u8]) -> anyhow::Result<&'static str> {
+        match self {
+            Self::Http(host) => post(host, frame).map(|()| "delivered"),
+            Self::Xbee { line, to } => {
+                let (destination, network) = (*to, Address16::UNKNOWN);
+                let packet = Packet::Transmit { id: 0, destination, network, radius: 0, options: 0, payload: frame };
+                write(line, &packet.emit(Mode::Escaped)?)?;
+                Ok("sent")
+            }
+        }
+    }
+}
+
+/// Writes to a line that does not wait.
+fn write(line: &mut std::fs::File, mut bytes: &[u8]) -> std::io::Result<()> {
+    while !bytes.is_empty() {
+        match line.write(bytes) {
+            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// As a 4G module posts it: any answer with a body is taken for success.
+fn post(host: &str, frame: &[u8]) -> anyhow::Result<()> {
+    let mut stream = TcpStream::connect(host).with_context(|| format!("cannot connect to {host}"))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let body = format!("frame={}", hex::encode_upper(frame));
+    let request = format!(
+        "POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(4096).read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split_whitespace().nth(1).unwrap_or("nothing");
+    anyhow::ensure!(status == "200", "{host} answered {status}");
+    Ok(())
+}
+
+fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|e| anyhow::anyhow!("no random numbers: {e}"))?;
+    Ok(bytes)
+}
