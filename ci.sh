@@ -95,18 +95,19 @@ job_msrv() { need_deb python3; cargo metadata --format-version 1 --locked | pyth
 job_places() { bash scripts/places.sh; }
 
 job_clippy() {
-    # The feature is that of tests that watch every seal; without it their code would not be looked at.
-    cargo clippy --workspace --all-targets --features fivefold-sim/witness --locked -- -D warnings
+    # The features are those of tests that watch every seal, and of devices on LoRaWAN; without them their code would not be
+    # looked at.
+    cargo clippy --workspace --all-targets --features fivefold-sim/witness,fivefold-device/lorawan --locked -- -D warnings
     cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir target/fuzz-clippy -- -D warnings
 }
 
 job_test() {
-    # A token for vaults: SoftHSM, and OpenSC's tool to make keys in it that must be refused.
-    need_deb softhsm2 opensc
+    # A token for vaults: SoftHSM, and OpenSC's tool to make keys in it that must be refused. A broker for LoRaWAN.
+    need_deb softhsm2 opensc mosquitto
     if have cargo-nextest; then
-        cargo nextest run --workspace --locked --no-fail-fast
+        cargo nextest run --workspace --features fivefold-device/lorawan --locked --no-fail-fast
     else
-        cargo test --workspace --locked --no-fail-fast --lib --bins --tests
+        cargo test --workspace --features fivefold-device/lorawan --locked --no-fail-fast --lib --bins --tests
     fi
 }
 

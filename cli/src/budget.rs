@@ -19,7 +19,7 @@ use fivefold_core::suite::MicLen;
 use fivefold_core::wire::coap::{PAYLOAD_MARKER, POST};
 use fivefold_core::wire::ieee802154::{Ack, MAX_FRAME, Pan, SecurityLevel};
 use fivefold_core::wire::mesh;
-use fivefold_core::wire::tiny::{Layers, Tiny, Wants};
+use fivefold_core::wire::tiny::{LORAWAN_DR0, Layers, Tiny, Wants};
 use serde::Serialize;
 use serde_json::json;
 
@@ -30,8 +30,6 @@ const RADIOS: [Radio; 5] = [Radio::Ieee802154, Radio::Ieee802154Mic32, Radio::Xb
 const SID: Sid = Sid(0x0A17);
 /// No message is longer, sealed or not.
 const BUFFER: usize = 256;
-/// What LoRaWAN carries at its slowest data rate of region EU868 (DR0).
-const LORAWAN_DR0: usize = 51;
 /// What an XBee 802.15.4 and an XBee DigiMesh module carry.
 const XBEE: usize = 100;
 const DIGIMESH: usize = 73;

@@ -278,7 +278,7 @@ fn mesh(
     let sending = match settings.policy.radio {
         Radio::Ieee802154 => SecurityLevel::EncMic64,
         Radio::Ieee802154Mic32 => SecurityLevel::EncMic32,
-        radio if radio.link_class() == LinkClass::None => return Ok(None),
+        radio if radio.link_class() == LinkClass::None || is_bare(radio) => return Ok(None),
         _ => return Err(BootRefused::Radio),
     };
     if settings.ways.parents.is_empty() || !(1..=MAX_HOPS).contains(&settings.hops) {
@@ -298,6 +298,11 @@ fn mesh(
     let identity = Identity { did: settings.did, sid: settings.sid, pan: settings.pan, station: Station::Node };
     let policy = LinkPolicy { minimum: sending, sending };
     Ok(Some(Mesh::new(identity, policy, keys, settings.ways.clone(), entropy.link_seed())))
+}
+
+/// Whether the radio's own link is E1, so that tiny frames go out as they are.
+pub(crate) const fn is_bare(radio: Radio) -> bool {
+    cfg!(feature = "lorawan") && matches!(radio, Radio::Lorawan)
 }
 
 /// Where the frame counters of a device start that knows of none: in the sixteen millions of its epoch. A device that lost

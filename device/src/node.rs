@@ -243,6 +243,16 @@ impl<const N: usize, A: Agree> Node<N, A> {
         }
     }
 
+    /// A tiny frame that came by a link which is E1 by itself (feature `lorawan`): on LoRaWAN FPort, then FRMPayload.
+    pub fn handle_tiny(&mut self, now: Millis, frame: &[u8]) {
+        self.now = now;
+        let none = Rejected::new(Code::LinkNotOurs, "no radio whose link is E1 by itself");
+        let taken = if boot::is_bare(self.settings.policy.radio) { self.tiny(frame) } else { Err(none) };
+        if let Err(refused) = taken {
+            self.refuse(refused);
+        }
+    }
+
     /// A datagram of the gateway, for devices with IP.
     pub fn handle_datagram(&mut self, now: Millis, datagram: &[u8]) {
         self.now = now;
@@ -252,7 +262,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
     }
 
     fn coap(&mut self, datagram: &[u8]) -> Result<(), Rejected> {
-        if self.mesh.is_some() {
+        if !self.is_on_ip() {
             return Err(Rejected::new(Code::TinyMalformed, "this device has no IP link"));
         }
         let message = CoapMessage::parse(datagram)?;
@@ -268,6 +278,11 @@ impl<const N: usize, A: Agree> Node<N, A> {
             return Err(Rejected::new(Code::TinyMalformed, "a token that is none of ours"));
         };
         self.answer(self.layers().ok_or(NO_ANSWERS)?, token, answer.option.piv, answer.ciphertext)
+    }
+
+    /// Whether messages go as CoAP, and not as tiny frames.
+    const fn is_on_ip(&self) -> bool {
+        self.mesh.is_none() && !boot::is_bare(self.settings.policy.radio)
     }
 
     /// Time has passed.

@@ -153,6 +153,8 @@ const ANSWER_PIV: u8 = 0x05;
 const DOWNLINK: u8 = 0x09;
 const DEVICE_ANSWER: u8 = 0x0D;
 const EDHOC: u8 = 0x10;
+/// Bytes of an FRMPayload at the slowest data rate of LoRaWAN in region EU868 (DR0). The RuleID is not among them.
+pub const LORAWAN_DR0: usize = 51;
 /// RuleID of E1 control.
 pub const HELLO: u8 = 0x13;
 /// RuleID of a fragment.

@@ -90,7 +90,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         if self.settings.policy.profile == Profile::ToGateway {
             return self.verdict::<E2>(asked.number, judge_answer::<E2>(plaintext)?, Voice::Gateway);
         }
-        if self.mesh.is_none() {
+        if self.is_on_ip() {
             // On IP the C3 answer stands inside as a message of its own; without one the gateway speaks for itself.
             return match nested_answer::<E2>(plaintext)? {
                 Some((option, ciphertext)) => {

@@ -27,6 +27,9 @@ pub enum Output {
     Execute(Command),
     /// Make the record durable. What follows depends on it: if this fails, stop.
     Persist(Record),
+    /// Send a tiny frame by a radio whose link is E1 by itself (feature `lorawan`): on LoRaWAN its first byte is the FPort,
+    /// the rest the FRMPayload.
+    Tiny(Datagram),
     /// Send a frame.
     Transmit(Frame),
 }

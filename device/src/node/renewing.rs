@@ -13,7 +13,7 @@ use fivefold_core::wire::tiny::{EdhocRule, Tiny};
 
 use super::sending::{DATAGRAM_BODY, LEASE_WAIT};
 use super::{DATAGRAM, Datagram, Event, Node, Output};
-use crate::boot::Ends;
+use crate::boot::{Ends, is_bare};
 use crate::renewal::{Agreement, Failed, Stage, Step, Stopped, Why};
 use crate::storage::{Record, StoredContext};
 
@@ -152,7 +152,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
                 mesh.link_mut().keys_mut().send_under_other();
             }
         }
-        let announce = if self.mesh.is_none() { Announce::Sid } else { Announce::Nothing };
+        let announce = if self.is_on_ip() { Announce::Sid } else { Announce::Nothing };
         match self.renewal.as_mut().map(|r| r.begin(now, sid, epoch, announce)) {
             Some(Err(failed)) => self.run_failed(now, epoch, failed),
             _ => self.tell(Event::RenewalStarted { epoch, why }),
@@ -326,6 +326,12 @@ impl<const N: usize, A: Agree> Node<N, A> {
                     return None;
                 };
                 Output::Transmit(frame)
+            }
+            None if is_bare(self.settings.policy.radio) => {
+                let mut tiny = [0; DATAGRAM_BODY];
+                let rule = EdhocRule::ToServer;
+                let len = Tiny::Edhoc { rule, payload: message.as_bytes() }.emit(&mut tiny).ok()?;
+                Output::Tiny(Datagram::from_slice(tiny.get(..len)?).ok()?)
             }
             None => {
                 let mut bytes = [0; DATAGRAM];

@@ -11,10 +11,11 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{PAYLOAD_MARKER, POST};
 use fivefold_core::wire::ieee802154::{FCS, MAX_FRAME, SHORT_HEADER};
 use fivefold_core::wire::mesh;
-use fivefold_core::wire::tiny::{Inner, Layers, Tiny, Wants};
+use fivefold_core::wire::tiny::{Inner, LORAWAN_DR0, Layers, Tiny, Wants};
 use heapless::Vec;
 
 use super::{Datagram, Event, Node, Output, SendRefused, wanted};
+use crate::boot::is_bare;
 use crate::outbox::{Asked, Carried, Message, Number, Sealed, State, Taken};
 use crate::relay::PAYLOAD;
 use crate::renewal::Why;
@@ -83,7 +84,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
             Profile::DangerLinkOnly => 0,
             Profile::ToCloud | Profile::ToGateway => TAG + 2,
             // Around C3 on IP stand a code, an option header, the option and a marker; on tiny links one byte.
-            Profile::ToBoth if self.mesh.is_none() => 2 * TAG + 2 + 4 + 1 + 4 + bctx + 2,
+            Profile::ToBoth if self.is_on_ip() => 2 * TAG + 2 + 4 + 1 + 4 + bctx + 2,
             Profile::ToBoth => 2 * TAG + 2 + 1,
         };
         let piv = PartialIv::from_value(self.piv.next()).as_bytes().len();
@@ -95,6 +96,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         match self.settings.policy.radio {
             Radio::Ieee802154 => MAX_FRAME - SHORT_HEADER - 8 - FCS - mesh::HEADER,
             Radio::Ieee802154Mic32 => MAX_FRAME - SHORT_HEADER - 4 - FCS - mesh::HEADER,
+            Radio::Lorawan => 1 + LORAWAN_DR0,
             _ => PAYLOAD,
         }
     }
@@ -138,7 +140,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         let bctx = self.ends.cloud.as_ref().and_then(|c| c.id_context());
         let bctx = bctx.or(self.ends.gateway.as_ref().and_then(|c| c.id_context())).filter(|_| self.is_explicit());
         let kid = (self.settings.policy.kid_length == KidLength::Two).then_some(self.settings.sid);
-        let nesting = if self.mesh.is_some() { Nesting::Tiny } else { Nesting::Coap };
+        let nesting = if self.is_on_ip() { Nesting::Coap } else { Nesting::Tiny };
 
         let mut plaintext = Vec::<u8, { PAYLOAD + 2 }>::new();
         let _ = plaintext.extend_from_slice(&[POST, PAYLOAD_MARKER]);
@@ -227,6 +229,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
                 };
                 Output::Transmit(frame)
             }
+            None if is_bare(self.settings.policy.radio) => Output::Tiny(Datagram::from_slice(&message.frame).ok()?),
             None => {
                 let tiny = Tiny::parse(&message.frame, self.settings.policy.kid_length).ok()?;
                 let mut out = [0; super::DATAGRAM];
