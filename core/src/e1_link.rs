@@ -591,6 +591,12 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         self.greetings.want(now);
     }
 
+    /// Wants one HELLO of ours: nobody answers us any more, and perhaps somebody did not hear our HELLO-FIN, so that we are a
+    /// stranger to him. It goes under the key that we send under, which his own HELLO may not.
+    pub fn want_one_hello(&mut self, now: Millis) {
+        self.greetings.want_one(now);
+    }
+
     /// Says HELLO soon, whatever was said before: somebody was registered, and may have said it while he was a stranger
     /// here. For the word of the registry alone; what anybody may send on the air is for [`Self::want_hello`].
     pub fn greet(&mut self, now: Millis) {

@@ -186,6 +186,7 @@ impl Mesh {
 
     /// A message that went up by `parent` was not answered.
     pub fn unanswered_by(&mut self, now: Millis, parent: Sid) {
+        self.link.want_one_hello(now);
         if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
             p.failures = p.failures.saturating_add(1);
             if p.failures >= PARENT_TRIES {

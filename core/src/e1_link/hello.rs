@@ -170,6 +170,8 @@ pub(super) struct Greetings<const N: usize> {
     wanted: Option<Millis>,
     /// It goes out whoever is synced before: somebody new is to hear it.
     is_promised: bool,
+    /// It is said once, and not again until somebody answers.
+    is_single: bool,
     pause: usize,
     last_asked: Option<Millis>,
     exchanges: [Option<Exchange>; N],
@@ -185,6 +187,7 @@ impl<const N: usize> Greetings<N> {
             number: 0,
             wanted: Some(Millis(0)),
             is_promised: false,
+            is_single: false,
             pause: 0,
             last_asked: None,
             exchanges: [None; N],
@@ -220,12 +223,22 @@ impl<const N: usize> Greetings<N> {
             self.wanted = Some(earliest.plus(self.jitter()));
             self.pause = 0;
         }
+        self.is_single = false;
+    }
+
+    /// Wants one HELLO of ours, unless one went out less than a minute ago or is wanted already.
+    pub(super) fn want_one(&mut self, now: Millis) {
+        if self.wanted.is_none() {
+            self.want(now);
+            self.is_single = true;
+        }
     }
 
     /// Wants a HELLO of ours soon, even if one went out just now, and whoever answers that one.
     pub(super) fn greet(&mut self, now: Millis) {
         self.wanted = Some(now.plus(self.jitter()));
         self.is_promised = true;
+        self.is_single = false;
         self.pause = 0;
     }
 
@@ -359,8 +372,8 @@ impl<const N: usize> Greetings<N> {
             let nonce_a = self.nonce();
             let pause = PAUSES.get(self.pause).or(PAUSES.last()).copied().unwrap_or(JITTER);
             self.pause = (self.pause + 1).min(PAUSES.len());
-            self.wanted = Some(now.plus(pause + self.jitter()));
-            self.is_promised = false;
+            self.wanted = Some(now.plus(pause + self.jitter())).filter(|_| !self.is_single);
+            (self.is_promised, self.is_single) = (false, false);
             self.asked = Some((nonce_a, now.plus(NONCE_LIFE)));
             self.number = self.number.wrapping_add(1);
             self.last_asked = Some(now);
@@ -513,6 +526,29 @@ mod tests {
         g.acked_by(Millis(1_400), did(2), Sid(8), (&second, [3; 8]), Generation(1)).unwrap();
         let due: std::vec::Vec<_> = core::iter::from_fn(|| g.take_due(Millis(120_000), ME, 1)).collect();
         assert!(due.iter().all(|d| matches!(d.message, Control::Fin { .. })), "{due:?}");
+    }
+
+    #[test]
+    fn a_single_hello_is_said_once_and_at_most_one_a_minute() {
+        let mut g = Greetings::<8>::new([7; 32]);
+        g.content();
+        let hellos = |g: &mut Greetings<8>, until: u64| {
+            let said = (0..until).step_by(500).filter_map(|now| g.take_due(Millis(now), ME, 1)).count();
+            (said, g.next())
+        };
+        g.want_one(Millis(0));
+        assert_eq!(hellos(&mut g, 100_000), (1, None));
+        for now in 100_000..100_100 {
+            g.want_one(Millis(now));
+        }
+        assert!(g.next().is_some_and(|at| at.0 >= 60_000));
+        let due = g.take_due(Millis(102_000), ME, 1);
+        assert!(due.is_some_and(|d| matches!(d.message, Control::Hello { .. })));
+        g.want_one(Millis(102_001));
+        assert!(g.next().is_some_and(|at| at.0 >= 162_000), "{:?}", g.next());
+        // Somebody who is not synced speaks: now it is said until he answers.
+        g.want(Millis(102_002));
+        assert!(hellos(&mut g, 400_000).0 > 1);
     }
 
     #[test]
