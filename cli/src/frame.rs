@@ -1,9 +1,12 @@
 //! `fivefold frame`: what a frame is, byte by byte, and what the given keys open of it.
 
+pub mod classic;
+mod classic_text;
 pub mod decode;
 pub mod envelope;
 pub mod fields;
 pub mod keys;
+pub mod own_sensors;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,9 +44,9 @@ pub enum FrameCommand {
 /// Arguments of `fivefold frame decode`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct DecodeArgs {
-    /// What the bytes are.
+    /// What the bytes are. Without it, what starts with 3c3d3e is a classic frame.
     #[arg(long, value_enum)]
-    pub kind: Kind,
+    pub kind: Option<Kind>,
     /// Keys: a JSON file, described in docs/tools.md.
     #[arg(long, value_name = "FILE")]
     pub keys: Option<PathBuf>,
@@ -68,12 +71,19 @@ pub struct DecodeArgs {
     /// The bytes, in hex; spaces and colons are skipped.
     #[arg(value_name = "HEX")]
     pub bytes: String,
+    /// What classic frames are read with.
+    #[command(flatten)]
+    pub classic: classic::ClassicArgs,
 }
 
 /// What the bytes are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
+    /// A frame of a Waspmote or Plug & Sense! node.
+    Classic,
+    /// A tiny frame of such a node, from a carrier that says who sent it.
+    ClassicTiny,
     /// A CoAP message over UDP with OSCORE.
     Coap,
     /// An 802.15.4 frame.
@@ -240,16 +250,32 @@ impl Report {
 /// What is missing in the question, or cannot be read.
 pub fn run(args: &FrameArgs, output: Output) -> anyhow::Result<ExitCode> {
     let FrameCommand::Decode(args) = &args.command;
-    let report = decode_args(args)?;
+    let text: String = args.bytes.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
+    let bytes = hex::decode(text).context("the frame is not hex")?;
+    let kind = match args.kind {
+        Some(kind) => kind,
+        None if bytes.starts_with(b"<=>") || bytes.is_empty() => Kind::Classic,
+        None => bail!("say what the bytes are: --kind coap, e1, e1s, envelope, tiny, classic or classic-tiny"),
+    };
+    if let Kind::Classic | Kind::ClassicTiny = kind {
+        if args.keys.is_some() {
+            bail!(
+                "--keys is for other frames: a classic one opens with --key-text TEXT --key-bits N, or --key-hex HEX"
+            );
+        }
+        return classic::run(&args.classic, kind, &bytes, output);
+    }
+    if let Some(option) = args.classic.given() {
+        bail!("{option} is for classic frames: --kind classic");
+    }
+    let report = decode_args(args, kind, &bytes)?;
     answer(output, &report.to_json(), || report.to_text());
     Ok(if report.refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn decode_args(args: &DecodeArgs) -> anyhow::Result<Report> {
+fn decode_args(args: &DecodeArgs, kind: Kind, bytes: &[u8]) -> anyhow::Result<Report> {
     let keys = args.keys.as_deref().map_or_else(|| Ok(Keys::none()), Keys::read)?;
-    let text: String = args.bytes.chars().filter(|c| !c.is_whitespace() && *c != ':').collect();
-    let bytes = hex::decode(text).context("the frame is not hex")?;
-    if args.fcs && args.kind != Kind::E1 {
+    if args.fcs && kind != Kind::E1 {
         bail!("--fcs is for --kind e1: no other kind ends with a check sequence");
     }
     let link_kid = match &args.link_kid {
@@ -267,7 +293,7 @@ fn decode_args(args: &DecodeArgs) -> anyhow::Result<Report> {
         }
     };
     let question = Question {
-        kind: args.kind,
+        kind,
         keys: &keys,
         link_kid,
         kid_length: if args.kid_length == 2 { KidLength::Two } else { KidLength::None },
@@ -276,7 +302,7 @@ fn decode_args(args: &DecodeArgs) -> anyhow::Result<Report> {
         request,
         check_sequence: if args.fcs { CheckSequence::Present } else { CheckSequence::Absent },
     };
-    decode::decode(&question, &bytes)
+    decode::decode(&question, bytes)
 }
 
 fn parse_kid_length(text: &str) -> Result<u8, String> {

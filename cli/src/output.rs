@@ -19,8 +19,27 @@ pub enum Output {
 pub fn answer(output: Output, value: &Value, text: impl FnOnce() -> String) {
     match output {
         Output::Human => println!("{}", text()),
-        Output::Json => println!("{value:#}"),
+        Output::Json => println!("{}", printable(&format!("{value:#}"))),
     }
+}
+
+/// JSON without characters that a terminal obeys. Those below 0x20 are escaped already, and what is left stands in strings
+/// alone.
+fn printable(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\u{7f}'..='\u{9f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{feff}' => {
+                text += &format!("\\u{:04x}", u32::from(c));
+            }
+            c => text.push(c),
+        }
+    }
+    text
 }
 
 /// Says what went wrong, on standard error; a program gets it as JSON.

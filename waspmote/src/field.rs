@@ -19,13 +19,14 @@ pub enum Value<'a> {
     Text(Text<'a>),
 }
 
-/// As a node prints it, but floats with as many decimals as tell them apart.
+/// As a node prints it, but floats with as many decimals as tell them apart (those of single precision, if it is one).
 impl fmt::Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Integer(number) => number.fmt(f),
             Self::Float(number) if number.is_nan() => f.write_str("NAN"),
             Self::Float(number) if number.is_infinite() => f.write_str(if *number > 0.0 { "INF" } else { "-INF" }),
+            Self::Float(number) if f64::from(*number as f32) == *number => (*number as f32).fmt(f),
             Self::Float(number) => number.fmt(f),
             Self::Text(text) => text.fmt(f),
         }

@@ -176,15 +176,7 @@ impl<'a> Clear<'a> {
     /// # Errors
     /// A binary field that ends behind the frame: nothing of such a frame is to be believed.
     pub fn decode(&self, sensors: &'a Sensors) -> Result<Decoded<'a>, Refused> {
-        let mut decoded = Decoded::default();
-        for entry in self.fields(sensors) {
-            match entry? {
-                Entry::Field(field) => decoded.fields.push(field),
-                Entry::Refused(field) => decoded.refused.push(field),
-                Entry::Rest(rest) => decoded.rest = Some(rest),
-            }
-        }
-        Ok(decoded)
+        Decoded::of(self.fields(sensors))
     }
 
     pub(crate) fn parse(bytes: &'a [u8], reading: Reading, tail: Tail) -> Result<Self, Refused> {
@@ -299,6 +291,24 @@ pub struct Decoded<'a> {
     pub refused: Vec<RefusedField<'a>>,
     /// What follows the first unknown id of a binary frame.
     pub rest: Option<Rest<'a>>,
+}
+
+impl<'a> Decoded<'a> {
+    /// All fields of a frame, a tiny frame or pieces that were put together.
+    ///
+    /// # Errors
+    /// A binary field that ends behind the frame.
+    pub fn of(fields: Fields<'a>) -> Result<Self, Refused> {
+        let mut decoded = Self::default();
+        for entry in fields {
+            match entry? {
+                Entry::Field(field) => decoded.fields.push(field),
+                Entry::Refused(field) => decoded.refused.push(field),
+                Entry::Rest(rest) => decoded.rest = Some(rest),
+            }
+        }
+        Ok(decoded)
+    }
 }
 
 /// Splits at the first `#`, if it comes within `longest` bytes and one.

@@ -88,6 +88,7 @@ pub fn decode(question: &Question<'_>, bytes: &[u8]) -> anyhow::Result<Report> {
             Some(0x1F) => Err(Rejected::new(Code::TinyMalformed, "E1S is no tiny message (--kind e1s)").into()),
             _ => walk.tiny(bytes, question.link_kid),
         },
+        Kind::Classic | Kind::ClassicTiny => Err(anyhow::anyhow!("classic frames have no layers").into()),
     };
     match outcome {
         Ok(application) => walk.report.application = application,
