@@ -10,7 +10,7 @@ use crate::serial::{Generation, Serial};
 use crate::text::Text;
 
 /// Bytes of the largest inner frame.
-pub(crate) const LONGEST_INNER: usize = 240;
+pub const LONGEST_INNER: usize = 240;
 
 /// Who is meant to open a frame. The type byte says so, and nothing binds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,38 +198,39 @@ impl<'a> Encrypted<'a> {
     /// # Errors
     /// Why it is no frame of this node under this key.
     pub fn open(&self, key: &ClassicKey) -> Result<Inner, Refused> {
-        let mut bytes = [0; LONGEST];
-        let plain = bytes.get_mut(..self.ciphertext.len()).ok_or(Refused::Blocks { length: self.ciphertext.len() })?;
-        plain.copy_from_slice(self.ciphertext);
-        key.decrypt(plain);
-        let clear = Self::read_inner(self, plain)?;
-        let length = clear.bytes.len();
-        let payload = length.saturating_sub(clear.payload.len());
-        let (id, node_id) = (clear.node_id, self.node_id);
-        if node_id.is_some_and(|outer| outer != id) {
-            return Err(Refused::ForeignNodeId);
-        }
+        let mut room = [0; LONGEST_INNER];
+        let clear = self.open_in(key, &mut room)?;
+        let (length, id) = (clear.bytes.len(), clear.node_id.bytes());
         let shape = Shape {
             kind: clear.kind,
             encoding: clear.encoding,
             serial: clear.serial,
             sequence: clear.sequence,
             count: clear.count,
-            id: (offset(clear.bytes, id.bytes()), id.bytes().len()),
-            payload,
+            id: (offset(clear.bytes, id), id.len()),
+            payload: length.saturating_sub(clear.payload.len()),
         };
-        Ok(Inner { bytes, length, shape })
+        Ok(Inner { bytes: room, length, shape })
     }
 
-    fn read_inner<'b>(&self, plain: &'b [u8]) -> Result<Clear<'b>, Refused> {
+    /// [`open`](Self::open) into memory of the caller's, for who opens many.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_in<'b>(&self, key: &ClassicKey, room: &'b mut [u8; LONGEST_INNER]) -> Result<Clear<'b>, Refused> {
+        let plain = room.get_mut(..self.ciphertext.len()).ok_or(Refused::Blocks { length: self.ciphertext.len() })?;
+        plain.copy_from_slice(self.ciphertext);
+        key.decrypt(plain);
         let reading = Reading { generation: Some(self.serial.generation()), ..Reading::default() };
         let clear = Clear::parse(plain, reading, Tail::Padding).map_err(Refused::inner)?;
         // The same node writes its serial the other way round in binary frames of old software, and in decimal in ASCII.
-        if clear.serial == self.serial || clear.serial == self.serial.reversed() {
-            Ok(clear)
-        } else {
-            Err(Refused::ForeignSerial)
+        if clear.serial != self.serial && clear.serial != self.serial.reversed() {
+            return Err(Refused::ForeignSerial);
         }
+        if self.node_id.is_some_and(|outer| outer != clear.node_id) {
+            return Err(Refused::ForeignNodeId);
+        }
+        Ok(clear)
     }
 }
 
@@ -253,7 +254,7 @@ struct Shape {
 /// What an encrypted frame held.
 #[derive(Clone)]
 pub struct Inner {
-    bytes: [u8; LONGEST],
+    bytes: [u8; LONGEST_INNER],
     length: usize,
     shape: Shape,
 }

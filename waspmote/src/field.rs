@@ -202,7 +202,7 @@ fn read_ascii<'a>(text: &'a [u8], at: usize, sensors: &'a Sensors) -> Entry<'a> 
             return refused(FieldFault::NoValue);
         }
         let (mut parts, mut good) = (Parts { style, left: Some(value), index: 0 }, true);
-        let present = parts.by_ref().inspect(|part| good &= part.number(sensor.kind).is_some()).count();
+        let present = parts.by_ref().inspect(|part| good &= part.is_number(sensor.kind)).count();
         let expected = sensor.fields;
         if !good {
             return refused(FieldFault::NotANumber);
@@ -353,35 +353,100 @@ impl<'a> Iterator for Parts<'a> {
 }
 
 impl Part<'_> {
-    fn number<'v>(&self, kind: Kind) -> Option<Value<'v>> {
-        let text = core::str::from_utf8(self.text).ok()?;
-        let digits = text.strip_prefix('-').unwrap_or(text);
-        let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if kind == Kind::Float {
-            let number = match text {
-                "NAN" => f64::NAN,
-                "INF" => f64::INFINITY,
-                "-INF" => f64::NEG_INFINITY,
-                _ => {
-                    let (whole, decimals) = digits.split_once('.').unwrap_or((digits, "0"));
-                    if !is_number(whole) || !is_number(decimals) {
-                        return None;
-                    }
-                    text.parse().ok()?
-                }
-            };
-            return Some(Value::Float(number));
+    /// Whether [`number`](Self::number) gives one. Looks at the form alone where that decides.
+    fn is_number(&self, kind: Kind) -> bool {
+        if kind != Kind::Float {
+            return self.number(kind).is_some();
         }
-        if !is_number(digits) || digits.len() > 10 {
+        let digits = self.text.strip_prefix(b"-").unwrap_or(self.text);
+        if digits == b"INF" || self.text == b"NAN" {
+            return true;
+        }
+        let point = digits.iter().position(|&byte| byte == b'.').unwrap_or(digits.len());
+        let (whole, decimals) = digits.split_at(point);
+        let decimals = decimals.strip_prefix(b".").unwrap_or(b"0");
+        [whole, decimals].iter().all(|part| !part.is_empty() && part.iter().all(u8::is_ascii_digit))
+    }
+
+    fn number<'v>(&self, kind: Kind) -> Option<Value<'v>> {
+        if kind == Kind::Float {
+            return Some(Value::Float(match self.text {
+                b"NAN" => f64::NAN,
+                b"INF" => f64::INFINITY,
+                b"-INF" => f64::NEG_INFINITY,
+                text if self.is_number(kind) => core::str::from_utf8(text).ok()?.parse().ok()?,
+                _ => return None,
+            }));
+        }
+        let digits = self.text.strip_prefix(b"-").unwrap_or(self.text);
+        if digits.is_empty() || digits.len() > 10 {
             return None;
         }
-        let number: i64 = text.parse().ok()?;
-        let number = if self.negative { number.checked_neg()? } else { number };
+        let number = digits.iter().try_fold(0_i64, |number, digit| {
+            digit.is_ascii_digit().then(|| number * 10 + i64::from(digit.wrapping_sub(b'0')))
+        })?;
+        let negative = self.negative != (digits.len() != self.text.len());
+        let number = if negative { -number } else { number };
         let range = match kind {
             Kind::U32 => 0..=i64::from(u32::MAX),
             // What the sketch handed over was an int or a uint16_t, whatever the row says.
             _ => i64::from(i16::MIN)..=i64::from(u16::MAX),
         };
         range.contains(&number).then_some(Value::Integer(number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sensors::Table;
+    use alloc::string::{String, ToString as _};
+    use alloc::vec::Vec;
+
+    fn read(text: &str) -> Result<Vec<String>, FieldFault> {
+        let sensors = Sensors::of(Table::Default);
+        match read_ascii(text.as_bytes(), 0, &sensors) {
+            Entry::Field(field) => Ok(field.values.iter().map(|value| value.to_string()).collect()),
+            Entry::Refused(field) => Err(field.fault),
+            Entry::Rest(_) => panic!("of binary frames alone"),
+        }
+    }
+
+    #[test]
+    fn an_ascii_value_is_a_number_as_nodes_print_it_or_refused() {
+        for (text, wanted) in [
+            ("TC:-4.24", &["-4.24"][..]),
+            ("TC:-INF", &["-INF"]),
+            ("TC:NAN", &["NAN"]),
+            ("TC:7", &["7"]),
+            ("GPS:-71.977753;-77.016449", &["-71.977753", "-77.016449"]),
+            ("TIME:1-2-3", &["1", "2", "3"]),
+            ("TIME:1-2-3+4", &["1", "2", "3", "4"]),
+            ("TIME:1-2-3-4", &["1", "2", "3", "-4"]),
+            ("STR:a:b;c", &["a:b;c"]),
+            ("STR:", &[""]),
+            ("NEVERSEEN:1;2", &["1;2"]),
+        ] {
+            assert_eq!(read(text).unwrap(), wanted, "{text}");
+        }
+        for (text, fault) in [
+            ("TC", FieldFault::NoColon),
+            ("TC:", FieldFault::NoValue),
+            ("TC:1e5", FieldFault::NotANumber),
+            ("TC:.5", FieldFault::NotANumber),
+            ("TC:5.", FieldFault::NotANumber),
+            ("TC:--5", FieldFault::NotANumber),
+            ("TC:-NAN", FieldFault::NotANumber),
+            ("TC:+5", FieldFault::NotANumber),
+            ("BAT:1.5", FieldFault::NotANumber),
+            ("BAT:65536", FieldFault::NotANumber),
+            ("MILLIS:4294967296", FieldFault::NotANumber),
+            ("ACC:1;2;", FieldFault::NotANumber),
+            ("ACC:1;2", FieldFault::Count { expected: 3, present: 2 }),
+            ("DATE:1-2-3-4", FieldFault::Count { expected: 3, present: 4 }),
+            ("TIME:1-2-3+4+5", FieldFault::Count { expected: 3, present: 5 }),
+        ] {
+            assert_eq!(read(text), Err(fault), "{text}");
+        }
     }
 }

@@ -32,7 +32,7 @@ mod tiny;
 pub mod xbee;
 
 pub use builder::{Builder, MOST_FIELDS, NotAdded, Sender};
-pub use encrypted::{Destination, Encrypted, EncryptedType, Inner};
+pub use encrypted::{Destination, Encrypted, EncryptedType, Inner, LONGEST_INNER};
 pub use field::{Entry, Field, FieldFault, Fields, RefusedField, Rest, Value, Values, ValuesIter};
 pub use fragment::{Joined, Joint, LONGEST_FRAGMENT, Pieces, fragments, tiny_frames};
 pub use frame::{Clear, Decoded, Frame, OverTheAir, Reading};

@@ -5,12 +5,12 @@ use fivefold_waspmote::{
     Builder, Encoding, FrameType, Joined, Joint, Reading, Sender, Sensors, Serial, SerialOrder, Stamp, Table, Text,
     Tiny, Value, fragments, stamped, tiny_frames,
 };
-use fivefold_waspmote::{Clear, Entry, Frame, Generation};
+use fivefold_waspmote::{ClassicKey, Clear, Encrypted, EncryptedType, Entry, Frame, Generation};
 use proptest::prelude::*;
 use serde_json::Value as Json;
 
 mod support;
-use support::{bytes, cases, clear, sent, table, vectors};
+use support::{bytes, cases, clear, encrypted as encrypted_frame, key, sent, table, vectors};
 
 /// What the sketch handed to the node for one field.
 fn values(sensor: &Json) -> Vec<Value<'_>> {
@@ -120,6 +120,12 @@ fn every_frame_is_cut_into_the_pieces_that_the_node_made_and_put_together_again(
                 }
             }
         }
+        for (piece, sent) in cut.pieces.iter().zip(case["pieces"].as_array().unwrap()) {
+            let Some(encrypted) = sent["encrypted_hex"].as_str() else { continue };
+            let sealed = Encrypted::seal(EncryptedType::Cloud, &clear(Frame::parse(piece)), &key(case)).unwrap();
+            assert_eq!(hex::encode(&sealed), encrypted, "{id}");
+            assert_eq!(encrypted_frame(&sealed).open(&key(case)).unwrap().bytes(), &piece[..], "{id}");
+        }
         let joint = joint.unwrap();
         let read = joint.fields(&sensors).filter(|entry| matches!(entry, Ok(Entry::Field(_)))).count();
         assert_eq!(read, sent(case).len() - cut.dropped, "{id}");
@@ -207,7 +213,11 @@ proptest! {
                         }
                     }
                 }
-                Ok(Frame::Encrypted(read)) => prop_assert_eq!(read.ciphertext.len() % 16, 0),
+                Ok(Frame::Encrypted(read)) => {
+                    prop_assert_eq!(read.ciphertext.len() % 16, 0);
+                    let key = ClassicKey::from_bytes(&[7; 24]).unwrap();
+                    prop_assert!(read.open(&key).is_err(), "nobody has this key");
+                }
                 _ => {}
             }
         }
