@@ -165,7 +165,7 @@ job_advisories() {
 job_demo() { cargo run --release --locked -- demo; }
 
 job_interop() {
-    need_deb tshark python3 python3-venv
+    need_deb tshark python3 python3-venv openssl stunnel4
     [ -x .venv/bin/python ] || python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check -r interop/requirements.txt
     cargo build --release --locked

@@ -6,7 +6,8 @@
 3. A software node's readings: tshark opens the E1 frames and the OSCORE messages of the gateway's capture, and aiocoap
    opens, as a server, every message that a tiny frame expanded to.
 4. EDHOC with aiocoap and lakers-python, both ways, and OSCORE under what came out.
-5. The capture that the demo writes: tshark opens every E1 frame of its four networks, and the OSCORE of algorithm 10.
+5. The TLS front end of docs/operate.md for old 4G modules, with `openssl s_client` for a module.
+6. The capture that the demo writes: tshark opens every E1 frame of its four networks, and the OSCORE of algorithm 10.
 """
 
 import argparse
@@ -33,6 +34,7 @@ import pcap
 import tiny
 from demo import demo
 from edhoc import ProfileResponder, StockDevice, our_initiator, stock_device
+from old_tls import old_tls
 from shark import kid_is, link_key, oscore_context, station, tshark
 from village import (
     ROOT, Failed, Village, bracketed, coap_host, counters, expect, free_port, gauge, wait_until, write_private,
@@ -352,6 +354,7 @@ def main() -> int:
              lambda: asyncio.run(our_initiator(deployment.coap_host, ProfileResponder, "own"))),
             ("aiocoap and lakers-python as initiator, behind the gateway",
              lambda: stock_device(deployment.stock_device, deployment.token)),
+            ("old 4G modules behind their TLS front end", lambda: old_tls(village)),
             ("the demo's capture", lambda: demo(village.folder)),
         ]
         for name, step in steps:
