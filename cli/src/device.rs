@@ -1,6 +1,7 @@
 //! `fivefold device`: devices and their shares.
 
 mod bulk;
+mod classic;
 mod enrol;
 mod renewal;
 mod revoke;
@@ -39,7 +40,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
     /// Make a device's share, keys and all: to commission by cable, and for tests. Devices that make their own key are
-    /// enrolled with `enrol`.
+    /// enrolled with `enrol`; classic ones are entered with `--classic SERIAL`.
     Add(Box<Add>),
     /// Enrol a device that made its own key: answer its request, from a file, over a serial line, or many from a CSV file.
     Enrol(Box<enrol::Args>),
@@ -49,11 +50,25 @@ enum Verb {
     List(Folder),
     /// Order devices to renew their contexts by EDHOC: one, those of a network, or all.
     Renew(renewal::Args),
+    /// Enter the node id that a classic device has now.
+    Rename(classic::Rename),
     /// Revoke a device: cloud and gateways refuse it from now on. It still has the network key, and passes E1 until that
     /// is rotated.
     Revoke(revoke::Args),
+    /// Give a classic device other keys, in place of all that it had.
+    SetKeys(classic::SetKeys),
     /// Show one device.
-    Show(One),
+    Show(Any),
+}
+
+/// A device of any kind.
+#[derive(Clone, Debug, clap::Args)]
+struct Any {
+    #[command(flatten)]
+    folder: Folder,
+    /// Its EUI-64, or the serial of a classic device.
+    #[arg(value_name = "DEVICE", value_parser = classic::Which::parse)]
+    device: classic::Which,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -100,6 +115,8 @@ struct Add {
     folder: Folder,
     #[command(flatten)]
     new: New,
+    #[command(flatten)]
+    classic: classic::New,
 }
 
 /// What a device's policy record says, where the network does not.
@@ -217,7 +234,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let renewals = registry.renewals()?;
             let renewal_of =
                 |d: &Device| renewals.binary_search_by_key(&d.did, |r| r.did).ok().and_then(|i| renewals.get(i));
-            let value = devices.iter().map(|d| json_of(d, renewal_of(d))).collect();
+            let classics = registry.classic_devices()?;
+            let modern = devices.iter().map(|d| json_of(d, renewal_of(d)));
+            let value = modern.chain(classics.iter().map(classic::json_of)).collect();
             answer(output, &Value::Array(value), || {
                 let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "RENEWED", "STATE"]);
                 for d in &devices {
@@ -234,14 +253,24 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                         state(d),
                     ]);
                 }
+                t.add_rows(classics.iter().map(classic::row));
                 t.trim_fmt()
             });
         }
         Verb::Renew(args) => return renewal::order(args, output),
+        Verb::Rename(args) => classic::rename(args, output)?,
         Verb::Revoke(args) => return revoke::run(args, output),
-        Verb::Show(one) => {
-            let (_, registry) = one.folder.open_book()?;
-            let d = registry.device(one.did)?;
+        Verb::SetKeys(args) => classic::set_keys(args, output)?,
+        Verb::Show(any) => {
+            let (_, registry) = any.folder.open_book()?;
+            let did = match any.device.resolve(&registry)? {
+                classic::Kind::Classic(device) => {
+                    classic::show(&device, output);
+                    return Ok(ExitCode::SUCCESS);
+                }
+                classic::Kind::Modern(did) => did,
+            };
+            let d = registry.device(did)?;
             let renewal = registry.renewal(d.did)?;
             let renewed = match registry.local(d.net)? {
                 Some(_) => "with its gateway alone, which knows how far it is".into(),
@@ -288,7 +317,11 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
 }
 
 fn add(args: &Add, output: Output) -> anyhow::Result<()> {
+    args.classic.refuse_alone()?;
     let mut operator = args.folder.open()?;
+    if let Some(serial) = args.classic.classic {
+        return classic::add(&mut operator, (serial, &args.classic), (&args.new.net, args.new.sid), output);
+    }
     let (device, folder) = create(&mut operator, &args.new)?;
     let note = match operator.registry.renewal(device.did)? {
         Some(r) if renewal::is_installed(&r) => {
@@ -457,7 +490,7 @@ fn renewed(renewal: Option<&Renewal>) -> String {
 
 fn json_of(d: &Device, renewal: Option<&Renewal>) -> Value {
     json!({
-        "did": d.did.to_string(), "sid": d.sid.to_string(), "net": d.net.to_string(),
+        "classic": false, "did": d.did.to_string(), "sid": d.sid.to_string(), "net": d.net.to_string(),
         "levels": d.policy.profile.as_str(), "alg": d.policy.alg.cose(), "mode": d.policy.mode.as_str(),
         "radio": d.policy.radio.as_str(), "epoch": d.epoch.0, "enrolled_at": d.enrolled_at, "revoked_at": d.revoked_at,
         "insecure": d.policy.profile == Profile::DangerLinkOnly || d.overrides.danger_no_link, "override": d.words,

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use fivefold_core::profile::Profile;
 use fivefold_core::suite::agreement::PublicX;
 use fivefold_keep::files;
+use fivefold_keep::registry::Network;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -25,6 +26,8 @@ enum Verb {
     Add(Add),
     /// List all networks.
     List(Folder),
+    /// Let a network take classic devices (Waspmote, Plug & Sense!), or no more of them.
+    Set(Set),
     /// Let the devices of a network without a cloud agree their keys with its gateway alone (e1+e2+e4).
     Local(Local),
 }
@@ -44,6 +47,26 @@ struct Local {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+struct Set {
+    #[command(flatten)]
+    folder: Folder,
+    /// Its name or id.
+    name: String,
+    /// Whether it takes classic devices.
+    #[arg(long, value_name = "yes|no", value_enum)]
+    classic: Classic,
+}
+
+/// Whether a network takes classic devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Classic {
+    /// It does not.
+    No,
+    /// It does.
+    Yes,
+}
+
+#[derive(Clone, Debug, clap::Args)]
 struct Add {
     #[command(flatten)]
     folder: Folder,
@@ -56,6 +79,10 @@ struct Add {
     /// Allows `--levels e1`. Your words are kept and shown, e.g. "a test bench; readings may be read and forged".
     #[arg(long, value_name = "WORDS")]
     danger_link_only: Option<String>,
+    /// It takes classic devices too (Waspmote, Plug & Sense!), whose frames nothing proves. It is marked for it wherever it
+    /// is shown.
+    #[arg(long)]
+    classic: bool,
     /// PAN id of radios that exist already, 4 hex digits; with --danger-adopt-key.
     #[arg(long, value_name = "PAN", value_parser = pan, requires = "danger_adopt_key")]
     pan: Option<u16>,
@@ -111,9 +138,13 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 }
                 _ => operator.registry.add_network(vault, &add.name, add.levels, words)?,
             };
+            if add.classic {
+                operator.registry.allow_classic(&network.name)?;
+            }
             let dir = operator.dir.display();
-            answer(output, &json_of(&network), || {
-                let mark = insecure_mark(network.profile);
+            let takes = if add.classic { Classic::Yes } else { Classic::No };
+            answer(output, &json_of(&network, takes), || {
+                let mark = marks(network.profile, takes);
                 format!(
                     "Added network {} ({}){mark}: id {}, PAN {:04x}, network key under index 1.\n\n\
                      Next: fivefold gateway add --dir {dir} --net {} NAME",
@@ -146,15 +177,34 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 )
             });
         }
+        Verb::Set(set) => {
+            let (_, mut registry) = set.folder.open_book()?;
+            let network = match set.classic {
+                Classic::Yes => registry.allow_classic(&set.name)?,
+                Classic::No => registry.forbid_classic(&set.name)?,
+            };
+            answer(output, &json_of(&network, set.classic), || {
+                let takes = match set.classic {
+                    Classic::Yes => {
+                        "takes classic devices: what they send is shown as legacy or plain, never as proven"
+                    }
+                    Classic::No => "takes no classic devices",
+                };
+                format!("Network {} {takes}.", network.name)
+            });
+        }
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let networks = registry.networks()?;
-            let value = Value::Array(networks.iter().map(json_of).collect());
+            let classic = registry.classic_networks()?;
+            let takes = |n: &Network| if classic.contains(&n.net) { Classic::Yes } else { Classic::No };
+            let value = Value::Array(networks.iter().map(|n| json_of(n, takes(n))).collect());
             answer(output, &value, || {
                 let mut t = table(&["NAME", "ID", "PAN", "LEVELS", ""]);
                 for n in &networks {
                     let pan = format!("{:04x}", n.pan);
-                    t.add_row([&n.name, &n.net.to_string(), &pan, n.profile.as_str(), insecure_mark(n.profile).trim()]);
+                    let marks = marks(n.profile, takes(n));
+                    t.add_row([&n.name, &n.net.to_string(), &pan, n.profile.as_str(), marks.trim()]);
                 }
                 t.trim_fmt()
             });
@@ -168,9 +218,16 @@ pub fn insecure_mark(profile: Profile) -> &'static str {
     if profile == Profile::DangerLinkOnly { " INSECURE: E1 alone (AR-01)" } else { "" }
 }
 
-fn json_of(n: &fivefold_keep::registry::Network) -> Value {
+/// All that is to be seen of a network at once.
+fn marks(profile: Profile, classic: Classic) -> String {
+    let classic = if classic == Classic::Yes { " classic" } else { "" };
+    format!("{classic}{}", insecure_mark(profile))
+}
+
+fn json_of(n: &Network, classic: Classic) -> Value {
     json!({
         "name": n.name, "net": n.net.to_string(), "pan": format!("{:04x}", n.pan), "levels": n.profile.as_str(),
         "group": n.group.to_string(), "insecure": n.profile == Profile::DangerLinkOnly, "override": n.override_words,
+        "classic": classic == Classic::Yes,
     })
 }

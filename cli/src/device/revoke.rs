@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use fivefold_keep::registry::{Device, Network, ShutOut};
 use serde_json::{Value, json};
 
-use super::{One, json_of};
+use fivefold_core::id::Did;
+
+use super::{Any, classic, json_of};
 use crate::clock;
 use crate::key;
 use crate::output::{Output, answer};
@@ -15,7 +17,7 @@ use crate::output::{Output, answer};
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
-    one: One,
+    any: Any,
     /// Rotate the network's key at once, without this device. While a rotation is under way, it is hurried, and another
     /// one follows if the device may know the new key already.
     #[arg(long)]
@@ -27,22 +29,29 @@ pub(super) struct Args {
 /// # Errors
 /// The book refuses, or the network's key cannot be rotated.
 pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
-    if args.rotate {
-        shut_out(args, output)?
-    } else {
-        refuse(args, output)?
+    let (_, mut registry) = args.any.folder.open_book()?;
+    match args.any.device.resolve(&registry)? {
+        classic::Kind::Classic(device) => {
+            anyhow::ensure!(
+                !args.rotate,
+                "classic device {} has no network key of ours: revoke it without --rotate",
+                device.serial
+            );
+            classic::revoke(&mut registry, device.serial, output)?;
+        }
+        classic::Kind::Modern(did) if args.rotate => shut_out(args, did, output)?,
+        classic::Kind::Modern(did) => refuse(args, did, output)?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn refuse(args: &Args, output: Output) -> anyhow::Result<()> {
-    let did = args.one.did;
-    let (_, mut registry) = args.one.folder.open_book()?;
+fn refuse(args: &Args, did: Did, output: Output) -> anyhow::Result<()> {
+    let (_, mut registry) = args.any.folder.open_book()?;
     let device = registry.revoke_device(did, clock::now()?)?;
     let network = registry.network(&device.net.to_string())?;
     let value = with(json_of(&device, registry.renewal(did)?.as_ref()), "passes_e1", json!(has_network_key(&device)));
     answer(output, &value, || {
-        let dir = args.one.folder.dir.display();
+        let dir = args.any.folder.dir.display();
         let still = match (has_network_key(&device), key::check_rotate(&network)) {
             (false, _) => String::new(),
             (true, Err(no_way)) => format!("\nIt still has the network key and passes E1, for\n{no_way}."),
@@ -56,9 +65,9 @@ fn refuse(args: &Args, output: Output) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn shut_out(args: &Args, output: Output) -> anyhow::Result<()> {
-    let (did, now) = (args.one.did, clock::now()?);
-    let mut operator = args.one.folder.open()?;
+fn shut_out(args: &Args, did: Did, output: Output) -> anyhow::Result<()> {
+    let now = clock::now()?;
+    let mut operator = args.any.folder.open()?;
     let registry = &mut operator.registry;
     let network = registry.network(&registry.device(did)?.net.to_string())?;
     check(&registry.device(did)?, &network)?;

@@ -12,6 +12,8 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::{self, Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 
+use fivefold_waspmote::time_reply;
+
 use super::{Gateway, Output, Then};
 use read::Seen;
 pub(super) use roll::Roll;
@@ -54,6 +56,7 @@ const TOO_MANY: Rejected =
     Rejected::new(Code::ClassicTooMany, "more frames a minute of this serial than are passed on");
 const TOO_LONG: Rejected = Rejected::new(Code::ClassicMalformed, "longer than any frame");
 const OVER_THE_AIR: Rejected = Rejected::new(Code::ClassicOverTheAir, "over-the-air programming: not for a gateway");
+const NO_TIME: Rejected = Rejected::new(Code::GatewayClockOff, "the gateway's clock shows no time");
 const NO_RADIO: Rejected = Rejected::new(Code::ClassicMalformed, "a time request, but not by XBee");
 const FOREIGN_RADIO: Rejected = Rejected::new(Code::ClassicForeignInner, "the serial is not that of this DevEUI");
 
@@ -95,8 +98,10 @@ impl Gateway {
         let (at, found) = match read::read(arrival, &self.classic).map_err(|rejected| (rejected, None))? {
             Seen::OverTheAir => return Err((OVER_THE_AIR, None)),
             Seen::TimeRequest if arrival.carrier == Carrier::Xbee => {
+                let answer =
+                    i64::try_from(now.0 / 1000).ok().and_then(|unix_s| time_reply(unix_s, 0)).ok_or((NO_TIME, None))?;
                 self.tally.count(Code::ClassicTimeAnswered, None);
-                return Ok(Taken::Answer(read::time_answer(now).into()));
+                return Ok(Taken::Answer(answer.into()));
             }
             Seen::TimeRequest => return Err((NO_RADIO, None)),
             Seen::Tiny => match by_radio {

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::error::SealError;
-use crate::id::{Epoch, Sid};
+use crate::id::Sid;
 use crate::wire::cbor::{Element, List, Malformed, Reader, Writer};
 
 /// Keys of the hardened profile in one entry, at most: the one in use, those that drain and one that comes.
@@ -53,8 +53,8 @@ impl ClassicFlags {
 /// A key of the hardened profile: `[epoch, key]`. Prints all but the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct HardenedKey<'b> {
-    /// Its generation.
-    pub epoch: Epoch,
+    /// Its generation, which counts up with each renewal.
+    pub epoch: u32,
     /// The key, AES-256.
     pub key: &'b [u8; 32],
 }
@@ -68,12 +68,12 @@ impl fmt::Debug for HardenedKey<'_> {
 impl<'b> Element<'b> for HardenedKey<'b> {
     fn parse(r: &mut Reader<'b>) -> Result<Self, Malformed> {
         r.array_of(2)?;
-        Ok(Self { epoch: Epoch(r.uint()?), key: r.bytes_of()? })
+        Ok(Self { epoch: r.uint()?, key: r.bytes_of()? })
     }
 
     fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
         w.array(2)?;
-        w.unsigned(self.epoch.0)?;
+        w.unsigned(self.epoch)?;
         w.bytes(self.key)
     }
 }
@@ -86,7 +86,7 @@ impl fmt::Debug for ClassicDevice<'_> {
 
 impl ClassicDevice<'_> {
     /// Bytes of one as CBOR, at most: for cutting a state into parts.
-    pub const LONGEST: usize = 1 + 17 + 3 + 1 + 9 + 34 + 1 + HARDENED_KEYS * (1 + 3 + 34);
+    pub const LONGEST: usize = 1 + 17 + 3 + 1 + 9 + 34 + 1 + HARDENED_KEYS * (1 + 5 + 34);
 }
 
 impl<'b> Element<'b> for ClassicDevice<'b> {
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_classic_device_reads_as_it_was_written_and_not_when_cut() {
         let keys = core::array::from_fn::<_, HARDENED_KEYS, _>(|n| HardenedKey {
-            epoch: Epoch(0xFFF0 + n as u16),
+            epoch: 0xFFFF_FFF0 + n as u32,
             key: &[0x5A; 32],
         });
         let longest = ClassicDevice {

@@ -1,0 +1,207 @@
+//! The commands with which an operator enters classic devices, as they are typed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use fivefold_keep::registry::Registry;
+use fivefold_keep::vault::Vault;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Site(TempDir);
+
+impl Site {
+    fn new() -> Self {
+        let site = Self(tempfile::tempdir().unwrap());
+        site.answer(&["init", &site.dir()]);
+        site.answer(&["network", "add", "mast", "--classic"]);
+        site
+    }
+
+    fn dir(&self) -> String {
+        self.0.path().join("site").display().to_string()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_fivefold"));
+        if arguments[0] != "init" {
+            command.env("FIVEFOLD_DIR", self.dir());
+        }
+        command.args(arguments).output().unwrap()
+    }
+
+    #[track_caller]
+    fn says(&self, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn answer(&self, arguments: &[&str]) -> Value {
+        let mut with: Vec<&str> = arguments.to_vec();
+        with.extend(["-o", "json"]);
+        serde_json::from_str(&self.says(&with)).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], words: &[&str]) {
+        let done = self.run(arguments);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(2), "{arguments:?}: {said}");
+        for word in words {
+            assert!(said.contains(word), "{arguments:?} says {said}, and not {word}");
+        }
+    }
+
+    /// A file that its owner alone can read.
+    fn file(&self, name: &str, text: &[u8]) -> String {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    }
+}
+
+const SERIAL: &str = "8a7384477876150c";
+
+#[test]
+fn a_classic_device_is_entered_with_its_keys_and_shown_as_what_it_is() {
+    let site = Site::new();
+    let gateway = site.file("gateway-key", b"Fb9iZ1AeU9Yu9vTf\n");
+    let cloud = site.file("cloud-key", b"23582d8aa5e39a9ff365954662d083ff23582d8aa5e39a9ff365954662d083fe");
+    let added = site.answer(&[
+        "device",
+        "add",
+        "--net",
+        "mast",
+        "--classic",
+        SERIAL,
+        "--node-id",
+        "park-7",
+        "--table",
+        "water",
+        "--dev-eui",
+        "70b3d57ed0000001",
+        "--gateway-key-file",
+        &gateway,
+        "--gateway-key-bits",
+        "128",
+        "--cloud-key-file",
+        &cloud,
+        "--cloud-key-bits",
+        "256",
+    ]);
+    assert_eq!(
+        (&added["classic"], &added["serial"], &added["levels"]),
+        (&json!(true), &json!(SERIAL), &json!("classic"))
+    );
+    assert_eq!(added["gateway_key"], json!({ "bits": 128, "weakness": "printable" }));
+    assert_eq!(added["cloud_key"], json!({ "bits": 256, "weakness": null }));
+    assert_eq!((&added["node_id"], &added["table"]), (&json!("park-7"), &json!("water")));
+    assert_eq!((&added["generation"], &added["hardened"]), (&json!("v15"), &json!(false)));
+    assert_eq!(site.answer(&["device", "show", SERIAL]), added);
+    let second = site.answer(&["device", "add", "--net", "mast", "--classic", "387264539"]);
+    assert_eq!((&second["generation"], &second["did"]), (&json!("v12"), &json!("000000001715301b")));
+    let modern = site.answer(&["device", "add", "--net", "mast"]);
+    let listed = site.answer(&["device", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 3);
+    assert_eq!((&listed[0]["did"], &listed[0]["classic"]), (&modern["did"], &json!(false)));
+    assert_eq!(listed.as_array().unwrap()[1..], [added, second]);
+    let list = site.says(&["device", "list"]);
+    let line = list.lines().find(|l| l.contains(SERIAL)).unwrap();
+    assert!(line.contains("classic: AES-128 for the gateway, printable; AES-256 for the cloud"), "{line}");
+    let shown = site.says(&["device", "show", "387264539"]);
+    assert!(shown.contains("classic, v12") && shown.contains("in clear") && shown.contains("AR-10"), "{shown}");
+    // What the gateway and the cloud will open with is what stood in the files.
+    let registry = Registry::open(&Path::new(&site.dir()).join("registry.db")).unwrap();
+    let vault = Vault::open_folder(Path::new(&site.dir())).unwrap();
+    let device = registry.classic_device(SERIAL.parse().unwrap()).unwrap();
+    let keys = registry.classic_keys(&vault, &device).unwrap();
+    assert_eq!(keys.gateway.unwrap().bytes(), b"Fb9iZ1AeU9Yu9vTf");
+    assert_eq!(keys.cloud.unwrap().bytes()[..4], [0x23, 0x58, 0x2D, 0x8A]);
+}
+
+#[test]
+fn what_is_typed_wrong_gets_one_sentence() {
+    let site = Site::new();
+    let add = |more: &[&str], words: &[&str]| {
+        let mut all = vec!["device", "add", "--net", "mast"];
+        all.extend(more);
+        site.refused(&all, words);
+    };
+    let long = site.file("long", b"Od2ayZnAVbrzWZHU1");
+    let weak = site.file("weak", b"libelium");
+    let with = |file: &str, more: &[&str], words: &[&str]| {
+        let mut all = vec!["--classic", SERIAL, "--gateway-key-file", file, "--gateway-key-bits", "128"];
+        all.extend(more);
+        add(&all, words);
+    };
+    with(&long, &[], &["17 bytes", "all-zero key", &long]);
+    with(&weak, &[], &["CL-13", "tried first", "--danger-weak-key"]);
+    with(&weak, &["--danger-weak-key", "yes"], &["CL-13"]);
+    add(&["--classic", SERIAL, "--gateway-key-file", &weak], &["--gateway-key-bits"]);
+    add(&["--classic", SERIAL, "--gateway-key-file", &weak, "--gateway-key-bits", "100"], &["128, 192 or 256"]);
+    add(&["--classic", "8A73844778761"], &["16 hex digits"]);
+    add(&["--classic", "0000000000000000"], &["zeros"]);
+    add(&["--classic", SERIAL, "--mode", "R"], &["--mode", "--classic"]);
+    add(&["--node-id", "park-7"], &["--classic"]);
+    add(&["--cloud-key-file", &weak, "--cloud-key-bits", "128"], &["--classic"]);
+    std::fs::set_permissions(&weak, std::fs::Permissions::from_mode(0o644)).unwrap();
+    with(&weak, &[], &["can be read by others", "chmod 600"]);
+    site.answer(&["network", "add", "modern"]);
+    site.refused(&["device", "add", "--net", "modern", "--classic", SERIAL], &["fivefold network set"]);
+    site.refused(&["device", "show", "387264539"], &["no device 387264539", "fivefold device list"]);
+    assert_eq!(site.answer(&["device", "list"]), json!([]));
+}
+
+#[test]
+fn a_weak_key_is_taken_in_so_many_words_and_stays_marked() {
+    let site = Site::new();
+    let weak = site.file("weak", b"libelium");
+    let words = "on a mast until spring";
+    let added = site.answer(&[
+        "device",
+        "add",
+        "--net",
+        "mast",
+        "--classic",
+        SERIAL,
+        "--cloud-key-file",
+        &weak,
+        "--cloud-key-bits",
+        "192",
+        "--danger-weak-key",
+        words,
+    ]);
+    assert_eq!(
+        (&added["cloud_key"], &added["override"]),
+        (&json!({ "bits": 192, "weakness": "dictionary" }), &json!(words))
+    );
+    let shown = site.says(&["device", "show", SERIAL]);
+    assert!(shown.contains("INSECURE") && shown.contains("CL-13"), "{shown}");
+    // Another key takes its place, and the words go with it.
+    let strong = site.file("strong", b"23582d8aa5e39a9ff365954662d083ff");
+    let set = site.answer(&["device", "set-keys", SERIAL, "--cloud-key-file", &strong, "--cloud-key-bits", "128"]);
+    assert_eq!((&set["cloud_key"], &set["override"]), (&json!({ "bits": 128, "weakness": null }), &Value::Null));
+}
+
+#[test]
+fn a_classic_device_is_renamed_and_revoked_like_any_other() {
+    let site = Site::new();
+    site.answer(&["device", "add", "--net", "mast", "--classic", "387264539"]);
+    assert_eq!(site.answer(&["device", "rename", "387264539", "pump"])["node_id"], "pump");
+    site.refused(&["network", "set", "mast", "--classic", "no"], &["1 classic device", "revoke"]);
+    site.refused(&["device", "revoke", "387264539", "--rotate"], &["no network key"]);
+    let revoked = site.answer(&["device", "revoke", "387264539"]);
+    assert!(revoked["revoked_at"].is_u64());
+    assert!(site.says(&["device", "list"]).contains("revoked"));
+    assert_eq!(site.answer(&["network", "set", "mast", "--classic", "no"])["classic"], false);
+    let listed = site.answer(&["network", "list"]);
+    assert_eq!((&listed[0]["name"], &listed[0]["classic"]), (&json!("mast"), &json!(false)));
+    site.answer(&["network", "set", "mast", "--classic", "yes"]);
+    let list = site.says(&["network", "list"]);
+    assert!(list.lines().any(|l| l.contains("mast") && l.ends_with("classic")), "{list}");
+}
