@@ -209,6 +209,7 @@ class Case:
             "epoch": self.epoch,
             "seed": self.seed.hex(),
             "newkey": self.newkey.hex(),
+            "oaep_seed": stream(f"{self.name} oaep", 32).hex(),
             "kr1_sha256": sha256(kr1).hex(),
             "kr2": answer(kr1, self.seed, self.newkey).hex(),
         }

@@ -22,6 +22,7 @@ mod key;
 pub mod key_message;
 mod kind;
 mod refused;
+#[cfg(not(target_pointer_width = "16"))]
 pub mod rsa;
 mod sensors;
 mod serial;

@@ -11,7 +11,7 @@ use crate::wire::cbor::{Element, List, Malformed, Reader, Writer};
 /// Envelopes in a batch, at most.
 pub const ENVELOPES: usize = 1000;
 /// Bytes of a batch, at most, with its receipt.
-pub const BYTES: usize = 1 << 20;
+pub const BYTES: usize = super::addressable(1 << 20);
 
 /// What an envelope holds (its item 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

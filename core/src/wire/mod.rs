@@ -15,3 +15,9 @@ pub mod serial;
 pub mod state;
 pub mod tiny;
 pub mod zep;
+
+/// A limit in bytes, as far as the processor can address it: nodes of 16 bits make key messages by this crate, and compile
+/// the limits of gateways and clouds along.
+pub(crate) const fn addressable(bytes: u32) -> usize {
+    if usize::BITS < u32::BITS && bytes > u16::MAX as u32 { usize::MAX } else { bytes as usize }
+}

@@ -22,7 +22,7 @@ use crate::wire::cbor::{Element, List, Malformed, Reader, Writer};
 /// Parts of one state, at most.
 pub const PARTS: u16 = 4096;
 /// Bytes of one part, at most: a downlink still fits a reply of 1 MiB.
-pub const PART_BYTES: usize = 512 * 1024;
+pub const PART_BYTES: usize = super::addressable(512 * 1024);
 
 /// One part of a gateway's state.
 ///
