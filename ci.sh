@@ -23,6 +23,7 @@ JOBS=(
     "doc        the documentation builds without a warning"
     "no-std     core, waspmote and device build for a Cortex-M0+ and a Cortex-M4"
     "firmware   node and relay run on an emulated M4 and M0: flash, stack, instructions"
+    "classic-node  a classic node on a simulated ATmega1281: what it seals opens here; cycles, flash, stack"
     "fuzz       every parser under a fuzzer; ARG: seconds per target, 20 by default"
     "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
     "deny       licences, banned crates and sources"
@@ -68,7 +69,7 @@ need_cargo() {
 
 job_fmt() {
     cargo fmt --all --check
-    for manifest in fuzz/Cargo.toml firmware/Cargo.toml; do
+    for manifest in fuzz/Cargo.toml firmware/Cargo.toml firmware/classic/Cargo.toml; do
         cargo fmt --manifest-path "$manifest" --check
     done
 }
@@ -99,6 +100,8 @@ job_clippy() {
     # looked at.
     cargo clippy --workspace --all-targets --features fivefold-sim/witness,fivefold-device/lorawan --locked -- -D warnings
     cargo clippy --manifest-path fuzz/Cargo.toml --locked --target-dir target/fuzz-clippy -- -D warnings
+    # As tests, for a library without std lacks on this computer what the chip gives it.
+    cargo clippy --manifest-path firmware/classic/Cargo.toml --locked --target-dir target/classic --tests -- -D warnings
 }
 
 job_test() {
@@ -136,6 +139,13 @@ job_firmware() {
         [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ] || need_deb rustc-web rust-web-src
     done
     bash scripts/firmware.sh
+}
+
+job_classic-node() {
+    need_deb gcc-avr avr-libc binutils-avr simavr python3 python3-venv
+    [ -d "$(rustc --print target-libdir --target avr-none 2>/dev/null)" ] || need_deb rustc-web rust-web-src
+    cargo test --manifest-path firmware/classic/Cargo.toml --locked --target-dir target/classic
+    bash scripts/classic-node.sh
 }
 
 job_fuzz() {
