@@ -1,5 +1,6 @@
 //! `fivefold reading`: what the cloud, or a gateway without one, stored, and how each was proven.
 
+mod classic;
 mod kept;
 
 use std::io::Write as _;
@@ -32,6 +33,10 @@ enum Verb {
     Forget(kept::Forget),
     /// List readings, the newest last.
     List(List),
+    /// List what was kept apart and is no reading, with the codes against it, the newest last.
+    Quarantine(classic::Quarantine),
+    /// List classic devices that speak and are not in the book.
+    Unknown(classic::Unknown),
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -110,6 +115,8 @@ impl Cloud {
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Forget(args) => kept::forget(args, output)?,
+        Verb::Quarantine(args) => classic::quarantine(args, output)?,
+        Verb::Unknown(args) => classic::unknown(args, output)?,
         Verb::List(list) if kept::is_gateway(&list.which.cloud.dir) => kept::list(list, output)?,
         Verb::List(list) => {
             anyhow::ensure!(list.after.is_none(), "--after is for the folder of a gateway without a cloud");
@@ -171,26 +178,30 @@ fn columns(r: &ReadingShown) -> [String; 7] {
         (false, who) => who.to_owned(),
     };
     let conflict = if r.conflict { " CONFLICT" } else { "" };
+    let [device, number, label, contents] = match &r.classic {
+        Some(c) => classic::columns(c),
+        None => [r.device.clone(), r.number.to_string(), String::new(), contents(r)],
+    };
     [
         clock::text(r.received_ms / 1000),
         r.network.clone(),
-        r.device.clone(),
-        r.number.to_string(),
-        format!("{proven}{conflict}"),
+        device,
+        number,
+        format!("{proven}{conflict}{label}"),
         r.gateway.clone(),
-        contents(r),
+        contents,
     ]
 }
 
 fn contents(r: &ReadingShown) -> String {
     let record = |record: &RecordShown| {
         let value = match &record.value {
-            Value::String(text) => text.clone(),
+            Value::String(text) => safe(text),
             Value::Null => record.sum.map_or_else(String::new, |sum| format!("sum {sum}")),
-            other => other.to_string(),
+            other => safe(&other.to_string()),
         };
-        let unit = record.unit.as_ref().map(|u| format!(" {u}")).unwrap_or_default();
-        format!("{} {value}{unit}", record.name)
+        let unit = record.unit.as_ref().map(|u| format!(" {}", safe(u))).unwrap_or_default();
+        format!("{} {value}{unit}", safe(&record.name))
     };
     let parts: Vec<String> = r
         .records
@@ -200,4 +211,9 @@ fn contents(r: &ReadingShown) -> String {
         .chain(r.other.iter().map(|hex| format!("control {hex}")))
         .collect();
     parts.join(", ")
+}
+
+/// Text of a device for a terminal: what the terminal would obey comes out escaped.
+fn safe(text: &str) -> String {
+    fivefold_waspmote::Text::new(text.as_bytes()).to_string()
 }

@@ -139,6 +139,11 @@ impl Accepted {
         Self::new(1, piv, Origin::Plain, content)
     }
 
+    /// A proven gateway says that a classic frame came, and it is encrypted as the operator says. Nothing proves who made it.
+    pub(crate) fn legacy(_word: &ProvenGateway, seq: u64, content: Content) -> Self {
+        Self::new(1, seq, Origin::Legacy, content)
+    }
+
     fn new(level: u8, piv: u64, origin: Origin, c: Content) -> Self {
         let Content { context, hash, way, freshness, flags, payload } = c;
         Self(Row { context, level, piv, hash, way, origin, freshness, flags, payload })

@@ -3,6 +3,7 @@
 //! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one.
 
 mod campaign;
+mod classic;
 mod kept;
 mod show;
 
@@ -42,6 +43,7 @@ use crate::service::{Service, stopped};
 use crate::store::{self, CommandState, Page, StoreError, Write};
 
 pub use campaign::{CampaignShown, GatewayAway, MemberShown};
+pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
 pub use show::{CommandShown, CountShown, DeviceShown, GatewayShown, Health, ReadingShown, Readings, RecordShown};
 
 /// Readings in one answer, at most.
@@ -116,6 +118,8 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(metrics))
         .routes(routes!(command))
         .routes(routes!(campaign::rotation))
+        .routes(routes!(classic::quarantine))
+        .routes(routes!(classic::unknown))
         .split_for_parts();
     api.info.title = "Fivefold cloud".into();
     api.info.version = env!("CARGO_PKG_VERSION").into();
@@ -564,10 +568,12 @@ mod tests {
             "/v1/health",
             "/v1/metrics",
             "/v1/networks/{net}/rotation",
+            "/v1/quarantine",
+            "/v1/classic/unknown",
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 10);
+        assert_eq!(paths.len(), 12);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

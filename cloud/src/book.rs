@@ -4,6 +4,8 @@
 //! The registry side never changes under a reader: a new version of the registry makes a new [`Book`], and devices that
 //! did not change are handed over with all they heard.
 
+mod classic;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -33,6 +35,9 @@ use crate::context::ContextSecrets;
 use crate::renewal::{Orders, Runs};
 use crate::restored::{self, Restored};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
+
+pub(crate) use classic::Live as ClassicLive;
+pub use classic::{ClassicDevice, ClassicSource, Classics};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;
@@ -296,6 +301,8 @@ pub struct Source {
     pub renewals: Vec<Renewal>,
     /// Networks whose key is being rotated.
     pub rotations: Vec<LinkRotation>,
+    /// Classic devices that are not revoked.
+    pub classics: Vec<ClassicSource>,
 }
 
 /// A network whose key is being rotated (docs/protocol.md 4.3).
@@ -375,6 +382,7 @@ impl Source {
                 .into_iter()
                 .map(|r| Ok(LinkRotation { keys: registry.network_keys(vault, r.net)?, rotation: r }))
                 .collect::<Result<_, RegistryError>>()?,
+            classics: ClassicSource::read(registry, vault)?,
         })
     }
 }
@@ -409,6 +417,8 @@ pub struct Book {
     pub tokens: Vec<Token>,
     /// Networks whose key is or was rotated.
     pub rotations: HashMap<Net, Arc<LinkRotation>>,
+    /// Classic devices that are served.
+    pub classics: Classics,
 }
 
 /// What remains of earlier runs: contexts, and commands without a result.
@@ -491,6 +501,7 @@ impl Maker<'_> {
             book.by_did.insert(device.did, device.clone());
             book.devices.insert(place, device);
         }
+        book.classics = Classics::of(source.classics, &before.classics);
         book.take_gateways(source.gateways);
         book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, Arc::new(r))).collect();
         book.tokens = source.tokens.into_iter().filter(|t| t.revoked_at.is_none()).collect();

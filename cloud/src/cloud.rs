@@ -16,6 +16,7 @@
 //! gateway sends the batch again, and what was stored is found to be.
 
 mod answer;
+mod classic;
 mod due;
 mod judge;
 mod renewal;
@@ -27,7 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::{Did, GatewayId, Net, Sid};
+use fivefold_core::id::{BootContext, Did, GatewayId, Net, Sid};
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::proof::{Sign1, Verify as _};
 use fivefold_core::suite::sha256;
@@ -37,6 +38,7 @@ use fivefold_keep::registry::CloudIdentity;
 
 use crate::accepted::ContextId;
 use crate::book::Book;
+use crate::classic::history::Glimpse;
 use crate::store::{
     CommandRow, Committed, CountKey, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict, Verdict, Write,
 };
@@ -60,6 +62,18 @@ pub trait Memory: Send + Sync {
 
     /// Messages of a device that nothing opened, since `oldest`.
     fn orphans(&self, net: Net, sid: Sid, oldest: Millis) -> Vec<Orphan>;
+
+    /// The last frames of a classic device, with the numbers under which they are stored, ascending.
+    fn classic_history(&self, did: Did) -> Vec<(u64, Glimpse)> {
+        let _ = did;
+        Vec::new()
+    }
+
+    /// The row of a context for classic frames, if it was written.
+    fn classic_context(&self, did: Did, boot: BootContext) -> Option<ContextId> {
+        let _ = (did, boot);
+        None
+    }
 }
 
 /// What a gateway said of itself last.
@@ -118,6 +132,7 @@ pub struct Judged {
     upto: u64,
     boot: Option<GatewayBoot>,
     hashes: Vec<(u64, [u8; 8])>,
+    classics: Vec<classic::Remembered>,
     now: Millis,
 }
 
@@ -243,6 +258,7 @@ impl<M: Memory> Cloud<M> {
             upto: 0,
             boot: (receipt.count > 0).then_some(receipt.boot),
             hashes: Vec::with_capacity(envelopes.len()),
+            classics: Vec::new(),
             now,
         };
         if receipt.count > 0 {

@@ -2,11 +2,12 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fivefold_core::id::{Net, Sid};
+use fivefold_core::id::{BootContext, Did, Net, Sid};
 use fivefold_core::time::Millis;
 
 use crate::accepted::ContextId;
 use crate::book::Remembered;
+use crate::classic::history::Glimpse;
 use crate::cloud::Memory;
 use crate::store::{Committed, Ledger, Orphan, Reader, Recent, Store, StoreError, Write};
 
@@ -83,6 +84,20 @@ impl Memory for Embedded {
         self.read(|r| r.orphans(net, sid, oldest)).unwrap_or_else(|error| {
             tracing::error!(%error, "orphans could not be read: they wait for the next boot");
             Vec::new()
+        })
+    }
+
+    fn classic_history(&self, did: Did) -> Vec<(u64, Glimpse)> {
+        self.read(|r| r.classic_history(did)).unwrap_or_else(|error| {
+            tracing::error!(%error, %did, "earlier frames could not be read: repeats of them are not seen");
+            Vec::new()
+        })
+    }
+
+    fn classic_context(&self, did: Did, boot: BootContext) -> Option<ContextId> {
+        self.read(|r| r.classic_context(did, boot)).unwrap_or_else(|error| {
+            tracing::error!(%error, %did, "a context could not be looked up");
+            None
         })
     }
 }

@@ -8,6 +8,7 @@
 pub mod accepted;
 pub mod book;
 pub mod campaign;
+pub mod classic;
 pub mod cloud;
 pub mod context;
 pub mod embedded;

@@ -3,6 +3,8 @@
 //!
 //! The version is the sum of both: each only grows, so a sum that is the same twice means that neither has changed.
 
+mod classic;
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -24,6 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::context::ContextSecrets;
 use crate::store::{self, ContextRow, StoreError};
+use classic::ClassicShare;
 
 /// Bytes of devices and contexts in one part, at most; the rest is for keys and revocations.
 const PART: usize = PART_BYTES / 4 * 3;
@@ -145,10 +148,14 @@ fn build_once(
         let shares = known.shares(registry, vault, network.group, gateway)?;
         chunks.add(device, shares, None);
     }
+    for share in ClassicShare::of_net(registry, vault, name.net)? {
+        chunks.add_classic(share);
+    }
     let chunks = chunks.done();
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     let mut parts = Vec::with_capacity(chunks.len());
-    for (index, Chunk { devices, shares, local }) in (0u16..).zip(&chunks) {
+    for (index, Chunk { devices, shares, local, classic }) in (0u16..).zip(&chunks) {
+        let classic: Vec<_> = classic.iter().map(ClassicShare::listed).collect();
         let contexts: Vec<Context<'_>> = shares.iter().filter_map(GatewayShare::context).collect();
         let last = index + 1 == count;
         let state = State {
@@ -162,7 +169,7 @@ fn build_once(
             revoked: if last { List::of(&revoked) } else { List::default() },
             revoked_serials: if last { List::of(&serials) } else { List::default() },
             local: List::of(local),
-            classic: List::default(),
+            classic: List::of(&classic),
         };
         let mut out = Zeroizing::new(vec![0; PART_BYTES]);
         let len = state.emit(&mut out).map_err(|reason| PushError::Encode { gateway: name, reason })?;
@@ -178,6 +185,7 @@ struct Chunk {
     devices: Vec<state::Device>,
     shares: Vec<GatewayShare>,
     local: Vec<LocalKey>,
+    classic: Vec<ClassicShare>,
 }
 
 /// Parts, the last of which is being filled.
@@ -191,15 +199,24 @@ struct Chunks {
 impl Chunks {
     fn add(&mut self, device: &Device, shares: Vec<GatewayShare>, local: Option<LocalKey>) {
         let of_local = if local.is_some() { LocalKey::LONGEST } else { 0 };
-        let takes = state::Device::LONGEST + shares.len() * Context::LONGEST + of_local;
+        self.room(state::Device::LONGEST + shares.len() * Context::LONGEST + of_local);
+        self.last.devices.push(listed(device));
+        self.last.shares.extend(shares);
+        self.last.local.extend(local);
+    }
+
+    fn add_classic(&mut self, share: ClassicShare) {
+        self.room(state::ClassicDevice::LONGEST);
+        self.last.classic.push(share);
+    }
+
+    /// Begins another part where this one has no room for so much more.
+    fn room(&mut self, takes: usize) {
         if self.filled + takes > PART {
             self.full.push(std::mem::take(&mut self.last));
             self.filled = 0;
         }
         self.filled += takes;
-        self.last.devices.push(listed(device));
-        self.last.shares.extend(shares);
-        self.last.local.extend(local);
     }
 
     fn done(mut self) -> Vec<Chunk> {

@@ -239,9 +239,15 @@ impl Service {
         };
         let memory = self.cloud.memory();
         let write = Arc::new(std::mem::take(&mut judged.write));
-        let committed = memory.commit(write.clone()).await?;
+        let committed = match memory.commit(write.clone()).await {
+            Ok(committed) => committed,
+            Err(error) => {
+                self.cloud.abandon(&judged);
+                return Err(error.into());
+            }
+        };
         self.changed(&committed);
-        let stored = !write.accepted.is_empty();
+        let stored = !write.accepted.is_empty() || !write.classic.is_empty();
         let concluded = self.cloud.conclude(judged, write, committed);
         if !concluded.write.is_empty() {
             memory.commit(concluded.write.clone()).await?;

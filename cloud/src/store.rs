@@ -4,6 +4,7 @@
 //! `fsync` and a single one costs no delay. A write is answered only when it is durable (W7), and the ledger's unique key
 //! decides what is new: there is no window that could forget.
 
+mod classic;
 mod read;
 mod reseal;
 mod restored;
@@ -25,7 +26,9 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use crate::accepted::{Accepted, ContextId, MessageHash};
+use crate::classic::{ClassicFrame, UnknownFrame};
 
+pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
 pub use restored::restored;
@@ -36,6 +39,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0003_renewal.sql"),
     include_str!("store/migrations/0004_rotation.sql"),
     include_str!("store/migrations/0005_restored.sql"),
+    include_str!("store/migrations/0006_classic.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -297,6 +301,10 @@ pub struct Write {
     pub leases: Vec<(ContextId, u32)>,
     /// Ledger rows and readings in one.
     pub accepted: Vec<Accepted>,
+    /// Classic frames, those that are no readings too.
+    pub classic: Vec<ClassicFrame>,
+    /// Classic frames of strangers.
+    pub unknown: Vec<UnknownFrame>,
     /// Authentic messages that are not shown.
     pub quarantined: Vec<Quarantined>,
     /// Messages that nothing opens yet.
@@ -317,6 +325,8 @@ pub struct Write {
     pub link_told: Vec<(Did, u8)>,
     /// Versions of the gateway state that will be pushed.
     pub pushed: Vec<(GatewayId, u64)>,
+    /// The last row of classic values that a broker has acknowledged.
+    pub published: Option<i64>,
     /// What was refused, and how often.
     pub counts: Vec<(CountKey, u64)>,
 }
@@ -332,6 +342,8 @@ impl Write {
             && self.failures.is_empty()
             && self.leases.is_empty()
             && self.accepted.is_empty()
+            && self.classic.is_empty()
+            && self.unknown.is_empty()
             && self.quarantined.is_empty()
             && self.orphans.is_empty()
             && self.adopted.is_empty()
@@ -342,7 +354,13 @@ impl Write {
             && self.link_keys.is_empty()
             && self.link_told.is_empty()
             && self.pushed.is_empty()
+            && self.published.is_none()
             && self.counts.is_empty()
+    }
+
+    /// Rows of the ledger.
+    const fn rows(&self) -> usize {
+        self.accepted.len() + self.classic.len()
     }
 
     /// Counts once more under `key`.
@@ -621,11 +639,11 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
 /// The writer: takes what waits, up to a group, and commits it as one.
 fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path) {
     while let Ok(first) = queue.recv() {
-        let mut rows = first.write.accepted.len();
+        let mut rows = first.write.rows();
         let mut jobs = vec![first];
         while rows < GROUP {
             let Ok(job) = queue.try_recv() else { break };
-            rows += job.write.accepted.len();
+            rows += job.write.rows();
             jobs.push(job);
         }
         let outcome = write::group(db, jobs.iter().map(|j| &*j.write));

@@ -85,6 +85,7 @@ impl CloudStation {
             tokens: Vec::new(),
             renewals: Vec::new(),
             rotations: Vec::new(),
+            classics: Vec::new(),
             devices: self
                 .members
                 .iter()

@@ -39,6 +39,7 @@ impl ReadingShown {
             templates,
             other,
             payload: hex::encode(payload),
+            classic: None,
         })
     }
 }

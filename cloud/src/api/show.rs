@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::ClassicShown;
 use crate::accepted::flag;
 use crate::book::{Book, ContextState, Device};
 use crate::cloud;
@@ -79,8 +80,11 @@ pub struct ReadingShown {
     pub templates: Vec<serde_json::Value>,
     /// What else was in it, as hex: control maps, or a classic frame.
     pub other: Vec<String>,
-    /// All of it as it was sealed, hex.
+    /// All of it as it was sealed, hex; of a classic frame the gateway's report, with what was opened here.
     pub payload: String,
+    /// What only classic frames have; nothing of it is in other readings.
+    #[serde(flatten)]
+    pub classic: Option<ClassicShown>,
 }
 
 /// A SenML record.
@@ -160,7 +164,10 @@ impl Contents {
 impl ReadingShown {
     /// Of a row.
     pub fn of(row: &ReadingRow, book: &Book) -> Self {
-        let Contents { records, templates, other } = Contents::of(&row.payload, row.received);
+        let Contents { records, templates, other } = match &row.classic {
+            None => Contents::of(&row.payload, row.received),
+            Some(_) => Contents { records: Vec::new(), templates: Vec::new(), other: Vec::new() },
+        };
         Self {
             id: row.id,
             net: row.net.to_string(),
@@ -186,6 +193,7 @@ impl ReadingShown {
             templates,
             other,
             payload: hex::encode(&row.payload),
+            classic: row.classic.as_ref().map(|c| ClassicShown::of(c, Some(row.origin))),
         }
     }
 }

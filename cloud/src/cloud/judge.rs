@@ -69,7 +69,7 @@ impl<M: Memory> Cloud<M> {
         let sid = match envelope.originator {
             Originator::Node { net, sid } if net == judged.gateway.net() => sid,
             Originator::Node { .. } => return judged.refuse(envelope, Code::ChannelWrongNet),
-            Originator::Classic(_) => return judged.refuse(envelope, Code::CloudUnknownKid),
+            Originator::Classic(serial) => return self.judge_classic(book, judged, envelope, serial, seen),
         };
         if envelope.kind == Kind::Event {
             return self.take_event(judged, envelope, seen);
@@ -631,13 +631,13 @@ fn sealed<'b>(envelope: &Envelope<'b>, sid: Sid) -> Result<Sealed<'b>, Rejected>
     Ok(Sealed { message, piv, bctx, hash, kind: envelope.kind })
 }
 
-fn hash(parts: &[&[u8]]) -> MessageHash {
+pub(super) fn hash(parts: &[&[u8]]) -> MessageHash {
     let mut first = [0; 16];
     first.iter_mut().zip(sha256(parts)).for_each(|(f, h)| *f = h);
     MessageHash(first)
 }
 
-fn way(judged: &Judged, sid: Sid, envelope: &Envelope<'_>) -> Way {
+pub(super) fn way(judged: &Judged, sid: Sid, envelope: &Envelope<'_>) -> Way {
     Way {
         net: judged.gateway.net(),
         sid,
@@ -653,7 +653,7 @@ fn way(judged: &Judged, sid: Sid, envelope: &Envelope<'_>) -> Way {
     }
 }
 
-const fn age(way: Way) -> Freshness {
+pub(super) const fn age(way: Way) -> Freshness {
     if way.ingested.since(way.received) <= FRESH { Freshness::Fresh } else { Freshness::Late }
 }
 

@@ -10,6 +10,7 @@ use fivefold_core::profile::{KeyIndexes, LinkClass};
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::classic::{COLUMNS, ClassicRow, classic};
 use super::{
     AgreedBy, CommandRow, CommandState, ContextRow, CountKey, LinkReport, Orphan, Place, Standing, StoreError,
 };
@@ -63,8 +64,10 @@ pub struct ReadingRow {
     pub freshness: Freshness,
     /// See [`flag`].
     pub flags: u8,
-    /// Items of docs/protocol.md 7.
+    /// Items of docs/protocol.md 7; of a classic frame the gateway's report, with what was opened here.
     pub payload: Vec<u8>,
+    /// What was read of it, if it is a classic frame.
+    pub classic: Option<ClassicRow>,
 }
 
 /// Which readings.
@@ -153,8 +156,8 @@ fn boot(bytes: &[u8]) -> Option<BootContext> {
 
 const READING: &str =
     "SELECT r.id, c.net, c.did, r.sid, c.level, c.epoch, c.bctx, r.piv, r.origin, r.gateway, r.received,
-    r.ingested, r.link, r.hops, r.key_index, r.rssi, r.lqi, r.fresh, r.flags, r.payload
-    FROM reading r JOIN context c ON c.id = r.ctx WHERE ";
+    r.ingested, r.link, r.hops, r.key_index, r.rssi, r.lqi, r.fresh, r.flags, r.payload";
+const FROM: &str = "FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id WHERE ";
 
 const CONTEXT: &str =
     "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4,
@@ -195,7 +198,7 @@ impl Reader {
         StoreError::of(&self.path, source)
     }
 
-    fn all<T>(
+    pub(super) fn all<T>(
         &self,
         sql: &str,
         params: impl rusqlite::Params,
@@ -218,7 +221,7 @@ impl Reader {
         let by_device =
             if q.device.is_some() { "r.ctx IN (SELECT id FROM context WHERE did = ?2)" } else { "?2 IS NULL" };
         let sql = format!(
-            "{READING} r.flags & {hidden} = 0 AND {by_device} AND (?1 IS NULL OR c.net = ?1)
+            "{READING}, {COLUMNS} {FROM} r.flags & {hidden} = 0 AND {by_device} AND (?1 IS NULL OR c.net = ?1)
              AND (?3 IS NULL OR r.ingested >= ?3) AND (?4 IS NULL OR r.ingested < ?4)
              AND (?5 IS NULL OR r.id {compare} ?5) ORDER BY r.id {order} LIMIT ?6",
             hidden = flag::QUARANTINED | flag::REFUSED,
@@ -236,7 +239,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn ledger(&self) -> Result<Vec<ReadingRow>, StoreError> {
-        self.all(&format!("{READING} 1 ORDER BY r.id"), [], reading)
+        self.all(&format!("{READING}, {COLUMNS} {FROM} 1 ORDER BY r.id"), [], reading)
     }
 
     /// All contexts.
@@ -528,5 +531,6 @@ fn reading(r: &Row<'_>) -> rusqlite::Result<ReadingRow> {
         freshness: if r.get(17)? { Freshness::Fresh } else { Freshness::Late },
         flags: r.get(18)?,
         payload: r.get(19)?,
+        classic: classic(r, 20)?,
     })
 }

@@ -37,7 +37,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
                 verdicts.push(Verdict::New);
                 continue;
             }
-            let verdict = classify(tx, &mut insert, accepted)?;
+            let verdict = classify(tx, &mut insert, accepted, &mut false)?;
             let level2 = row.level < 3;
             let code = match verdict {
                 Verdict::New => None,
@@ -51,7 +51,23 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
             }
             verdicts.push(verdict);
         }
+        for frame in &write.classic {
+            let row = frame.accepted.row();
+            let mut inserted = put(&mut insert, row, 0)?;
+            if !inserted {
+                // The gateway sent its envelope again: nothing is counted twice.
+                let verdict = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
+                let reuse = verdict == Verdict::NonceReuse;
+                let code = if reuse { Code::GatewayNonceReuse } else { Code::GatewayDuplicate };
+                counts.push((key(code, row), 1));
+            }
+            if inserted {
+                super::classic::put(tx, tx.last_insert_rowid(), frame)?;
+                counts.extend(frame.codes.iter().map(|code| (key(*code, row), 1)));
+            }
+        }
     }
+    write.unknown.iter().try_for_each(|u| super::classic::unknown(tx, u))?;
     kept_aside(tx, write)?;
     let sequence = match &write.receipt {
         Some(receipt) => sequence(tx, receipt)?,
@@ -85,7 +101,7 @@ fn key(code: Code, row: &Row) -> CountKey {
     }
 }
 
-fn int(n: u64) -> i64 {
+pub(super) fn int(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
@@ -176,8 +192,14 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
     Ok(changed == 1)
 }
 
-/// A row stands there under this number: is it the same message (docs/protocol.md 8.1)?
-fn classify(tx: &Transaction<'_>, insert: &mut rusqlite::CachedStatement<'_>, accepted: &Accepted) -> Result<Verdict> {
+/// A row stands there under this number: is it the same message (docs/protocol.md 8.1)? If it is written beside that one,
+/// `inserted` says so.
+fn classify(
+    tx: &Transaction<'_>,
+    insert: &mut rusqlite::CachedStatement<'_>,
+    accepted: &Accepted,
+    inserted: &mut bool,
+) -> Result<Verdict> {
     let row = accepted.row();
     let at = params![row.context.0, int(row.piv)];
     let mut same = tx.prepare_cached(
@@ -202,7 +224,7 @@ fn classify(tx: &Transaction<'_>, insert: &mut rusqlite::CachedStatement<'_>, ac
             tx.prepare_cached("SELECT count(*) FROM reading WHERE ctx = ? AND piv = ?")?.query_row(at, |r| r.get(0))?;
         if variants < VARIANTS {
             let marked = Row { flags: row.flags | flag::CONFLICT, ..row.clone() };
-            put(insert, &marked, variants)?;
+            *inserted = put(insert, &marked, variants)?;
         }
     } else {
         tx.prepare_cached("UPDATE reading SET flags = flags | ?3 WHERE ctx = ?1 AND piv = ?2")?.execute(params![
@@ -321,6 +343,9 @@ fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
             "INSERT INTO pushed VALUES (?1, ?2) ON CONFLICT (gateway) DO UPDATE SET version = max(version, ?2)",
         )?
         .execute(params![gateway.0, int(*version)])?;
+    }
+    if let Some(id) = write.published {
+        tx.prepare_cached("UPDATE meshlium_cursor SET id = max(id, ?)")?.execute([id])?;
     }
     for (did, control) in &write.reports {
         tx.prepare_cached(

@@ -1,6 +1,8 @@
 //! A cloud without sockets, and devices and gateways built from core that talk to it.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+pub mod classic;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -53,6 +55,7 @@ pub struct SourceParts {
     pub networks: Vec<registry::Network>,
     pub renewals: Vec<registry::Renewal>,
     pub rotation: Option<registry::Rotation>,
+    pub classics: Vec<classic::Classic>,
 }
 
 /// The key of a rotation under this index.
@@ -80,6 +83,7 @@ impl SourceParts {
             devices: devices.collect(),
             renewals: self.renewals.clone(),
             rotations: self.rotation.iter().map(link_rotation).collect(),
+            classics: self.classics.iter().map(classic::Classic::source).collect(),
         }
     }
 }
@@ -332,6 +336,7 @@ impl World {
             }],
             renewals,
             rotation: None,
+            classics: Vec::new(),
         };
         let cloud = start(&path, &source, vault.as_ref(), NOW);
         cloud.pushed(gateway.proven.gateway(), 1);

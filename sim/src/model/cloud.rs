@@ -113,6 +113,7 @@ impl CloudPart {
             tokens: Vec::new(),
             renewals,
             rotations: rows.rotation.iter().map(link_rotation).collect(),
+            classics: Vec::new(),
             devices: self.members.iter().map(enrolled).collect(),
         })
     }

@@ -1,0 +1,118 @@
+//! Classic devices of the book: who they are, what the operator says they send, and what was heard of them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use fivefold_core::id::{BootContext, Did, Net, Sid};
+use fivefold_keep::registry::{ClassicProfile, Registry, RegistryError};
+use fivefold_keep::vault::Vault;
+use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table};
+
+use crate::accepted::ContextId;
+use crate::classic::history::History;
+
+/// A classic device as the registry has it. Keys are opened for each book anew.
+#[derive(Debug)]
+pub struct ClassicSource {
+    /// Permanent id.
+    pub did: Did,
+    /// Short id.
+    pub sid: Sid,
+    /// Network.
+    pub net: Net,
+    /// Serial.
+    pub serial: Serial,
+    /// Node id that the operator gave it.
+    pub node_id: Option<String>,
+    /// Its sensor table, where it is not the one of its hardware.
+    pub table: Option<Table>,
+    /// Size of its key for the gateway, if it has one (E2 classic).
+    pub gateway_key: Option<KeyBits>,
+    /// Its key for the cloud (E3 classic).
+    pub cloud_key: Option<ClassicKey>,
+    /// Which of its frames count.
+    pub profile: ClassicProfile,
+}
+
+impl ClassicSource {
+    /// Those of a registry that are not revoked, with what the cloud opens of them.
+    pub(super) fn read(registry: &Registry, vault: &Vault) -> Result<Vec<Self>, RegistryError> {
+        let mut all = Vec::new();
+        for d in registry.classic_devices()?.into_iter().filter(|d| d.revoked_at.is_none()) {
+            let cloud_key = match d.cloud_key {
+                Some(_) => registry.classic_keys(vault, &d)?.cloud,
+                None => None,
+            };
+            all.push(Self {
+                did: d.did,
+                sid: d.sid,
+                net: d.net,
+                serial: d.serial,
+                node_id: d.node_id,
+                table: d.table,
+                gateway_key: d.gateway_key.map(|k| k.bits),
+                // It was a key when it was entered.
+                cloud_key: cloud_key.and_then(|key| key.key().ok()),
+                profile: d.profile,
+            });
+        }
+        Ok(all)
+    }
+}
+
+/// What was heard of a classic device.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// Its last frames; `None` until they were looked up.
+    pub(crate) history: Option<History>,
+    /// Its rows of the ledger's contexts, by run of a gateway.
+    pub(crate) contexts: HashMap<BootContext, ContextId>,
+}
+
+/// A classic device as the cloud serves it.
+#[derive(Debug)]
+pub struct ClassicDevice {
+    /// As the registry has it.
+    pub source: ClassicSource,
+    live: Arc<Mutex<Live>>,
+}
+
+impl ClassicDevice {
+    pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether anything of it is encrypted, as the operator says.
+    pub const fn has_key(&self) -> bool {
+        let s = &self.source;
+        s.gateway_key.is_some() || s.cloud_key.is_some() || matches!(s.profile, ClassicProfile::Hardened)
+    }
+}
+
+/// The classic devices of a book, by network and by serial as text.
+#[derive(Clone, Debug, Default)]
+pub struct Classics(HashMap<(Net, Box<str>), Arc<ClassicDevice>>);
+
+impl Classics {
+    /// Of a registry; `before` hands over what it heard.
+    pub(crate) fn of(sources: Vec<ClassicSource>, before: &Self) -> Self {
+        let known: HashMap<Did, &Arc<ClassicDevice>> = before.0.values().map(|d| (d.source.did, d)).collect();
+        let of = |source: ClassicSource| {
+            let live = known.get(&source.did).filter(|d| d.source.net == source.net).map(|d| d.live.clone());
+            let name = source.serial.to_string().into_boxed_str();
+            ((source.net, name), Arc::new(ClassicDevice { source, live: live.unwrap_or_default() }))
+        };
+        Self(sources.into_iter().map(of).collect())
+    }
+
+    /// The device with this serial.
+    pub fn find(&self, net: Net, serial: &str) -> Option<&Arc<ClassicDevice>> {
+        // A lookup by parts of the key would need a type of its own; frames are few beside what follows.
+        self.0.get(&(net, serial.into()))
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<ClassicDevice>> {
+        self.0.values()
+    }
+}

@@ -1,0 +1,213 @@
+//! Classic frames (W1 to W17): what the operator said that a node sends, what opens, and what its earlier frames say of it
+//! (docs/protocol.md, "Classic: judged by the cloud").
+//!
+//! Nothing here proves who sent a frame. What is certainly wrong is kept apart with its code; what may be wrong is a reading
+//! with a flag; and no label says more than `legacy` or `plain` (D9).
+
+mod read;
+
+use std::sync::Arc;
+
+use fivefold_core::e4_channel::Origin;
+use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::{BootContext, Epoch};
+use fivefold_core::wire::classic::{self, Report};
+use fivefold_core::wire::envelope::{Envelope, Kind};
+
+use super::judge::{age, hash};
+use super::{Cloud, Judged, Memory, first8};
+use crate::accepted::{Accepted, Content, ContextId, Freshness, Way, flag};
+use crate::book::{Book, ClassicDevice};
+use crate::classic::history::{Glimpse, History, Ruling};
+use crate::classic::{ClassicFrame, UnknownFrame};
+use crate::store::{ContextRow, Standing};
+use read::{Told, tell};
+
+/// A frame that a batch brought and history remembers, to be forgotten if the batch does not become durable.
+#[derive(Debug)]
+pub(super) struct Remembered {
+    device: Arc<ClassicDevice>,
+    number: u64,
+}
+
+impl<M: Memory> Cloud<M> {
+    pub(super) fn judge_classic(
+        &self,
+        book: &Book,
+        judged: &mut Judged,
+        envelope: &Envelope<'_>,
+        serial: &str,
+        seen: bool,
+    ) {
+        if envelope.kind != Kind::Classic {
+            return judged.refuse(envelope, Code::CloudUnknownKid);
+        }
+        let Ok(report) = Report::parse(envelope.bytes) else {
+            return judged.refuse(envelope, Code::ClassicMalformed);
+        };
+        if seen {
+            return;
+        }
+        let Some(device) = book.classics.find(judged.gateway.net(), serial) else {
+            judged.write.unknown.push(UnknownFrame {
+                net: judged.gateway.net(),
+                serial: serial.to_owned(),
+                gateway: judged.gateway.gateway(),
+                carrier: report.carrier,
+                at: judged.now,
+                frame: report.frame.to_vec(),
+            });
+            return judged.refuse(envelope, Code::ClassicUnknown);
+        };
+        let told = tell(device, &report);
+        if let Some(code) = self.take_classic(judged, device, envelope, &report, told) {
+            let rejected = Rejected::new(code, "kept apart");
+            tracing::debug!(net = %judged.gateway.net(), serial, gateway = %judged.gateway.gateway(), %rejected, "refused");
+            judged.refused.push((envelope.seq, code));
+        }
+    }
+
+    /// Judges what a frame tells by the frames before it, and has it written. What comes back is why it is no reading.
+    fn take_classic(
+        &self,
+        judged: &mut Judged,
+        device: &Arc<ClassicDevice>,
+        envelope: &Envelope<'_>,
+        report: &Report<'_>,
+        told: Told,
+    ) -> Option<Code> {
+        let (mut refused, mut codes) = (told.refused, told.codes);
+        let mut live = device.live();
+        let mut glimpse = None;
+        let mut equal = 0;
+        if let (None, Some(trace)) = (refused, told.trace) {
+            let history =
+                live.history.get_or_insert_with(|| History::resume(self.memory.classic_history(device.source.did)));
+            let mut seen = Glimpse {
+                hash: first8(report.frame),
+                received: envelope.received,
+                gateway: judged.gateway.gateway(),
+                envelope: envelope.seq,
+                sequence: trace.sequence,
+                heads: trace.heads,
+                again: 0,
+                fields: trace.fields,
+                blocks: trace.blocks,
+            };
+            equal = history.equal(&seen);
+            match history.judge(&mut seen) {
+                Ruling::Plausible => {}
+                Ruling::Delivered { again } => {
+                    // One reading, whoever brought it and however often.
+                    if again {
+                        judged.count(Code::GatewayDuplicate, Some(device.source.sid));
+                    }
+                    return None;
+                }
+                Ruling::Doubtful(code) => codes.push(code),
+                Ruling::Refused(code) => refused = Some(code),
+            }
+            if refused.is_none() {
+                let number = history.remember(seen.clone());
+                judged.classics.push(Remembered { device: device.clone(), number });
+                glimpse = Some((number, seen));
+            }
+        }
+        let way = self.classic_way(judged, device, envelope);
+        let context = self.classic_context(judged, device, &mut live)?;
+        drop(live);
+        codes.splice(0..0, refused);
+        let mut flags = 0;
+        if refused.is_some() {
+            flags |= flag::QUARANTINED;
+        }
+        let freshness = if codes.is_empty() { age(way) } else { Freshness::Late };
+        let content = Content {
+            context,
+            hash: hash(&[envelope.bytes]),
+            way,
+            freshness,
+            flags,
+            payload: payload(report, told.inner.as_deref(), codes.first().copied()),
+        };
+        let word = judged.gateway.clone();
+        let accepted = match told.origin {
+            Origin::Legacy => Accepted::legacy(&word, envelope.seq, content),
+            _ => Accepted::danger_plain(&word, envelope.seq, content),
+        };
+        judged.write.classic.push(ClassicFrame {
+            accepted,
+            did: device.source.did,
+            suite: told.suite,
+            serial: device.source.serial.to_string(),
+            node_id: told.node_id,
+            outer: told.outer,
+            kind: told.kind,
+            sequence: told.sequence,
+            equal,
+            codes,
+            content: told.content,
+            values: if refused.is_none() { told.values } else { Vec::new() },
+            for_cloud: told.for_cloud.then(|| report.frame.to_vec()),
+            glimpse,
+        });
+        refused
+    }
+
+    fn classic_way(&self, judged: &Judged, device: &ClassicDevice, envelope: &Envelope<'_>) -> Way {
+        super::judge::way(judged, device.source.sid, envelope)
+    }
+
+    /// The ledger's context: this run of the gateway, in which its envelopes have their numbers.
+    fn classic_context(
+        &self,
+        judged: &mut Judged,
+        device: &ClassicDevice,
+        live: &mut crate::book::ClassicLive,
+    ) -> Option<ContextId> {
+        let boot = BootContext(judged.boot?.0);
+        let did = device.source.did;
+        let id = *live
+            .contexts
+            .entry(boot)
+            .or_insert_with(|| self.memory.classic_context(did, boot).unwrap_or_else(|| self.memory.new_context()));
+        if judged.write.contexts.iter().all(|c| c.id != id) {
+            // Again with each batch: what is there stays.
+            judged.write.contexts.push(ContextRow {
+                id,
+                net: device.source.net,
+                did,
+                level: 1,
+                epoch: Epoch(0),
+                bctx: Some(boot),
+                standing: Standing::Active,
+                since: judged.now,
+                sealed: None,
+                agreed: None,
+                failures: 0,
+                bound: 0,
+                restored_at: None,
+            });
+        }
+        Some(id)
+    }
+
+    /// A batch did not become durable: its gateway sends it again, and that is no repeat.
+    pub fn abandon(&self, judged: &Judged) {
+        for Remembered { device, number } in &judged.classics {
+            if let Some(history) = &mut device.live().history {
+                history.forget(*number);
+            }
+        }
+    }
+}
+
+/// The gateway's report as it is kept: with what was opened here, and the first code against it.
+fn payload(report: &Report<'_>, inner: Option<&[u8]>, code: Option<Code>) -> Vec<u8> {
+    let kept = Report { inner: inner.or(report.inner), code: code.or(report.code), ..*report };
+    let mut out = vec![0; classic::BYTES];
+    // It has no more in it than the longest that is sent.
+    let len = kept.emit(&mut out).unwrap_or(0);
+    out.truncate(len);
+    out
+}

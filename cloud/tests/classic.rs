@@ -1,0 +1,312 @@
+//! Classic frames: each attack of `vectors/waspmote/attacks.json`, and what must not be taken for one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use common::classic::*;
+use common::*;
+use fivefold_core::e4_channel::Origin;
+use fivefold_core::error::Code;
+use fivefold_core::time::Millis;
+use fivefold_waspmote::{EncryptedType, KeyBits};
+
+const MINUTE: u64 = 60_000;
+/// BAT 80 and TCA 21.5; ids 52 and 12 of v15 are uint8 and float.
+const FIELDS: &[u8] = &[52, 80, 74, 0, 0, 0xAC, 0x41];
+
+fn at(minutes: u64) -> Millis {
+    NOW.plus(minutes * MINUTE)
+}
+
+fn sequences(w: &World) -> Vec<u8> {
+    w.readings().iter().filter_map(|r| r.classic.as_ref()?.sequence).collect()
+}
+
+fn flags(w: &World) -> Vec<String> {
+    w.readings().iter().map(|r| r.classic.as_ref().unwrap().codes.clone()).collect()
+}
+
+/// As the same ciphertext for the cloud.
+fn for_cloud(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[3] = 0x64;
+    frame
+}
+
+#[test]
+fn a_replayed_frame_is_kept_apart_while_no_boot_explains_it_and_flagged_after() {
+    let frames = frames(&attack("replay"), "frames");
+    for apart in [0, 15 * MINUTE] {
+        let mut w = world(vec![Classic::to_gateway()]);
+        let when = |n: u64| Millis(NOW.0 + n * apart);
+        assert_eq!(bring(&mut w, &frames[0], when(0)), None);
+        assert_eq!(bring(&mut w, &frames[1], when(1)), None);
+        assert_eq!(bring(&mut w, &frames[2], when(2)), Some(Code::ClassicReplayed));
+        assert_eq!(sequences(&w), [10, 11]);
+        assert_eq!(w.count(Code::ClassicReplayed), 1);
+        let aside = w.cloud.memory().read(|r| r.kept_aside(10)).unwrap();
+        assert_eq!(aside.len(), 1);
+        assert_eq!((aside[0].code, aside[0].classic.as_ref().unwrap().sequence), (Code::ClassicReplayed, Some(10)));
+    }
+    // Eleven frames at this node's pace, none of which was heard: a boot can be. Nobody can tell, and it is said.
+    let mut w = world(vec![Classic::to_gateway()]);
+    bring(&mut w, &frames[0], at(0));
+    bring(&mut w, &frames[1], at(1));
+    assert_eq!(bring(&mut w, &frames[2], at(20)), None);
+    assert_eq!(flags(&w), ["", "", "CL-05"]);
+}
+
+#[test]
+fn a_frame_made_of_blocks_of_two_others_is_kept_apart() {
+    let case = attack("ecb-cut-and-paste");
+    let (captured, forged) = (frames(&case, "captured"), frames(&case, "forged_hex"));
+    let mut w = world(vec![Classic::to_gateway()]);
+    assert_eq!(bring(&mut w, &captured[0], at(0)), None);
+    assert_eq!(bring(&mut w, &captured[1], at(15)), None);
+    assert_eq!(bring(&mut w, &forged[0], at(30)), Some(Code::ClassicSpliced));
+    assert_eq!(w.count(Code::ClassicSpliced), 1);
+    // The same where the cloud opens it, and after a restart: history is durable.
+    let mut w = world(vec![Classic::to_cloud()]);
+    assert_eq!(bring(&mut w, &for_cloud(captured[0].clone()), at(0)), None);
+    assert_eq!(bring(&mut w, &for_cloud(captured[1].clone()), at(0)), None);
+    w = w.restart();
+    assert_eq!(bring(&mut w, &for_cloud(forged[0].clone()), at(0)), Some(Code::ClassicSpliced));
+    assert_eq!(w.readings().len(), 2);
+}
+
+#[test]
+fn a_frame_under_the_serial_of_another_node_is_refused() {
+    let frame = frames(&attack("outer-serial-swap"), "frame_hex").remove(0);
+    for (device, frame) in [(Classic::to_gateway(), frame.clone()), (Classic::to_cloud(), for_cloud(frame))] {
+        let mut w = world(vec![device]);
+        assert_eq!(bring(&mut w, &frame, at(0)), Some(Code::ClassicForeignInner));
+        assert_eq!((w.readings().len(), w.count(Code::ClassicForeignInner)), (0, 1));
+    }
+}
+
+#[test]
+fn a_frame_whose_type_was_changed_on_the_way_is_refused() {
+    let case = attack("type-relabel-0x60-to-0x64");
+    let (relabelled, original) = (frames(&case, "frame_hex").remove(0), frames(&case, "original_hex").remove(0));
+    let mut w = world(vec![Classic::to_gateway()]);
+    assert_eq!(bring(&mut w, &relabelled, at(0)), Some(Code::ClassicRelabelled));
+    assert_eq!(bring(&mut w, &original, at(0)), None);
+    // And the other way round: a frame for the cloud that says it is for the gateway.
+    let mut w = world(vec![Classic::to_cloud()]);
+    let unopened = report(&original, None);
+    assert_eq!(w.post(&[envelope(SERIAL, &unopened, at(0))]).refused[0].1, Code::ClassicRelabelled);
+    assert_eq!(bring(&mut w, &relabelled, at(0)), None);
+    // One for the gateway that its gateway did not open.
+    let mut w = world(vec![Classic::to_gateway()]);
+    assert_eq!(w.post(&[envelope(SERIAL, &unopened, at(0))]).refused[0].1, Code::ClassicRelabelled);
+    assert_eq!(w.readings().len(), 0);
+}
+
+#[test]
+fn a_flipped_bit_is_refused() {
+    let frame = frames(&attack("bit-flip-in-block-1"), "frame_hex").remove(0);
+    for (device, frame) in [(Classic::to_gateway(), frame.clone()), (Classic::to_cloud(), for_cloud(frame))] {
+        let mut w = world(vec![device]);
+        assert_eq!(bring(&mut w, &frame, at(0)), Some(Code::ClassicForged));
+        assert_eq!((w.readings().len(), w.count(Code::ClassicForged)), (0, 1));
+    }
+}
+
+#[test]
+fn equal_readings_are_readings_and_it_is_said_what_anybody_sees_of_them() {
+    let frames = frames(&attack("ecb-equality-leak"), "frames");
+    let mut w = world(vec![Classic::to_gateway()]);
+    assert_eq!(bring(&mut w, &frames[0], at(0)), None);
+    assert_eq!(bring(&mut w, &frames[1], at(15)), None);
+    let equal: Vec<_> = w.readings().iter().map(|r| r.classic.as_ref().unwrap().equal).collect();
+    assert_eq!(equal, [0, 1]);
+    assert_eq!(flags(&w), ["", ""]);
+}
+
+#[test]
+fn a_plain_frame_of_a_node_with_a_key_is_refused_and_of_one_without_is_called_plain() {
+    let frame = binary(SERIAL, "node_01", 1, FIELDS);
+    for device in [Classic::to_gateway(), Classic::to_cloud()] {
+        let mut w = world(vec![device]);
+        assert_eq!(bring(&mut w, &frame, at(0)), Some(Code::ClassicRelabelled));
+        assert_eq!((w.readings().len(), w.count(Code::ClassicRelabelled)), (0, 1));
+    }
+    let mut w = world(vec![Classic::plain(SERIAL, 1)]);
+    assert_eq!(bring(&mut w, &frame, at(0)), None);
+    let readings = w.readings();
+    assert_eq!(readings[0].origin, Origin::Plain);
+    assert!(readings[0].flags & fivefold_cloud::accepted::flag::INSECURE != 0);
+    // An encrypted one says more, and not much: nobody signed it.
+    let mut w = world(vec![Classic::to_cloud()]);
+    bring(&mut w, &sealed(EncryptedType::Cloud, 1, FIELDS), at(0));
+    assert_eq!(w.readings()[0].origin, Origin::Legacy);
+}
+
+#[test]
+fn two_gateways_and_a_module_that_sends_again_make_one_reading() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    let frame = sealed(EncryptedType::Cloud, 7, FIELDS);
+    let bytes = report(&frame, None);
+    assert!(w.post(&[envelope(SERIAL, &bytes, at(0))]).refused.is_empty());
+    assert!(w.post_second(&[envelope(SERIAL, &bytes, at(0).plus(900))]).refused.is_empty());
+    assert!(w.post(&[envelope(SERIAL, &bytes, at(0).plus(5_000))]).refused.is_empty());
+    // An hour later the second gateway brings what it heard then, though other frames came meanwhile.
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, 8, FIELDS), at(15)), None);
+    assert!(w.post_second(&[envelope(SERIAL, &bytes, at(0).plus(2_000))]).refused.is_empty());
+    assert_eq!(sequences(&w), [7, 8]);
+    assert_eq!((w.count(Code::GatewayDuplicate), w.count(Code::ClassicReplayed)), (3, 0));
+}
+
+#[test]
+fn a_batch_that_is_sent_again_is_no_repeat() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    let reports: Vec<_> = (0..5).map(|n| report(&sealed(EncryptedType::Cloud, n, FIELDS), None)).collect();
+    let envelopes: Vec<_> = (0..).zip(&reports).map(|(n, bytes)| envelope(SERIAL, bytes, at(n))).collect();
+    w.now = at(5);
+    let body = w.gateway.batch(&envelopes);
+    // It was judged, and the store failed.
+    let judged = w.cloud.judge(&w.gateway.proven, &body, w.now).unwrap();
+    assert_eq!(judged.write.classic.len(), 5);
+    w.cloud.abandon(&judged);
+    assert!(w.post_body(&body).unwrap().refused.is_empty());
+    assert!(w.post_body(&body).unwrap().refused.is_empty());
+    // The reply was lost with the process.
+    w = w.restart();
+    assert!(w.post_body(&body).unwrap().refused.is_empty());
+    assert_eq!(sequences(&w), [0, 1, 2, 3, 4]);
+    assert_eq!(flags(&w), ["", "", "", "", ""]);
+    assert_eq!(w.count(Code::ClassicReplayed), 0);
+}
+
+#[test]
+fn a_node_that_goes_three_times_around_or_boots_again_and_again_is_not_accused() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    for n in 0..700_u64 {
+        // Every tenth is lost.
+        if n % 10 != 3 {
+            assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, n as u8, FIELDS), at(n)), None, "{n}");
+        }
+    }
+    for n in 0..50_u64 {
+        // A node that sleeps with its power off boots for every frame.
+        let frame = sealed(EncryptedType::Cloud, 0, &[52, 80 + (n % 2) as u8, 74, 0, 0, 0xAC, 0x41]);
+        assert_eq!(bring(&mut w, &frame, at(700 + n * 10)), None, "{n}");
+    }
+    // It boots once, and goes on from there.
+    for n in 0..30 {
+        assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, n as u8, FIELDS), at(1300 + n)), None, "{n}");
+    }
+    assert_eq!(w.readings().len(), 630 + 50 + 30);
+    // The first of the boots came after 187, with the readings of an earlier one: that is all.
+    let accused: Vec<_> = flags(&w).into_iter().filter(|f| !f.is_empty()).collect();
+    assert_eq!(accused, ["CL-05"]);
+    // What is remembered is bounded.
+    let history = w.cloud.memory().read(|r| r.classic_history(Classic::to_cloud().did())).unwrap();
+    assert_eq!(history.len(), 512);
+}
+
+#[test]
+fn a_row_of_frames_replayed_in_their_order_is_flagged_to_its_end() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    let frames: Vec<_> = (0..40).map(|n| sealed(EncryptedType::Cloud, n, &[52, n, 74, 0, 0, n, 0x41])).collect();
+    for (n, frame) in (0..).zip(&frames) {
+        assert_eq!(bring(&mut w, frame, at(n)), None);
+    }
+    // At once: no node does that.
+    for frame in &frames[10..15] {
+        assert_eq!(bring(&mut w, frame, at(41)), Some(Code::ClassicReplayed));
+    }
+    // After as long as a boot and ten lost frames take: possible, and flagged until something new comes.
+    for (n, frame) in (0..).zip(&frames[10..20]) {
+        assert_eq!(bring(&mut w, frame, at(60 + n)), None);
+    }
+    assert_eq!(flags(&w)[40..], ["CL-05"; 10]);
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, 20, &[52, 99, 74, 0, 0, 9, 9]), at(70)), None);
+    assert_eq!(flags(&w).last().unwrap(), "");
+}
+
+#[test]
+fn a_node_whose_readings_never_change_is_flagged_for_a_while_after_a_boot_and_not_for_ever() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    for n in 0..300_u64 {
+        assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, (n % 200) as u8, FIELDS), at(n)), None, "{n}");
+    }
+    let flags = flags(&w);
+    assert!(flags[..200].iter().chain(&flags[232..]).all(String::is_empty));
+    assert_eq!(flags[200..232], ["CL-05"; 32]);
+}
+
+#[test]
+fn fragments_share_a_sequence_and_are_no_repeats() {
+    let mut w = world(vec![Classic::plain(SERIAL, 1)]);
+    for n in 0..5 {
+        for fields in [&[52, 80][..], &[74, 0, 0, 0xAC, 0x41], &[76, 0, 0, 0, 0x42]] {
+            assert_eq!(bring(&mut w, &binary(SERIAL, "n", 30 + n, fields), at(u64::from(n))), None);
+        }
+    }
+    assert_eq!(w.readings().len(), 15);
+    assert_eq!(flags(&w), [""; 15]);
+}
+
+#[test]
+fn a_number_that_a_node_cannot_have_reached_is_flagged() {
+    let mut w = world(vec![Classic::plain(SERIAL, 1)]);
+    for n in 0..10 {
+        assert_eq!(bring(&mut w, &binary(SERIAL, "n", 100 + n, &[52, n]), at(u64::from(n))), None);
+    }
+    assert_eq!(bring(&mut w, &binary(SERIAL, "n", 200, &[52, 77]), at(10)), None);
+    assert_eq!(flags(&w).last().unwrap(), "CL-08");
+    assert_eq!(w.count(Code::ClassicSequence), 1);
+}
+
+#[test]
+fn an_unknown_sensor_leaves_what_was_read_and_the_rest_raw() {
+    let mut w = world(vec![Classic::plain(SERIAL, 1)]);
+    assert_eq!(bring(&mut w, &binary(SERIAL, "n", 1, &[52, 80, 22, 1, 2, 3]), at(0)), None);
+    let row = w.readings()[0].classic.clone().unwrap();
+    let content: serde_json::Value = serde_json::from_str(&row.content).unwrap();
+    assert_eq!(row.codes, "CL-16");
+    assert_eq!(content["fields"], serde_json::json!([{ "id": 52, "tag": "BAT", "values": [80] }]));
+    assert_eq!(content["rest"]["raw"], "16010203");
+    // A field that ends behind the frame: nothing of it is believed.
+    assert_eq!(bring(&mut w, &binary(SERIAL, "n", 2, &[52, 80, 74, 1]), at(1)), Some(Code::ClassicMalformed));
+    assert_eq!(w.readings().len(), 1);
+}
+
+#[test]
+fn a_stranger_is_listed_and_nothing_else() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    let frame = binary("0123456789abcdef", "x", 1, FIELDS);
+    assert_eq!(bring_of(&mut w, "0123456789abcdef", &frame, at(0)), Some(Code::ClassicUnknown));
+    assert_eq!(bring_of(&mut w, "0123456789abcdef", &frame, at(11)), Some(Code::ClassicUnknown));
+    let unknown = w.cloud.memory().read(|r| r.unknown()).unwrap();
+    assert_eq!(unknown.len(), 1);
+    assert_eq!((unknown[0].serial.as_str(), unknown[0].reports, &unknown[0].frame), ("0123456789abcdef", 2, &frame));
+    assert_eq!((w.readings().len(), w.ledger().len()), (0, 0));
+}
+
+#[test]
+fn a_frame_that_somebody_else_holds_the_key_of_is_kept_as_it_came() {
+    let mut w = world(vec![Classic::plain(SERIAL, 1)]);
+    let frame = sealed(EncryptedType::Cloud, 1, FIELDS);
+    assert_eq!(bring(&mut w, &frame, at(0)), None);
+    let readings = w.readings();
+    assert_eq!((readings[0].origin, readings[0].classic.as_ref().unwrap().sequence), (Origin::Legacy, None));
+    // For the gateway it would have to have a key there.
+    let mut frame = frame;
+    frame[3] = 0x60;
+    let unopened = report(&frame, None);
+    assert_eq!(w.post(&[envelope(SERIAL, &unopened, at(1))]).refused[0].1, Code::ClassicForged);
+}
+
+#[test]
+fn a_key_size_that_is_not_the_operators_is_a_changed_type() {
+    let device = Classic { gateway_key: Some(KeyBits::Aes256), ..Classic::plain("387264539", 1) };
+    let mut w = world(vec![device]);
+    let mut frame = b"<=>\x61\0".to_vec();
+    frame.extend_from_slice(&387_264_539_u32.to_be_bytes());
+    frame.extend_from_slice(b"n#");
+    frame.extend_from_slice(&[7; 16]);
+    frame[4] = (frame.len() - 5) as u8;
+    let unopened = report(&frame, None);
+    assert_eq!(w.post(&[envelope("387264539", &unopened, at(0))]).refused[0].1, Code::ClassicRelabelled);
+}

@@ -1,0 +1,162 @@
+//! Classic nodes, and what a gateway reports of their frames.
+
+use fivefold_cloud::book::ClassicSource;
+use fivefold_core::error::Code;
+use fivefold_core::id::{Did, Sid};
+use fivefold_core::profile::LinkClass;
+use fivefold_core::time::Millis;
+use fivefold_core::wire::classic::{BYTES, Carrier, Report};
+use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
+use fivefold_keep::registry::ClassicProfile;
+use fivefold_waspmote::{ClassicKey, Encrypted, EncryptedType, Frame, KeyBits, Serial, Table};
+use serde_json::Value;
+
+use super::{NET, World};
+
+/// The node and key of `attacks.json`.
+pub const SERIAL: &str = "111ffd1b3e500f56";
+pub const KEY: &str = "FQPiKck8QtMYffXGftVZHZfZnnLPiWZp";
+
+/// A classic device as the book has it.
+#[derive(Clone)]
+pub struct Classic {
+    pub serial: Serial,
+    pub sid: Sid,
+    pub gateway_key: Option<KeyBits>,
+    /// Text and size, as Meshlium has them.
+    pub cloud_key: Option<(&'static str, KeyBits)>,
+    pub table: Option<Table>,
+}
+
+impl Classic {
+    pub fn plain(serial: &str, sid: u16) -> Self {
+        Self { serial: serial.parse().unwrap(), sid: Sid(sid), gateway_key: None, cloud_key: None, table: None }
+    }
+
+    /// With the key of `attacks.json` at its gateway.
+    pub fn to_gateway() -> Self {
+        Self { gateway_key: Some(KeyBits::Aes256), ..Self::plain(SERIAL, 0x0c01) }
+    }
+
+    /// With the same key at the cloud.
+    pub fn to_cloud() -> Self {
+        Self { cloud_key: Some((KEY, KeyBits::Aes256)), ..Self::plain(SERIAL, 0x0c01) }
+    }
+
+    pub fn did(&self) -> Did {
+        Did(match self.serial {
+            Serial::V15(bytes) => bytes,
+            Serial::V12(number) => u64::from(number).to_be_bytes(),
+        })
+    }
+
+    pub fn source(&self) -> ClassicSource {
+        ClassicSource {
+            did: self.did(),
+            sid: self.sid,
+            net: NET,
+            serial: self.serial,
+            node_id: None,
+            table: self.table,
+            gateway_key: self.gateway_key,
+            cloud_key: self.cloud_key.map(|(text, bits)| ClassicKey::from_text(text.as_bytes(), bits).unwrap()),
+            profile: ClassicProfile::Classic,
+        }
+    }
+}
+
+/// A world with these classic devices.
+pub fn world(classics: Vec<Classic>) -> World {
+    let mut w = World::new(Vec::new());
+    w.source.classics = classics;
+    w.reload();
+    w
+}
+
+pub fn key() -> ClassicKey {
+    ClassicKey::from_text(KEY.as_bytes(), KeyBits::Aes256).unwrap()
+}
+
+/// What the gateway says of a frame, opened with `key` where it holds one.
+pub fn report(frame: &[u8], key: Option<&ClassicKey>) -> Vec<u8> {
+    let mut said = Report { frame, carrier: Carrier::Http, inner: None, source: None, code: None };
+    let opened = match (Frame::parse(frame), key) {
+        (Ok(Frame::Encrypted(e)), Some(key)) if e.kind == EncryptedType::Gateway => Some(e.open(key)),
+        _ => None,
+    };
+    let inner = match opened {
+        Some(Ok(inner)) => Some(inner),
+        Some(Err(refused)) => {
+            let foreign = refused == fivefold_waspmote::Refused::ForeignSerial;
+            said.code = Some(if foreign { Code::ClassicForeignInner } else { Code::ClassicForged });
+            None
+        }
+        None => None,
+    };
+    said.inner = inner.as_ref().map(|i| i.bytes());
+    let mut out = vec![0; BYTES];
+    let len = said.emit(&mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
+pub fn envelope<'b>(serial: &'b str, report: &'b [u8], received: Millis) -> Envelope<'b> {
+    Envelope {
+        seq: 0,
+        received,
+        kind: Kind::Classic,
+        bytes: report,
+        originator: Originator::Classic(serial),
+        rssi: None,
+        lqi: None,
+        opened: None,
+        link: LinkClass::None,
+        hops: None,
+        key_index: None,
+    }
+}
+
+/// Posts a frame of the node of `attacks.json`: the code with which it was refused, if it was.
+pub fn bring(w: &mut World, frame: &[u8], received: Millis) -> Option<Code> {
+    bring_of(w, SERIAL, frame, received)
+}
+
+/// The same of another node.
+pub fn bring_of(w: &mut World, serial: &str, frame: &[u8], received: Millis) -> Option<Code> {
+    w.now = w.now.max(received);
+    let bytes = report(frame, Some(&key()));
+    let answers = w.post(&[envelope(serial, &bytes, received)]);
+    answers.refused.first().map(|(_, code)| *code)
+}
+
+/// A binary frame of v15.
+pub fn binary(serial: &str, node_id: &str, sequence: u8, fields: &[u8]) -> Vec<u8> {
+    let mut frame = b"<=>\x06\0".to_vec();
+    frame.extend(hex::decode(serial).unwrap());
+    frame.extend_from_slice(node_id.as_bytes());
+    frame.push(b'#');
+    frame.push(sequence);
+    frame.extend_from_slice(fields);
+    frame[4] = (frame.len() - 5) as u8;
+    frame
+}
+
+/// The same, encrypted under the key of `attacks.json`.
+pub fn sealed(kind: EncryptedType, sequence: u8, fields: &[u8]) -> Vec<u8> {
+    let inner = binary(SERIAL, "node_01", sequence, fields);
+    let Ok(Frame::Clear(clear)) = Frame::parse(&inner) else { panic!("no frame") };
+    Encrypted::seal(kind, &clear, &key()).unwrap()
+}
+
+/// A case of `attacks.json`.
+pub fn attack(id: &str) -> Value {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/waspmote/attacks.json");
+    let all: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    all["cases"].as_array().unwrap().iter().find(|c| c["id"] == id).unwrap().clone()
+}
+
+/// Frames of it under a name: one, or a list.
+pub fn frames(case: &Value, name: &str) -> Vec<Vec<u8>> {
+    let one = |v: &Value| hex::decode(v.as_str().unwrap()).unwrap();
+    case[name].as_array().map_or_else(|| vec![one(&case[name])], |list| list.iter().map(one).collect())
+}
