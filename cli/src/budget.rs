@@ -204,7 +204,7 @@ fn on_air(radio: Radio, tiny: &[u8]) -> Result<(usize, usize), SealError> {
     let mut keys = LinkKeys::new();
     keys.install(1, &Key::<E1, 16>::new([0; 16]), 0).map_err(|_| SealError::LeaseSpent)?;
     let identity = Identity { did: Did([2; 8]), sid: SID, pan: Pan(0x4321), station: Station::Node };
-    let policy = LinkPolicy { minimum: level, sending: level };
+    let policy = LinkPolicy { minimum: level, sending: level, ..LinkPolicy::default() };
     let mut link = Link::<FixedNeighbours<1>>::new(identity, policy, keys, FixedNeighbours::new(), [0; 32]);
     if let Some(write) = link.keys().lease_due() {
         link.keys_mut().extend_lease(write);

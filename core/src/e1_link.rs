@@ -13,6 +13,7 @@
 //! [`Link`] is one station's side: its keys with their sender counters, its neighbours with theirs, and the HELLO
 //! exchange between. It does no I/O: frames and time come in, frames and judgements go out.
 
+mod air;
 mod hello;
 mod keys;
 mod neighbour;
@@ -21,6 +22,7 @@ mod recovery;
 mod repeat;
 pub mod rotation;
 
+pub use air::{Air, Over, Reach};
 pub use hello::{ANSWERS_A_MINUTE, Control, LONGEST as LONGEST_CONTROL, NONCE_LIFE, RULE as CONTROL_RULE};
 pub use keys::{BLOCK, KeyRefused, KeyState, LIMIT, LeaseWrite, LinkKeys, ROTATE_AT};
 pub use neighbour::{FixedNeighbours, MAX_JUMP, Neighbour, Neighbours, PROBE_EVERY, Registration, TableFull};
@@ -71,19 +73,21 @@ pub struct Identity {
     pub station: Station,
 }
 
-/// Security levels of the network's policy.
+/// Security levels of the network's policy, and what carries its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkPolicy {
     /// Weakest level that is accepted.
     pub minimum: SecurityLevel,
     /// Level that is sent.
     pub sending: SecurityLevel,
+    /// What carries the frames.
+    pub air: Air,
 }
 
 impl Default for LinkPolicy {
-    /// ENC-MIC-64 and nothing else.
+    /// ENC-MIC-64 and nothing else, in 802.15.4 frames.
     fn default() -> Self {
-        Self { minimum: SecurityLevel::EncMic64, sending: SecurityLevel::EncMic64 }
+        Self { minimum: SecurityLevel::EncMic64, sending: SecurityLevel::EncMic64, air: Air::Ieee802154 }
     }
 }
 
@@ -158,6 +162,8 @@ pub struct ControlFrame {
     pub len: usize,
     /// To whom, by EUI-64 and short address; `None` is a broadcast.
     pub to: Option<(Did, Sid)>,
+    /// What it is written for.
+    pub over: Over,
 }
 
 /// One station's E1: `T` holds its neighbours, `N` HELLO exchanges run at a time (8 for a node, hundreds at a gateway).
@@ -169,6 +175,8 @@ pub struct Link<T: Neighbours, const N: usize = 8> {
     greetings: Greetings<N>,
     repeats: Repeats,
     sequence: u8,
+    /// Our HELLO went out as a frame, and is due as a message.
+    again: bool,
 }
 
 impl<T: Neighbours, const N: usize> Link<T, N> {
@@ -180,7 +188,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     pub fn new(identity: Identity, policy: LinkPolicy, keys: LinkKeys, neighbours: T, seed: [u8; 32]) -> Self {
         let mut greetings = Greetings::new(seed);
         let sequence = greetings.first_sequence();
-        Self { identity, policy, keys, neighbours, greetings, repeats: Repeats::new(), sequence }
+        Self { identity, policy, keys, neighbours, greetings, repeats: Repeats::new(), sequence, again: false }
     }
 
     /// Who we are.
@@ -297,8 +305,13 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     /// Judges an E1S message (docs/protocol.md 4.2) that a radio received from `source`. It is decrypted in place.
     ///
     /// # Errors
-    /// As [`Self::receive`].
-    pub fn e1s_open<'b>(&mut self, now: Millis, source: Did, message: &'b mut [u8]) -> Result<Received<'b>, Rejected> {
+    /// As [`Self::receive`]; `E1-02` also for what was said to everybody and is for gateways.
+    pub fn e1s_open<'b>(
+        &mut self,
+        now: Millis,
+        (source, reach): (Did, Reach),
+        message: &'b mut [u8],
+    ) -> Result<Received<'b>, Rejected> {
         let security = open::parse_e1s(message, self.policy.minimum)?;
         let key = self.keys.find(now, security.key_index)?;
         let (generation, state) = (key.generation, key.state);
@@ -345,7 +358,20 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
             Step::Fresh => neighbour.store(generation, security.frame_counter),
         }
         self.accepted_under(security.key_index);
+        if reach == Reach::Everybody {
+            self.check_broadcast(plaintext)?;
+        }
         self.pass_on(now, source, sid.ok_or(UNKNOWN)?, security, state, plaintext)
+    }
+
+    /// A message names no next hop. One that every station in reach was given is for the gateways among them, unless its
+    /// mesh header says that it is for us: relays do not all forward the same.
+    fn check_broadcast(&self, plaintext: &[u8]) -> Result<(), Rejected> {
+        let wanted = match mesh::parse(plaintext)?.mesh {
+            Some(header) => header.destination == Sid::BROADCAST || self.is_ours(header.destination),
+            None => self.identity.station == Station::Gateway,
+        };
+        if wanted { Ok(()) } else { Err(Rejected::new(Code::LinkNotOurs, "said to everybody, for a gateway")) }
     }
 
     fn check_destination(&self, pan: Pan, destination: Sid) -> Result<(), Rejected> {
@@ -508,12 +534,13 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         self.neighbours.put(neighbour).map_err(full)
     }
 
-    /// Seals a frame for a neighbour into `out`, with its check sequence, and returns its size. No acknowledgement is
+    /// Seals a frame for a neighbour into `out`, with its check sequence, and returns its size; an E1S message where the
+    /// neighbour is reached by one ([`Self::over`]). No acknowledgement is
     /// asked of "any gateway" or of everybody. A neighbour that was not heard under our sending key yet is mostly spoken
     /// to under the newest key that it was heard under ([`PROBE_EVERY`]).
     ///
     /// # Errors
-    /// [`SealError::TooLong`] when it does not fit 127 bytes, [`SealError::BufferTooSmall`], [`SealError::LeaseSpent`]:
+    /// [`SealError::TooLong`] when it does not fit the frame (127 bytes) or message, [`SealError::BufferTooSmall`], [`SealError::LeaseSpent`]:
     /// nothing is sealed and no number is used.
     pub fn seal(
         &mut self,
@@ -527,7 +554,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
             Some(neighbour) => neighbour.under(&self.keys),
             None => Under::Sending,
         };
-        let len = self.seal_from(Address::Short(self.identity.sid), under, (destination, ack), mesh, payload, out)?;
+        let len = self.seal_over(under, (destination, ack), mesh, payload, out)?;
         if let Some(neighbour) = self.neighbours.by_sid(destination) {
             neighbour.spoken_to(&self.keys);
         }
@@ -570,16 +597,54 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         ieee802154::append_fcs(out, len)
     }
 
+    /// By which air a neighbour is reached, and with which address on it.
+    pub fn over(&mut self, destination: Sid) -> Over {
+        let did = self.neighbours.by_sid(destination).map(|n| n.did());
+        self.over_to(did)
+    }
+
+    fn over_to(&self, did: Option<Did>) -> Over {
+        match self.policy.air.for_one(did.and_then(|did| self.neighbours.air(did))) {
+            None => Over::Ieee802154,
+            Some(_) => Over::E1s { to: did },
+        }
+    }
+
+    /// A datagram for a neighbour, by the air that reaches it.
+    fn seal_over(
+        &mut self,
+        under: Under,
+        to: (Sid, Ack),
+        mesh: Option<mesh::Header>,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, SealError> {
+        match self.over(to.0) {
+            Over::E1s { .. } => self.e1s_seal_under(under, mesh, payload, out),
+            Over::Ieee802154 => self.seal_from(Address::Short(self.identity.sid), under, to, mesh, payload, out),
+        }
+    }
+
     /// Seals an E1S message (docs/protocol.md 4.2) into `out` and returns its size. How much the radio carries is for the
-    /// caller to check first (docs/protocol.md 6.4).
+    /// caller to check first (docs/protocol.md 6.4), where [`Air`] does not say it.
     ///
     /// # Errors
     /// As [`Self::seal`].
     pub fn e1s_seal(&mut self, mesh: Option<mesh::Header>, payload: &[u8], out: &mut [u8]) -> Result<usize, SealError> {
+        self.e1s_seal_under(Under::Sending, mesh, payload, out)
+    }
+
+    fn e1s_seal_under(
+        &mut self,
+        under: Under,
+        mesh: Option<mesh::Header>,
+        payload: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, SealError> {
         let level = self.policy.sending;
         let body_end = E1S_HEADER + mesh.map_or(0, |_| mesh::HEADER) + payload.len();
-        check_room(payload, body_end + level.mic_len(), usize::from(u16::MAX), out)?;
-        let (key_index, schedule, counter) = self.keys.take(Under::Sending)?;
+        check_room(payload, body_end + level.mic_len(), self.policy.air.longest_message(), out)?;
+        let (key_index, schedule, counter) = self.keys.take(under)?;
         let security = Security { level, frame_counter: counter.value(), key_index };
         open::write_e1s_header(out, &security)?;
         open::write_body(out, E1S_HEADER, mesh, payload)?;
@@ -605,28 +670,54 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
 
     /// When [`Self::poll_control`] has something to send.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        self.greetings.next()
+        if self.again { Some(Millis(0)) } else { self.greetings.next() }
     }
 
     /// Writes the next control frame that is due (HELLO, HELLO-ACK, HELLO-FIN), as an 802.15.4 frame with its check
-    /// sequence. `None` also while a lease is spent ([`LinkKeys::lease_due`]).
+    /// sequence or as an E1S message: an answer by the air that reaches whom it is for, a HELLO by each that this station
+    /// has. `None` also while a lease is spent ([`LinkKeys::lease_due`]).
     pub fn poll_control(&mut self, now: Millis, out: &mut [u8]) -> Option<ControlFrame> {
-        let due = self.take_due(now, out)?;
         let mut body = [0; hello::LONGEST];
-        let source = Address::Extended(self.identity.did);
-        let destination = due.to.map_or(Sid::BROADCAST, |(_, sid)| sid);
-        let body = due.message.emit(&mut body);
+        if self.again {
+            self.sending_key(out)?;
+            self.again = false;
+            // Its nonce is over: then the next HELLO is due soon enough.
+            if let Some(hello) = self.greetings.asked_now(now, self.identity.sid, self.keys.sending()?) {
+                let len = self.e1s_seal(None, hello.emit(&mut body), out).ok()?;
+                return Some(ControlFrame { len, to: None, over: Over::E1s { to: None } });
+            }
+        }
+        let due = self.take_due(now, out)?;
+        let over = self.over_to(due.to.map(|(did, _)| did));
+        self.again = due.to.is_none() && matches!(self.policy.air, Air::Both { .. });
         let under = self.answering(&due);
-        let len = self.seal_from(source, under, (destination, Ack::None), None, body, out).ok()?;
-        Some(ControlFrame { len, to: due.to })
+        let len = self.seal_control(under, over, due.to, due.message.emit(&mut body), out).ok()?;
+        Some(ControlFrame { len, to: due.to, over })
     }
 
-    /// As [`Self::poll_control`], as an E1S message.
+    /// As [`Self::poll_control`], as an E1S message whatever the station has.
     pub fn poll_e1s_control(&mut self, now: Millis, out: &mut [u8]) -> Option<ControlFrame> {
         let due = self.take_due(now, out)?;
         let mut body = [0; hello::LONGEST];
-        let len = self.e1s_seal(None, due.message.emit(&mut body), out).ok()?;
-        Some(ControlFrame { len, to: due.to })
+        let over = Over::E1s { to: due.to.map(|(did, _)| did) };
+        let under = self.answering(&due);
+        let len = self.seal_control(under, over, due.to, due.message.emit(&mut body), out).ok()?;
+        Some(ControlFrame { len, to: due.to, over })
+    }
+
+    fn seal_control(
+        &mut self,
+        under: Under,
+        over: Over,
+        to: Option<(Did, Sid)>,
+        body: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, SealError> {
+        if let Over::E1s { .. } = over {
+            return self.e1s_seal_under(under, None, body, out);
+        }
+        let destination = to.map_or(Sid::BROADCAST, |(_, sid)| sid);
+        self.seal_from(Address::Extended(self.identity.did), under, (destination, Ack::None), None, body, out)
     }
 
     /// An answer goes under the key of what it answers: that one the other side has.
@@ -639,8 +730,13 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     }
 
     fn take_due(&mut self, now: Millis, out: &[u8]) -> Option<Due> {
-        let key_index = self.keys.sending().filter(|_| self.keys.is_ready() && out.len() >= MAX_FRAME)?;
+        let key_index = self.sending_key(out)?;
         self.greetings.take_due(now, self.identity.sid, key_index)
+    }
+
+    /// The index that control frames go under, if one can be sealed now.
+    fn sending_key(&self, out: &[u8]) -> Option<u8> {
+        self.keys.sending().filter(|_| self.keys.is_ready() && out.len() >= MAX_FRAME)
     }
 
     /// Writes a KEY-SWITCH notice for everybody: we send under our present key index.
@@ -651,8 +747,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let key_index = self.keys.sending().ok_or(SealError::LeaseSpent)?;
         let mut body = [0; hello::LONGEST];
         let body = Control::KeySwitch { key_index }.emit(&mut body);
-        let source = Address::Extended(self.identity.did);
-        self.seal_from(source, Under::Sending, (Sid::BROADCAST, Ack::None), None, body, out)
+        self.seal_control(Under::Sending, self.over_to(None), None, body, out)
     }
 }
 

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use fivefold_core::e1_link::{
-    FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours, Received, Registration, Station,
-    TableFull,
+    FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours, Reach, Received, Registration,
+    Station, TableFull,
 };
 use fivefold_core::error::{Code, Rejected, SealError};
 use fivefold_core::id::{Did, Sid};
@@ -358,9 +358,9 @@ fn e1s_and_802_15_4_share_one_counter() {
     let n = a.e1s_seal(None, READING, &mut out).unwrap();
     let frame = sealed(&mut a, GATEWAY, None, READING);
     assert_eq!(frame[10..14][0], out[2] + 1);
-    assert!(g.e1s_open(Millis(0), identity(Sid(0x0a)).did, &mut { out }[..n]).is_ok());
+    assert!(g.e1s_open(Millis(0), (identity(Sid(0x0a)).did, Reach::Us), &mut { out }[..n]).is_ok());
     assert!(g.receive(Millis(0), &mut frame.clone()).is_ok());
-    assert_eq!(code(g.e1s_open(Millis(0), identity(Sid(0x0a)).did, &mut out[..n])), Code::LinkReplayed);
+    assert_eq!(code(g.e1s_open(Millis(0), (identity(Sid(0x0a)).did, Reach::Us), &mut out[..n])), Code::LinkReplayed);
 }
 
 #[test]
@@ -372,7 +372,7 @@ fn e1s_neighbours_sync_by_hello_too() {
             let pair = [&mut a, &mut g];
             let mut out = [0; 127];
             while let Some(frame) = pair[from].poll_e1s_control(now, &mut out) {
-                let _ = pair[to].e1s_open(now, dids[from], &mut out[..frame.len]).map(|_| ());
+                let _ = pair[to].e1s_open(now, (dids[from], Reach::Us), &mut out[..frame.len]).map(|_| ());
             }
         }
     }
@@ -390,7 +390,8 @@ fn no_control_frame_is_lost_to_a_spent_lease() {
 
 #[test]
 fn a_node_that_allows_mic_32_takes_both_and_sends_what_it_is_told() {
-    let policy = LinkPolicy { minimum: SecurityLevel::EncMic32, sending: SecurityLevel::EncMic32 };
+    let policy =
+        LinkPolicy { minimum: SecurityLevel::EncMic32, sending: SecurityLevel::EncMic32, ..LinkPolicy::default() };
     let make = |sid| {
         let mut l = Node::new(identity(sid), policy, keys(&[1]), FixedNeighbours::new(), [sid.0 as u8; 32]);
         leased(&mut l);
@@ -411,7 +412,7 @@ proptest! {
     ) {
         let (_, _, mut g) = village();
         prop_assert!(g.receive(Millis(1), &mut bytes.clone()).is_err());
-        prop_assert!(g.e1s_open(Millis(1), identity(Sid(0x0a)).did, &mut bytes.clone()).is_err());
+        prop_assert!(g.e1s_open(Millis(1), (identity(Sid(0x0a)).did, Reach::Us), &mut bytes.clone()).is_err());
         if bytes.len() > 11 {
             bytes[..2].copy_from_slice(&fcf);
             bytes[3..9].copy_from_slice(&[7, 0, 1, 0, 0x0a, 0]);

@@ -6,7 +6,8 @@ use ccm::Ccm;
 use ccm::aead::{AeadInOut, KeyInit};
 use ccm::consts::{U8, U13, U16};
 use fivefold_core::e1_link::{
-    E1, FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbours, Received, Station, open_e1s, open_frame,
+    E1, FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbours, Reach, Received, Station, open_e1s,
+    open_frame,
 };
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Did, Sid};
@@ -267,7 +268,7 @@ fn every_e1s_message_opens_to_its_plaintext() {
         let (_, plaintext) = open_e1s(&LinkSchedule::new(&key(v)), source, level, &mut message).unwrap();
         assert_eq!(plaintext, bytes(v, "plaintext"), "{id}");
         let mut link = receiver_of(v, Sid(0x7777));
-        match link.e1s_open(Millis(0), source, &mut bytes(v, "frame")) {
+        match link.e1s_open(Millis(0), (source, Reach::Us), &mut bytes(v, "frame")) {
             Ok(Received::Deliver(d)) => {
                 let plain = bytes(v, "plaintext");
                 assert_eq!(d.payload, &plain[d.mesh.map_or(0, |_| mesh::HEADER)..], "{id}");
@@ -290,7 +291,7 @@ fn every_refused_e1s_message_has_its_code() {
             link.keys_mut().install(index, &Key::new(key), 0).unwrap();
         }
         let source = did(case, "source_eui64");
-        let refused = link.e1s_open(Millis(0), source, &mut bytes(case, "frame")).map(|_| ()).unwrap_err();
+        let refused = link.e1s_open(Millis(0), (source, Reach::Us), &mut bytes(case, "frame")).map(|_| ()).unwrap_err();
         assert_eq!(refused.code.as_str(), text(case, "code"), "{}: {refused}", case["id"]);
     }
 }

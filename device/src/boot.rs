@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use fivefold_core::e1_link::{self, E1, Identity, LinkKeys, LinkPolicy, Station};
+use fivefold_core::e1_link::{self, Air, E1, Identity, LinkKeys, LinkPolicy, Station};
 use fivefold_core::e2_gateway::{E2, E2Secret};
 use fivefold_core::e3_cloud::{E3, E3Secret, NoSuchContext};
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
@@ -102,7 +102,7 @@ impl fmt::Display for BootRefused {
             Self::EpochOfMode => f.write_str("mode R runs on epoch 0, mode P on epoch 1 or greater; enrol the device again"),
             Self::MissingSecret(what) => write!(f, "{what} is missing; install the device's share again"),
             Self::NoContext(e) => write!(f, "no context: {e}"),
-            Self::Radio => f.write_str("this engine speaks 802.15.4 frames and CoAP over UDP only"),
+            Self::Radio => f.write_str("this engine speaks 802.15.4 frames, E1S over XBee modules, and CoAP over UDP only"),
             Self::LocalPolicy => f.write_str(
                 "keys are agreed with a gateway alone only in mode P under e1+e2+e4 and without pq_mix; enrol the device again",
             ),
@@ -275,9 +275,11 @@ fn mesh(
     record: &Record,
     entropy: &Entropy,
 ) -> Result<Option<Mesh>, BootRefused> {
-    let sending = match settings.policy.radio {
-        Radio::Ieee802154 => SecurityLevel::EncMic64,
-        Radio::Ieee802154Mic32 => SecurityLevel::EncMic32,
+    let (sending, air) = match settings.policy.radio {
+        Radio::Ieee802154 => (SecurityLevel::EncMic64, Air::Ieee802154),
+        Radio::Ieee802154Mic32 => (SecurityLevel::EncMic32, Air::Ieee802154),
+        Radio::Xbee => (SecurityLevel::EncMic64, Air::E1s { longest: XBEE }),
+        Radio::Digimesh => (SecurityLevel::EncMic32, Air::E1s { longest: DIGIMESH }),
         radio if radio.link_class() == LinkClass::None || is_bare(radio) => return Ok(None),
         _ => return Err(BootRefused::Radio),
     };
@@ -296,7 +298,7 @@ fn mesh(
     let _ = keys.resume_under(record.sending);
     keys.sending().ok_or(BootRefused::MissingSecret("the network key"))?;
     let identity = Identity { did: settings.did, sid: settings.sid, pan: settings.pan, station: Station::Node };
-    let policy = LinkPolicy { minimum: sending, sending };
+    let policy = LinkPolicy { minimum: sending, sending, air };
     Ok(Some(Mesh::new(identity, policy, keys, settings.ways.clone(), entropy.link_seed())))
 }
 
@@ -304,6 +306,11 @@ fn mesh(
 pub(crate) const fn is_bare(radio: Radio) -> bool {
     cfg!(feature = "lorawan") && matches!(radio, Radio::Lorawan)
 }
+
+/// Bytes that an XBee 802.15.4 module sends at once, without encryption of its own.
+pub(crate) const XBEE: u8 = 100;
+/// Bytes that an XBee DigiMesh module sends at once.
+pub(crate) const DIGIMESH: u8 = 73;
 
 /// Where the frame counters of a device start that knows of none: in the sixteen millions of its epoch. A device that lost
 /// its record is enrolled again with a greater epoch, and the network key may still be the one it used.

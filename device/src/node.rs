@@ -24,9 +24,10 @@ mod sending;
 use core::fmt;
 
 use fivefold_core::counter::Lease;
+use fivefold_core::e1_link::Reach;
 use fivefold_core::e5_renewal::Draw;
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::Epoch;
+use fivefold_core::id::{Did, Epoch};
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::Mode;
 use fivefold_core::suite::agreement::Agree;
@@ -212,9 +213,22 @@ impl<const N: usize, A: Agree> Node<N, A> {
         self.refuse(rejected);
     }
 
+    /// An E1S message, with the EUI-64 that the radio says it came from, and to whom. It is decrypted in place.
+    pub fn handle_message(&mut self, now: Millis, source: (Did, Reach), message: &mut [u8]) {
+        self.now = now;
+        let heard = self.mesh.as_mut().ok_or(NO_RADIO).and_then(|m| m.receive_message(now, source, message));
+        if let Err(refused) = heard.and_then(|heard| self.hear(heard)) {
+            self.refuse(refused);
+        }
+    }
+
     fn frame(&mut self, now: Millis, frame: &mut [u8]) -> Result<(), Rejected> {
-        let mesh = self.mesh.as_mut().ok_or(Rejected::new(Code::LinkNotOurs, "no radio of ours"))?;
-        match mesh.receive(now, frame)? {
+        let heard = self.mesh.as_mut().ok_or(NO_RADIO)?.receive(now, frame)?;
+        self.hear(heard)
+    }
+
+    fn hear(&mut self, heard: Heard<'_>) -> Result<(), Rejected> {
+        match heard {
             Heard::Datagram(datagram) => match datagram.dispatch {
                 Dispatch::Tiny(_) => self.tiny(datagram.payload),
                 _ => Err(Rejected::new(Code::TinyMalformed, "this node takes tiny frames only")),
@@ -441,6 +455,7 @@ impl<const N: usize, A> fmt::Debug for Node<N, A> {
     }
 }
 
+const NO_RADIO: Rejected = Rejected::new(Code::LinkNotOurs, "no radio of ours");
 const NO_ANSWERS: Rejected = Rejected::new(Code::TinyMalformed, "a device with E1 alone has no answers");
 
 /// A = 1 or 0.

@@ -11,7 +11,9 @@
 //! [`Mesh`] is what every station on the radio has; a [`Node`](crate::Node) carries one. [`Relay`] is a mesh with nothing
 //! above it.
 
-use fivefold_core::e1_link::{Delivered, FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbours, Received};
+use fivefold_core::e1_link::{
+    Air, Delivered, FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbours, Over, Reach, Received,
+};
 use fivefold_core::error::{Code, Rejected, SealError};
 use fivefold_core::id::{Did, Sid};
 use fivefold_core::time::Millis;
@@ -41,21 +43,29 @@ const PARENT_TRIES: u8 = 3;
 const PARENT_REST: u64 = 300_000;
 const FORWARDS: usize = 4;
 
-/// A frame for the radio, with its check sequence.
+/// An 802.15.4 frame with its check sequence, or an E1S message, for the radio.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Frame(Vec<u8, MAX_FRAME>);
+pub struct Frame {
+    bytes: Vec<u8, MAX_FRAME>,
+    over: Over,
+}
 
 impl Frame {
-    /// What `write` puts into it; it says how many bytes.
-    fn written<E>(write: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<Self, E> {
+    /// What `write` puts into it; it says how many bytes, and what they are written for.
+    fn written<E>(write: impl FnOnce(&mut [u8]) -> Result<(usize, Over), E>) -> Result<Self, E> {
         let mut bytes = [0; MAX_FRAME];
-        let len = write(&mut bytes)?;
-        Ok(Self(bytes.into_iter().take(len).collect()))
+        let (len, over) = write(&mut bytes)?;
+        Ok(Self { bytes: bytes.into_iter().take(len).collect(), over })
     }
 
     /// The bytes.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0
+        &self.bytes
+    }
+
+    /// What they are, and to whom the radio sends them where they do not say it themselves.
+    pub const fn over(&self) -> Over {
+        self.over
     }
 }
 
@@ -96,6 +106,10 @@ pub struct Mesh {
     children: Vec<(Sid, Sid), ROUTES>,
     routes: [Option<Route>; ROUTES],
     waiting: Deque<Waiting, FORWARDS>,
+    /// Whose datagram of its own came last. Of E1S alone, which names no next hop.
+    spoke: Option<Did>,
+    /// Where "any gateway" is reached by one message: who spoke when an answer held.
+    gateway: Option<Did>,
 }
 
 /// What a frame meant for the station itself.
@@ -122,6 +136,8 @@ impl Mesh {
             children: ways.children,
             routes: [None; ROUTES],
             waiting: Deque::new(),
+            spoke: None,
+            gateway: None,
         }
     }
 
@@ -140,7 +156,29 @@ impl Mesh {
     /// # Errors
     /// As [`Link::receive`]; `E1-08` when there is no way on, `E1-10` when the line is full.
     pub fn receive<'b>(&mut self, now: Millis, frame: &'b mut [u8]) -> Result<Heard<'b>, Rejected> {
-        match self.link.receive(now, frame)? {
+        let received = self.link.receive(now, frame)?;
+        self.heard(now, received)
+    }
+
+    /// Judges an E1S message that the radio received from `source`; as [`Self::receive`].
+    ///
+    /// # Errors
+    /// As [`Self::receive`].
+    pub fn receive_message<'b>(
+        &mut self,
+        now: Millis,
+        source: (Did, Reach),
+        message: &'b mut [u8],
+    ) -> Result<Heard<'b>, Rejected> {
+        let received = self.link.e1s_open(now, source, message)?;
+        if let Received::Deliver(datagram) = &received {
+            self.spoke = (datagram.originator == datagram.from).then_some(datagram.neighbour);
+        }
+        self.heard(now, received)
+    }
+
+    fn heard<'b>(&mut self, now: Millis, received: Received<'b>) -> Result<Heard<'b>, Rejected> {
+        match received {
             Received::Deliver(datagram) => {
                 self.learn(now, datagram.originator, datagram.from);
                 Ok(Heard::Datagram(datagram))
@@ -187,6 +225,9 @@ impl Mesh {
     /// A message that went up by `parent` was not answered.
     pub fn unanswered_by(&mut self, now: Millis, parent: Sid) {
         self.link.want_one_hello(now);
+        if parent == Sid::ANY_GATEWAY {
+            self.gateway = None;
+        }
         if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
             p.failures = p.failures.saturating_add(1);
             if p.failures >= PARENT_TRIES {
@@ -197,6 +238,9 @@ impl Mesh {
 
     /// A message that went up by `parent` was answered.
     pub fn answered_by(&mut self, parent: Sid) {
+        if parent == Sid::ANY_GATEWAY {
+            self.gateway = self.spoke.or(self.gateway);
+        }
         if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
             (p.failures, p.rests_until) = (0, Millis(0));
         }
@@ -207,7 +251,18 @@ impl Mesh {
     /// # Errors
     /// As [`Link::seal`].
     pub fn seal(&mut self, to: Sid, mesh: mesh::Header, payload: &[u8]) -> Result<Frame, SealError> {
-        Frame::written(|out| self.link.seal(to, Ack::Request, Some(mesh), payload, out))
+        let over = match self.link.over(to) {
+            Over::E1s { to: None } if to == Sid::ANY_GATEWAY => Over::E1s { to: self.gateway },
+            over => over,
+        };
+        let direct = to == Sid::ANY_GATEWAY && mesh.originator == self.link.identity().sid && self.is_direct();
+        let mesh = (!direct).then_some(mesh);
+        Frame::written(|out| Ok((self.link.seal(to, Ack::Request, mesh, payload, out)?, over)))
+    }
+
+    /// Whether messages of our own take no mesh header: the module finds the gateway itself, or has it in reach.
+    pub fn is_direct(&self) -> bool {
+        !matches!(self.link.policy().air, Air::Ieee802154) && self.parents.iter().all(|p| p.sid == Sid::ANY_GATEWAY)
     }
 
     /// The next frame that waits: HELLO and its answers first, then what goes on for others. `None` also while the lease
@@ -216,7 +271,7 @@ impl Mesh {
         if !self.link.keys().is_ready() {
             return None;
         }
-        if let Ok(control) = Frame::written(|out| self.link.poll_control(now, out).map(|c| c.len).ok_or(())) {
+        if let Ok(control) = Frame::written(|out| self.link.poll_control(now, out).map(|c| (c.len, c.over)).ok_or(())) {
             return Some(control);
         }
         while let Some(next) = self.waiting.pop_front() {
@@ -315,18 +370,21 @@ impl Relay {
     /// A frame of the radio, with its check sequence. It is decrypted in place.
     pub fn handle_frame(&mut self, now: Millis, frame: &mut [u8]) {
         self.now = now;
-        let refused = match self.mesh.receive(now, frame) {
-            Ok(Heard::Datagram(_)) => Rejected::new(Code::LinkNotOurs, "a relay takes no datagrams"),
-            Ok(Heard::Passing | Heard::Quiet) => return,
-            Ok(Heard::Synced(did, sid)) => {
-                let _ = self.told.push_back(Told::Synced(did, sid));
-                return;
-            }
-            Err(refused) => refused,
-        };
-        self.tally.count(refused);
-        // What does not fit the line is counted all the same.
-        let _ = self.told.push_back(Told::Dropped(refused));
+        let heard = self.mesh.receive(now, frame);
+        take(&mut self.tally, &mut self.told, heard);
+    }
+
+    /// An E1S message, with the EUI-64 that the radio says it came from. It is decrypted in place.
+    pub fn handle_message(&mut self, now: Millis, source: (Did, Reach), message: &mut [u8]) {
+        self.now = now;
+        let heard = self.mesh.receive_message(now, source, message);
+        take(&mut self.tally, &mut self.told, heard);
+    }
+
+    /// Counts what the rim refused before it became a frame.
+    pub fn count_refused(&mut self, now: Millis, refused: Rejected) {
+        self.now = now;
+        take(&mut self.tally, &mut self.told, Err(refused));
     }
 
     /// Time has passed.
@@ -355,4 +413,20 @@ impl Relay {
     pub const fn tally(&self) -> &Tally {
         &self.tally
     }
+}
+
+/// What a relay makes of a frame.
+fn take(tally: &mut Tally, told: &mut Deque<Told, 2>, heard: Result<Heard<'_>, Rejected>) {
+    let refused = match heard {
+        Ok(Heard::Datagram(_)) => Rejected::new(Code::LinkNotOurs, "a relay takes no datagrams"),
+        Ok(Heard::Passing | Heard::Quiet) => return,
+        Ok(Heard::Synced(did, sid)) => {
+            let _ = told.push_back(Told::Synced(did, sid));
+            return;
+        }
+        Err(refused) => refused,
+    };
+    tally.count(refused);
+    // What does not fit the line is counted all the same.
+    let _ = told.push_back(Told::Dropped(refused));
 }

@@ -36,7 +36,7 @@ mod tally;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use fivefold_core::e1_link::{E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy};
+use fivefold_core::e1_link::{E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy, Over};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Epoch, GatewayId, Net, Sid};
 use fivefold_core::key::Key;
@@ -197,6 +197,7 @@ pub struct Gateway {
     runs: renewal::Runs,
     site: Option<Site>,
     classic: Roll,
+    module_class: LinkClass,
     /// In which minute, and how many devices were ordered to renew.
     orders: (u64, u16),
     coap_devices: HashMap<IpAddr, Sid>,
@@ -260,6 +261,7 @@ impl Gateway {
             cloud: if setup.local.is_some() { Cloud::Absent } else { Cloud::Away },
             site: setup.local.map(|local| Site::new(local, &restored.agreed)),
             classic: Roll::default(),
+            module_class: LinkClass::None,
             orders: (0, 0),
             coap_devices: setup.coap_devices,
             confirmed: HashMap::new(),
@@ -324,7 +326,7 @@ impl Gateway {
         }
         let mut frame = [0; MAX_FRAME];
         while let Some(control) = self.link.poll_control(now, &mut frame) {
-            self.transmit(frame.get(..control.len).unwrap_or_default());
+            self.transmit(control.over, frame.get(..control.len).unwrap_or_default());
         }
         self.ask_link_lease();
         self.flights.expire(now);
@@ -455,8 +457,11 @@ impl Gateway {
         self.then.push_back((self.persisted, then));
     }
 
-    fn transmit(&mut self, frame: &[u8]) {
-        self.outputs.push_back(Output::Transmit(frame.into()));
+    fn transmit(&mut self, over: Over, bytes: &[u8]) {
+        self.outputs.push_back(match over {
+            Over::E1s { to } => Output::TransmitMessage { to, message: bytes.into() },
+            Over::Ieee802154 => Output::Transmit(bytes.into()),
+        });
     }
 
     fn expanded(&mut self, sid: Sid, toward: Toward, message: &[u8]) {

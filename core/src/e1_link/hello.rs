@@ -242,6 +242,12 @@ impl<const N: usize> Greetings<N> {
         self.pause = 0;
     }
 
+    /// The HELLO whose nonce is good now, to be said once more by another air.
+    pub(super) fn asked_now(&self, now: Millis, sid: Sid, key_index: u8) -> Option<Control> {
+        let (nonce_a, _) = self.asked.filter(|(_, until)| now <= *until)?;
+        Some(Control::Hello { nonce_a, sid, key_index })
+    }
+
     /// Somebody answered the HELLO that went out last: no further one is wanted, but for one that was promised since.
     fn content(&mut self) {
         if !self.is_promised {

@@ -1,5 +1,6 @@
 //! Who is heard directly, and how far each has counted.
 
+use super::air::Air;
 use super::keys::{BLOCK, Generation, KeyState, LinkKeys, Under};
 use crate::error::{Code, Rejected};
 use crate::id::{Did, Sid};
@@ -212,6 +213,12 @@ pub trait Neighbours {
     fn registration(&self, did: Did, sid: Sid) -> Registration {
         let _ = (did, sid);
         Registration::Unknown
+    }
+
+    /// By which air the registry says that an EUI-64 is reached, at a station that has both.
+    fn air(&self, did: Did) -> Option<Air> {
+        let _ = did;
+        None
     }
 }
 

@@ -76,6 +76,6 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let mut message = [0; MAX_FRAME];
         let len = Tiny::Edhoc { rule, payload }.emit(&mut message).map_err(|_| SealError::TooLong)?;
         let message = message.get(..len).unwrap_or_default();
-        self.seal_from(Address::Short(self.identity.sid), Under::Recovery(key_index), to, mesh, message, out)
+        self.seal_over(Under::Recovery(key_index), to, mesh, message, out)
     }
 }

@@ -1,5 +1,6 @@
 //! From a reading to a sealed message in the outbox, and from there to the radio.
 
+use fivefold_core::e1_link::E1S_HEADER;
 use fivefold_core::e2_gateway::{Nesting, seal_both};
 use fivefold_core::error::SealError;
 use fivefold_core::id::Sid;
@@ -15,9 +16,9 @@ use fivefold_core::wire::tiny::{Inner, LORAWAN_DR0, Layers, Tiny, Wants};
 use heapless::Vec;
 
 use super::{Datagram, Event, Node, Output, SendRefused, wanted};
-use crate::boot::is_bare;
+use crate::boot::{DIGIMESH, XBEE, is_bare};
 use crate::outbox::{Asked, Carried, Message, Number, Sealed, State, Taken};
-use crate::relay::PAYLOAD;
+use crate::relay::{Mesh, PAYLOAD};
 use crate::renewal::Why;
 
 /// The gateway's window may be as short as 32 numbers (docs/protocol.md 17): an older message is wrapped again.
@@ -92,11 +93,14 @@ impl<const N: usize, A: Agree> Node<N, A> {
     }
 
     /// Bytes that a tiny frame may have on this radio.
-    const fn longest_frame(&self) -> usize {
+    fn longest_frame(&self) -> usize {
+        let mesh = if self.mesh.as_ref().is_some_and(Mesh::is_direct) { 0 } else { mesh::HEADER };
         match self.settings.policy.radio {
             Radio::Ieee802154 => MAX_FRAME - SHORT_HEADER - 8 - FCS - mesh::HEADER,
             Radio::Ieee802154Mic32 => MAX_FRAME - SHORT_HEADER - 4 - FCS - mesh::HEADER,
             Radio::Lorawan => 1 + LORAWAN_DR0,
+            Radio::Xbee => usize::from(XBEE) - E1S_HEADER - 8 - mesh,
+            Radio::Digimesh => usize::from(DIGIMESH) - E1S_HEADER - 4 - mesh,
             _ => PAYLOAD,
         }
     }

@@ -155,8 +155,9 @@ impl Gateway {
             destination: to,
         });
         let mut frame = [0; MAX_FRAME];
+        let over = self.link.over(via);
         match self.link.seal(via, Ack::Request, mesh, payload, &mut frame) {
-            Ok(len) => self.transmit(frame.get(..len).unwrap_or_default()),
+            Ok(len) => self.transmit(over, frame.get(..len).unwrap_or_default()),
             Err(SealError::LeaseSpent) if self.held.len() < HELD => {
                 self.held.push_back(Held { to, via, payload: payload.into() });
             }

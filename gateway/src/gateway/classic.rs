@@ -75,6 +75,11 @@ impl Gateway {
         self.outputs.push_back(Output::Classic { ticket, done });
     }
 
+    /// The class of what comes by the XBee module: `xbee-ee` where modules encrypt among themselves, which proves nothing.
+    pub const fn note_module_class(&mut self, class: LinkClass) {
+        self.module_class = class;
+    }
+
     pub(super) fn classic_is_durable(&mut self, ticket: u64) {
         self.outputs.push_back(Output::Classic { ticket, done: ClassicDone::Stored });
     }
@@ -162,7 +167,11 @@ impl Gateway {
         let report = Report { frame: arrival.frame, carrier: arrival.carrier, inner, source: arrival.source, code };
         let mut bytes = [0; classic::BYTES];
         let len = report.emit(&mut bytes).map_err(|_| TOO_LONG)?;
-        let link = if arrival.carrier == Carrier::Lorawan { LinkClass::Lorawan } else { LinkClass::None };
+        let link = match arrival.carrier {
+            Carrier::Lorawan => LinkClass::Lorawan,
+            Carrier::Xbee => self.module_class,
+            Carrier::Http | Carrier::Bridge => LinkClass::None,
+        };
         let envelope = Envelope {
             seq: self.next_seq,
             received: now,

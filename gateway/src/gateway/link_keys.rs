@@ -91,10 +91,11 @@ impl Gateway {
         let originator = self.link.identity().sid;
         let mesh = (to != via).then_some(mesh::Header { hops: MAX_HOPS, originator, destination: to });
         let mut frame = [0; MAX_FRAME];
+        let over = self.link.over(via);
         let sealed = self.link.seal_in_recovery(index, (via, Ack::Request), mesh, message, &mut frame);
         self.ask_link_lease();
         match sealed {
-            Ok(len) => self.transmit(frame.get(..len).unwrap_or_default()),
+            Ok(len) => self.transmit(over, frame.get(..len).unwrap_or_default()),
             Err(SealError::LeaseSpent) if self.link_lease_asked => return false,
             // Longer than a frame, or the key is gone: the device learns of it by asking again.
             Err(_) => {}

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use fivefold_core::e1_link::{Neighbour, Neighbours, Registration, TableFull};
+use fivefold_core::e1_link::{Air as LinkAir, Neighbour, Neighbours, Registration, TableFull};
 use fivefold_core::id::{Did, Sid};
+use fivefold_core::profile::{LinkClass, Radio};
 
 const NOBODY: u32 = u32::MAX;
 const SIDS: usize = 1 << 16;
@@ -40,7 +41,14 @@ pub struct Air {
 enum Registry {
     #[default]
     None,
-    Known(HashMap<Did, Sid>),
+    Known(HashMap<Did, Member>),
+}
+
+/// What the registry says of one EUI-64.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Member {
+    pub(super) sid: Sid,
+    pub(super) radio: Radio,
 }
 
 impl Air {
@@ -50,10 +58,10 @@ impl Air {
 
     /// Only these belong to the network from now on; who does not, or has another short id now, is no neighbour any more.
     /// Says whether somebody came who was refused before: what he said then was not heard.
-    pub(super) fn register(&mut self, members: HashMap<Did, Sid>) -> bool {
+    pub(super) fn register(&mut self, members: HashMap<Did, Member>) -> bool {
         let is_new = match &self.registry {
             Registry::None => false,
-            Registry::Known(before) => members.iter().any(|(did, sid)| before.get(did) != Some(sid)),
+            Registry::Known(before) => members.iter().any(|(did, m)| before.get(did).map(|b| b.sid) != Some(m.sid)),
         };
         let entries = std::mem::take(&mut self.entries);
         for n in &entries {
@@ -61,7 +69,7 @@ impl Air {
         }
         self.by_did.clear();
         for n in entries {
-            if members.get(&n.did()) == Some(&n.sid()) {
+            if members.get(&n.did()).map(|m| m.sid) == Some(n.sid()) {
                 let _ = self.put(n);
             }
         }
@@ -73,7 +81,7 @@ impl Air {
     pub(super) fn registered(&self, did: Did) -> Option<Sid> {
         match &self.registry {
             Registry::None => None,
-            Registry::Known(members) => members.get(&did).copied(),
+            Registry::Known(members) => members.get(&did).map(|m| m.sid),
         }
     }
 
@@ -125,9 +133,16 @@ impl Neighbours for Air {
     fn registration(&self, did: Did, sid: Sid) -> Registration {
         match &self.registry {
             Registry::None => Registration::Unknown,
-            Registry::Known(members) if members.get(&did) == Some(&sid) => Registration::Registered,
+            Registry::Known(members) if members.get(&did).map(|m| m.sid) == Some(sid) => Registration::Registered,
             Registry::Known(_) => Registration::Refused,
         }
+    }
+
+    fn air(&self, did: Did) -> Option<LinkAir> {
+        let Registry::Known(members) = &self.registry else { return None };
+        // How long a message may be is the module's to say, not the registry's.
+        let e1s = |m: &&Member| m.radio.link_class() == LinkClass::E1s;
+        members.get(&did).filter(e1s).map(|_| LinkAir::E1s { longest: u8::MAX })
     }
 }
 
@@ -154,9 +169,10 @@ mod tests {
         let mut air = Air::new();
         air.put(Neighbour::unsynced(did(1), Sid(7))).unwrap();
         air.put(Neighbour::unsynced(did(2), Sid(8))).unwrap();
-        assert!(!air.register(HashMap::from([(did(2), Sid(8))])), "before there was a registry nobody was refused");
-        assert!(air.register(HashMap::from([(did(2), Sid(8)), (did(3), Sid(7))])));
-        assert!(!air.register(HashMap::from([(did(2), Sid(8)), (did(3), Sid(7))])));
+        let member = |sid: u16| Member { sid: Sid(sid), radio: Radio::Xbee };
+        assert!(!air.register(HashMap::from([(did(2), member(8))])), "before there was a registry nobody was refused");
+        assert!(air.register(HashMap::from([(did(2), member(8)), (did(3), member(7))])));
+        assert!(!air.register(HashMap::from([(did(2), member(8)), (did(3), member(7))])));
         assert!(air.by_did(did(1)).is_none() && air.by_sid(Sid(7)).is_none());
         assert_eq!(air.by_sid(Sid(8)).unwrap().did(), did(2));
         assert_eq!(air.registration(did(1), Sid(7)), Registration::Refused);

@@ -83,6 +83,13 @@ pub enum Output {
     },
     /// An 802.15.4 frame with its check sequence, for the air.
     Transmit(Box<[u8]>),
+    /// An E1S message, for the radio whose frames carry it.
+    TransmitMessage {
+        /// EUI-64 of the next hop; without one it goes to everybody in reach.
+        to: Option<Did>,
+        /// The message.
+        message: Box<[u8]>,
+    },
 }
 
 /// Direction of an expanded message.

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use fivefold_core::e1_link::Received;
+use fivefold_core::e1_link::{Reach, Received};
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::{Epoch, Sid};
+use fivefold_core::id::{Did, Epoch, Sid};
 use fivefold_core::oscore::{Id, PartialIv};
 use fivefold_core::profile::{LinkClass, Profile};
 use fivefold_core::time::Millis;
@@ -39,6 +39,13 @@ pub(super) struct Source {
     pub(super) rssi: Option<i16>,
     /// When it was received, where that was not now.
     pub(super) received: Option<Millis>,
+}
+
+/// What a radio says of a frame.
+struct Heard {
+    link: LinkClass,
+    lqi: Option<u8>,
+    rssi: Option<i16>,
 }
 
 impl Source {
@@ -113,23 +120,39 @@ impl Gateway {
                 });
                 return self.count(rejected, claimed);
             }
-            Ok(Received::Deliver(d)) => d,
-            Ok(Received::Forward(f)) => {
+            Ok(received) => received,
+        };
+        self.received(now, delivered, Heard { link: LinkClass::MacCcm, lqi, rssi: None });
+    }
+
+    /// An E1S message (docs/protocol.md 4.2), with the EUI-64 that the radio says it came from, to whom it says it was
+    /// sent, and how strong it was in dBm. It is decrypted in place.
+    pub fn handle_message(&mut self, now: Millis, source: (Did, Reach), message: &mut [u8], rssi: Option<i16>) {
+        match self.link.e1s_open(now, source, message) {
+            Err(rejected) => self.count(rejected, None),
+            Ok(received) => self.received(now, received, Heard { link: LinkClass::E1s, lqi: None, rssi }),
+        }
+    }
+
+    fn received(&mut self, now: Millis, received: Received<'_>, heard: Heard) {
+        let delivered = match received {
+            Received::Deliver(d) => d,
+            Received::Forward(f) => {
                 let not_ours = Rejected::new(Code::LinkNotOurs, "a gateway is the end of the way");
                 return self.count(not_ours, Some(f.mesh.originator));
             }
-            Ok(Received::Hello { .. } | Received::KeySwitch { .. } | Received::Synced { .. }) => return,
+            Received::Hello { .. } | Received::KeySwitch { .. } | Received::Synced { .. } => return,
         };
         let via = Via::Neighbour(delivered.from);
         let source = Source {
             sid: delivered.originator,
             wants: Wants::Nothing,
             way: Way::Radio { to: delivered.originator, via, token: 0, layers: Layers::C3 },
-            link: LinkClass::MacCcm,
+            link: heard.link,
             hops: delivered.mesh.map(|m| m.hops),
             key_index: Some(delivered.security.key_index),
-            lqi,
-            rssi: None,
+            lqi: heard.lqi,
+            rssi: heard.rssi,
             received: None,
         };
         let judged = match delivered.dispatch {

@@ -8,6 +8,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::state::{Admission, Known, NetworkKey, PartHash, State, admit};
 
 use super::devices::{Device, boot_name};
+use super::neighbours::Member;
 use super::output::AppliedState;
 use super::{ContextName, Gateway, Lookup, Output, Record};
 
@@ -91,7 +92,7 @@ impl Gateway {
                 None => Device::new(d.did, d.sid, d.policy, d.overrides),
             };
             self.devices.put(device);
-            members.insert(d.did, d.sid);
+            members.insert(d.did, Member { sid: d.sid, radio: d.policy.radio });
         }
         drop(old);
         let mut named = HashSet::new();

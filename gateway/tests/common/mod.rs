@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use fivefold_core::counter::{Counter, Lease};
-use fivefold_core::e1_link::{FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Received, Station};
+use fivefold_core::e1_link::{FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Reach, Received, Station};
 use fivefold_core::e2_gateway::{E2, E2Local, E2Root, Nesting, seal_both};
 use fivefold_core::e3_cloud::{E3, E3Secret};
 use fivefold_core::error::{Code, Rejected};
@@ -325,6 +325,8 @@ pub fn emit_state(
 #[derive(Default, Debug)]
 pub struct Heard {
     pub air: Vec<Vec<u8>>,
+    /// E1S messages, and whom the module is to send them to.
+    pub messages: Vec<(Option<Did>, Vec<u8>)>,
     pub udp: Vec<(SocketAddr, Vec<u8>)>,
     pub dropped: Vec<(Code, Option<Sid>)>,
     pub expanded: Vec<Vec<u8>>,
@@ -458,6 +460,7 @@ impl World {
                 self.gateway.handle_stored(self.now, stored);
             }
             Output::Transmit(frame) => heard.air.push(frame.to_vec()),
+            Output::TransmitMessage { to, message } => heard.messages.push((to, message.to_vec())),
             Output::Send { to, message } => heard.udp.push((to, message.to_vec())),
             Output::Classic { ticket, done } => heard.classic.push((ticket, done)),
             Output::Dropped { rejected, sid } => heard.dropped.push((rejected.code, sid)),
@@ -473,6 +476,11 @@ impl World {
 
     pub fn frame(&mut self, frame: &[u8]) -> Heard {
         self.gateway.handle_frame(self.now, &mut frame.to_vec(), Some(200));
+        self.run()
+    }
+
+    pub fn message(&mut self, source: (Did, Reach), message: &[u8]) -> Heard {
+        self.gateway.handle_message(self.now, source, &mut message.to_vec(), Some(-60));
         self.run()
     }
 
