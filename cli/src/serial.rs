@@ -1,17 +1,15 @@
 //! A serial line to a device: any tty. Frames go over it (`fivefold_core::wire::serial`), among whatever else a console says.
 
 use std::collections::VecDeque;
-use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fivefold_core::wire::serial::{Deframer, Frame, Kind, LONGEST};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
-use rustix::termios::{ControlModes, OptionalActions, tcgetattr, tcsetattr};
+use fivefold_gateway::xbee::tty;
+use rustix::event::PollFlags;
 
 /// After so long a silence, what was begun is no frame.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -65,7 +63,7 @@ impl Line {
     /// # Errors
     /// It is none, or cannot be opened.
     pub(crate) fn open(path: &Path, baud: u32) -> anyhow::Result<Self> {
-        let tty = open_tty(path, baud)?;
+        let tty = tty::open(path, baud)?;
         Ok(Self { path: path.to_owned(), tty, deframer: Deframer::default(), heard: VecDeque::new() })
     }
 
@@ -76,16 +74,8 @@ impl Line {
     pub(crate) fn say(&mut self, kind: Kind, body: &[u8]) -> anyhow::Result<()> {
         let mut out = [0; LONGEST];
         let len = Frame { kind, body }.emit(&mut out)?;
-        let mut rest = out.get(..len).unwrap_or_default();
-        while !rest.is_empty() {
-            match self.tty.write(rest) {
-                Ok(n) => rest = rest.get(n..).unwrap_or_default(),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => drop(self.wait(PollFlags::OUT, SILENCE)?),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e).with_context(|| format!("cannot write to {}", self.path.display())),
-            }
-        }
-        Ok(())
+        tty::write_all(&self.tty, out.get(..len).unwrap_or_default())
+            .with_context(|| format!("cannot write to {}", self.path.display()))
     }
 
     /// The next frame, if one comes in time.
@@ -125,32 +115,8 @@ impl Line {
 
     /// Whether the line is ready in time.
     fn wait(&self, flags: PollFlags, time: Duration) -> anyhow::Result<bool> {
-        let time = Timespec::try_from(time).context("no such time")?;
-        match poll(&mut [PollFd::new(&self.tty, flags)], Some(&time)) {
-            Ok(n) => Ok(n > 0),
-            Err(rustix::io::Errno::INTR) => Ok(false),
-            Err(e) => Err(e).with_context(|| format!("cannot wait for {}", self.path.display())),
-        }
+        tty::wait(&self.tty, flags, time).with_context(|| format!("cannot wait for {}", self.path.display()))
     }
-}
-
-/// Opens a tty, without echo and without changes to what goes over it. Nothing waits for it.
-///
-/// # Errors
-/// It is none, or cannot be opened.
-pub(crate) fn open_tty(path: &Path, baud: u32) -> anyhow::Result<File> {
-    let shown = path.display();
-    let flags = (OFlags::NOCTTY | OFlags::NONBLOCK).bits();
-    let tty = OpenOptions::new().read(true).write(true).custom_flags(flags as i32).open(path);
-    let tty = tty.with_context(|| format!("cannot open {shown}"))?;
-    let mut mode = tcgetattr(&tty).with_context(|| format!("{shown} is no serial line"))?;
-    mode.make_raw();
-    // Eight bits, one stop bit, no flow control, and no modem whose carrier is waited for.
-    mode.control_modes |= ControlModes::CLOCAL | ControlModes::CREAD;
-    mode.control_modes &= !(ControlModes::CSTOPB | ControlModes::CRTSCTS);
-    mode.set_speed(baud).with_context(|| format!("{shown} does not run at {baud} baud"))?;
-    tcsetattr(&tty, OptionalActions::Flush, &mode).with_context(|| format!("cannot set up {shown}"))?;
-    Ok(tty)
 }
 
 /// What is said on a line of an error, as much as fits.

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use fivefold_core::e1_link::rotation::is_older;
-use fivefold_core::e1_link::{E1, Identity as LinkIdentity, LinkPolicy, Station};
+use fivefold_core::e1_link::{Air, E1, Identity as LinkIdentity, LinkPolicy, Station};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, GatewayGroup, Sid};
 use fivefold_core::key::Key;
@@ -28,6 +28,8 @@ use fivefold_keep::vault::{Vault, VaultError};
 
 use crate::gateway::Limits;
 use crate::lorawan;
+use crate::xbee::kind::Kind;
+use crate::xbee::{LinkKeyError, Time, Xbee};
 
 /// 2025-01-01 in Unix milliseconds: nothing of ours is older, so an earlier clock is wrong.
 const EARLIEST: u64 = 1_735_689_600_000;
@@ -43,6 +45,9 @@ pub enum ConfigError {
     /// A file could not be read.
     #[error(transparent)]
     File(#[from] FileError),
+    /// There is no key for the XBee module.
+    #[error(transparent)]
+    LinkKey(#[from] LinkKeyError),
     /// A value is out of range.
     #[error("{path}: {key}: {reason}", path = path.display())]
     Invalid {
@@ -133,7 +138,7 @@ pub struct Config {
     /// Classic frames by HTTP in clear text.
     pub insecure_http: Option<GatewayHttp>,
     /// An XBee module.
-    pub xbee: Option<GatewayXbee>,
+    pub xbee: Option<Xbee>,
     /// Frames by LoRaWAN.
     pub lorawan: Option<lorawan::Config>,
     /// For replaying captures.
@@ -158,6 +163,18 @@ impl std::fmt::Debug for Secrets {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secrets(..)")
     }
+}
+
+/// The table of an XBee module.
+fn xbee(folder: &Path, words: &GatewayXbee) -> Result<Xbee, String> {
+    let known = || Kind::ALL.map(Kind::as_str).join(", ");
+    Ok(Xbee {
+        port: folder.join(&words.port),
+        baud: words.baud,
+        kind: Kind::from_word(&words.kind).ok_or_else(|| format!("write one of {}", known()))?,
+        link_key_file: words.link_key_file.as_ref().map(|file| folder.join(file)),
+        time: if words.answer_time { Time::Answered } else { Time::Ignored },
+    })
 }
 
 /// Whether the clock of this machine can be right.
@@ -257,6 +274,11 @@ impl Config {
             ),
             None => None,
         };
+        let xbee = settings.xbee.map(|words| xbee(folder, &words).map_err(|reason| invalid("xbee.kind", &reason)));
+        let xbee = xbee.transpose()?;
+        // Neighbours are reached by 802.15.4 frames, or by E1S messages through the module, as the book says of each.
+        let air =
+            xbee.as_ref().map_or(Air::Ieee802154, |x| Air::Both { longest: x.kind.longest_message(x.encryption()) });
         let pan = Pan(share::pan(&path, &settings.link.pan)?);
         Ok(Self {
             folder: folder.to_owned(),
@@ -264,7 +286,7 @@ impl Config {
             identity: GatewayName { net, gateway },
             group,
             radio: LinkIdentity { did, sid, pan, station: Station::Gateway },
-            policy: LinkPolicy { minimum, sending: SecurityLevel::EncMic64 },
+            policy: LinkPolicy { minimum, sending: SecurityLevel::EncMic64, air },
             bind: settings.link.bind,
             air: settings.link.air,
             coap: settings.coap.map(|c| c.bind),
@@ -278,7 +300,7 @@ impl Config {
             },
             metrics: settings.metrics.map(|m| m.bind),
             insecure_http: settings.insecure_http,
-            xbee: settings.xbee,
+            xbee,
             lorawan,
             danger_synced,
         })
@@ -398,6 +420,17 @@ impl std::fmt::Display for Config {
                 "INSECURE     classic frames by HTTP in clear text at {}: whoever reaches it is heard",
                 http.bind
             )?;
+        }
+        if let Some(xbee) = &self.xbee {
+            writeln!(f, "xbee         {} at {} baud, {} module", xbee.port.display(), xbee.baud, xbee.kind)?;
+            match &xbee.link_key_file {
+                Some(file) => {
+                    writeln!(f, "  link key   {} (encryption among modules, no proof of anything)", file.display())?
+                }
+                None => writeln!(f, "  link key   as the module has it")?,
+            }
+            let time = if xbee.time == Time::Answered { "answered by this clock" } else { "not answered" };
+            writeln!(f, "  time       {time}")?;
         }
         match self.metrics {
             Some(metrics) => write!(f, "metrics      http://{metrics}/metrics")?,

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use fivefold_core::e1_link::E1;
+use fivefold_core::e1_link::{E1, Reach};
 use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::error::{Code, Rejected};
+use fivefold_core::id::Did;
 use fivefold_core::key::Key;
+use fivefold_core::profile::LinkClass;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Reply, parse_downlinks};
@@ -35,6 +37,9 @@ use crate::pcap;
 use crate::radio::{self, Air, SocketError};
 use crate::spool::{Spool, SpoolError, SpoolReader, Wrap, WrapError};
 use crate::uplink::{FromCloud, Uplink, Way, WayError, jittered};
+use crate::xbee;
+use crate::xbee::kind::Encryption;
+use crate::xbee::module::{self, Peer};
 
 /// Events that wait for the engine, at most.
 const QUEUE: usize = 8192;
@@ -68,6 +73,17 @@ pub enum Event {
     Frame(Vec<u8>, u8),
     /// What a device sent over LoRaWAN.
     Lorawan(lorawan::session::Heard),
+    /// An E1S message.
+    Message {
+        /// EUI-64 that the radio says it came from.
+        source: Did,
+        /// To whom the radio says it was sent.
+        reach: Reach,
+        /// Strength in dBm.
+        rssi: Option<i16>,
+        /// The message.
+        bytes: Vec<u8>,
+    },
     /// Somebody asks for the counters.
     Page(tokio::sync::oneshot::Sender<String>),
     /// Something that was no frame.
@@ -194,6 +210,16 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     if let Some(coap) = &coap {
         threads.push(radio::listen_coap(coap.try_clone()?, events.clone(), stop.clone())?);
     }
+    let module = match &config.xbee {
+        Some(xbee) => {
+            let settings = xbee.settings().map_err(ConfigError::from)?;
+            let (did, time) = (config.radio.did, xbee.time);
+            let (module, more) = xbee::start(settings, (did, time), events.clone(), stop.clone())?;
+            threads.extend(more);
+            Some(module)
+        }
+        None => None,
+    };
     let reader = spool.reader()?;
     let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
     let mut engine = Engine {
@@ -206,6 +232,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         },
         air,
         coap,
+        module,
         capture,
         spool,
         stored,
@@ -458,6 +485,9 @@ impl SetupSource {
             local,
         };
         let mut gateway = Gateway::new(now, setup, restored);
+        if self.config.xbee.as_ref().is_some_and(|xbee| xbee.encryption() == Encryption::On) {
+            gateway.note_module_class(LinkClass::XbeeEe);
+        }
         for s in &self.config.danger_synced {
             if let Err(rejected) = gateway.danger_assume_synced(s.did, s.sid, s.key_index, s.counter) {
                 tracing::error!("link.danger_synced {}: {rejected}", s.sid);
@@ -472,6 +502,7 @@ struct Engine {
     setup: SetupSource,
     air: Air,
     coap: Option<UdpSocket>,
+    module: Option<module::Sender>,
     capture: Option<pcap::Capture<std::io::BufWriter<std::fs::File>>>,
     spool: Spool,
     stored: watch::Sender<u64>,
@@ -573,6 +604,9 @@ impl Engine {
                 gateway.handle_frame(now, &mut frame, Some(lqi));
             }
             Event::Lorawan(heard) => self.lorawan_held.hand_in(gateway, &mut self.classic, now, heard),
+            Event::Message { source, reach, rssi, mut bytes } => {
+                gateway.handle_message(now, (source, reach), &mut bytes, rssi);
+            }
             Event::Page(asked) => {
                 let _ = asked.send(metrics::page(gateway));
             }
@@ -664,6 +698,14 @@ impl Engine {
                 Output::Transmit(frame) => {
                     self.air.send(&frame, self.clock.now().0);
                     self.record(|c, at| c.frame(at, &frame));
+                }
+                Output::TransmitMessage { to, message } => {
+                    let to = to.map_or(Peer::Everybody, Peer::Long);
+                    if let Some(module) = &self.module
+                        && let Err(why) = module.send(to, message)
+                    {
+                        tracing::debug!("an E1S message is not sent: {why}");
+                    }
                 }
             }
         }

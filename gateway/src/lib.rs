@@ -19,3 +19,4 @@ pub mod pcap;
 pub mod radio;
 pub mod spool;
 pub mod uplink;
+pub mod xbee;

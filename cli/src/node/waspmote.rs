@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fivefold_gateway::xbee::tty;
 use fivefold_keep::files::{self, Readers};
 use fivefold_waspmote::hardened::{self, Epoch, Lease, Number, Peer};
 use fivefold_waspmote::xbee::{Address16, Address64, Mode, Packet};
@@ -304,7 +305,7 @@ impl Road {
     fn open(args: &Args) -> anyhow::Result<Self> {
         match (&args.http, &args.xbee, args.to) {
             (Some(host), ..) => Ok(Self::Http(host.clone())),
-            (None, Some(path), Some(to)) => Ok(Self::Xbee { line: crate::serial::open_tty(path, BAUD)?, to }),
+            (None, Some(path), Some(to)) => Ok(Self::Xbee { line: tty::open(path, BAUD)?, to }),
             _ => bail!("give --http HOST:PORT, or --xbee LINE with --to MAC"),
         }
     }

@@ -49,6 +49,31 @@ const fn request_seconds() -> u16 {
 pub struct GatewayXbee {
     /// The line, e.g. `/dev/ttyUSB0`.
     pub port: PathBuf,
+    /// Its speed, in bits a second.
+    #[serde(default = "usual_baud")]
+    pub baud: u32,
+    /// What the module speaks: `802.15.4`, `868`, `868lp`, `900`, `900hp`, `digimesh` or `zigbee`.
+    pub kind: String,
+    /// File with the key that modules encrypt with among themselves (KY): 16 characters or 32 hex digits. Absent: what the
+    /// module has set stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_key_file: Option<PathBuf>,
+    /// Whether nodes that ask for the time are told it (W11).
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub answer_time: bool,
+}
+
+const fn usual_baud() -> u32 {
+    115_200
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+const fn is_yes(b: &bool) -> bool {
+    *b
 }
 
 /// `[lorawan]` of `gateway.toml`: what a LoRaWAN network server hears, by its MQTT broker. Devices of the modern suite come in
