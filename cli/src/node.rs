@@ -2,17 +2,17 @@
 //!
 //! The engine is `fivefold_device::Node`; here are its rim: UDP, two slot files, a clock, readings, and words.
 
+mod air;
 pub(crate) mod join;
 mod readings;
+mod relay;
 mod report;
 pub(crate) mod state;
 mod waspmote;
 
-use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use fivefold_core::e2_gateway::E2Root;
@@ -20,20 +20,19 @@ use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::e5_renewal::{Credential, PqMix};
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
-use fivefold_core::profile::{Mode, Radio};
+use fivefold_core::profile::Mode;
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::Pan;
-use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
 use fivefold_device::renewal::{Keys, Peer, Timers};
 use fivefold_device::{Entropy, Node, Number, Patience, Secrets, SendRefused, Settings, Slots};
 use fivefold_keep::share::{NODE_FILE, NodeShare};
 use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault;
-use tokio::net::UdpSocket;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::Output as Form;
+use air::{Air, Heard, Module};
 use readings::{Lines, Sensor};
 use report::Report;
 use state::{Files, State};
@@ -52,6 +51,8 @@ pub struct Args {
 enum Command {
     /// Make the node's key and ask to be enrolled, or take the operator's answer.
     Join(Box<join::Args>),
+    /// Forward for others, with a node's share and no readings of its own, until it is told to stop.
+    Relay(relay::Args),
     /// Run a software node until it is told to stop.
     Run(Run),
     /// Be a Waspmote, made in software: to try a gateway out before real ones are pointed at it.
@@ -88,6 +89,9 @@ pub struct Run {
     /// Seconds that the first renewal that failed pauses for, at most; doubled each time up to a day.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600.0, hide = true)]
     pub renew_pause: f64,
+    /// Its radio, where that is an XBee module.
+    #[command(flatten)]
+    pub module: Module,
     /// Print the resolved configuration and stop.
     #[arg(long)]
     pub check: bool,
@@ -101,6 +105,7 @@ pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
     match &args.command {
         Command::Waspmote(args) => waspmote::run(args, form),
         Command::Join(args) => join::run(args, form).map(|()| ExitCode::SUCCESS),
+        Command::Relay(args) => relay::run(args, form),
         Command::Run(run) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(run_node(run, form))
@@ -133,15 +138,14 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
     let agreed = record.as_ref().is_some_and(|r| r.confirmed && r.context.is_some() && r.epoch > share.epoch);
     let random = vault::random::<64>()?;
     let entropy = Entropy::check(*random).map_err(|e| anyhow::anyhow!("{e}; nothing is transmitted"))?;
-    let socket = bind(share.link.bind).await?;
+    let air = Air::open(&share, &args.module).await?;
     let clock = Clock::start();
     let keys = keys(&share)?;
     let node = Node::boot_renewing(clock.now(), settings, &secrets, keys, record, &entropy)
         .map_err(|e| anyhow::anyhow!("{}: {e}", args.dir.display()))?;
     drop((secrets, random, entropy));
-    let air = Air { socket, share: &share, sequence: 0 };
     let report = Report::new(form, &share);
-    let mut process = Process { node, slots, marker, air, clock, report, installed: Some(&args.dir) };
+    let mut process = Process { node, slots, marker, air, clock, report, share: &share, installed: Some(&args.dir) };
     if agreed {
         process.wipe_installed()?;
     }
@@ -149,16 +153,7 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
 }
 
 fn settings(share: &NodeShare, args: &Run) -> anyhow::Result<Settings> {
-    let mut settings = Settings::new(share.did, share.sid, Pan(share.pan), share.policy, share.epoch);
-    if !share.link.parents.is_empty() {
-        settings.ways.parents.clear();
-    }
-    for parent in &share.link.parents {
-        let sid: Sid = parent.parse().with_context(|| format!("node.toml, [link] parents: `{parent}`"))?;
-        if settings.ways.parents.push(sid).is_err() {
-            bail!("node.toml, [link] parents: at most {} can be given", fivefold_device::PARENTS);
-        }
-    }
+    let mut settings = place(share)?;
     let park = (args.retry * 1000.0) as u64;
     settings.patience = Patience { park, longest: park.saturating_mul(16) };
     let ms = |seconds: f64| (seconds * 1000.0) as u64;
@@ -170,8 +165,20 @@ fn settings(share: &NodeShare, args: &Run) -> anyhow::Result<Settings> {
         renew_after: args.renew_every.map(ms),
         ..usual
     };
-    if share.link.air.is_empty() {
-        bail!("node.toml, [link] air: name the UDP address of at least one radio that hears this node");
+    Ok(settings)
+}
+
+/// Who a node is, and whom it sends to.
+fn place(share: &NodeShare) -> anyhow::Result<Settings> {
+    let mut settings = Settings::new(share.did, share.sid, Pan(share.pan), share.policy, share.epoch);
+    if !share.link.parents.is_empty() {
+        settings.ways.parents.clear();
+    }
+    for parent in &share.link.parents {
+        let sid: Sid = parent.parse().with_context(|| format!("node.toml, [link] parents: `{parent}`"))?;
+        if settings.ways.parents.push(sid).is_err() {
+            bail!("node.toml, [link] parents: at most {} can be given", fivefold_device::PARENTS);
+        }
     }
     Ok(settings)
 }
@@ -220,16 +227,6 @@ fn keys(share: &NodeShare) -> anyhow::Result<Option<Keys<AgreementKey>>> {
     }))
 }
 
-async fn bind(address: SocketAddr) -> anyhow::Result<UdpSocket> {
-    match UdpSocket::bind(address).await {
-        Ok(socket) => Ok(socket),
-        Err(e) if e.kind() == io::ErrorKind::AddrInUse => {
-            bail!("cannot listen on {address}: it is in use; stop what uses it, or change [link] bind in node.toml")
-        }
-        Err(e) => Err(e).with_context(|| format!("cannot listen on {address}; change [link] bind in node.toml")),
-    }
-}
-
 /// Uptime: the engine's time.
 struct Clock {
     start: Instant,
@@ -250,53 +247,14 @@ impl Clock {
     }
 }
 
-/// The socket, as radio (ZEP) or as the way to the gateway (CoAP).
-struct Air<'s> {
-    socket: UdpSocket,
-    share: &'s NodeShare,
-    sequence: u32,
-}
-
-impl Air<'_> {
-    fn is_ip(&self) -> bool {
-        self.share.policy.radio == Radio::Ip
-    }
-
-    /// A radio hears everybody or nobody: an address that cannot be reached is a frame that is lost.
-    async fn transmit(&mut self, frame: &[u8]) {
-        self.sequence = self.sequence.wrapping_add(1);
-        let zep = Zep { channel: 26, device: self.share.sid.0, lqi: 255, time: ntp(), sequence: self.sequence, frame };
-        let mut datagram = [0; MAX_DATAGRAM];
-        if let Ok(len) = zep.emit(&mut datagram) {
-            self.datagram(datagram.get(..len).unwrap_or_default()).await;
-        }
-    }
-
-    async fn datagram(&self, bytes: &[u8]) {
-        for &to in &self.share.link.air {
-            if let Err(e) = self.socket.send_to(bytes, to).await {
-                tracing::debug!("{to}: {e}");
-            }
-        }
-    }
-}
-
-/// NTP time of the host; untrusted and informative, as all of ZEP's header.
-#[expect(clippy::disallowed_methods, reason = "a capture shows it; nothing is decided by it")]
-fn ntp() -> [u8; 8] {
-    const TO_1900: u64 = 2_208_988_800;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let fraction = (u64::from(now.subsec_nanos()) << 32) / 1_000_000_000;
-    ((now.as_secs() + TO_1900) << 32 | fraction).to_be_bytes()
-}
-
 struct Process<'s> {
     node: Node<OUTBOX, AgreementKey>,
     slots: Slots<Files>,
     marker: state::Marker,
-    air: Air<'s>,
+    air: Air,
     clock: Clock,
     report: Report,
+    share: &'s NodeShare,
     /// The folder whose share still has the contexts that were installed.
     installed: Option<&'s std::path::Path>,
 }
@@ -314,7 +272,6 @@ impl Process<'_> {
         let mut taken = 0u64;
         let mut give_up = None;
         let mut told = false;
-        let mut buffer = vec![0; 2048];
         while !told {
             let done = args.count.is_some_and(|count| taken >= count) || lines.as_ref().is_some_and(Lines::is_over);
             if done {
@@ -348,11 +305,7 @@ impl Process<'_> {
             tokio::select! {
                 _ = terminate.recv() => told = true,
                 _ = interrupt.recv() => told = true,
-                received = self.air.socket.recv_from(&mut buffer) => {
-                    if let Ok((len, _)) = received {
-                        self.heard(buffer.get_mut(..len).unwrap_or_default());
-                    }
-                }
+                heard = self.air.hear() => self.heard(heard),
                 () = tokio::time::sleep(wait) => self.node.handle_timeout(self.clock.now()),
                 () = Lines::wait(lines.as_mut()), if !done && !full => {}
             }
@@ -364,18 +317,16 @@ impl Process<'_> {
         Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    fn heard(&mut self, datagram: &mut [u8]) {
+    fn heard(&mut self, heard: Heard) {
         let now = self.clock.now();
-        if self.air.is_ip() {
-            self.node.handle_datagram(now, datagram);
-            return;
-        }
-        match Zep::parse(datagram) {
-            Ok(zep) => {
-                let mut frame = zep.frame.to_vec();
-                self.node.handle_frame(now, &mut frame);
+        match heard {
+            Heard::Datagram(datagram) => self.node.handle_datagram(now, &datagram),
+            Heard::Frame(mut frame) => self.node.handle_frame(now, &mut frame),
+            Heard::Message(source, reach, mut message) => {
+                self.node.handle_message(now, (source, reach), &mut message);
             }
-            Err(rejected) => self.node.count_refused(now, rejected),
+            Heard::Nothing => {}
+            Heard::Refused(rejected) => self.node.count_refused(now, rejected),
         }
     }
 
@@ -404,7 +355,7 @@ impl Process<'_> {
     /// Takes what opens the contexts of the enrolment out of the share: others have taken their place (docs/protocol.md 3, K5).
     fn wipe_installed(&mut self) -> anyhow::Result<()> {
         let Some(dir) = self.installed.take() else { return Ok(()) };
-        match self.air.share.without_contexts(dir)? {
+        match self.share.without_contexts(dir)? {
             Some(sealed) => self.marker.replace_secrets(dir, &sealed),
             None => Ok(()),
         }
@@ -419,7 +370,7 @@ impl Process<'_> {
                     self.slots.write(&record)?;
                     self.marker.set()?;
                 }
-                Output::Transmit(frame) => self.air.transmit(frame.as_bytes()).await,
+                Output::Transmit(frame) => self.air.transmit(&frame).await,
                 Output::Datagram(message) => self.air.datagram(&message).await,
                 Output::Event(event) => {
                     // The new contexts are durable, and in use at the other side.

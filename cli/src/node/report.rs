@@ -36,6 +36,12 @@ impl Report {
         self.say("started", fields, &text);
     }
 
+    pub(super) fn relays(&self, share: &NodeShare) {
+        let (sid, did) = (share.sid.to_string(), share.did.to_string());
+        let text = format!("relay {sid} ({did})");
+        self.say("started", json!({"sid": sid, "did": did, "relay": true}), &text);
+    }
+
     pub(super) fn taken(&self, number: Number, reading: &[u8]) {
         let text = format!("reading {number}: {}", words(reading));
         self.about(number, "reading", json!({"payload": hex::encode(reading)}), &text);
