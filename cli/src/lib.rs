@@ -27,6 +27,7 @@ pub mod reading;
 pub(crate) mod serial;
 pub mod token;
 pub mod vault;
+pub mod xbee_air;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -75,6 +76,9 @@ enum Noun {
     Reading(reading::Args),
     /// Tokens for the cloud's API: add, list, revoke.
     Token(token::Args),
+    /// Emulated XBee modules on pseudo-terminals, for tests and demonstrations.
+    #[command(hide = true)]
+    XbeeAir(xbee_air::Args),
     /// Vaults: where the key comes from that opens a folder's secrets; rewrap, rekey, show.
     Vault(vault::Args),
 }
@@ -135,6 +139,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Reading(args) => reading::run(&args, output),
         Noun::Token(args) => token::run(&args, output),
         Noun::Vault(args) => vault::run(&args, output),
+        Noun::XbeeAir(args) => xbee_air::run(&args),
     };
     done.unwrap_or_else(|error| {
         output::error(output, &error);
