@@ -5,6 +5,8 @@
 
 pub mod kind;
 pub mod module;
+#[cfg(test)]
+mod tests;
 pub mod tty;
 
 use std::io;

@@ -1,0 +1,188 @@
+//! Gateway, relay and nodes as processes, each with an emulated XBee module on a pseudo-terminal.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod deployment;
+
+use std::fs::OpenOptions;
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use deployment::{Daemon, Deployment, command, fivefold, free_udp, tick};
+use fivefold::xbee_air::{Place, XbeeAir};
+use fivefold_core::id::Did;
+use fivefold_gateway::xbee::kind::Kind;
+use fivefold_gateway::xbee::tty;
+use fivefold_waspmote::xbee::{Decoder, Mode, Packet};
+use serde_json::Value;
+
+const GATEWAY: &str = "0013a2004f8ec519";
+const NEAR: &str = "0013a20000000001";
+const FAR: &str = "0013a20000000002";
+const RELAY: &str = "0013a20000000003";
+const WASPMOTE: &str = "0013a20027fd3629";
+
+fn mac(text: &str) -> Did {
+    text.parse().unwrap()
+}
+
+/// A village on XBee modules: the far node is heard by the relay alone.
+struct Village {
+    d: Deployment,
+    air: XbeeAir,
+    token: String,
+    gateway: Option<Daemon>,
+}
+
+impl Village {
+    fn new(kind: Kind, more: &str) -> Self {
+        let d = Deployment::new();
+        let places = [GATEWAY, NEAR, FAR, RELAY, WASPMOTE];
+        let places = places.map(|name| Place { mac: mac(name), kind, link: d.path(name) });
+        let air = XbeeAir::start(places.to_vec(), vec![(mac(GATEWAY), mac(FAR)), (mac(NEAR), mac(FAR))]).unwrap();
+        let [radio] = free_udp();
+        let add = ["gateway", "add", "--dir", &d.farm(), "--net", "field-7", "north", "--did", GATEWAY];
+        fivefold(&[&add[..], &["--radio", &radio]].concat());
+        let toml = d.path("farm/gateways/north/gateway.toml");
+        let mut toml = OpenOptions::new().append(true).open(toml).unwrap();
+        writeln!(toml, "\n[xbee]\nport = \"{}\"\nkind = \"{kind}\"\n{more}", d.at(GATEWAY)).unwrap();
+        let token = d.at("token");
+        std::fs::write(&token, &d.token).unwrap();
+        Self { d, air, token, gateway: None }
+    }
+
+    fn device(&self, did: &str, radio: &str, parent: &str) -> String {
+        let farm = self.d.farm();
+        let add = ["device", "add", "--dir", &farm, "--net", "field-7", "--did", did, "--radio", radio];
+        let added = fivefold(&[&add[..], &["--kid-length", "2", "--parent", parent]].concat());
+        added["sid"].as_str().unwrap().to_owned()
+    }
+
+    fn start(&mut self) {
+        let folder = self.d.at("farm/gateways/north");
+        self.gateway = Some(Daemon::start(&["gateway", "run", "--dir", &folder], &self.d.path("gateway.log")));
+    }
+
+    fn folder(&self, did: &str) -> String {
+        self.d.at(&format!("farm/nodes/{did}"))
+    }
+
+    fn readings(&self, did: &str) -> Vec<Value> {
+        let list =
+            fivefold(&["reading", "list", "--dir", &self.d.farm(), "--token-file", &self.token, "--device", did]);
+        list.as_array().unwrap().clone()
+    }
+
+    fn said(&self) -> String {
+        self.gateway.as_ref().map(Daemon::said).unwrap_or_default()
+    }
+}
+
+/// Waits until `what` is so.
+#[track_caller]
+fn until<T>(mut what: impl FnMut() -> Option<T>, else_say: impl Fn() -> String) -> T {
+    let begun = tick();
+    while begun.elapsed() < Duration::from_secs(90) {
+        if let Some(found) = what() {
+            return found;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{}", else_say());
+}
+
+#[test]
+fn readings_go_over_emulated_modules_directly_and_by_a_relay_and_are_answered() {
+    let mut village = Village::new(Kind::Ieee802154, "");
+    let relay = village.device(RELAY, "xbee", "0000");
+    village.device(NEAR, "xbee", "0000");
+    village.device(FAR, "xbee", &relay);
+    village.start();
+    let (folder, port) = (village.folder(RELAY), village.d.at(RELAY));
+    let relay = ["node", "relay", "--dir", &folder, "--xbee", &port];
+    let relay = Daemon::start(&relay, &village.d.path("relay.log"));
+    let nodes = [NEAR, FAR].map(|did| {
+        let (folder, port) = (village.folder(did), village.d.at(did));
+        let run = ["node", "run", "--dir", &folder, "--xbee", &port, "--every", "0.2", "--count", "3", "--wait", "90"];
+        let mut run = command(&run);
+        run.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap()
+    });
+    for (node, did) in nodes.into_iter().zip([NEAR, FAR]) {
+        let done = node.wait_with_output().unwrap();
+        let words = [&done.stdout, &done.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        assert!(done.status.success(), "{did}: {words:?}\n{}\n{}", village.said(), relay.said());
+        assert!(words[0].matches("\"delivered\"").count() >= 3, "every answer verified: {}", words[0]);
+        let readings = village.readings(did);
+        assert_eq!(readings.len(), 3, "{readings:?}");
+        assert!(readings.iter().all(|r| r["e1"] == "e1s" && r["proof"] == "node"), "{readings:?}");
+    }
+}
+
+#[test]
+fn a_gateway_whose_module_is_pulled_out_takes_it_again() {
+    let mut village = Village::new(Kind::Digimesh, "");
+    let toml = village.d.path("farm/gateways/north/gateway.toml");
+    let text = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, text.replacen("[link]\n", "[link]\nminimum_level = 5\n", 1)).unwrap();
+    village.device(NEAR, "digimesh", "0000");
+    village.air.unplug(mac(GATEWAY));
+    village.start();
+    until(|| village.said().contains("no XBee module").then_some(()), || village.said());
+    village.air.plug(mac(GATEWAY));
+    let (folder, port) = (village.folder(NEAR), village.d.at(NEAR));
+    let run = ["node", "run", "--dir", &folder, "--xbee", &port, "--every", "0.2", "--count", "2", "--wait", "90"];
+    let done = command(&run).output().unwrap();
+    assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stdout), village.said());
+    assert!(village.readings(NEAR).iter().all(|r| r["e1"] == "e1s"));
+}
+
+/// The node's side of a module.
+struct Host {
+    tty: std::fs::File,
+    decoder: Decoder,
+}
+
+impl Host {
+    fn open(path: &Path) -> Self {
+        Self { tty: tty::open(path, 115_200).unwrap(), decoder: Decoder::new(Mode::Escaped) }
+    }
+
+    /// The next payload for it, if one is there.
+    fn hears(&mut self) -> Option<Vec<u8>> {
+        let mut byte = [0];
+        while self.tty.read(&mut byte).is_ok_and(|n| n == 1) {
+            if self.decoder.push(byte[0]) == Some(Ok(())) {
+                match Packet::parse(self.decoder.packet()).unwrap() {
+                    Packet::Receive { payload, .. } | Packet::Receive64 { payload, .. } => {
+                        return Some(payload.to_vec());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        None
+    }
+}
+
+fn vectors() -> Value {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/waspmote/xbee-api.json"));
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn bytes(value: &Value) -> Vec<u8> {
+    hex::decode(value.as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn a_waspmote_that_asks_for_the_time_is_told_it_and_one_that_is_programmed_is_reported() {
+    let mut village = Village::new(Kind::Us900hp, "");
+    village.start();
+    until(|| village.said().contains("XBee module").then_some(()), || village.said());
+    let mut waspmote = Host::open(&village.d.path(WASPMOTE));
+    let request = bytes(&vectors()["time_sync_request"]["uart_bytes_hex"]);
+    tty::write_all(&waspmote.tty, &request).unwrap();
+    let told = until(|| waspmote.hears(), || village.said());
+    let told = String::from_utf8(told).unwrap();
+    assert_eq!((told.len(), &told[14..]), (19, "+0000"), "{told}");
+    assert!(told[..14].bytes().all(|b| b.is_ascii_digit()) && &told[..2] == "20", "{told}");
+}
