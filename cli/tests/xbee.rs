@@ -5,6 +5,7 @@ mod deployment;
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use fivefold::xbee_air::{Place, XbeeAir};
 use fivefold_core::id::Did;
 use fivefold_gateway::xbee::kind::Kind;
 use fivefold_gateway::xbee::tty;
-use fivefold_waspmote::xbee::{Decoder, Mode, Packet};
+use fivefold_waspmote::xbee::{Address16, Address64, Decoder, Mode, Packet};
 use serde_json::Value;
 
 const GATEWAY: &str = "0013a2004f8ec519";
@@ -21,6 +22,10 @@ const NEAR: &str = "0013a20000000001";
 const FAR: &str = "0013a20000000002";
 const RELAY: &str = "0013a20000000003";
 const WASPMOTE: &str = "0013a20027fd3629";
+
+fn free_tcp() -> String {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
 
 fn mac(text: &str) -> Did {
     text.parse().unwrap()
@@ -173,16 +178,48 @@ fn bytes(value: &Value) -> Vec<u8> {
     hex::decode(value.as_str().unwrap()).unwrap()
 }
 
+/// How often the gateway counted a code, of anybody.
+fn counted(metrics: &str, code: &str) -> u64 {
+    let Ok(mut stream) = TcpStream::connect(metrics) else { return 0 };
+    let mut page = String::new();
+    let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").and_then(|()| stream.read_to_string(&mut page));
+    asked.unwrap();
+    let lines = page.lines().filter(|line| line.contains(&format!("code=\"{code}\"")));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
 #[test]
-fn a_waspmote_that_asks_for_the_time_is_told_it_and_one_that_is_programmed_is_reported() {
-    let mut village = Village::new(Kind::Us900hp, "");
+fn a_waspmote_is_told_the_time_its_frames_come_through_and_who_programs_it_is_reported() {
+    let metrics = free_tcp();
+    let mut village = Village::new(Kind::Us900hp, &format!("[metrics]\nbind = \"{metrics}\""));
     village.start();
-    until(|| village.said().contains("XBee module").then_some(()), || village.said());
+    until(|| village.said().contains(&format!("XBee module {GATEWAY}")).then_some(()), || village.said());
     let mut waspmote = Host::open(&village.d.path(WASPMOTE));
-    let request = bytes(&vectors()["time_sync_request"]["uart_bytes_hex"]);
-    tty::write_all(&waspmote.tty, &request).unwrap();
+    let vectors = vectors();
+    tty::write_all(&waspmote.tty, &bytes(&vectors["time_sync_request"]["uart_bytes_hex"])).unwrap();
     let told = until(|| waspmote.hears(), || village.said());
     let told = String::from_utf8(told).unwrap();
     assert_eq!((told.len(), &told[14..]), (19, "+0000"), "{told}");
     assert!(told[..14].bytes().all(|b| b.is_ascii_digit()) && &told[..2] == "20", "{told}");
+    assert_eq!(counted(&metrics, "CL-12"), 1);
+
+    // A stranger's frame as vendor code sends it, and a packet of over-the-air programming.
+    tty::write_all(&waspmote.tty, &bytes(&vectors["tx"][0]["uart_bytes_hex"])).unwrap();
+    until(|| (counted(&metrics, "CL-07") == 1).then_some(()), || village.said());
+    let mut new_firmware = b"<=>\x7a".to_vec();
+    new_firmware.extend([0x20; 40]);
+    let destination = Address64(mac(GATEWAY).0);
+    let (network, radius, options) = (Address16::UNKNOWN, 0, 0);
+    let packet = Packet::Transmit { id: 1, destination, network, radius, options, payload: &new_firmware };
+    tty::write_all(&waspmote.tty, &packet.emit(Mode::Escaped).unwrap()).unwrap();
+    until(|| (counted(&metrics, "CL-09") == 1).then_some(()), || village.said());
+
+    // What vendor code takes from a module, byte for byte, and what it does not.
+    let cases = vectors["rx"].as_array().unwrap();
+    for case in cases {
+        village.air.say(mac(GATEWAY), &bytes(&case["uart_bytes_hex"]));
+    }
+    let taken = cases.iter().filter(|case| case["vendor_result"] == 0).count() as u64;
+    until(|| (counted(&metrics, "CL-07") == 1 + taken).then_some(()), || village.said());
+    assert_eq!(counted(&metrics, "CL-01"), 3);
 }

@@ -175,8 +175,6 @@ pub struct Link<T: Neighbours, const N: usize = 8> {
     greetings: Greetings<N>,
     repeats: Repeats,
     sequence: u8,
-    /// Our HELLO went out as a frame, and is due as a message.
-    again: bool,
 }
 
 impl<T: Neighbours, const N: usize> Link<T, N> {
@@ -188,7 +186,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
     pub fn new(identity: Identity, policy: LinkPolicy, keys: LinkKeys, neighbours: T, seed: [u8; 32]) -> Self {
         let mut greetings = Greetings::new(seed);
         let sequence = greetings.first_sequence();
-        Self { identity, policy, keys, neighbours, greetings, repeats: Repeats::new(), sequence, again: false }
+        Self { identity, policy, keys, neighbours, greetings, repeats: Repeats::new(), sequence }
     }
 
     /// Who we are.
@@ -641,14 +639,7 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         payload: &[u8],
         out: &mut [u8],
     ) -> Result<usize, SealError> {
-        let level = self.policy.sending;
-        let body_end = E1S_HEADER + mesh.map_or(0, |_| mesh::HEADER) + payload.len();
-        check_room(payload, body_end + level.mic_len(), self.policy.air.longest_message(), out)?;
-        let (key_index, schedule, counter) = self.keys.take(under)?;
-        let security = Security { level, frame_counter: counter.value(), key_index };
-        open::write_e1s_header(out, &security)?;
-        open::write_body(out, E1S_HEADER, mesh, payload)?;
-        open::seal_in_place(schedule, self.identity.did, &security, out, E1S_HEADER, body_end)
+        seal_message(&mut self.keys, (under, &self.policy, self.identity.did), mesh, payload, out)
     }
 
     /// Wants a HELLO of ours to be sent soon: counters must be synced again.
@@ -670,29 +661,27 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
 
     /// When [`Self::poll_control`] has something to send.
     pub fn poll_timeout(&self) -> Option<Millis> {
-        if self.again { Some(Millis(0)) } else { self.greetings.next() }
+        self.greetings.next()
     }
 
     /// Writes the next control frame that is due (HELLO, HELLO-ACK, HELLO-FIN), as an 802.15.4 frame with its check
-    /// sequence or as an E1S message: an answer by the air that reaches whom it is for, a HELLO by each that this station
-    /// has. `None` also while a lease is spent ([`LinkKeys::lease_due`]).
+    /// sequence or as an E1S message: by the air that reaches whom it is for. `None` also while a lease is spent
+    /// ([`LinkKeys::lease_due`]).
     pub fn poll_control(&mut self, now: Millis, out: &mut [u8]) -> Option<ControlFrame> {
         let mut body = [0; hello::LONGEST];
-        if self.again {
-            self.sending_key(out)?;
-            self.again = false;
-            // Its nonce is over: then the next HELLO is due soon enough.
-            if let Some(hello) = self.greetings.asked_now(now, self.identity.sid, self.keys.sending()?) {
-                let len = self.e1s_seal(None, hello.emit(&mut body), out).ok()?;
-                return Some(ControlFrame { len, to: None, over: Over::E1s { to: None } });
-            }
-        }
         let due = self.take_due(now, out)?;
         let over = self.over_to(due.to.map(|(did, _)| did));
-        self.again = due.to.is_none() && matches!(self.policy.air, Air::Both { .. });
         let under = self.answering(&due);
         let len = self.seal_control(under, over, due.to, due.message.emit(&mut body), out).ok()?;
         Some(ControlFrame { len, to: due.to, over })
+    }
+
+    /// The HELLO that went out just now, once more as an E1S message, for a station that has both airs.
+    pub fn repeat_hello(&mut self, now: Millis, out: &mut [u8]) -> Option<ControlFrame> {
+        let hello = self.greetings.asked_now(now, self.identity.sid, self.sending_key(out)?)?;
+        let mut body = [0; hello::LONGEST];
+        let len = self.e1s_seal(None, hello.emit(&mut body), out).ok()?;
+        Some(ControlFrame { len, to: None, over: Over::E1s { to: None } })
     }
 
     /// As [`Self::poll_control`], as an E1S message whatever the station has.
@@ -749,6 +738,24 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         let body = Control::KeySwitch { key_index }.emit(&mut body);
         self.seal_control(Under::Sending, self.over_to(None), None, body, out)
     }
+}
+
+/// An E1S message. The same for every kind of table, so that a node has it once.
+fn seal_message(
+    keys: &mut LinkKeys,
+    (under, policy, source): (Under, &LinkPolicy, Did),
+    mesh: Option<mesh::Header>,
+    payload: &[u8],
+    out: &mut [u8],
+) -> Result<usize, SealError> {
+    let level = policy.sending;
+    let body_end = E1S_HEADER + mesh.map_or(0, |_| mesh::HEADER) + payload.len();
+    check_room(payload, body_end + level.mic_len(), policy.air.longest_message(), out)?;
+    let (key_index, schedule, counter) = keys.take(under)?;
+    let security = Security { level, frame_counter: counter.value(), key_index };
+    open::write_e1s_header(out, &security)?;
+    open::write_body(out, E1S_HEADER, mesh, payload)?;
+    open::seal_in_place(schedule, source, &security, out, E1S_HEADER, body_end)
 }
 
 impl<T: Neighbours, const N: usize> fmt::Debug for Link<T, N> {

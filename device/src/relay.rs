@@ -106,10 +106,18 @@ pub struct Mesh {
     children: Vec<(Sid, Sid), ROUTES>,
     routes: [Option<Route>; ROUTES],
     waiting: Deque<Waiting, FORWARDS>,
-    /// Whose datagram of its own came last. Of E1S alone, which names no next hop.
-    spoke: Option<Did>,
-    /// Where "any gateway" is reached by one message: who spoke when an answer held.
-    gateway: Option<Did>,
+    gateway: Gateway,
+}
+
+/// Where "any gateway" is reached by a message to one. Of E1S alone, which names no next hop.
+#[derive(Clone, Copy, Debug)]
+enum Gateway {
+    /// This one: an answer held that it brought.
+    Answered(Did),
+    /// A datagram of its own came from this one; nothing is known of it yet.
+    Spoke(Did),
+    /// Nobody: the message goes to all.
+    Unknown,
 }
 
 /// What a frame meant for the station itself.
@@ -136,8 +144,7 @@ impl Mesh {
             children: ways.children,
             routes: [None; ROUTES],
             waiting: Deque::new(),
-            spoke: None,
-            gateway: None,
+            gateway: Gateway::Unknown,
         }
     }
 
@@ -172,7 +179,13 @@ impl Mesh {
     ) -> Result<Heard<'b>, Rejected> {
         let received = self.link.e1s_open(now, source, message)?;
         if let Received::Deliver(datagram) = &received {
-            self.spoke = (datagram.originator == datagram.from).then_some(datagram.neighbour);
+            self.gateway = match self.gateway {
+                Gateway::Answered(did) if datagram.originator != datagram.from || did == datagram.neighbour => {
+                    Gateway::Answered(did)
+                }
+                _ if datagram.originator == datagram.from => Gateway::Spoke(datagram.neighbour),
+                _ => Gateway::Unknown,
+            };
         }
         self.heard(now, received)
     }
@@ -226,7 +239,7 @@ impl Mesh {
     pub fn unanswered_by(&mut self, now: Millis, parent: Sid) {
         self.link.want_one_hello(now);
         if parent == Sid::ANY_GATEWAY {
-            self.gateway = None;
+            self.gateway = Gateway::Unknown;
         }
         if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
             p.failures = p.failures.saturating_add(1);
@@ -238,8 +251,8 @@ impl Mesh {
 
     /// A message that went up by `parent` was answered.
     pub fn answered_by(&mut self, parent: Sid) {
-        if parent == Sid::ANY_GATEWAY {
-            self.gateway = self.spoke.or(self.gateway);
+        if let (Sid::ANY_GATEWAY, Gateway::Spoke(did)) = (parent, self.gateway) {
+            self.gateway = Gateway::Answered(did);
         }
         if let Some(p) = self.parents.iter_mut().find(|p| p.sid == parent) {
             (p.failures, p.rests_until) = (0, Millis(0));
@@ -252,7 +265,10 @@ impl Mesh {
     /// As [`Link::seal`].
     pub fn seal(&mut self, to: Sid, mesh: mesh::Header, payload: &[u8]) -> Result<Frame, SealError> {
         let over = match self.link.over(to) {
-            Over::E1s { to: None } if to == Sid::ANY_GATEWAY => Over::E1s { to: self.gateway },
+            Over::E1s { to: None } if to == Sid::ANY_GATEWAY => match self.gateway {
+                Gateway::Answered(did) => Over::E1s { to: Some(did) },
+                Gateway::Spoke(_) | Gateway::Unknown => Over::E1s { to: None },
+            },
             over => over,
         };
         let direct = to == Sid::ANY_GATEWAY && mesh.originator == self.link.identity().sid && self.is_direct();

@@ -36,7 +36,7 @@ mod tally;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 
-use fivefold_core::e1_link::{E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy, Over};
+use fivefold_core::e1_link::{Air as LinkAir, E1, Identity, LeaseWrite, Link, LinkKeys, LinkPolicy, Over};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Epoch, GatewayId, Net, Sid};
 use fivefold_core::key::Key;
@@ -327,6 +327,12 @@ impl Gateway {
         let mut frame = [0; MAX_FRAME];
         while let Some(control) = self.link.poll_control(now, &mut frame) {
             self.transmit(control.over, frame.get(..control.len).unwrap_or_default());
+            if control.to.is_none()
+                && let LinkAir::Both { .. } = self.link.policy().air
+                && let Some(again) = self.link.repeat_hello(now, &mut frame)
+            {
+                self.transmit(again.over, frame.get(..again.len).unwrap_or_default());
+            }
         }
         self.ask_link_lease();
         self.flights.expire(now);
