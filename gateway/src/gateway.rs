@@ -49,10 +49,11 @@ use fivefold_core::wire::event::{self, Event};
 use fivefold_core::wire::ieee802154::MAX_FRAME;
 use fivefold_core::wire::state::Added;
 use fivefold_core::wire::tiny::Reassembly;
+use fivefold_waspmote::hardened::Window;
 
 use answer::{C2Answer, Held};
-use classic::Roll;
 pub use classic::{Arrival, ClassicDone};
+use classic::{Roll, ToAnswer};
 use devices::Devices;
 use downlink::Asked;
 use flight::{Flights, Timer};
@@ -62,7 +63,8 @@ pub use lorawan::{Activation, Lorawan};
 pub use neighbours::Air;
 use output::first8;
 pub use output::{
-    AddedContext, AgreedContext, AppliedState, ContextName, LinkKeyName, Lookup, Output, Record, Stored, Toward,
+    AddedContext, AgreedContext, AppliedState, ContextName, HardenedName, LinkKeyName, Lookup, Output, Record, Stored,
+    Toward,
 };
 pub use receive::OpenedFrame;
 use sealed::{Orphan, Waiting};
@@ -154,6 +156,8 @@ pub struct Restored {
     pub added: Vec<AddedContext>,
     /// Contexts that were agreed with this gateway alone.
     pub agreed: Vec<AgreedContext>,
+    /// Numbers that were taken under keys of the hardened profile.
+    pub hardened: Vec<(HardenedName, Window)>,
     /// Bounds of frame counters.
     pub link_leases: Vec<(LinkKeyName, u32)>,
     /// The next sequence number.
@@ -167,7 +171,7 @@ enum Then {
     Agreed { sid: Sid, epoch: Epoch, back: renewal::Back },
     Answer(Box<C2Answer>),
     AnswerLease { sid: Sid, context: ContextName, bound: u32 },
-    Classic(u64),
+    Classic(u64, Option<Box<ToAnswer>>),
     Flight(u64),
     Run { sid: Sid, back: renewal::Back, payload: Box<[u8]> },
     LinkLease(LeaseWrite),
@@ -260,7 +264,7 @@ impl Gateway {
             runs: renewal::Runs::default(),
             cloud: if setup.local.is_some() { Cloud::Absent } else { Cloud::Away },
             site: setup.local.map(|local| Site::new(local, &restored.agreed)),
-            classic: Roll::default(),
+            classic: Roll::new(restored.hardened),
             module_class: LinkClass::None,
             orders: (0, 0),
             coap_devices: setup.coap_devices,
@@ -373,7 +377,7 @@ impl Gateway {
                     }
                 }
 
-                Then::Classic(ticket) => self.classic_is_durable(ticket),
+                Then::Classic(ticket, to) => self.classic_is_durable(now, ticket, to.as_deref()),
                 Then::Flight(id) => self.flight_is_durable(now, id),
                 Then::Run { sid, back, payload } => self.answer_run(sid, back, &payload),
                 Then::LinkLease(lease) => {

@@ -18,6 +18,7 @@ use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
+use fivefold_waspmote::hardened::Window;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use zeroize::Zeroizing;
 
@@ -25,7 +26,7 @@ use reader::state_in;
 pub use reader::{SpoolReader, StoredBatch};
 
 use crate::gateway::{
-    AddedContext, AgreedContext, AppliedState, ContextName, LinkKeyName, Lookup, Record, Restored, Stored,
+    AddedContext, AgreedContext, AppliedState, ContextName, HardenedName, LinkKeyName, Lookup, Record, Restored, Stored,
 };
 
 /// What seals secrets before they are written: keep's vault, with a key from the operator's passphrase.
@@ -115,6 +116,7 @@ const SCHEMA: &str = "
         sealed BLOB NOT NULL, PRIMARY KEY (sid, epoch)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS agreed (sid INTEGER NOT NULL, epoch INTEGER NOT NULL, at INTEGER NOT NULL,
         drains_since INTEGER, sealed BLOB NOT NULL, PRIMARY KEY (sid, epoch)) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS hardened (name BLOB PRIMARY KEY, window BLOB NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS state (part INTEGER PRIMARY KEY, version INTEGER NOT NULL, applied INTEGER NOT NULL,
         sealed BLOB NOT NULL);
 ";
@@ -186,10 +188,20 @@ impl Spool {
             state: self.state()?,
             added: self.added()?,
             agreed: self.agreed()?,
+            hardened: self.hardened()?,
             link_leases,
             next_seq: last.unwrap_or(0) as u64 + 1,
             spool_used: used as u64,
         })
+    }
+
+    fn hardened(&self) -> Result<Vec<(HardenedName, Window)>, SpoolError> {
+        let fail = |e| self.explain(&e);
+        let mut query = self.db.prepare("SELECT name, window FROM hardened").map_err(fail)?;
+        let rows = query.query_map([], |r| Ok((HardenedName(r.get(0)?), r.get::<_, [u8; Window::BYTES]>(1)?)));
+        let rows = rows.and_then(Iterator::collect::<Result<Vec<_>, _>>).map_err(fail)?;
+        let damaged = || SpoolError::Damaged { path: self.path.clone(), detail: "a window that is none".into() };
+        rows.into_iter().map(|(name, w)| Window::from_bytes(&w).map(|w| (name, w)).ok_or_else(damaged)).collect()
     }
 
     fn added(&self) -> Result<Vec<AddedContext>, SpoolError> {
@@ -339,6 +351,10 @@ impl Spool {
                     params![context.0, NUMBER_LIMIT],
                 )?;
             }
+            Record::HardenedWindow { name, window } => run(
+                "INSERT INTO hardened VALUES (?1, ?2) ON CONFLICT DO UPDATE SET window = excluded.window",
+                params![name.0, window],
+            )?,
             Record::LinkLease { key, bound } => run(
                 "INSERT INTO link_leases VALUES (?1, ?2) ON CONFLICT DO UPDATE SET bound = MAX(bound, excluded.bound)",
                 params![key.0, bound],

@@ -2,6 +2,7 @@
 //!
 //! Nothing in such a frame proves who sent it: what the gateway finds wrong it says beside the frame, and the cloud judges.
 
+mod hardened;
 mod read;
 mod roll;
 
@@ -15,7 +16,8 @@ use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use fivefold_waspmote::time_reply;
 
 use super::{Gateway, Output, Then};
-use read::Seen;
+pub(super) use hardened::ToAnswer;
+use read::{Content, Seen};
 pub(super) use roll::Roll;
 
 /// A classic frame as it came.
@@ -34,7 +36,7 @@ pub struct Arrival<'f> {
 /// What came of a classic frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClassicDone {
-    /// This is to be sent back to where it came from: the answer to a time request.
+    /// This is to be sent back to where it came from: the answer to a time request, or to a hardened frame that is durable.
     Answer(Box<[u8]>),
     /// It is not stored, and was counted.
     Refused(Rejected),
@@ -45,7 +47,7 @@ pub enum ClassicDone {
 /// What was done with a frame that was not refused.
 enum Taken {
     Answer(Box<[u8]>),
-    Written,
+    Written(Option<Box<ToAnswer>>),
 }
 
 /// A refusal, and whose frame it was as far as that is known.
@@ -65,7 +67,7 @@ impl Gateway {
     /// answered, and when it is durable otherwise.
     pub fn handle_classic(&mut self, now: Millis, ticket: u64, arrival: Arrival<'_>) {
         let done = match self.take_classic(now, &arrival) {
-            Ok(Taken::Written) => return self.after_persist(Then::Classic(ticket)),
+            Ok(Taken::Written(answer)) => return self.after_persist(Then::Classic(ticket, answer)),
             Ok(Taken::Answer(bytes)) => ClassicDone::Answer(bytes),
             Err((rejected, sid)) => {
                 self.count(rejected, sid);
@@ -80,8 +82,10 @@ impl Gateway {
         self.module_class = class;
     }
 
-    pub(super) fn classic_is_durable(&mut self, ticket: u64) {
-        self.outputs.push_back(Output::Classic { ticket, done: ClassicDone::Stored });
+    pub(super) fn classic_is_durable(&mut self, now: Millis, ticket: u64, to: Option<&ToAnswer>) {
+        let answer = to.and_then(|to| self.hardened_answer(now, to));
+        let done = answer.map_or(ClassicDone::Stored, ClassicDone::Answer);
+        self.outputs.push_back(Output::Classic { ticket, done });
     }
 
     /// The store failed: what waited for it is refused, and nothing else of the script stays.
@@ -89,7 +93,7 @@ impl Gateway {
         self.outputs.retain(|output| matches!(output, Output::Classic { .. }));
         let rejected = Rejected::new(Code::StoreFull, "the store cannot be written");
         for (_, then) in std::mem::take(&mut self.then) {
-            if let Then::Classic(ticket) = then {
+            if let Then::Classic(ticket, _) = then {
                 self.outputs.push_back(Output::Classic { ticket, done: ClassicDone::Refused(rejected) });
             }
         }
@@ -116,27 +120,43 @@ impl Gateway {
             Seen::Known(at, _) if by_radio.is_some_and(|radio| radio != at) => {
                 (at, Some(Finding::Wrong(FOREIGN_RADIO)))
             }
-            Seen::Known(at, sealed) => {
-                let device = self.classic.device(at);
-                (at, sealed.zip(device).and_then(|(sealed, device)| read::open(&sealed, device)))
+            Seen::Known(at, Content::Hardened) => {
+                self.admit(now, at)?;
+                return self.take_hardened(now, arrival, at);
             }
+            Seen::Known(at, Content::Sealed(sealed)) => {
+                (at, self.classic.device(at).and_then(|device| read::open(&sealed, device)))
+            }
+            Seen::Known(at, Content::Other) => (at, None),
             Seen::Stranger(serial) => return Err(self.stranger(now, arrival, &serial.to_string())),
         };
-        let Some(device) = self.classic.device_mut(at) else { return Err((STRANGER, None)) };
-        let (sid, serial) = (device.sid, device.serial.clone());
-        if !device.admits(now, self.limits.messages_a_minute) {
-            return Err((TOO_MANY, Some(sid)));
-        }
+        let (sid, serial) = self.admit(now, at)?;
         let (inner, wrong) = match &found {
             Some(Finding::Inner(inner)) => (Some(&**inner), None),
             Some(Finding::Wrong(wrong)) => (None, Some(*wrong)),
             None => (None, None),
         };
         self.report(now, arrival, &serial, inner, wrong.map(|w| w.code)).map_err(|rejected| (rejected, Some(sid)))?;
+        self.note(wrong, sid);
+        Ok(Taken::Written(None))
+    }
+
+    /// Counts a frame of a device that is known against its rate.
+    fn admit(&mut self, now: Millis, at: usize) -> Result<(Sid, Box<str>), Refusal> {
+        let device = self.classic.device_mut(at).ok_or((STRANGER, None))?;
+        let sid = device.sid;
+        if device.admits(now, self.limits.messages_a_minute) {
+            Ok((sid, device.serial.clone()))
+        } else {
+            Err((TOO_MANY, Some(sid)))
+        }
+    }
+
+    /// Counts what was wrong with a frame that is handed on all the same.
+    fn note(&mut self, wrong: Option<Rejected>, sid: Sid) {
         if let Some(wrong) = wrong {
             self.count(wrong, Some(sid));
         }
-        Ok(Taken::Written)
     }
 
     /// Whose radio it came by, where that is proven: a network server vouches for the DevEUI.

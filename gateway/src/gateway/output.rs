@@ -20,6 +20,10 @@ pub struct ContextName(pub [u8; 8]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkKeyName(pub [u8; 8]);
 
+/// Names a key of the hardened profile in the store without telling it: 8 bytes of a hash over serial, epoch and key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HardenedName(pub [u8; 8]);
+
 pub(super) fn first8(parts: &[&[u8]]) -> [u8; 8] {
     let [a, b, c, d, e, f, g, h, ..] = sha256(parts);
     [a, b, c, d, e, f, g, h]
@@ -174,6 +178,13 @@ pub enum Record {
     Forgotten {
         /// The context.
         context: ContextName,
+    },
+    /// Numbers were taken under a key of the hardened profile of a classic device (docs/protocol.md 12.4).
+    HardenedWindow {
+        /// The key.
+        name: HardenedName,
+        /// As [`Window::to_bytes`](fivefold_waspmote::hardened::Window::to_bytes) gives it.
+        window: [u8; 12],
     },
     /// Frame counters below `bound` may be sent under this network key (W1).
     LinkLease {

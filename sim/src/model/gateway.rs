@@ -75,7 +75,11 @@ impl Shelf {
                 self.state = Some(state);
             }
             // Neither mode R nor a site without a cloud is modelled.
-            Record::BootOpened { .. } | Record::Agreed(_) | Record::Drains { .. } | Record::Unagreed { .. } => {}
+            Record::BootOpened { .. }
+            | Record::Agreed(_)
+            | Record::Drains { .. }
+            | Record::HardenedWindow { .. }
+            | Record::Unagreed { .. } => {}
         }
         0
     }
@@ -107,6 +111,7 @@ impl Shelf {
             state: self.state.clone(),
             added,
             agreed: Vec::new(),
+            hardened: Vec::new(),
             link_leases: self.leases.iter().map(|(k, b)| (*k, *b)).collect(),
             next_seq: self.last + 1,
             spool_used: self.used(),

@@ -2,6 +2,7 @@
 
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::wire::classic::Carrier;
+use fivefold_waspmote::hardened::Peer;
 use fivefold_waspmote::{Destination, Encrypted, Frame, Generation, Reading, Refused, Serial, Tiny};
 
 use super::roll::{Classic, Roll};
@@ -10,7 +11,7 @@ use super::{Arrival, Finding};
 /// What a frame is.
 pub(super) enum Seen<'f> {
     /// A device that is known.
-    Known(usize, Option<Encrypted<'f>>),
+    Known(usize, Content<'f>),
     /// Over-the-air programming (W12).
     OverTheAir,
     /// It names a serial that is not known.
@@ -19,6 +20,16 @@ pub(super) enum Seen<'f> {
     TimeRequest,
     /// A tiny frame (W6): its carrier says who sent it.
     Tiny,
+}
+
+/// What is in the frame of a known device.
+pub(super) enum Content<'f> {
+    /// A frame of the hardened profile for this gateway.
+    Hardened,
+    /// Anything that the gateway only hands on.
+    Other,
+    /// AES in ECB.
+    Sealed(Encrypted<'f>),
 }
 
 const NO_FRAME: Rejected = Rejected::new(Code::ClassicMalformed, "no frame of a Waspmote");
@@ -34,17 +45,20 @@ pub(super) fn read<'f>(arrival: &Arrival<'f>, roll: &Roll) -> Result<Seen<'f>, R
     let guesses = [None, Some(Generation::V15), Some(Generation::V12)];
     let mut stranger = None;
     for generation in guesses {
-        let (serial, seal) = match Frame::parse_as(arrival.frame, Reading { generation, ..Reading::default() }) {
+        let (serial, content) = match Frame::parse_as(arrival.frame, Reading { generation, ..Reading::default() }) {
             Ok(Frame::TimeRequest) => return Ok(Seen::TimeRequest),
             Ok(Frame::OverTheAir(_)) => return Ok(Seen::OverTheAir),
-            Ok(Frame::Clear(clear)) => (clear.serial, None),
-            Ok(Frame::Encrypted(sealed)) => (sealed.serial, Some(sealed)),
-            Ok(Frame::Hardened(frame) | Frame::KeyMessage(frame)) => (hardened_serial(frame)?, None),
+            Ok(Frame::Clear(clear)) => (clear.serial, Content::Other),
+            Ok(Frame::Encrypted(sealed)) => (sealed.serial, Content::Sealed(sealed)),
+            Ok(Frame::Hardened(frame)) if frame.get(3) == Some(&Peer::Gateway.frame_type()) => {
+                (hardened_serial(frame)?, Content::Hardened)
+            }
+            Ok(Frame::Hardened(frame) | Frame::KeyMessage(frame)) => (hardened_serial(frame)?, Content::Other),
             Ok(_) => return Err(NO_FRAME),
             Err(_) => continue,
         };
         if let Some(at) = roll.find(serial) {
-            return Ok(Seen::Known(at, seal));
+            return Ok(Seen::Known(at, content));
         }
         stranger = stranger.or(Some(serial));
     }

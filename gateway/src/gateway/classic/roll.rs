@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use fivefold_core::id::Sid;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::state::State;
+use fivefold_waspmote::hardened::Window;
 use fivefold_waspmote::{ClassicKey, Serial};
+
+use super::hardened::Hardened;
+use crate::gateway::output::HardenedName;
 
 /// Milliseconds in which an unknown serial is reported once.
 const STRANGER_PAUSE: u64 = 600_000;
@@ -21,6 +25,8 @@ pub(in super::super) struct Classic {
     pub(super) sid: Sid,
     /// What opens its frames for the gateway.
     pub(super) key: Option<ClassicKey>,
+    /// Its keys of the hardened profile.
+    pub(super) hardened: Vec<Hardened>,
     minute: u64,
     frames: u16,
 }
@@ -42,6 +48,8 @@ pub(in super::super) struct Roll {
     devices: Vec<Classic>,
     by_serial: HashMap<Serial, usize>,
     by_dev_eui: HashMap<[u8; 8], usize>,
+    /// What the store has of keys of the hardened profile.
+    restored: HashMap<HardenedName, Window>,
     /// Unknown ones that were reported, and when.
     strangers: HashMap<Box<str>, Millis>,
     /// In which minute, and how many.
@@ -49,9 +57,16 @@ pub(in super::super) struct Roll {
 }
 
 impl Roll {
+    /// With what the store has from before.
+    pub(in super::super) fn new(windows: impl IntoIterator<Item = (HardenedName, Window)>) -> Self {
+        Self { restored: windows.into_iter().collect(), ..Self::default() }
+    }
+
     /// Takes those of a state in place of the ones before.
     pub(in super::super) fn apply(&mut self, parts: &[State<'_>]) {
         let mut old: HashMap<Box<str>, Classic> = self.devices.drain(..).map(|d| (d.serial.clone(), d)).collect();
+        let marked = old.values().flat_map(|d| &d.hardened).map(|h| (h.name, h.window));
+        self.restored.extend(marked);
         self.by_serial.clear();
         self.by_dev_eui.clear();
         for c in parts.iter().flat_map(|p| p.classic.iter()) {
@@ -61,6 +76,7 @@ impl Roll {
                 serial: c.serial.into(),
                 sid: c.sid,
                 key: c.key.and_then(|key| ClassicKey::from_bytes(key).ok()),
+                hardened: Hardened::of(&c, |name| self.restored.get(&name).copied()),
                 minute,
                 frames,
             });
