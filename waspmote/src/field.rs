@@ -143,6 +143,7 @@ impl<'a> Fields<'a> {
 impl<'a> Iterator for Fields<'a> {
     type Item = Result<Entry<'a>, Refused>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let at = self.end.saturating_sub(self.left.len());
         let (&id, body) = self.left.split_first()?;
@@ -247,6 +248,7 @@ impl Style {
 
 impl<'a> Values<'a> {
     /// One by one.
+    #[inline]
     pub fn iter(&self) -> ValuesIter<'a> {
         ValuesIter(match self.0 {
             Form::Binary { kind, bytes } => Walk::Binary { kind, left: Some(bytes) },
@@ -289,6 +291,7 @@ enum Walk<'a> {
 impl<'a> Iterator for ValuesIter<'a> {
     type Item = Value<'a>;
 
+    #[inline]
     fn next(&mut self) -> Option<Value<'a>> {
         match &mut self.0 {
             Walk::Binary { kind: Kind::Text, left } => left.take().map(|bytes| Value::Text(Text::new(bytes))),

@@ -194,6 +194,7 @@ impl Sensors {
     }
 
     /// The sensor with this id.
+    #[inline]
     pub fn by_id(&self, id: u8) -> Option<&Sensor> {
         let rows = self.table.rows();
         let place = rows.by_id.get(usize::from(id)).copied()?;
