@@ -1,6 +1,7 @@
 //! `fivefold frame`: what a frame is, byte by byte, and what the given keys open of it.
 
 pub mod classic;
+mod classic_hardened;
 mod classic_text;
 pub mod decode;
 pub mod envelope;

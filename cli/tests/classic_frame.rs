@@ -236,3 +236,32 @@ fn a_question_that_does_not_fit_is_told_so() {
         assert!(told.contains(word), "{args:?}: {told}");
     }
 }
+
+#[test]
+fn hardened_frames_and_parts_of_key_messages_are_read_as_their_vectors_have_them() {
+    let book: Value = serde_json::from_str(include_str!("../../vectors/hardened.json")).unwrap();
+    let frames = book["frames"].as_array().unwrap();
+    let first = text(&frames[0], "key");
+    for case in frames {
+        let frame = text(case, "sealed");
+        let (code, told) = decode(&[frame]);
+        assert_eq!((code, &told["suite"], &told["inner"]), (0, &json!("classic-hardened"), &Value::Null), "{told}");
+        assert_eq!(
+            (&told["epoch"], &told["number"], &told["seed"]),
+            (&case["epoch"], &case["sequence"], &case["seed"])
+        );
+        let (code, told) = decode(&["--key-hex", text(case, "key"), frame]);
+        let (_, clear) = decode(&[text(case, "clear")]);
+        assert_eq!((code, &told["inner"]["fields"]), (0, &clear["fields"]), "{told}");
+    }
+    for case in book["refused"].as_array().unwrap() {
+        let (code, told) = decode(&["--key-hex", first, text(case, "frame")]);
+        assert_eq!((code, told["reason"].is_string()), (1, true), "{case} {told}");
+        if case["word"] == "tag" {
+            assert_eq!(told["code"], "CL-14", "{case}");
+        }
+    }
+    let part = book["parts"][0]["frames"][0].as_str().unwrap();
+    let (code, told) = decode(&[part]);
+    assert_eq!((code, &told["type_name"], &told["part"]), (0, &json!("key-message"), &json!(0)), "{told}");
+}

@@ -35,6 +35,10 @@ impl Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum EncryptedType {
+    /// v15 to the gateway, AES-128: API v026 alone. Its AES-256 is `Gateway`.
+    OldGateway128 = 0x5e,
+    /// v15 to the gateway, AES-192: API v026 alone.
+    OldGateway192 = 0x5f,
     /// v15 to the gateway, any key size.
     Gateway = 0x60,
     /// v12 to the gateway, AES-128.
@@ -57,6 +61,8 @@ impl EncryptedType {
     /// Of the type byte.
     pub const fn from_number(number: u8) -> Option<Self> {
         Some(match number {
+            0x5e => Self::OldGateway128,
+            0x5f => Self::OldGateway192,
             0x60 => Self::Gateway,
             0x61 => Self::Gateway128,
             0x62 => Self::Gateway192,
@@ -77,8 +83,8 @@ impl EncryptedType {
     /// Who is meant to open it.
     pub const fn destination(self) -> Destination {
         match self {
-            Self::Gateway | Self::Gateway128 | Self::Gateway192 | Self::Gateway256 => Destination::Gateway,
-            _ => Destination::Cloud,
+            Self::Cloud | Self::CloudV12 | Self::VendorCloud | Self::VendorCloudChip => Destination::Cloud,
+            _ => Destination::Gateway,
         }
     }
 
@@ -93,8 +99,8 @@ impl EncryptedType {
     /// The key size that the type claims. Only a hint: the size comes from whoever stores the key.
     pub const fn key_bits(self) -> Option<KeyBits> {
         match self {
-            Self::Gateway128 | Self::VendorCloudChip => Some(KeyBits::Aes128),
-            Self::Gateway192 => Some(KeyBits::Aes192),
+            Self::OldGateway128 | Self::Gateway128 | Self::VendorCloudChip => Some(KeyBits::Aes128),
+            Self::OldGateway192 | Self::Gateway192 => Some(KeyBits::Aes192),
             Self::Gateway256 => Some(KeyBits::Aes256),
             _ => None,
         }
@@ -104,8 +110,8 @@ impl EncryptedType {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Gateway => "encrypted-gateway",
-            Self::Gateway128 => "encrypted-gateway-128",
-            Self::Gateway192 => "encrypted-gateway-192",
+            Self::OldGateway128 | Self::Gateway128 => "encrypted-gateway-128",
+            Self::OldGateway192 | Self::Gateway192 => "encrypted-gateway-192",
             Self::Gateway256 => "encrypted-gateway-256",
             Self::Cloud | Self::CloudV12 => "encrypted-cloud",
             Self::VendorCloud => "encrypted-vendor-cloud",

@@ -4,6 +4,33 @@
 //! table of [`Sensors`], because a binary frame does not say how long a field is. Encrypted frames are AES in ECB, without
 //! an integrity code: [`Encrypted::open`] believes nothing that the inner frame does not show, and cannot prove more.
 //!
+//! ```
+//! use fivefold_waspmote::{ClassicKey, Frame, KeyBits, Sensors};
+//!
+//! # fn main() -> Result<(), Box<dyn core::error::Error>> {
+//! let bytes = [
+//!     0x3c, 0x3d, 0x3e, 0x60, 0x28, 0x69, 0x0c, 0x9e, 0x3e, 0x20, 0x30, 0xa4, 0xec, // <=>, type, N, serial
+//! #   0xa5, 0x1f, 0x12, 0x5c, 0x5d, 0x3c, 0x35, 0xd8, 0x5d, 0x1e, 0x6e, 0x4d, 0x03, 0x0b, 0x53, 0x90,
+//! #   0x1d, 0x5e, 0x1a, 0xa9, 0x51, 0x3d, 0x1d, 0x50, 0x5e, 0x73, 0x4d, 0x19, 0x52, 0x3c, 0x6d, 0x77,
+//!     // and 32 bytes of ciphertext
+//! ];
+//! let Frame::Encrypted(outer) = Frame::parse(&bytes)? else { panic!("type 0x60 is encrypted") };
+//! assert_eq!(outer.serial.to_string(), "690c9e3e2030a4ec");
+//! let key = ClassicKey::from_text(b"not this one", KeyBits::Aes256)?;
+//! match outer.open(&key) {
+//!     Ok(inner) => {
+//!         let frame = inner.clear();
+//!         let sensors = Sensors::of(frame.table());
+//!         for field in frame.decode(&sensors)?.fields {
+//!             println!("{}: {:?}", field.tag, field.values.iter().collect::<Vec<_>>());
+//!         }
+//!     }
+//!     Err(refused) => println!("{refused}"),
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The crate knows nothing of Fivefold; it is of use to whoever must read such a frame.
 #![no_std]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]

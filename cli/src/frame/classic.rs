@@ -12,8 +12,8 @@ use fivefold_waspmote::{
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::classic_text;
 use super::own_sensors;
+use super::{classic_hardened, classic_text};
 use crate::output::{Output, answer};
 
 /// What a classic frame is read with.
@@ -46,6 +46,13 @@ pub struct ClassicArgs {
 /// A key as it was typed: wiped, and never shown.
 #[derive(Clone)]
 pub struct KeyText(Zeroizing<String>);
+
+impl KeyText {
+    /// The characters, for who decodes them.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
 
 impl From<String> for KeyText {
     fn from(text: String) -> Self {
@@ -151,7 +158,7 @@ impl Report {
 /// A key, a table or a file that cannot be what it was given for.
 pub fn run(args: &ClassicArgs, kind: super::Kind, bytes: &[u8], output: Output) -> anyhow::Result<ExitCode> {
     let mut report = decode(args, kind, bytes)?;
-    report.json.insert("suite".into(), json!("classic"));
+    report.json.entry("suite").or_insert_with(|| json!("classic"));
     if let Some(reason) = &report.refused {
         report.json.insert("code".into(), json!(reason.code.as_str()));
         report.json.insert("refused".into(), json!(reason.word));
@@ -164,6 +171,13 @@ pub fn run(args: &ClassicArgs, kind: super::Kind, bytes: &[u8], output: Output) 
 }
 
 fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result<Report> {
+    if kind == super::Kind::Classic {
+        match Frame::parse(bytes) {
+            Ok(Frame::Hardened(frame)) => return classic_hardened::frame(args, frame),
+            Ok(Frame::KeyMessage(frame)) => return Ok(classic_hardened::key_message(frame)),
+            _ => {}
+        }
+    }
     let key = match key(args)? {
         Ok(key) => key,
         Err(refused) => return Ok(Report::default().refused(refused)),
@@ -204,8 +218,6 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
                 sentence: format!("a command of over-the-air programming ({}), no reading", command.as_str()),
             }),
         },
-        Frame::Hardened(_) => hardened(bytes, "hardened"),
-        Frame::KeyMessage(_) => hardened(bytes, "key-message"),
         _ => bail!("this command does not know such frames yet"),
     };
     Ok(frame)
@@ -278,7 +290,7 @@ fn add_fields(json: &mut Map<String, Value>, decoded: &Decoded<'_>) {
     }
 }
 
-fn read_clear(clear: &Clear<'_>, sensors: &Sensors, order: SerialOrder) -> Report {
+pub(super) fn read_clear(clear: &Clear<'_>, sensors: &Sensors, order: SerialOrder) -> Report {
     let encoding = clear.encoding.as_str();
     let mut json = object(json!({
         "generation": clear.generation().as_str(),
@@ -382,14 +394,4 @@ fn time_request(bytes: &[u8]) -> Report {
         hex::encode(bytes)
     );
     Report { json, text, refused: None }
-}
-
-fn hardened(bytes: &[u8], name: &str) -> Report {
-    let number = bytes.get(3).copied().unwrap_or_default();
-    let serial = bytes.get(5..13).map(hex::encode);
-    let json = object(json!({
-        "generation": "v15", "encoding": "binary", "type": number, "type_name": name,
-        "serial": serial, "node_id": null, "sequence": null, "fields": [],
-    }));
-    Report { json, text: format!("Classic, {name} frame (0x{number:02x}): {}", hex::encode(bytes)), refused: None }
 }
