@@ -2,8 +2,7 @@
 #![no_main]
 
 use fivefold_core::e1_link::{
-    Control, FixedNeighbours, Identity, LONGEST_CONTROL, Link, LinkKeys, LinkPolicy, Reach, Received,
-    Station,
+    Control, FixedNeighbours, Identity, LONGEST_CONTROL, Link, LinkKeys, LinkPolicy, Reach, Received, Station,
 };
 use fivefold_core::id::{Did, Sid};
 use fivefold_core::key::Key;
@@ -39,7 +38,10 @@ fuzz_target!(|bytes: &[u8]| {
         me.danger_assume_synced(did(OTHER), OTHER, 1, 0).expect("the table is empty");
         assert!(me.receive(Millis(0), &mut bytes.to_vec()).is_err(), "nobody knows the key but us");
         assert!(me.receive_checked(Millis(0), &mut bytes.to_vec()).is_err(), "nobody knows the key but us");
-        assert!(me.e1s_open(Millis(0), (did(OTHER), Reach::Us), &mut bytes.to_vec()).is_err(), "nobody knows the key but us");
+        assert!(
+            me.e1s_open(Millis(0), (did(OTHER), Reach::Us), &mut bytes.to_vec()).is_err(),
+            "nobody knows the key but us"
+        );
 
         let mut other = station(OTHER, Station::Node);
         let mut frame = [0; 127];
