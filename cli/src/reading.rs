@@ -58,7 +58,7 @@ struct Which {
     /// Of this network alone: its id, 8 hex digits.
     #[arg(long, value_name = "ID")]
     net: Option<String>,
-    /// Of this device alone: its EUI-64, 16 hex digits.
+    /// Of this device alone: its EUI-64, 16 hex digits, or the serial of a classic device.
     #[arg(long, value_name = "DID")]
     device: Option<String>,
 }
@@ -166,7 +166,10 @@ fn show(readings: Value, shown: &[ReadingShown], output: Output) {
 impl Which {
     fn query(&self) -> String {
         let one = |key: &str, value: &Option<String>| value.as_ref().map(|v| format!("&{key}={v}")).unwrap_or_default();
-        format!("{}{}", one("net", &self.net), one("device", &self.device))
+        // A serial of v12 hardware is a decimal number; of v15 it is the device's id.
+        let old = |device: &String| device.parse::<u32>().ok().filter(|_| device.len() < 16);
+        let device = self.device.as_ref().map(|d| old(d).map_or_else(|| d.clone(), |n| format!("{n:016x}")));
+        format!("{}{}", one("net", &self.net), one("device", &device))
     }
 }
 

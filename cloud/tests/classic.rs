@@ -8,7 +8,9 @@ use common::*;
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::time::Millis;
-use fivefold_waspmote::{EncryptedType, KeyBits};
+use fivefold_core::wire::classic::Carrier;
+use fivefold_keep::registry::ClassicProfile;
+use fivefold_waspmote::{EncryptedType, KeyBits, hardened};
 
 const MINUTE: u64 = 60_000;
 /// BAT 80 and TCA 21.5; ids 52 and 12 of v15 are uint8 and float.
@@ -309,4 +311,46 @@ fn a_key_size_that_is_not_the_operators_is_a_changed_type() {
     frame[4] = (frame.len() - 5) as u8;
     let unopened = report(&frame, None);
     assert_eq!(w.post(&[envelope("387264539", &unopened, at(0))]).refused[0].1, Code::ClassicRelabelled);
+}
+
+#[test]
+fn a_tiny_frame_by_lorawan_is_read_by_its_devices_table_and_is_plain() {
+    let mut w = world(vec![Classic::plain(SERIAL, 1)]);
+    // Sequence and length first; the bytes of `<=>` would be a sequence like any other.
+    let bytes = said(&[0x3C, 4, 52, 80], Carrier::Lorawan, None);
+    assert!(w.post(&[envelope(SERIAL, &bytes, at(0))]).refused.is_empty());
+    let readings = w.readings();
+    let row = readings[0].classic.as_ref().unwrap();
+    assert_eq!((readings[0].origin, row.sequence, row.outer), (Origin::Plain, Some(0x3C), None));
+    assert!(row.content.contains("\"BAT\""), "{}", row.content);
+    // By any other way it is no frame, and of a device with a key nothing is tiny.
+    let bytes = said(&[0x3D, 4, 52, 80], Carrier::Http, None);
+    assert_eq!(w.post(&[envelope(SERIAL, &bytes, at(1))]).refused[0].1, Code::ClassicMalformed);
+    let mut w = world(vec![Classic::to_cloud()]);
+    let bytes = said(&[0x3D, 4, 52, 80], Carrier::Lorawan, None);
+    assert_eq!(w.post(&[envelope(SERIAL, &bytes, at(1))]).refused[0].1, Code::ClassicRelabelled);
+}
+
+#[test]
+fn a_hardened_device_has_no_other_frames_and_is_never_called_node() {
+    let device = Classic { profile: ClassicProfile::Hardened, ..Classic::plain(SERIAL, 1) };
+    let mut w = world(vec![device]);
+    let clear = binary(SERIAL, "node_01", 1, FIELDS);
+    let number = hardened::Number { epoch: hardened::Epoch(1), sequence: 9, seed: [3; 4] };
+    let mut out = [0; hardened::LONGEST];
+    let key = hardened::Key::from_bytes([5; 32]);
+    let len = hardened::seal(hardened::Peer::Gateway, &key, &number, &clear, &mut out).unwrap();
+    let bytes = said(&out[..len], Carrier::Http, Some(&clear));
+    assert!(w.post(&[envelope(SERIAL, &bytes, at(0))]).refused.is_empty());
+    let readings = w.readings();
+    let row = readings[0].classic.as_ref().unwrap();
+    assert_eq!((readings[0].origin, row.suite.as_str(), row.sequence), (Origin::Legacy, "classic-hardened", Some(1)));
+    for (frame, code) in [(&clear[..], Code::ClassicRelabelled), (&out[..len], Code::HardenedForged)] {
+        let bytes = said(frame, Carrier::Http, None);
+        assert_eq!(w.post(&[envelope(SERIAL, &bytes, at(1))]).refused[0].1, code);
+    }
+    // And of another device a hardened frame is a changed type.
+    let mut w = world(vec![Classic::to_gateway()]);
+    let bytes = said(&out[..len], Carrier::Http, None);
+    assert_eq!(w.post(&[envelope(SERIAL, &bytes, at(0))]).refused[0].1, Code::ClassicRelabelled);
 }

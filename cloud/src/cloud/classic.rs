@@ -121,7 +121,8 @@ impl<M: Memory> Cloud<M> {
         if refused.is_some() {
             flags |= flag::QUARANTINED;
         }
-        let freshness = if codes.is_empty() { age(way) } else { Freshness::Late };
+        let doubtful = codes.iter().any(|code| *code != Code::ClassicUnknownSensor);
+        let freshness = if doubtful { Freshness::Late } else { age(way) };
         let content = Content {
             context,
             hash: hash(&[envelope.bytes]),

@@ -26,11 +26,19 @@ pub struct Classic {
     /// Text and size, as Meshlium has them.
     pub cloud_key: Option<(&'static str, KeyBits)>,
     pub table: Option<Table>,
+    pub profile: ClassicProfile,
 }
 
 impl Classic {
     pub fn plain(serial: &str, sid: u16) -> Self {
-        Self { serial: serial.parse().unwrap(), sid: Sid(sid), gateway_key: None, cloud_key: None, table: None }
+        Self {
+            serial: serial.parse().unwrap(),
+            sid: Sid(sid),
+            gateway_key: None,
+            cloud_key: None,
+            table: None,
+            profile: ClassicProfile::Classic,
+        }
     }
 
     /// With the key of `attacks.json` at its gateway.
@@ -60,7 +68,7 @@ impl Classic {
             table: self.table,
             gateway_key: self.gateway_key,
             cloud_key: self.cloud_key.map(|(text, bits)| ClassicKey::from_text(text.as_bytes(), bits).unwrap()),
-            profile: ClassicProfile::Classic,
+            profile: self.profile,
         }
     }
 }
@@ -96,6 +104,14 @@ pub fn report(frame: &[u8], key: Option<&ClassicKey>) -> Vec<u8> {
     said.inner = inner.as_ref().map(|i| i.bytes());
     let mut out = vec![0; BYTES];
     let len = said.emit(&mut out).unwrap();
+    out.truncate(len);
+    out
+}
+
+/// What a gateway says of a frame by LoRaWAN, or of one that it opened.
+pub fn said(frame: &[u8], carrier: Carrier, inner: Option<&[u8]>) -> Vec<u8> {
+    let mut out = vec![0; BYTES];
+    let len = Report { frame, carrier, inner, source: Some([7; 8]), code: None }.emit(&mut out).unwrap();
     out.truncate(len);
     out
 }

@@ -2,7 +2,7 @@
 
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
-use fivefold_core::wire::classic::Report;
+use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_keep::registry::ClassicProfile;
 use fivefold_waspmote::{
     Clear, Destination, Encoding, Encrypted, Entry, Field, FieldFault, Fields, Frame, FrameType, Reading, Refused,
@@ -48,7 +48,6 @@ pub(super) struct Told {
 
 /// Reads a report of this device.
 pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
-    let of_serial = Reading { generation: Some(device.source.serial.generation()), ..Reading::default() };
     let mut told = Told {
         suite: Suite::Classic,
         origin: Origin::Plain,
@@ -64,11 +63,7 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
         inner: None,
         trace: None,
     };
-    if !report.frame.starts_with(b"<=>") {
-        told.tiny(device, report.frame);
-        return told;
-    }
-    match Frame::parse_as(report.frame, of_serial) {
+    match Frame::parse_as(report.frame, of_serial(device)) {
         Ok(Frame::Clear(clear)) => {
             told.judge_plain(device, clear.serial);
             told.fields(device, &clear, None, Code::ClassicMalformed);
@@ -84,9 +79,17 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
             told.hardened(device, report);
         }
         Ok(Frame::OverTheAir(_)) => told.refuse(Code::ClassicOverTheAir),
-        Ok(_) | Err(_) => told.refuse(Code::ClassicMalformed),
+        Ok(_) => told.refuse(Code::ClassicMalformed),
+        // A tiny frame has no delimiter, and only a network server says whose it is.
+        Err(_) if report.carrier == Carrier::Lorawan => told.tiny(device, report.frame),
+        Err(_) => told.refuse(Code::ClassicMalformed),
     }
     told
+}
+
+/// What is known of whoever sends a frame of this device.
+fn of_serial(device: &ClassicDevice) -> Reading {
+    Reading { generation: Some(device.source.serial.generation()), ..Reading::default() }
 }
 
 /// Whether a frame names its device, in either order of the bytes of v12 (W4).
@@ -126,10 +129,7 @@ impl Told {
         }
         match (frame.destination(), bits) {
             (Destination::Gateway, Some(_)) => match report.inner {
-                Some(inner) => match Frame::parse_as(
-                    inner,
-                    Reading { generation: Some(source.serial.generation()), ..Reading::default() },
-                ) {
+                Some(inner) => match Frame::parse_as(inner, of_serial(device)) {
                     Ok(Frame::Clear(clear)) => {
                         if !names(device, clear.serial) {
                             self.refuse(Code::ClassicForeignInner);
@@ -156,13 +156,22 @@ impl Told {
         }
     }
 
-    fn hardened(&mut self, device: &ClassicDevice, _report: &Report<'_>) {
-        let code = if device.source.profile == ClassicProfile::Hardened {
-            Code::HardenedForged
-        } else {
-            Code::ClassicRelabelled
-        };
-        self.refuse(code);
+    /// Of the hardened profile: its number was judged where it was opened, and history has no say in it.
+    fn hardened(&mut self, device: &ClassicDevice, report: &Report<'_>) {
+        if device.source.profile != ClassicProfile::Hardened {
+            return self.refuse(Code::ClassicRelabelled);
+        }
+        match report.inner.map(|inner| Frame::parse_as(inner, of_serial(device))) {
+            Some(Ok(Frame::Clear(clear))) => {
+                if !names(device, clear.serial) {
+                    self.refuse(Code::ClassicForeignInner);
+                }
+                self.fields(device, &clear, None, Code::HardenedForged);
+                self.trace = None;
+            }
+            // Nobody here has its key.
+            _ => self.refuse(Code::HardenedForged),
+        }
     }
 
     fn tiny(&mut self, device: &ClassicDevice, bytes: &[u8]) {
