@@ -75,6 +75,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
         ingest: CloudIngest { bind: args.ingest, insecure_allow_x25519: false },
         api: CloudApi { bind: args.api },
         renewal: CloudRenewal::default(),
+        meshlium_mqtt: None,
     };
     let heading =
         "The Fivefold cloud. Paths are relative to this file. Run it with: fivefold cloud run --dir THIS_FOLDER";

@@ -10,6 +10,7 @@ use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
 
 use crate::cloud::RenewalSettings;
+use crate::meshlium::MeshliumMqtt;
 
 /// File name of the sealed key of the cloud's certificate.
 pub const KEY_FILE: &str = "key.sealed";
@@ -48,6 +49,16 @@ pub enum ConfigError {
         key: &'static str,
         /// What it names.
         path: PathBuf,
+    },
+    /// A word in the file is wrong.
+    #[error("{file}: `{key}`: {reason}", file = file.display())]
+    Wrong {
+        /// The file.
+        file: PathBuf,
+        /// The key in it.
+        key: &'static str,
+        /// What is wrong, and what to write.
+        reason: String,
     },
     /// A file could not be read.
     #[error(transparent)]
@@ -98,6 +109,8 @@ pub struct Config {
     pub ca: PathBuf,
     /// When devices are told to renew.
     pub renewals: RenewalSettings,
+    /// Where values of classic frames are published, if anywhere.
+    pub meshlium_mqtt: Option<MeshliumMqtt>,
     /// Certificate of the key that issues gateways' certificates, if the operator gave the cloud one.
     pub issuer: PathBuf,
     /// That key, sealed.
@@ -118,7 +131,14 @@ impl Config {
         if s.ingest.bind == s.api.bind && s.api.bind.port() != 0 {
             return Err(ConfigError::SameAddress { file, bind: s.api.bind });
         }
+        let meshlium_mqtt = s.meshlium_mqtt.as_ref().map(|words| MeshliumMqtt::check(words, folder)).transpose();
+        let meshlium_mqtt = meshlium_mqtt.map_err(|wrong| ConfigError::Wrong {
+            file: file.clone(),
+            key: wrong.key,
+            reason: wrong.reason,
+        })?;
         let config = Self {
+            meshlium_mqtt,
             registry: folder.join(s.registry),
             vault: folder.join(s.vault),
             passphrase_file: s.passphrase_file.map(|p| folder.join(p)),
@@ -205,10 +225,11 @@ impl Config {
         } = self;
         let passphrase_file =
             passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();
+        let mqtt = self.meshlium_mqtt.as_ref().map(|m| format!("\nmeshlium_mqtt = {m}")).unwrap_or_default();
         format!(
             "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
-             renewal.installed_after_s = {}",
+             renewal.installed_after_s = {}{mqtt}",
             registry.display(),
             vault.display(),
             store.display(),

@@ -18,7 +18,7 @@ use crate::enrol::Desk;
 use crate::ingest::Doors;
 use crate::service::{Service, ServiceError};
 use crate::store::{Store, StoreError};
-use crate::{api, ingest};
+use crate::{api, ingest, meshlium};
 
 /// How often the registry is looked at: a revocation is in force within a second.
 const REGISTRY: Duration = Duration::from_millis(300);
@@ -43,6 +43,9 @@ pub enum DaemonError {
     /// The store cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The MQTT broker's files cannot be used.
+    #[error(transparent)]
+    Mqtt(#[from] meshlium::Unprepared),
     /// The registry cannot be read.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -75,6 +78,7 @@ pub fn check(folder: &Path) -> Result<String, DaemonError> {
     let vault = config.open_vault()?;
     let identity = config.identity(&vault)?;
     config.anchor()?;
+    config.meshlium_mqtt.as_ref().map(meshlium::MeshliumMqtt::prepare).transpose()?;
     let registry = fivefold_keep::registry::Registry::open_read_only(&config.registry).map_err(ServiceError::from)?;
     registry.version().map_err(ServiceError::from)?;
     let (_, until) = identity.validity();
@@ -170,6 +174,10 @@ impl Running {
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
+        if let Some(mqtt) = &config.meshlium_mqtt {
+            let options = mqtt.prepare()?;
+            tasks.spawn(meshlium::run(service.clone(), mqtt.clone(), options));
+        }
         let running = Self { listening, service, config, identity, vault, stop, tasks };
         Ok(running.with_certificate_watch())
     }
@@ -207,8 +215,9 @@ impl Running {
         };
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
+        let watchers = 4 + usize::from(self.config.meshlium_mqtt.is_some());
         for _ in 0..50 {
-            if Arc::strong_count(&self.service) <= 4 {
+            if Arc::strong_count(&self.service) <= watchers {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;

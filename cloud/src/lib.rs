@@ -30,6 +30,8 @@ pub mod enrol;
 #[cfg(feature = "server")]
 pub mod ingest;
 #[cfg(feature = "server")]
+pub mod meshlium;
+#[cfg(feature = "server")]
 pub mod notes;
 #[cfg(feature = "server")]
 pub mod service;

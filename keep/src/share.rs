@@ -2,6 +2,7 @@
 //! secrets and nobody else's. A gateway's share has no field for MS3, K_e2root, K_blind or root_psk (K1).
 
 mod classic;
+mod meshlium;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
+pub use meshlium::CloudMeshliumMqtt;
 
 use crate::files::{self, FileError, Readers};
 use crate::registry::NetworkKey;
@@ -705,6 +707,9 @@ pub struct CloudSettings {
     /// When devices are told to renew.
     #[serde(default, skip_serializing_if = "is_default")]
     pub renewal: CloudRenewal,
+    /// Where values of classic frames are published, by MQTT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meshlium_mqtt: Option<CloudMeshliumMqtt>,
 }
 
 /// `[renewal]` of `cloud.toml`.
