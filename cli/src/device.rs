@@ -46,6 +46,8 @@ enum Verb {
     Enrol(Box<enrol::Args>),
     /// Install new secrets under a greater epoch: after a repair, or when a device lost its state.
     EnrolAgain(EnrolAgain),
+    /// Draw a key of the hardened profile for a classic device and the primary gateway of its network, under the next epoch.
+    Harden(classic::Harden),
     /// List all devices.
     List(Folder),
     /// Order devices to renew their contexts by EDHOC: one, those of a network, or all.
@@ -228,6 +230,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 )
             });
         }
+        Verb::Harden(args) => classic::harden(args, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let devices = registry.devices()?;

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use fivefold_keep::registry::Registry;
+use fivefold_keep::registry::{HardenedHolder, Registry};
 use fivefold_keep::vault::Vault;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -204,4 +204,31 @@ fn a_classic_device_is_renamed_and_revoked_like_any_other() {
     site.answer(&["network", "set", "mast", "--classic", "yes"]);
     let list = site.says(&["network", "list"]);
     assert!(list.lines().any(|l| l.contains("mast") && l.ends_with("classic")), "{list}");
+}
+
+#[test]
+fn a_node_that_can_be_flashed_gets_a_key_of_the_hardened_profile_in_a_file_for_its_sketch() {
+    let site = Site::new();
+    site.answer(&["device", "add", "--net", "mast", "--classic", SERIAL]);
+    site.refused(&["device", "harden", SERIAL], &["no primary gateway", "fivefold gateway add"]);
+    site.answer(&["gateway", "add", "--net", "mast", "pole"]);
+    let hardened = site.answer(&["device", "harden", SERIAL]);
+    assert_eq!((&hardened["hardened"], &hardened["epoch"]), (&json!(true), &json!(1)));
+    let file = Path::new(hardened["file"].as_str().unwrap());
+    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    let header = std::fs::read_to_string(file).unwrap();
+    let bytes = header.split("ff_gateway_key[32] = {").nth(1).unwrap().split('}').next().unwrap();
+    let bytes: Vec<u8> = bytes
+        .split_terminator(',')
+        .map(|byte| u8::from_str_radix(byte.strip_prefix("0x").unwrap(), 16).unwrap())
+        .collect();
+    let registry = Registry::open(&Path::new(&site.dir()).join("registry.db")).unwrap();
+    let vault = Vault::open_folder(Path::new(&site.dir())).unwrap();
+    let device = registry.classic_device(SERIAL.parse().unwrap()).unwrap();
+    let primary = HardenedHolder::Gateway(registry.gateway("pole").unwrap().gateway);
+    let keys = registry.hardened_keys(&vault, &device, primary, 4).unwrap();
+    assert_eq!(keys[0].key.as_slice(), bytes);
+    let again = site.file("again.h", b"");
+    assert_eq!(site.answer(&["device", "harden", SERIAL, "--out", &again])["epoch"], 2);
+    assert!(site.says(&["device", "list"]).contains("classic: hardened"));
 }

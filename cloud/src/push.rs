@@ -148,14 +148,15 @@ fn build_once(
         let shares = known.shares(registry, vault, network.group, gateway)?;
         chunks.add(device, shares, None);
     }
-    for share in ClassicShare::of_net(registry, vault, name.net)? {
+    for share in ClassicShare::of(registry, vault, name)? {
         chunks.add_classic(share);
     }
     let chunks = chunks.done();
     let count = u16::try_from(chunks.len()).unwrap_or(u16::MAX);
     let mut parts = Vec::with_capacity(chunks.len());
     for (index, Chunk { devices, shares, local, classic }) in (0u16..).zip(&chunks) {
-        let classic: Vec<_> = classic.iter().map(ClassicShare::listed).collect();
+        let hardened: Vec<_> = classic.iter().map(ClassicShare::hardened).collect();
+        let classic: Vec<_> = classic.iter().zip(&hardened).map(|(share, keys)| share.listed(keys)).collect();
         let contexts: Vec<Context<'_>> = shares.iter().filter_map(GatewayShare::context).collect();
         let last = index + 1 == count;
         let state = State {

@@ -1,10 +1,10 @@
 //! Classic devices in the operator's book: who may be entered, with which keys, and what is said of them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use fivefold_core::id::{Did, Net, Sid};
+use fivefold_core::id::{Did, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
 use fivefold_keep::registry::{
-    ClassicKeys, ClassicProfile, ClassicSecret, NewClassic, NewDevice, Registry, RegistryError,
+    ClassicKeys, ClassicProfile, ClassicSecret, Gateway, HardenedHolder, NewClassic, NewDevice, Registry, RegistryError,
 };
 use fivefold_keep::vault::{Rekey, Vault};
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
@@ -240,7 +240,7 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     let path = b.folder.path().join("registry.db");
     drop(b.registry);
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
+    db.execute_batch("DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
     drop(db);
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.classic_devices().unwrap(), reader.classic_networks().unwrap()), (vec![], vec![]));
@@ -248,4 +248,48 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     let mut writer = Registry::open(&path).unwrap();
     writer.allow_classic("old").unwrap();
     assert!(writer.classic_devices().unwrap().is_empty());
+}
+
+#[test]
+fn a_key_of_the_hardened_profile_is_drawn_for_one_gateway_and_sealed() {
+    let mut b = book();
+    let new = b.plain("8a7384477876150c");
+    b.registry.add_classic(&b.vault, &new, 1).unwrap();
+    let refused = b.registry.harden_classic(&b.vault, new.serial, 5).unwrap_err().to_string();
+    assert!(refused.contains("no primary gateway"), "{refused}");
+    let gateway = |n: u32, primary| Gateway {
+        gateway: GatewayId(n),
+        net: b.net,
+        name: format!("g{n}"),
+        sid: Sid(n as u16),
+        did: Did([n as u8; 8]),
+        primary,
+        receipt_keys: Vec::new(),
+        revoked_at: None,
+    };
+    let (first, second) = (gateway(1, true), gateway(2, false));
+    b.registry.add_gateway(&first).unwrap();
+    b.registry.add_gateway(&second).unwrap();
+    let (device, one) = b.registry.harden_classic(&b.vault, new.serial, 5).unwrap();
+    let (_, two) = b.registry.harden_classic(&b.vault, new.serial, 6).unwrap();
+    assert_eq!((device.profile, one.epoch, two.epoch), (ClassicProfile::Hardened, 1, 2));
+    assert_ne!(one.key, two.key);
+    let of = |b: &Book, holder, most| {
+        let keys = b.registry.hardened_keys(&b.vault, &device, holder, most).unwrap();
+        keys.into_iter().map(|k| (k.epoch, *k.key)).collect::<Vec<_>>()
+    };
+    let primary = HardenedHolder::Gateway(GatewayId(1));
+    assert_eq!(of(&b, primary, 4), [(1, *one.key), (2, *two.key)]);
+    assert_eq!(of(&b, primary, 1), [(2, *two.key)]);
+    assert_eq!(of(&b, HardenedHolder::Gateway(GatewayId(2)), 4), []);
+    assert_eq!(of(&b, HardenedHolder::Cloud, 4), []);
+    let old = b.plain("387264539");
+    b.registry.add_classic(&b.vault, &old, 1).unwrap();
+    let refused = b.registry.harden_classic(&b.vault, old.serial, 5).unwrap_err();
+    assert!(refused.to_string().contains("v15"), "{refused}");
+    drop(b.registry);
+    for entry in std::fs::read_dir(b.folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        assert!(!bytes.windows(32).any(|w| w == one.key.as_slice() || w == two.key.as_slice()));
+    }
 }

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use fivefold_core::id::{Did, Sid};
-use fivefold_keep::files;
+use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::{
     ClassicDevice, ClassicKeyKind, ClassicKeys, ClassicProfile, ClassicSecret, NewClassic, Registry,
 };
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use crate::clock;
-use crate::operator::Operator;
+use crate::operator::{Operator, node_folder};
 use crate::output::{Output, answer};
 
 /// What stands behind everything that belongs to a network with classic devices.
@@ -180,6 +181,56 @@ pub(super) fn rename(args: &Rename, output: Output) -> anyhow::Result<()> {
     let (_, mut registry) = args.folder.open_book()?;
     let device = registry.rename_classic(args.serial, &args.node_id)?;
     answer(output, &json_of(&device), || format!("Classic device {} is called {}.", device.serial, args.node_id));
+    Ok(())
+}
+
+/// Arguments of `fivefold device harden`.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Harden {
+    #[command(flatten)]
+    folder: crate::operator::Folder,
+    /// Its serial: 16 hex digits, since v12 has no room for the profile.
+    serial: Serial,
+    /// Where the key goes, as a C header for its sketch, readable by you alone; otherwise nodes/SERIAL/hardened.h in the
+    /// operator's folder.
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+/// Draws a key, and writes it for the sketch.
+pub(super) fn harden(args: &Harden, output: Output) -> anyhow::Result<()> {
+    let mut operator = args.folder.open()?;
+    let file =
+        args.out.clone().unwrap_or_else(|| node_folder(&operator.dir, &args.serial.to_string()).join("hardened.h"));
+    let (device, key) = operator.registry.harden_classic(&operator.vault, args.serial, clock::now()?)?;
+    if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
+        files::create_folder(folder)?;
+    }
+    let bytes: Zeroizing<String> = Zeroizing::new(key.key.iter().map(|byte| format!("0x{byte:02x},")).collect());
+    let header = Zeroizing::new(format!(
+        "/* Key of the hardened profile of node {}, for ff_install. Flash it once, then delete this file. */\n\
+         #include <stdint.h>\n\
+         static const uint32_t ff_key_epoch = {};\n\
+         static const uint8_t ff_gateway_key[32] = {{{}}};\n",
+        device.serial,
+        key.epoch,
+        bytes.as_str()
+    ));
+    files::write(&file, Readers::Owner, header.as_bytes())?;
+    let mut value = json_of(&device);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("epoch".into(), json!(key.epoch));
+        object.insert("file".into(), json!(file));
+    }
+    answer(output, &value, || {
+        format!(
+            "Drew key {} for classic device {} and the primary gateway of its network. It is in {}: give it to ff_install in \
+             the node's sketch (FF_GATEWAY), flash, and delete the file.\nFrom now on only its hardened frames are readings.",
+            key.epoch,
+            device.serial,
+            file.display()
+        )
+    });
     Ok(())
 }
 

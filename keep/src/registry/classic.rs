@@ -2,6 +2,7 @@
 //!
 //! Nothing of theirs proves who sent it; a network takes them only where the operator says so, and is marked for it.
 
+mod hardened;
 mod secret;
 
 use std::collections::{HashMap, HashSet};
@@ -13,6 +14,8 @@ use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use super::{Finding, Network, Registry, RegistryError, Result, hidden};
 use crate::vault::{Vault, VaultError};
 
+pub(super) use hardened::hardened_name;
+pub use hardened::{HardenedHolder, HardenedKey};
 pub use secret::{ClassicKeys, ClassicSecret};
 
 /// The tables, which an older book gets when it is opened for changes.
@@ -138,8 +141,12 @@ fn refuse<T>(text: impl Into<String>) -> Result<T> {
 impl Registry {
     /// A book of before has no table for them until it is opened for changes.
     fn has_classic(&self) -> Result<bool> {
-        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'classic_devices'";
-        self.db.query_row(sql, [], |r| r.get::<_, i64>(0)).map(|n| n > 0).map_err(|e| self.failed(e))
+        self.has_table("classic_devices")
+    }
+
+    fn has_table(&self, table: &str) -> Result<bool> {
+        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = ?";
+        self.db.query_row(sql, [table], |r| r.get::<_, i64>(0)).map(|n| n > 0).map_err(|e| self.failed(e))
     }
 
     /// The networks that take classic devices.

@@ -2,6 +2,15 @@
 CREATE TABLE IF NOT EXISTS classic_networks (  -- those that take classic devices
     net          INTEGER PRIMARY KEY REFERENCES networks
 ) STRICT;
+CREATE TABLE IF NOT EXISTS classic_hardened (  -- keys of the hardened profile that were brought by hand
+    did          BLOB NOT NULL REFERENCES classic_devices,
+    level        INTEGER NOT NULL,         -- 2 for the gateway, 3 for the cloud
+    epoch        INTEGER NOT NULL,
+    gw           INTEGER REFERENCES gateways, -- the one gateway that has it: two would answer under one nonce
+    sealed       BLOB NOT NULL,
+    made_at      INTEGER NOT NULL,
+    PRIMARY KEY (did, level, epoch)
+) STRICT;
 CREATE TABLE IF NOT EXISTS classic_devices (
     did          BLOB PRIMARY KEY,         -- v15: the serial; v12: 4 zero bytes and the serial
     sid          INTEGER NOT NULL,
