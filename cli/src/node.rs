@@ -8,7 +8,7 @@ mod readings;
 mod relay;
 mod report;
 pub(crate) mod state;
-mod waspmote;
+pub(crate) mod waspmote;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

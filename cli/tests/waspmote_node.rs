@@ -72,7 +72,7 @@ fn its_frames_are_those_of_a_waspmote_and_its_counter_starts_at_zero_each_time()
             assert_eq!((clear.serial.to_string(), usize::from(clear.sequence)), (SERIAL.into(), at));
             let sensors = Sensors::of(Table::Default);
             let tags: Vec<String> = clear.decode(&sensors).unwrap().fields.iter().map(|f| f.tag.to_string()).collect();
-            assert_eq!(tags, ["TC", "BAT"]);
+            assert_eq!(tags, ["TC", "BAT", "PRES"]);
         }
         let events: Vec<_> = said.iter().map(|line| line["event"].as_str().unwrap()).collect();
         let each = ["reading", "delivered"];

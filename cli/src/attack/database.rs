@@ -45,6 +45,21 @@ pub fn keys(plan: &Plan) -> anyhow::Result<Report> {
     Ok(Report { attempts: needles.len() as u64 + tried, read, note })
 }
 
+/// Looks for the secrets of the plan in the copies, in every form, and tries nothing.
+///
+/// # Errors
+/// A copy cannot be read.
+pub fn copies_of_secrets(plan: &Plan) -> anyhow::Result<Report> {
+    let secrets = plan.oracle_secrets.iter().filter_map(|h| hex::decode(h).ok());
+    let needles: Vec<Vec<u8>> = secrets.flat_map(|s| forms(&s)).collect();
+    let mut read = 0;
+    for path in &plan.database {
+        let copy = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        read += found(&copy, &needles);
+    }
+    Ok(Report { attempts: needles.len() as u64, read, note: format!("searched {} copies", plan.database.len()) })
+}
+
 /// The part of a copy in which this attacker tries keys, with those that reach over its end.
 fn part(copy: &[u8], share: Option<(usize, usize)>) -> &[u8] {
     let Some((i, n)) = share.filter(|(i, n)| i < n) else { return copy };

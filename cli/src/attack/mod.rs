@@ -6,6 +6,7 @@
 
 pub mod air;
 pub mod backhaul;
+pub mod classic;
 pub mod database;
 pub mod impersonate;
 pub mod insider;
@@ -97,6 +98,7 @@ fn attack(name: &str, plan: &plan::Plan) -> anyhow::Result<Report> {
         "database-keys" => database::keys(plan),
         "database-readings" => database::readings(plan),
         "stolen-node-others" => opener::stolen_node_others(plan),
+        name if name.starts_with("classic-") => classic::run(name, plan),
         _ => anyhow::bail!("no attack is called {name}"),
     }
 }

@@ -55,20 +55,30 @@ impl Wrap for ByVault {
     }
 }
 
-/// MS2 of every device that the stolen gateway was told of, out of a copy of its store.
-fn stolen_contexts(folder: &Path) -> anyhow::Result<Vec<(Sid, Epoch, Alg, E2Secret)>> {
-    let copy = folder.join("stolen-copy.db");
+/// What the stolen gateway was told last, out of a copy of its store.
+fn stolen_state(folder: &Path) -> anyhow::Result<Vec<Box<[u8]>>> {
+    // Several thieves may share a folder.
+    let name = format!("stolen-copy-{}", std::process::id());
     for ending in ["", "-wal"] {
         let from = folder.join(format!("store.db{ending}"));
         if from.exists() {
-            std::fs::copy(from, folder.join(format!("stolen-copy.db{ending}")))?;
+            std::fs::copy(from, folder.join(format!("{name}.db{ending}")))?;
         }
     }
     let vault = Vault::open_folder(folder)?;
+    let copy = folder.join(format!("{name}.db"));
     let opened = Spool::open(&copy, GatewayBoot([0; 8]), Box::new(ByVault(vault)));
-    let mut secrets = Vec::new();
     let (_spool, restored) = opened.context("the stolen store does not open")?;
-    for part in restored.state.iter().flat_map(|s| &s.parts) {
+    for ending in ["db", "db-wal", "db-shm", "lock"] {
+        let _ = std::fs::remove_file(folder.join(format!("{name}.{ending}")));
+    }
+    Ok(restored.state.map(|state| state.parts).unwrap_or_default())
+}
+
+/// MS2 of every device that the stolen gateway was told of.
+fn stolen_contexts(folder: &Path) -> anyhow::Result<Vec<(Sid, Epoch, Alg, E2Secret)>> {
+    let mut secrets = Vec::new();
+    for part in &stolen_state(folder)? {
         let Ok(state) = State::parse(part) else { continue };
         for context in state.contexts.iter() {
             if let Share::Primary { master_secret, master_salt } = context.share {
@@ -76,11 +86,23 @@ fn stolen_contexts(folder: &Path) -> anyhow::Result<Vec<(Sid, Epoch, Alg, E2Secr
             }
         }
     }
-    for ending in ["", "-wal", "-shm"] {
-        let _ = std::fs::remove_file(folder.join(format!("stolen-copy.db{ending}")));
-    }
-    let _ = std::fs::remove_file(folder.join("stolen-copy.lock"));
     Ok(secrets)
+}
+
+/// Keys of classic devices that the stolen gateway was told of.
+///
+/// # Errors
+/// The stolen folder cannot be read.
+pub fn stolen_classic(folder: &Path) -> anyhow::Result<Vec<Zeroizing<Vec<u8>>>> {
+    let mut keys = Vec::new();
+    for part in &stolen_state(folder)? {
+        let Ok(state) = State::parse(part) else { continue };
+        for device in state.classic.iter() {
+            keys.extend(device.key.map(|key| Zeroizing::new(key.to_vec())));
+            keys.extend(device.hardened.iter().map(|h| Zeroizing::new(h.key.to_vec())));
+        }
+    }
+    Ok(keys)
 }
 
 /// `gateway-decrypts`: every key of the gateway on everything that passed: its C2 contexts, and the same secrets tried as

@@ -50,6 +50,9 @@ pub struct Plan {
     pub database: Vec<PathBuf>,
     /// Attackers who share the work: which of them this is, and how many they are. None shares.
     pub share: Option<(usize, usize)>,
+    /// What attackers of classic nodes have beside this.
+    #[serde(default)]
+    pub classic: Option<super::classic::Classic>,
     /// Not the attacker's: payloads that were really sent, in hex, to judge what it read.
     pub oracle: Vec<String>,
     /// Not the attacker's: secrets of the deployment, in hex, to judge whether a copy holds one in the clear.

@@ -54,24 +54,32 @@ impl<'p> Thief<'p> {
     /// # Errors
     /// The plan names no gateway, or the recording cannot be read.
     pub fn new(plan: &'p Plan) -> anyhow::Result<Self> {
+        let mut thief = Self::of(plan)?;
+        let eui64s: Vec<Did> = plan.stations.iter().filter_map(|s| s.eui64.parse().ok()).collect();
+        for seen in recorded(&plan.recording)?.iter().filter_map(Seen::of) {
+            let Some(key) = thief.secrets.network_keys.iter().find(|k| k.index == seen.key_index) else { continue };
+            let Some(plain) = air::open(&seen, &key.key, &eui64s) else { continue };
+            let Ok(parsed) = mesh::parse(&plain) else { continue };
+            if matches!(parsed.dispatch, mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37)) {
+                let originator = parsed.mesh.map_or(seen.from, |m| m.originator);
+                thief.passed.push(Passed { originator, tiny: parsed.rest.to_vec() });
+            }
+        }
+        Ok(thief)
+    }
+
+    /// Opens everything in the stolen folder, and looks at no recording of the radio.
+    ///
+    /// # Errors
+    /// The plan names no gateway, or its folder cannot be read.
+    pub fn of(plan: &'p Plan) -> anyhow::Result<Self> {
         let folder = plan.gateway.clone().context("the plan names no stolen gateway")?;
         let path = folder.join(GATEWAY_FILE);
         let settings: GatewaySettings = share::read_config(&path)?;
         let (gateway, net, _) = share::gateway_identity(&path, &settings)?;
         let vault = Vault::open_folder(&folder)?;
         let secrets = GatewaySecrets::read(&vault, &folder)?;
-        let eui64s: Vec<Did> = plan.stations.iter().filter_map(|s| s.eui64.parse().ok()).collect();
-        let mut passed = Vec::new();
-        for seen in recorded(&plan.recording)?.iter().filter_map(Seen::of) {
-            let Some(key) = secrets.network_keys.iter().find(|k| k.index == seen.key_index) else { continue };
-            let Some(plain) = air::open(&seen, &key.key, &eui64s) else { continue };
-            let Ok(parsed) = mesh::parse(&plain) else { continue };
-            if matches!(parsed.dispatch, mesh::Dispatch::Tiny(0x19..=0x1B | 0x20..=0x37)) {
-                let originator = parsed.mesh.map_or(seen.from, |m| m.originator);
-                passed.push(Passed { originator, tiny: parsed.rest.to_vec() });
-            }
-        }
-        Ok(Self { plan, folder, name: GatewayName { net, gateway }, secrets, passed, seq: 0 })
+        Ok(Self { plan, folder, name: GatewayName { net, gateway }, secrets, passed: Vec::new(), seq: 0 })
     }
 
     /// Its certificate and key.
@@ -84,28 +92,17 @@ impl<'p> Thief<'p> {
     }
 
     /// A batch of envelopes with a true receipt: the cloud sees a gateway of its own.
-    fn batch(&mut self, mail: &[(Kind, Sid, Vec<u8>, Option<Opened>)]) -> anyhow::Result<Vec<u8>> {
+    fn batch<'e>(&mut self, mail: impl Iterator<Item = Envelope<'e>>) -> anyhow::Result<Vec<u8>> {
         let mut boot = [0; 8];
         getrandom::fill(&mut boot)?;
         let mut tally = Tally::new(self.name.gateway, GatewayBoot(boot));
         let mut body = Vec::new();
         self.seq = 0;
-        for (kind, sid, bytes, opened) in mail {
+        for envelope in mail {
             self.seq += 1;
-            let envelope = Envelope {
-                seq: self.seq,
-                received: Millis(crate::clock::now()? * 1000),
-                kind: *kind,
-                bytes,
-                originator: Originator::Node { net: self.name.net, sid: *sid },
-                rssi: None,
-                lqi: None,
-                opened: *opened,
-                link: LinkClass::MacCcm,
-                hops: None,
-                key_index: Some(1),
-            };
-            let mut out = vec![0; bytes.len() + 128];
+            let received = Millis(crate::clock::now()? * 1000);
+            let envelope = Envelope { seq: self.seq, received, ..envelope };
+            let mut out = vec![0; envelope.bytes.len() + 128];
             let len = envelope.emit(&mut out)?;
             out.truncate(len);
             tally.add(&out, &envelope);
@@ -118,11 +115,51 @@ impl<'p> Thief<'p> {
         Ok(body)
     }
 
+    fn post(&self, body: &[u8]) -> anyhow::Result<String> {
+        let (address, host) = cloud_of(&self.plan.cloud)?;
+        Ok(as_gateway(address, &host, Some(self.identity()?), body)?.note)
+    }
+
     /// Hands envelopes in. Says what the cloud answered.
     fn hand_in(&mut self, mail: &[(Kind, Sid, Vec<u8>, Option<Opened>)]) -> anyhow::Result<String> {
-        let body = self.batch(mail)?;
-        let (address, host) = cloud_of(&self.plan.cloud)?;
-        Ok(as_gateway(address, &host, Some(self.identity()?), &body)?.note)
+        let net = self.name.net;
+        let envelopes = mail.iter().map(|(kind, sid, bytes, opened)| Envelope {
+            seq: 0,
+            received: Millis(0),
+            kind: *kind,
+            bytes,
+            originator: Originator::Node { net, sid: *sid },
+            rssi: None,
+            lqi: None,
+            opened: *opened,
+            link: LinkClass::MacCcm,
+            hops: None,
+            key_index: Some(1),
+        });
+        let body = self.batch(envelopes)?;
+        self.post(&body)
+    }
+
+    /// Hands reports of classic frames in, each with the serial that it is said to be of. Says what the cloud answered.
+    ///
+    /// # Errors
+    /// The cloud cannot be reached.
+    pub fn hand_in_classic(&mut self, mail: &[(String, Vec<u8>)]) -> anyhow::Result<String> {
+        let envelopes = mail.iter().map(|(serial, bytes)| Envelope {
+            seq: 0,
+            received: Millis(0),
+            kind: Kind::Classic,
+            bytes,
+            originator: Originator::Classic(serial),
+            rssi: None,
+            lqi: None,
+            opened: None,
+            link: LinkClass::None,
+            hops: None,
+            key_index: None,
+        });
+        let body = self.batch(envelopes)?;
+        self.post(&body)
     }
 
     /// The C3 message inside what passed, expanded, if the gateway can see it: L = 0 only, for nested ones are under C2.

@@ -1,8 +1,9 @@
-//! `fivefold demo`: the dam of Black Hat 2018, with the levels switched on. One cloud, five gateways, four networks, as
-//! processes with real sockets and files; then every attack of docs/threats.md against each network.
+//! `fivefold demo`: the dam of Black Hat 2018, with the levels switched on. One cloud, five gateways, four networks, and the
+//! shore with its classic nodes, as processes with real sockets and files; then every attack of docs/threats.md against each network.
 
 pub mod processes;
 pub mod renewal;
+pub mod shore;
 pub mod siege;
 pub mod tables;
 pub mod threats;
@@ -19,8 +20,10 @@ use fivefold_core::profile::Profile;
 use fivefold_keep::files::{self, Readers};
 use serde_json::json;
 
+use crate::api::Api;
 use crate::output::Output;
 use renewal::Renewed;
+use shore::Shore;
 use siege::{Row, Siege};
 use tables::Balance;
 use threats::Table;
@@ -62,8 +65,9 @@ const PEACE: usize = 3;
 /// A part cannot be started, or ends by itself.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let table = Table::of_threats_page().map_err(|e| anyhow::anyhow!(e))?;
+    let classic = Table::of_classic_nodes().map_err(|e| anyhow::anyhow!(e))?;
     for name in &args.attacks {
-        let known = table.attacks.iter().any(|a| a.name == *name);
+        let known = table.attacks.iter().chain(&classic.attacks).any(|a| a.name == *name);
         anyhow::ensure!(known, "no attack is called {name}; docs/threats.md has the list");
     }
     let progress = Progress::new();
@@ -74,13 +78,15 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(&root).with_context(|| format!("cannot make {}", root.display()))?;
     progress.tell(&format!("A dam, its sensors and its enemies, in {}", root.display()));
     let mut village = Village::start(&root, args.pcap.is_some(), args.every, |what| progress.tell(what))?;
-    let done = besiege(args, output, &table, &progress, &mut village);
+    progress.tell("enrolling network shore (classic)");
+    let mut shore = Shore::settle(&village.dir, &village.logs, village.ingest, args.every)?;
+    let done = besiege(args, output, (&table, &classic), &progress, &mut village, &mut shore);
     if let Some(path) = &args.pcap {
         write_capture(&mut village, path)?;
         progress.tell(&format!("capture written to {}", path.display()));
     }
     if args.keep && done.is_ok() {
-        leave_running(&mut village, &root)?;
+        leave_running(&mut village, &mut shore, &root)?;
         let words = tables::commands(&village, &root);
         match output {
             Output::Human => println!("\n{words}"),
@@ -89,7 +95,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     } else if done.is_err() {
         eprintln!("The logs are in {}.", village.logs.display());
     } else {
-        drop(village);
+        drop((village, shore));
         if args.folder.is_none() {
             let _ = std::fs::remove_dir_all(&root);
         }
@@ -100,16 +106,74 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 fn besiege(
     args: &Args,
     output: Output,
+    (table, classic): (&Table, &Table),
+    progress: &Progress,
+    village: &mut Village,
+    shore: &mut Shore,
+) -> anyhow::Result<ExitCode> {
+    let api =
+        Api::new(&village.dir.join("ca.pem"), &format!("https://localhost:{}", village.api.port()), &village.token)?;
+    let (dir, logs) = (village.dir.clone(), village.logs.clone());
+    let chosen = |name: &str| !args.no_attacks && (args.attacks.is_empty() || args.attacks.iter().any(|a| a == name));
+    // The classic nodes are besieged at the same time: they have nothing to do with the others but the cloud.
+    let (seen, classic_seen) = std::thread::scope(|scope| {
+        let beside = scope.spawn(|| {
+            let mut siege = shore::siege::Siege::new(shore, api, &dir, &logs)?;
+            siege.run(classic, chosen, |row| progress.outcome(row))
+        });
+        let seen = besiege_village(args, table, progress, village, chosen);
+        (seen, beside.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the siege of the classic nodes broke off"))))
+    });
+    let Seen { rows, renewals, mut balances } = seen?;
+    let (classic_rows, balance) = classic_seen?;
+    balances.push(balance);
+    let lost: Vec<&Balance> = balances.iter().filter(|b| !b.is_whole()).collect();
+    let all: Vec<Row> = rows.iter().chain(&classic_rows).cloned().collect();
+    let wrong = all.iter().flat_map(|r| &r.cells).filter(|c| !c.is_as_stated()).count();
+    let ok = wrong == 0 && lost.is_empty() && renewals.iter().all(Renewed::is_whole);
+    match output {
+        Output::Json => {
+            let tables = json!({ "networks": balances, "attacks": rows, "classic_attacks": classic_rows,
+                                 "renewals": renewals, "as_stated": ok });
+            println!("{tables:#}");
+        }
+        Output::Human => {
+            println!("\n{}", tables::balances(&balances));
+            if !rows.is_empty() {
+                println!("\n{}", tables::attacks("What each attacker obtained", &rows, &table.networks));
+            }
+            if !classic_rows.is_empty() {
+                let heading = "What each attacker obtained from classic nodes, by what their sketch does";
+                println!("\n{}", tables::attacks(heading, &classic_rows, &classic.networks));
+            }
+            if !renewals.is_empty() {
+                println!("\n{}", renewal::words(&renewals));
+            }
+            println!("\n{}", tables::verdict(&all, &balances));
+        }
+    }
+    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of the four networks.
+struct Seen {
+    rows: Vec<Row>,
+    renewals: Vec<Renewed>,
+    balances: Vec<Balance>,
+}
+
+fn besiege_village(
+    args: &Args,
     table: &Table,
     progress: &Progress,
     village: &mut Village,
-) -> anyhow::Result<ExitCode> {
+    chosen: impl Fn(&str) -> bool,
+) -> anyhow::Result<Seen> {
     let mut siege = Siege::new(village)?;
     siege.await_cloud()?;
     progress.tell("readings flow");
     peace(&mut siege)?;
     let mut rows: Vec<Row> = Vec::new();
-    let chosen = |name: &str| !args.no_attacks && (args.attacks.is_empty() || args.attacks.iter().any(|a| a == name));
     let attacks: Vec<_> = table.attacks.iter().filter(|a| chosen(&a.name)).collect();
     for (i, attack) in attacks.iter().enumerate() {
         progress.attack(i + 1, attacks.len(), &attack.name, &attack.what);
@@ -128,25 +192,7 @@ fn besiege(
     };
     progress.tell("letting the last readings arrive");
     let balances = tables::balance(&mut siege, Duration::from_secs(15))?;
-    let lost: Vec<&Balance> = balances.iter().filter(|b| !b.is_whole()).collect();
-    let wrong = rows.iter().flat_map(|r| &r.cells).filter(|c| !c.is_as_stated()).count();
-    let ok = wrong == 0 && lost.is_empty() && renewals.iter().all(Renewed::is_whole);
-    match output {
-        Output::Json => {
-            println!("{:#}", json!({ "networks": balances, "attacks": rows, "renewals": renewals, "as_stated": ok }));
-        }
-        Output::Human => {
-            println!("\n{}", tables::balances(&balances));
-            if !rows.is_empty() {
-                println!("\n{}", tables::attacks(&rows, &table.networks));
-            }
-            if !renewals.is_empty() {
-                println!("\n{}", renewal::words(&renewals));
-            }
-            println!("\n{}", tables::verdict(&rows, &balances));
-        }
-    }
-    Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Seen { rows, renewals, balances })
 }
 
 /// The insider's process stops when its owner turns: that is no casualty.
@@ -189,8 +235,10 @@ fn write_capture(village: &mut Village, path: &std::path::Path) -> anyhow::Resul
 }
 
 /// Leaves everything running, with what its user needs beside it: `token` for the API, and `pids` to stop it.
-fn leave_running(village: &mut Village, root: &std::path::Path) -> anyhow::Result<()> {
-    let pids: Vec<String> = village.leave_running()?.iter().map(u32::to_string).collect();
+fn leave_running(village: &mut Village, shore: &mut Shore, root: &std::path::Path) -> anyhow::Result<()> {
+    let mut pids = village.leave_running()?;
+    pids.extend(shore.leave_running(village.ingest)?);
+    let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     files::write(&root.join("token"), Readers::Owner, village.token.as_bytes())?;
     files::write(&root.join("pids"), Readers::Owner, (pids.join(" ") + "\n").as_bytes())?;
     Ok(())

@@ -26,10 +26,15 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(folder: &Path, name: &str, arguments: Vec<String>) -> anyhow::Result<Self> {
-        let log = folder.join(format!("{}.log", name.replace([' ', '/'], "-")));
-        let mut process = Self { name: name.to_owned(), arguments, log, child: None };
+        let mut process = Self::prepare(folder, name, arguments);
         process.resume()?;
         Ok(process)
+    }
+
+    /// The same, not started yet.
+    pub fn prepare(folder: &Path, name: &str, arguments: Vec<String>) -> Self {
+        let log = folder.join(format!("{}.log", name.replace([' ', '/'], "-")));
+        Self { name: name.to_owned(), arguments, log, child: None }
     }
 
     /// Starts it again, with the same words.
@@ -43,6 +48,19 @@ impl Process {
         command.args(&self.arguments).stdin(Stdio::null()).stdout(out).stderr(err);
         self.child = Some(command.spawn().with_context(|| format!("cannot start {}", self.name))?);
         Ok(())
+    }
+
+    /// Starts it again, with another value of an option.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn resume_with(&mut self, option: &str, value: &str) -> anyhow::Result<()> {
+        if let Some(at) = self.arguments.iter().position(|a| a == option)
+            && let Some(slot) = self.arguments.get_mut(at + 1)
+        {
+            value.clone_into(slot);
+        }
+        self.resume()
     }
 
     /// Its process id, while it runs.

@@ -20,6 +20,7 @@ use crate::attack::Report;
 use crate::attack::plan::{Plan, Station};
 use crate::operator::REGISTRY_FILE;
 use seen::Counted;
+pub(super) use seen::counted_by;
 pub use seen::key_of;
 
 /// What one attack came to in one network.
@@ -57,7 +58,7 @@ impl Cell {
     }
 
     /// With what another attempt came to.
-    fn add(&mut self, again: Self) {
+    pub(super) fn add(&mut self, again: Self) {
         self.obtained.0.extend(again.obtained.0);
         self.attempts += again.attempts;
         for (code, n) in again.counted {
@@ -419,7 +420,7 @@ fn restart(process: Option<&mut super::processes::Process>) -> anyhow::Result<()
     process.resume()
 }
 
-fn copy_databases(source: &Path, folder: &Path) -> anyhow::Result<()> {
+pub(super) fn copy_databases(source: &Path, folder: &Path) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(source)?.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.contains(".db") {
@@ -464,7 +465,7 @@ fn secrets_of(network: &Network) -> anyhow::Result<Vec<String>> {
     Ok(all)
 }
 
-fn start(folder: &Path, name: &str, at: usize, plan: &Plan) -> anyhow::Result<Child> {
+pub(super) fn start(folder: &Path, name: &str, at: usize, plan: &Plan) -> anyhow::Result<Child> {
     let path = folder.join(format!("{name}-{at}.json"));
     std::fs::write(&path, serde_json::to_vec(plan)?)?;
     let mut command = Command::new(std::env::current_exe()?);
@@ -473,7 +474,7 @@ fn start(folder: &Path, name: &str, at: usize, plan: &Plan) -> anyhow::Result<Ch
     command.spawn().with_context(|| format!("cannot start the attacker {name}"))
 }
 
-fn report_of(child: Child) -> anyhow::Result<Report> {
+pub(super) fn report_of(child: Child) -> anyhow::Result<Report> {
     let done = child.wait_with_output()?;
     anyhow::ensure!(done.status.success(), "an attacker failed: {}", String::from_utf8_lossy(&done.stderr).trim());
     serde_json::from_slice(&done.stdout).context("an attacker did not report")

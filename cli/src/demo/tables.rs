@@ -46,6 +46,26 @@ pub struct Balance {
 }
 
 impl Balance {
+    /// Of a network of classic nodes, before anything was counted.
+    pub fn of_classic(network: &str, nodes: usize) -> Self {
+        Self {
+            network: network.to_owned(),
+            levels: "classic (INSECURE)".into(),
+            insecure: true,
+            nodes,
+            hops: 1,
+            sent: 0,
+            stored: 0,
+            acknowledged: 0,
+            lost: 0,
+            proven: BTreeMap::new(),
+            forged: 0,
+            median_ms: None,
+            bytes_left: None,
+            end_to_end: false,
+        }
+    }
+
     /// Whether everything that the network promises was kept: with E3, what was acknowledged is stored.
     pub fn is_whole(&self) -> bool {
         !self.end_to_end || self.lost == 0
@@ -166,16 +186,17 @@ pub fn balances(balances: &[Balance]) -> String {
             Field::new(text(b.bytes_left)),
         ]);
     }
-    let nodes = balances.iter().map(|b| b.nodes).max().unwrap_or(0);
-    let hops = balances.iter().map(|b| b.hops).max().unwrap_or(0);
+    let ours = balances.iter().filter(|b| b.network != super::shore::NAME);
+    let (nodes, hops) = ours.fold((0, 0), |(nodes, hops), b| (b.nodes.max(nodes), b.hops.max(hops)));
     format!(
         "What was sent by honest nodes, what is stored, and how it was proven\n\
-         ({nodes} nodes in each network, the farthest {hops} radio hops away; one is an insider)\n{table}"
+         ({nodes} nodes in each network, the farthest {hops} radio hops away; one is an insider. The shore has classic nodes,\n\
+         which keep nothing and hear no confirmation but their gateway's)\n{table}"
     )
 }
 
 /// Table 2: what each attacker obtained in each network, and what the receivers counted.
-pub fn attacks(rows: &[Row], networks: &[String]) -> String {
+pub fn attacks(heading: &str, rows: &[Row], networks: &[String]) -> String {
     let mut head = vec!["attack".to_owned()];
     head.extend(networks.iter().map(|n| if n == "e1 only" { "e1 only (INSECURE)".to_owned() } else { n.clone() }));
     let names = rows.iter().map(|r| r.attack.len()).max().unwrap_or(0);
@@ -196,7 +217,7 @@ pub fn attacks(rows: &[Row], networks: &[String]) -> String {
         table.add_row(fields);
     }
     format!(
-        "What each attacker obtained, as observed\n\
+        "{heading}, as observed\n\
          \x20 reads      readings in the clear\n\
          \x20 forges     readings are stored that no node made\n\
          \x20 loses      readings that a node was told are safe never reach the cloud\n\

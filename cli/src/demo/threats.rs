@@ -8,8 +8,9 @@ use serde::Serialize;
 
 /// docs/threats.md, as it was when this program was built.
 const PAGE: &str = include_str!("../../../docs/threats.md");
-const BEGIN: &str = "<!-- attacks:begin -->";
-const END: &str = "<!-- attacks:end -->";
+/// Marks of the table of networks, and of that of classic nodes.
+const NETWORKS: &str = "attacks";
+const CLASSIC: &str = "classic-attacks";
 
 /// What an attacker can walk away with; the words of docs/threats.md.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -109,13 +110,21 @@ impl Table {
     /// # Errors
     /// One sentence that names the row that is not of the table's form.
     pub fn of_threats_page() -> Result<Self, String> {
-        Self::parse(PAGE)
+        Self::parse(PAGE, NETWORKS)
     }
 
-    fn parse(page: &str) -> Result<Self, String> {
+    /// Reads the table of attacks on classic nodes.
+    ///
+    /// # Errors
+    /// As of [`Table::of_threats_page`].
+    pub fn of_classic_nodes() -> Result<Self, String> {
+        Self::parse(PAGE, CLASSIC)
+    }
+
+    fn parse(page: &str, mark: &str) -> Result<Self, String> {
         let body = page
-            .split_once(BEGIN)
-            .and_then(|(_, rest)| rest.split_once(END))
+            .split_once(&format!("<!-- {mark}:begin -->"))
+            .and_then(|(_, rest)| rest.split_once(&format!("<!-- {mark}:end -->")))
             .map(|(body, _)| body)
             .ok_or("docs/threats.md has no attack table")?;
         let mut rows = body.lines().filter(|l| l.starts_with('|')).map(cells);
@@ -159,12 +168,16 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), table.attacks.len());
+        let classic = Table::of_classic_nodes().unwrap();
+        assert_eq!(classic.networks, crate::demo::shore::Sketch::ALL.map(crate::demo::shore::Sketch::title));
+        assert!(classic.attacks.iter().all(|a| a.name.starts_with("classic-")));
+        assert!(classic.attacks.len() >= 15);
     }
 
     #[test]
     fn a_word_that_is_not_of_the_table_is_refused_with_its_row() {
         let page = "<!-- attacks:begin -->\n| A | W | n |\n|---|---|---|\n| x | y | wins |\n<!-- attacks:end -->";
-        assert_eq!(Table::parse(page).unwrap_err(), "docs/threats.md, row x: `wins` is no word of the table");
+        assert_eq!(Table::parse(page, NETWORKS).unwrap_err(), "docs/threats.md, row x: `wins` is no word of the table");
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! The village of the demo: one operator's folder, one cloud, five gateways, four networks, and their nodes, each an OS
-//! process of its own on loopback.
+//! process of its own on loopback. The classic nodes are in [`super::shore`].
 //!
 //! ```text
 //!   gateway ── 1st ── 2nd ── 3rd          three radio hops; the ear of the recorder hears all of them
@@ -231,7 +231,7 @@ fn sid_of(n: usize) -> Sid {
     Sid(0x0101 + n as u16)
 }
 
-fn strings(words: &[&str]) -> Vec<String> {
+pub(super) fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|w| (*w).to_owned()).collect()
 }
 
@@ -312,7 +312,7 @@ impl Village {
     }
 }
 
-fn text(path: &Path) -> String {
+pub(super) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 

@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use fivefold_gateway::xbee::tty;
 use fivefold_keep::files::{self, Readers};
+use fivefold_keep::registry::ClassicSecret;
 use fivefold_waspmote::hardened::{self, Epoch, Lease, Number, Peer};
 use fivefold_waspmote::xbee::{Address16, Address64, Mode, Packet};
 use fivefold_waspmote::{
-    Builder, ClassicKey, Encoding, Encrypted, EncryptedType, Frame, Generation, KeyBits, Sender, Sensors, Serial,
+    Builder, ClassicKey, Encoding, Encrypted, EncryptedType, Frame, Generation, KeyBits, Kind, Sender, Sensors, Serial,
     SerialOrder, Table, Text, Value,
 };
 use serde_json::{Value as Json, json};
@@ -143,6 +144,8 @@ struct Node {
     sequence: u8,
     /// Tenths of a degree.
     temperature: i64,
+    /// Pascal.
+    pressure: i64,
 }
 
 enum Sealer {
@@ -160,6 +163,7 @@ impl Node {
             encoding: if args.ascii { Encoding::Ascii } else { Encoding::Binary },
             sealer: Sealer::new(args)?,
             sequence: 0,
+            pressure: 90_000 + i64::from(u16::from_be_bytes(random()?) / 4),
             temperature: 180 + i64::from(random::<1>()?.first().copied().unwrap_or(0) % 80),
         })
     }
@@ -178,6 +182,7 @@ impl Node {
         }
         let [step] = random::<1>()?;
         self.temperature += i64::from(step % 7) - 3;
+        self.pressure += i64::from(step / 7 % 9) - 4;
         let clear = self.clear(sequence)?;
         let sealed = self.sealer.seal(&clear)?;
         Ok((clear, sealed))
@@ -201,6 +206,9 @@ impl Node {
         let single = f64::from(self.temperature as f32 / 10.0);
         frame.add(thermometer, &[Value::Float(single)]).context("the temperature")?;
         frame.add(battery, &[Value::Integer(91)]).context("the battery")?;
+        if let Some(barometer) = sensors.with_tag(b"PRES").next().filter(|s| s.kind == Kind::Float) {
+            frame.add(barometer.id, &[Value::Float(f64::from(self.pressure as f32))]).context("the pressure")?;
+        }
         Ok(frame.finish())
     }
 }
@@ -286,13 +294,7 @@ fn key_text(args: &Args) -> anyhow::Result<Zeroizing<Vec<u8>>> {
 }
 
 fn classic_key(args: &Args, bits: KeyBits) -> anyhow::Result<ClassicKey> {
-    let text = key_text(args)?;
-    if text.len() == 2 * bits.bytes()
-        && let Ok(bytes) = hex::decode(text.as_slice()).map(Zeroizing::new)
-    {
-        return Ok(ClassicKey::from_bytes(&bytes)?);
-    }
-    Ok(ClassicKey::from_text(&text, bits)?)
+    Ok(ClassicSecret::read(&key_text(args)?, bits)?.key()?)
 }
 
 /// The way to the gateway.
@@ -338,7 +340,7 @@ fn write(line: &mut std::fs::File, mut bytes: &[u8]) -> std::io::Result<()> {
 }
 
 /// As a 4G module posts it: any answer with a body is taken for success.
-fn post(host: &str, frame: &[u8]) -> anyhow::Result<()> {
+pub(crate) fn post(host: &str, frame: &[u8]) -> anyhow::Result<()> {
     let mut stream = TcpStream::connect(host).with_context(|| format!("cannot connect to {host}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let body = format!("frame={}", hex::encode_upper(frame));

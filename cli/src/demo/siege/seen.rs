@@ -137,7 +137,7 @@ pub fn key_of(row: &Value) -> (String, u64) {
 }
 
 /// The counters of a gateway, from its metrics page; nothing while it is away.
-fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
+pub(in crate::demo) fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
     let fetch = || -> std::io::Result<String> {
         let mut stream = TcpStream::connect_timeout(&metrics, Duration::from_millis(500))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;
