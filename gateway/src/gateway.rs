@@ -434,6 +434,11 @@ impl Gateway {
         self.devices.len()
     }
 
+    /// How many classic devices are known.
+    pub fn classic_devices(&self) -> usize {
+        self.classic.len()
+    }
+
     /// Bytes of envelopes in the spool, written or about to be.
     pub fn spool_used(&self) -> u64 {
         self.spool_used

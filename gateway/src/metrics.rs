@@ -26,6 +26,7 @@ pub(crate) fn page(gateway: &Gateway) -> String {
     for (name, help, value) in [
         ("spool_bytes", "Bytes of envelopes that the cloud does not have yet.", gateway.spool_used()),
         ("devices", "Devices that are let in.", gateway.devices() as u64),
+        ("classic_devices", "Classic devices that are known.", gateway.classic_devices() as u64),
         ("synced_neighbours", "Neighbours whose frames are accepted.", gateway.link().neighbours().synced() as u64),
         ("state_version", "Version of the state that the cloud pushed.", gateway.state_version()),
     ] {

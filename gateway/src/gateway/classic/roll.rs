@@ -62,6 +62,11 @@ impl Roll {
         Self { restored: windows.into_iter().collect(), ..Self::default() }
     }
 
+    /// How many.
+    pub(in super::super) fn len(&self) -> usize {
+        self.devices.len()
+    }
+
     /// Takes those of a state in place of the ones before.
     pub(in super::super) fn apply(&mut self, parts: &[State<'_>]) {
         let mut old: HashMap<Box<str>, Classic> = self.devices.drain(..).map(|d| (d.serial.clone(), d)).collect();
