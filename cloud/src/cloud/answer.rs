@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::error::Code;
 use fivefold_core::oscore::{AnswerNumber, OscoreOption, PartialIv, Plaintext, UnnumberedAnswer};
+use fivefold_core::profile::Radio;
 use fivefold_core::suite::TAG;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::{self, Protected, Token, Type};
@@ -22,6 +23,10 @@ use crate::store::{CountKey, Place, Recent, Standing, Verdict, Write};
 const CHOSEN: u64 = 1500;
 /// Control bytes that an answer to a tiny message carries at most: what is left of a frame under both levels (6.4).
 const TINY_CONTROL: usize = 48;
+/// The same on XBee modules that encrypt among themselves, behind a relay: 94 bytes less E1S, mesh header and both levels.
+const XBEE_CONTROL: usize = 44;
+/// The same on DigiMesh modules: 73 bytes, and a MIC of 64 bits. A network key fits, alone.
+const DIGIMESH_CONTROL: usize = 28;
 /// The same over UDP.
 const COAP_CONTROL: usize = 512;
 /// Sender numbers that one durable write leases (W1).
@@ -214,7 +219,7 @@ fn answer(
         Verdict::NonceReuse => (coap::UNAUTHORIZED, Some(Reason::NonceReuse.wire())),
         _ => (question.code, question.renew),
     };
-    let limit = if question.tiny { TINY_CONTROL } else { COAP_CONTROL };
+    let limit = if question.tiny { tiny_control(device.policy.radio) } else { COAP_CONTROL };
     let mut control = [0; COAP_CONTROL];
     let recent = ctx.recent.unwrap_or_default();
     let said = Said { earlier, renew, link_key };
@@ -236,6 +241,14 @@ fn answer(
     let len = message.emit(&mut out).ok()?;
     out.truncate(len);
     Some(out)
+}
+
+const fn tiny_control(radio: Radio) -> usize {
+    match radio {
+        Radio::Digimesh => DIGIMESH_CONTROL,
+        Radio::Xbee => XBEE_CONTROL,
+        _ => TINY_CONTROL,
+    }
 }
 
 /// What an answer says in any case, if there is anything.
@@ -288,6 +301,19 @@ fn control_map<'o>(
 mod tests {
     use super::*;
     use fivefold_core::time::Millis;
+    use fivefold_core::wire::state::Phase;
+
+    #[test]
+    fn a_network_key_goes_out_over_every_radio() {
+        let recent = Recent { highest: Some(1 << 19), bitmap: u64::MAX, last: Millis(0) };
+        let link_key = Some(LinkKey { index: 254, key: Some(&[7; 16]), phase: Phase::Distribute });
+        let said = Said { link_key, ..Said::default() };
+        for radio in [Radio::Ieee802154, Radio::Xbee, Radio::Digimesh] {
+            let mut out = [0; 64];
+            let map = control_map(&mut out, tiny_control(radio), &recent, 7, said, &[]);
+            assert!(ControlMap::parse(map).unwrap().link_key.is_some(), "{radio}");
+        }
+    }
 
     #[test]
     fn an_answer_to_one_message_alone_has_no_control_map() {

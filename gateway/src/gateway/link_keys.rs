@@ -7,7 +7,7 @@ use fivefold_core::e5_renewal::HandedKey;
 use fivefold_core::error::SealError;
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
-use fivefold_core::profile::{KeyIndexes, Profile};
+use fivefold_core::profile::{KeyIndexes, Profile, Radio};
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::{Downlink, LinkKey, Uplink};
@@ -23,6 +23,8 @@ use super::{Gateway, link_key_name};
 const RECOVERY: u64 = 30 * 24 * 3_600_000;
 /// Bytes of a control map of ours, at most: items 1, 6, 7 and 10 take 61, and a frame has room for 81.
 const CONTROL: usize = 64;
+/// The same over a DigiMesh module, whose messages have 73 bytes.
+const DIGIMESH: usize = 40;
 
 /// The network keys of the state that is applied, by index.
 #[derive(Debug, Default)]
@@ -108,11 +110,18 @@ impl Gateway {
         let device = self.devices.find(sid).filter(|d| d.policy.profile == Profile::ToGateway);
         let link_key = device.and_then(|d| self.pushed_keys.told(d.link_keys));
         let map = Downlink { link_key, ..map };
-        if map == Downlink::default() {
-            return Box::default();
-        }
         let mut out = [0; CONTROL];
-        let n = map.emit(&mut out).unwrap_or(0);
-        out.get(..n).unwrap_or_default().into()
+        let room = if device.is_some_and(|d| d.policy.radio == Radio::Digimesh) { DIGIMESH } else { CONTROL };
+        // Where all of it does not fit, the key goes first: what is here is said again with every answer.
+        let key_first = Downlink { received: None, earlier: None, ..map.clone() };
+        for map in [map, key_first] {
+            if map == Downlink::default() {
+                return Box::default();
+            }
+            if let Some(n) = out.get_mut(..room).and_then(|out| map.emit(out).ok()) {
+                return out.get(..n).unwrap_or_default().into();
+            }
+        }
+        Box::default()
     }
 }
