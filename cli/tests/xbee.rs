@@ -3,9 +3,11 @@
 
 mod deployment;
 
+use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,7 +16,8 @@ use fivefold::xbee_air::{Place, XbeeAir};
 use fivefold_core::id::Did;
 use fivefold_gateway::xbee::kind::Kind;
 use fivefold_gateway::xbee::tty;
-use fivefold_waspmote::xbee::{Address16, Address64, Decoder, Mode, Packet};
+use fivefold_waspmote::Frame;
+use fivefold_waspmote::xbee::{Address16, Address64, At, Decoder, LinkKey, Mode, Packet, link_key_commands};
 use serde_json::Value;
 
 const GATEWAY: &str = "0013a2004f8ec519";
@@ -152,6 +155,19 @@ impl Host {
         Self { tty: tty::open(path, 115_200).unwrap(), decoder: Decoder::new(Mode::Escaped) }
     }
 
+    /// Whether the module took a setting since the last time.
+    fn settings(&mut self) -> bool {
+        let mut byte = [0];
+        while self.tty.read(&mut byte).is_ok_and(|n| n == 1) {
+            if self.decoder.push(byte[0]) == Some(Ok(()))
+                && matches!(Packet::parse(self.decoder.packet()), Ok(Packet::AtResponse { at: At::ENCRYPTION, .. }))
+            {
+                return true;
+            }
+        }
+        false
+    }
+
     /// The next payload for it, if one is there.
     fn hears(&mut self) -> Option<Vec<u8>> {
         let mut byte = [0];
@@ -178,14 +194,19 @@ fn bytes(value: &Value) -> Vec<u8> {
     hex::decode(value.as_str().unwrap()).unwrap()
 }
 
-/// How often the gateway counted a code, of anybody.
-fn counted(metrics: &str, code: &str) -> u64 {
+/// The sum of the gateway's counters whose line has these words.
+fn page(metrics: &str, words: &str) -> u64 {
     let Ok(mut stream) = TcpStream::connect(metrics) else { return 0 };
     let mut page = String::new();
     let asked = stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").and_then(|()| stream.read_to_string(&mut page));
     asked.unwrap();
-    let lines = page.lines().filter(|line| line.contains(&format!("code=\"{code}\"")));
+    let lines = page.lines().filter(|line| line.contains(words) && !line.starts_with('#'));
     lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// How often the gateway counted a code, of anybody.
+fn counted(metrics: &str, code: &str) -> u64 {
+    page(metrics, &format!("code=\"{code}\""))
 }
 
 #[test]
@@ -219,7 +240,78 @@ fn a_waspmote_is_told_the_time_its_frames_come_through_and_who_programs_it_is_re
     for case in cases {
         village.air.say(mac(GATEWAY), &bytes(&case["uart_bytes_hex"]));
     }
-    let taken = cases.iter().filter(|case| case["vendor_result"] == 0).count() as u64;
-    until(|| (counted(&metrics, "CL-07") == 1 + taken).then_some(()), || village.said());
-    assert_eq!(counted(&metrics, "CL-01"), 3);
+    // Some carry what is no frame: those were made to try the escapes.
+    let taken = cases.iter().filter(|case| case["vendor_result"] == 0);
+    let (frames, others): (Vec<_>, Vec<_>) = taken.partition(|case| serial(&bytes(&case["payload_hex"])).is_some());
+    let wanted = (1 + frames.len() as u64, 3 + others.len() as u64);
+    let seen = || (counted(&metrics, "CL-07"), counted(&metrics, "CL-01"));
+    until(|| (seen() == wanted).then_some(()), || format!("{:?}, not {wanted:?}\n{}", seen(), village.said()));
+}
+
+const LIVE: &str = "0011223344556677";
+
+#[test]
+fn frames_of_known_serials_are_stored_once_by_whatever_packet_they_come_and_labelled() {
+    let metrics = free_tcp();
+    let more = format!("link_key_file = \"link.key\"\n[metrics]\nbind = \"{metrics}\"");
+    let mut village = Village::new(Kind::Us900hp, &more);
+    let key = village.d.path("farm/gateways/north/link.key");
+    std::fs::write(&key, "zbw8vnigkr629rdn\n").unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let farm = village.d.farm();
+    fivefold(&["network", "set", "--dir", &farm, "field-7", "--classic", "yes"]);
+    let vectors = vectors();
+    let cases: Vec<_> = vectors["rx"].as_array().unwrap().iter().filter(|c| c["vendor_result"] == 0).collect();
+    let frames = cases.iter().map(|c| c["payload_hex"].as_str().unwrap().to_owned());
+    let frames: BTreeSet<String> = frames.filter(|frame| serial(&hex::decode(frame).unwrap()).is_some()).collect();
+    let serials: BTreeSet<String> = frames.iter().filter_map(|frame| serial(&hex::decode(frame).unwrap())).collect();
+    assert_eq!((frames.len(), serials.len()), (4, 4));
+    for serial in serials.iter().map(String::as_str).chain([LIVE]) {
+        fivefold(&["device", "add", "--dir", &farm, "--net", "field-7", "--classic", serial, "--node-id", "x1"]);
+    }
+    village.start();
+    until(|| village.said().contains(&format!("XBee module {GATEWAY}")).then_some(()), || village.said());
+    until(|| (page(&metrics, "fivefold_gateway_state_version ") > 0).then_some(()), || village.said());
+    for case in &cases {
+        village.air.say(mac(GATEWAY), &bytes(&case["uart_bytes_hex"]));
+    }
+    // A live one, which shares the modules' key.
+    let mut host = Host::open(&village.d.path(WASPMOTE));
+    let key = LinkKey::from_text("zbw8vnigkr629rdn").unwrap();
+    for command in link_key_commands(1, &key) {
+        tty::write_all(&host.tty, &command.emit(Mode::Escaped).unwrap()).unwrap();
+    }
+    until(|| host.settings().then_some(()), || village.said());
+    drop(host);
+    let line = village.d.at(WASPMOTE);
+    let live =
+        ["node", "waspmote", "--serial", LIVE, "--xbee", &line, "--to", GATEWAY, "--count", "2", "--every", "0.2"];
+    let done = command(&live).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+
+    let all = || {
+        let list = ["reading", "list", "--dir", &farm, "--token-file", &village.token, "--limit", "100"];
+        fivefold(&list).as_array().unwrap().clone()
+    };
+    let of_live = |r: &&Value| r["serial"] == LIVE;
+    let readings = until(
+        || Some(all()).filter(|r| r.iter().filter(of_live).count() == 2 && r.len() >= frames.len() + 2),
+        || format!("{:?}\n{}", all(), village.said()),
+    );
+    for frame in &frames {
+        let found: Vec<_> = readings.iter().filter(|r| r["payload"].as_str().unwrap().contains(frame)).collect();
+        assert_eq!(found.len(), 1, "{frame}: {readings:?}");
+        assert!(found[0]["payload"].as_str().unwrap().contains(WASPMOTE), "it names the module that it came from");
+    }
+    assert_eq!(readings.len(), frames.len() + 2, "the others are repeats: {readings:?}");
+    let labelled = |r: &Value| r["e1"] == "xbee-ee" && r["proof"] == "plain" && r["proven"] == "plain";
+    assert!(readings.iter().all(labelled), "{readings:?}");
+}
+
+/// The serial in a frame without encryption; none in what is no frame.
+fn serial(frame: &[u8]) -> Option<String> {
+    match Frame::parse(frame) {
+        Ok(Frame::Clear(clear)) => Some(clear.serial.to_string()),
+        _ => None,
+    }
 }
