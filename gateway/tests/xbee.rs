@@ -47,7 +47,7 @@ fn world(devices: &[&Device]) -> World {
 fn a_hello_goes_out_by_both_radios_and_an_answer_by_the_one_of_the_device() {
     let (mut by_frame, mut by_message) = (Device::new(1, Profile::ToCloud), on_xbee(2));
     let mut world = world(&[&by_frame, &by_message]);
-    let greeted = world.wait(2_000);
+    let greeted = world.wait(10_000);
     assert_eq!((greeted.air.len(), greeted.messages.len()), (1, 1), "{greeted:?}");
     assert_eq!(greeted.messages[0].0, None, "to everybody");
     let (tiny, _) = by_message.tiny(&[0x81, 0x01], Wants::Answer);
