@@ -104,7 +104,7 @@ async fn what_each_attack_on_classic_nodes_obtains_is_what_the_page_says() {
     on_what_surrounds_it(&fleet, &mut note).await;
 
     let expected = table();
-    assert_eq!(found, expected, "docs/threats.md, \"Classic nodes\", says otherwise");
+    assert_eq!(found, expected, "docs/threats.md, \"Flaw by flaw\", says otherwise");
     the_alarms_are_told(&fleet, &expected).await;
 }
 
