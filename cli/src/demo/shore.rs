@@ -1,6 +1,7 @@
 //! The fifth network of the demo: classic nodes (Waspmote, Plug & Sense!), as their owners have them, through one gateway.
 //!
-//! One node speaks in clear, one encrypts for the gateway, one for the cloud; a fourth is the insider's own. Two more send one
+//! One node speaks in clear, one encrypts for the gateway, one for the cloud, one has the hardened profile; a fifth is the
+//! insider's own. Two more send one
 //! frame each that the vendor's code made. All these send by HTTP, through a wire that the recorder hears; two send by
 //! emulated XBee modules on serial lines.
 
@@ -61,11 +62,13 @@ pub enum Sketch {
     ToGateway,
     /// Encrypts them for the cloud.
     ToCloud,
+    /// Seals them for the gateway, by the hardened profile.
+    Hardened,
 }
 
 impl Sketch {
     /// All that are attacked.
-    pub const ALL: [Self; 3] = [Self::Clear, Self::ToGateway, Self::ToCloud];
+    pub const ALL: [Self; 4] = [Self::Clear, Self::ToGateway, Self::ToCloud, Self::Hardened];
 
     /// As it heads a column.
     pub const fn title(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Sketch {
             Self::Clear => "in clear",
             Self::ToGateway => "AES to gateway",
             Self::ToCloud => "AES to cloud",
+            Self::Hardened => "hardened",
         }
     }
 
@@ -81,6 +85,7 @@ impl Sketch {
             Self::Clear => "none",
             Self::ToGateway => "gateway",
             Self::ToCloud => "cloud",
+            Self::Hardened => "hardened-gateway",
         }
     }
 }
@@ -245,13 +250,17 @@ impl Shore {
             arguments.extend_from_slice(more);
             if let Some(path) = key_file.as_ref().filter(|_| more.is_empty()) {
                 arguments.extend(strings(&["--seal", sketch.seal(), "--key-file", &text(path)]));
+                if sketch == Sketch::Hardened {
+                    arguments.extend(strings(&["--state", &text(&path.with_extension("eeprom"))]));
+                }
             }
             let process = Process::prepare(logs, &format!("node {NAME} {serial}"), arguments);
             Node { sketch, serial, key_file, process }
         };
         let mut nodes = Vec::new();
         for (at, sketch) in Sketch::ALL.into_iter().enumerate() {
-            let key = (sketch != Sketch::Clear).then(random_text).transpose()?;
+            let has_text = matches!(sketch, Sketch::ToCloud | Sketch::ToGateway);
+            let key = has_text.then(random_text).transpose()?;
             let enrolled = enrol(sketch, &format!("7a0000000000000{at}"), key.as_deref())?;
             nodes.push(prepare(enrolled, &[]));
         }
@@ -332,15 +341,22 @@ fn enrol(
     let secret = key.map(|key| ClassicSecret::read(key.as_bytes(), KeyBits::Aes256)).transpose()?;
     let (gateway, cloud) = match sketch {
         Sketch::ToCloud => (None, secret),
-        Sketch::Clear | Sketch::ToGateway => (secret, None),
+        Sketch::Clear | Sketch::Hardened | Sketch::ToGateway => (secret, None),
     };
     let new = NewClassic {
         keys: ClassicKeys { gateway, cloud },
         profile: ClassicProfile::Classic,
         ..NewClassic::plain(serial, net)
     };
-    operator.registry.add_classic(&operator.vault, &new, crate::clock::now()?)?;
-    Ok((sketch, serial, key_file))
+    let now = crate::clock::now()?;
+    operator.registry.add_classic(&operator.vault, &new, now)?;
+    if sketch != Sketch::Hardened {
+        return Ok((sketch, serial, key_file));
+    }
+    let (_, drawn) = operator.registry.harden_classic(&operator.vault, serial, now)?;
+    let path = folder.join(format!("{serial}.key"));
+    files::write(&path, Readers::Owner, hex::encode(drawn.key.as_slice()).as_bytes())?;
+    Ok((sketch, serial, Some(path)))
 }
 
 /// A key as a careful owner writes it into a sketch: 32 letters and digits.
