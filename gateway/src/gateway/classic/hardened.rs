@@ -86,8 +86,9 @@ impl Gateway {
         hardened.window.mark(fresh);
         let (name, window) = (hardened.name, hardened.window.to_bytes());
         self.persist(Record::HardenedWindow { name, window });
-        // Only by XBee does an answer reach a node that sleeps between its frames.
-        let answer = (arrival.carrier == Carrier::Xbee).then(|| Box::new(ToAnswer { serial: sealed.serial(), opened }));
+        // Over LoRaWAN there is no way back for classic frames.
+        let answer =
+            (arrival.carrier != Carrier::Lorawan).then(|| Box::new(ToAnswer { serial: sealed.serial(), opened }));
         Ok(Taken::Written(answer))
     }
 
