@@ -163,6 +163,9 @@ fn every_attack_that_one_frame_shows_is_told_with_its_code() {
     assert_eq!((code, &told["code"]), (1, &json!("CL-04")));
     let (code, told) = open(text(case("type-relabel-0x60-to-0x64"), "frame_hex"));
     assert_eq!((code, &told["destination"]), (0, &json!("cloud")));
+    // W16 7: whoever has a key does not speak in clear.
+    let (code, told) = open("3c3d3e0621d5184a38d6489d167061726b2d3723404ab81ebd404c666646424df77ebe473437");
+    assert_eq!((code, &told["code"], &told["fields"][0]["tag"]), (1, &json!("CL-02"), &json!("TC")));
     // Nothing in one frame shows that it is made of two.
     let (code, told) = open(text(case("ecb-cut-and-paste"), "forged_hex"));
     assert_eq!((code, &told["inner"]["fields"][0]["values"]), (0, &json!([85.25])));

@@ -195,11 +195,14 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
         Ok(frame) => frame,
         Err(refused) => return Ok(Report::default().refused(refused)),
     };
-    if key.is_some() && !matches!(frame, Frame::Encrypted(_)) {
-        bail!("the frame is not encrypted with such a key: leave --key-text and --key-hex away");
-    }
     let frame = match frame {
-        Frame::Clear(clear) => read_clear(&clear, &sensors(clear.table())?, args.serial_order),
+        Frame::Clear(clear) => {
+            let read = read_clear(&clear, &sensors(clear.table())?, args.serial_order);
+            match (&read.refused, key) {
+                (None, Some(_)) => Report { refused: Some(plain()), ..read },
+                _ => read,
+            }
+        }
         Frame::Encrypted(outer) => match key.map(|key| (outer.open(&key), key)) {
             None => sealed(&outer, args.serial_order, None),
             Some((Err(refused), key)) => sealed(&outer, args.serial_order, Some(&key)).refused(refused),
@@ -221,6 +224,15 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
         _ => bail!("this command does not know such frames yet"),
     };
     Ok(frame)
+}
+
+/// Why a frame in clear is refused when its node has a key.
+fn plain() -> Reason {
+    Reason {
+        code: Code::ClassicRelabelled,
+        word: "plain",
+        sentence: "the frame is in clear, and a node with a key does not send such: anybody can have made it".into(),
+    }
 }
 
 /// The key, none, or why a node would not use it as it stands.
