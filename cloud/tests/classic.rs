@@ -275,6 +275,23 @@ fn an_unknown_sensor_leaves_what_was_read_and_the_rest_raw() {
 }
 
 #[test]
+fn a_flood_under_a_serial_fills_no_disk() {
+    let mut w = world(vec![Classic::to_cloud()]);
+    let frames: Vec<_> =
+        (0..500_u16).map(|n| report(&binary(SERIAL, "node_01", n as u8, &[52, (n >> 8) as u8]), None)).collect();
+    for _ in 0..3 {
+        let envelopes: Vec<_> = frames.iter().map(|bytes| envelope(SERIAL, bytes, at(0))).collect();
+        assert_eq!(w.post(&envelopes).refused.len(), 500);
+    }
+    assert_eq!((w.count(Code::ClassicRelabelled), w.ledger().len()), (1500, 1000));
+    // The next day there is room again, and a true frame was never in question.
+    w.now = at(24 * 60);
+    assert_eq!(bring(&mut w, &binary(SERIAL, "node_01", 1, &[52, 7]), at(24 * 60)), Some(Code::ClassicRelabelled));
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, 1, FIELDS), at(24 * 60)), None);
+    assert_eq!((w.ledger().len(), w.readings().len()), (1002, 1));
+}
+
+#[test]
 fn a_stranger_is_listed_and_nothing_else() {
     let mut w = world(vec![Classic::to_cloud()]);
     let frame = binary("0123456789abcdef", "x", 1, FIELDS);

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::id::{BootContext, Did, Net, Sid};
+use fivefold_core::time::Millis;
 use fivefold_keep::registry::{ClassicProfile, Registry, RegistryError};
 use fivefold_keep::vault::Vault;
 use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table};
@@ -67,6 +68,23 @@ pub(crate) struct Live {
     pub(crate) history: Option<History>,
     /// Its rows of the ledger's contexts, by run of a gateway.
     pub(crate) contexts: HashMap<BootContext, ContextId>,
+    /// On which day since 1970, and how many of its frames were kept apart.
+    pub(crate) aside: (u64, u32),
+}
+
+/// Frames of one device that are kept apart in a day; what comes beyond is counted and no more.
+pub(crate) const ASIDE_A_DAY: u32 = 1000;
+
+impl Live {
+    /// Whether one more frame is kept apart.
+    pub(crate) fn keeps_aside(&mut self, now: Millis) -> bool {
+        let day = now.0 / 86_400_000;
+        if self.aside.0 != day {
+            self.aside = (day, 0);
+        }
+        self.aside.1 = self.aside.1.saturating_add(1);
+        self.aside.1 <= ASIDE_A_DAY
+    }
 }
 
 /// A classic device as the cloud serves it.

@@ -16,7 +16,7 @@ use fivefold_core::wire::envelope::{Envelope, Kind};
 
 use super::judge::{age, hash};
 use super::{Cloud, Judged, Memory, first8};
-use crate::accepted::{Accepted, Content, ContextId, Freshness, Way, flag};
+use crate::accepted::{Accepted, Content, ContextId, Freshness, flag};
 use crate::book::{Book, ClassicDevice};
 use crate::classic::history::{Glimpse, History, Ruling};
 use crate::classic::{ClassicFrame, UnknownFrame};
@@ -113,7 +113,14 @@ impl<M: Memory> Cloud<M> {
                 glimpse = Some((number, seen));
             }
         }
-        let way = self.classic_way(judged, device, envelope);
+        if let Some(code) = refused
+            && !live.keeps_aside(judged.now)
+        {
+            // Anybody can send rubbish under a serial: it must not fill the disk.
+            judged.count(code, Some(device.source.sid));
+            return refused;
+        }
+        let way = super::judge::way(judged, device.source.sid, envelope);
         let context = self.classic_context(judged, device, &mut live)?;
         drop(live);
         codes.splice(0..0, refused);
@@ -153,10 +160,6 @@ impl<M: Memory> Cloud<M> {
             glimpse,
         });
         refused
-    }
-
-    fn classic_way(&self, judged: &Judged, device: &ClassicDevice, envelope: &Envelope<'_>) -> Way {
-        super::judge::way(judged, device.source.sid, envelope)
     }
 
     /// The ledger's context: this run of the gateway, in which its envelopes have their numbers.
