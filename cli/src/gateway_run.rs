@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use fivefold_gateway::config::{Config, Destination};
 use fivefold_gateway::daemon;
+use fivefold_gateway::xbee::Time;
 use serde_json::json;
 
 use crate::output::{self, Output};
@@ -74,6 +75,10 @@ fn resolved(config: &Config) -> serde_json::Value {
             "air": config.air.iter().map(ToString::to_string).collect::<Vec<_>>(),
         },
         "coap": config.coap.map(|c| c.to_string()),
+        "xbee": config.xbee.as_ref().map(|x| json!({
+            "port": x.port, "baud": x.baud, "kind": x.kind.as_str(), "link_key_file": x.link_key_file,
+            "answer_time": x.time == Time::Answered,
+        })),
         "insecure_http": config.insecure_http.as_ref().map(|h| h.bind.to_string()),
         "cloud": cloud,
         "state": state,

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use fivefold_core::e1_link::{
-    FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours, Reach, Received, Registration,
-    Station, TableFull,
+    Air, FixedNeighbours, Identity, Link, LinkKeys, LinkPolicy, Neighbour, Neighbours, Over, Reach, Received,
+    Registration, Station, TableFull,
 };
 use fivefold_core::error::{Code, Rejected, SealError};
 use fivefold_core::id::{Did, Sid};
@@ -377,6 +377,48 @@ fn e1s_neighbours_sync_by_hello_too() {
         }
     }
     assert!(synced(&a, GATEWAY) && synced(&g, Sid(0x0a)));
+}
+
+#[test]
+fn a_message_to_everybody_is_for_gateways_and_for_whom_its_header_names() {
+    let (mut a, mut b, mut g) = village();
+    let from = a.identity().did;
+    let header = |destination| Some(mesh::Header { hops: 3, originator: Sid(0x0a), destination });
+    let cases = [
+        (None, false, true),
+        (header(Sid::ANY_GATEWAY), false, true),
+        (header(Sid(0x0b)), true, false),
+        (header(Sid(0x0c)), false, false),
+        (header(Sid::BROADCAST), true, true),
+    ];
+    for (mesh, node, gateway) in cases {
+        let mut out = [0; 127];
+        let n = a.e1s_seal(mesh, READING, &mut out).unwrap();
+        for (link, taken) in [(&mut b, node), (&mut g, gateway)] {
+            let mut copy = out;
+            match link.e1s_open(Millis(0), (from, Reach::Everybody), &mut copy[..n]) {
+                Ok(Received::Deliver(_)) => assert!(taken, "{mesh:?}"),
+                Err(refused) => assert_eq!((taken, refused.code), (false, Code::LinkNotOurs), "{mesh:?}"),
+                other => panic!("{mesh:?}: {other:?}"),
+            }
+        }
+        // The same to one alone goes on from there.
+        let n = a.e1s_seal(header(Sid::ANY_GATEWAY), READING, &mut out).unwrap();
+        let judged = b.e1s_open(Millis(0), (from, Reach::Us), &mut out[..n]).unwrap();
+        assert!(matches!(judged, Received::Forward(f) if f.mesh.hops == 2));
+    }
+}
+
+#[test]
+fn a_message_is_never_longer_than_its_radio_carries_and_uses_no_number_then() {
+    let policy = LinkPolicy { air: Air::E1s { longest: 40 }, ..LinkPolicy::default() };
+    let mut a = Node::new(identity(Sid(0x0a)), policy, keys(&[1]), FixedNeighbours::new(), [1; 32]);
+    leased(&mut a);
+    let mut out = [0; 127];
+    assert_eq!(a.seal(GATEWAY, Ack::Request, None, &[0x22; 26], &mut out), Err(SealError::TooLong));
+    assert_eq!(a.seal(GATEWAY, Ack::Request, None, &[0x22; 25], &mut out), Ok(40));
+    assert_eq!(out[2..6], [0; 4], "the first number");
+    assert_eq!(a.over(GATEWAY), Over::E1s { to: None }, "nobody was heard yet");
 }
 
 #[test]
