@@ -33,7 +33,7 @@ pub struct ClassicEvent {
 impl ClassicEvent {
     /// As the engine takes it.
     pub fn arrival(&self) -> Arrival<'_> {
-        Arrival { carrier: self.carrier, source: self.source, rssi: self.rssi, frame: &self.frame }
+        Arrival { carrier: self.carrier, source: self.source, rssi: self.rssi, frame: &self.frame, lorawan: None }
     }
 }
 

@@ -52,7 +52,7 @@ use fivefold_core::wire::tiny::Reassembly;
 use fivefold_waspmote::hardened::Window;
 
 use answer::{C2Answer, Held};
-pub use classic::{Arrival, ClassicDone};
+pub use classic::{Arrival, ClassicDone, OverLorawan};
 use classic::{Roll, ToAnswer};
 use devices::Devices;
 use downlink::Asked;

@@ -7,12 +7,14 @@ mod common;
 use common::*;
 use fivefold_core::error::Code;
 use fivefold_core::id::Sid;
+use fivefold_core::profile::LinkClass;
 use fivefold_core::proof::receipt::GatewayBoot;
+use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use fivefold_core::wire::state::{ClassicDevice, ClassicFlags, Part, State};
-use fivefold_gateway::gateway::{Arrival, ClassicDone, Limits, Setup};
+use fivefold_gateway::gateway::{Activation, Arrival, ClassicDone, Limits, OverLorawan, Setup};
 use serde_json::Value;
 
 /// A file of vectors.
@@ -87,7 +89,7 @@ fn world(devices: &[Known]) -> World {
 
 fn bring(world: &mut World, carrier: Carrier, source: Option<[u8; 8]>, frame: &[u8]) -> (ClassicDone, Heard) {
     let ticket = 7_000 + frame.len() as u64;
-    world.gateway.handle_classic(world.now, ticket, Arrival { carrier, source, rssi: Some(-71), frame });
+    world.gateway.handle_classic(world.now, ticket, Arrival { carrier, source, rssi: Some(-71), frame, lorawan: None });
     let mut heard = world.run();
     assert_eq!(heard.classic.len(), 1, "one answer for one frame");
     let (answered, done) = heard.classic.remove(0);
@@ -120,7 +122,7 @@ fn every_frame_of_a_known_serial_is_stored_as_it_came_before_anybody_hears_so() 
             w.gateway.handle_classic(
                 w.now,
                 3,
-                Arrival { carrier: Carrier::Http, source: None, rssi: None, frame: &frame },
+                Arrival { carrier: Carrier::Http, source: None, rssi: None, frame: &frame, lorawan: None },
             );
             // The write comes first; the word that it is durable only after the commit.
             let first = w.gateway.poll();
@@ -325,6 +327,9 @@ fn a_tiny_frame_is_of_the_device_whose_radio_brought_it() {
     let (done, _) = bring(&mut w, Carrier::Lorawan, Some([6; 8]), &frame);
     assert!(matches!(done, ClassicDone::Refused(r) if r.code == Code::ClassicUnknown));
     last(&w, |envelope, _| assert_eq!(envelope.originator, Originator::Classic("0606060606060606")));
+    let own = b"<=>\x86\x01#8A7384477876150C#n#1#BAT:35#";
+    let (done, _) = bring(&mut w, Carrier::Lorawan, Some([6; 8]), own);
+    assert!(matches!(done, ClassicDone::Refused(r) if r.code == Code::ClassicUnknown), "whatever serial it writes");
     let other = b"<=>\x80\x01#387264539#n#1#BAT:35#";
     let (done, heard) = bring(&mut w, Carrier::Lorawan, Some([5; 8]), other);
     assert_eq!((done, heard.dropped), (ClassicDone::Stored, vec![(Code::ClassicForeignInner, Some(Sid(0x0a18)))]));
@@ -359,7 +364,7 @@ fn a_store_that_fails_refuses_what_waited_for_it() {
     let vectors = vectors("plain-frames");
     let frame = bytes(case(&vectors, "v15-a-uint8"), "frame_hex");
     let mut w = world(&[known("8a7384477876150c", 0x0a17)]);
-    let arrival = Arrival { carrier: Carrier::Http, source: None, rssi: None, frame: &frame };
+    let arrival = Arrival { carrier: Carrier::Http, source: None, rssi: None, frame: &frame, lorawan: None };
     w.gateway.handle_classic(w.now, 1, arrival);
     while w.gateway.poll().is_some() {}
     w.gateway.handle_classic(w.now, 2, arrival);
@@ -388,4 +393,27 @@ fn who_is_known_survives_a_restart() {
     let mut w = world(&[device]).restart();
     assert_eq!(http(&mut w, &bytes(case, "frame_hex")).0, ClassicDone::Stored);
     last(&w, |_, report| assert_eq!(report.inner, Some(&*bytes(case, "inner_frame_hex"))));
+}
+
+#[test]
+fn a_frame_over_lorawan_is_of_the_time_of_its_network_server_and_no_e1_under_abp() {
+    let vectors = vectors("tiny-and-fragments");
+    let tiny = case(&vectors, "tiny-lorawan-51");
+    let frame = hex::decode(tiny["pieces"][0]["frame_hex"].as_str().unwrap()).unwrap();
+    let dev_eui = [7; 8];
+    for (activation, class) in
+        [(Activation::OverTheAir, LinkClass::Lorawan), (Activation::Personalisation, LinkClass::None)]
+    {
+        let mut world = World::new();
+        let device = Known { dev_eui: Some(dev_eui), ..known(&written(tiny), 0x0a11) };
+        world.push(&book(1, &[device])).unwrap();
+        let received = Some(Millis(world.now.0 - 3_600_000));
+        let lorawan = Some(OverLorawan { activation, received });
+        let (carrier, source) = (Carrier::Lorawan, Some(dev_eui));
+        world.gateway.handle_classic(world.now, 1, Arrival { carrier, source, rssi: None, frame: &frame, lorawan });
+        world.run();
+        let stored = world.stored();
+        let envelope = Envelope::parse(&stored[0]).unwrap();
+        assert_eq!((envelope.link, Some(envelope.received)), (class, received));
+    }
 }

@@ -69,7 +69,7 @@ fn sealed(peer: Peer, key: u8, number: &Number) -> Vec<u8> {
 }
 
 fn bring(world: &mut World, frame: &[u8]) -> (ClassicDone, Vec<(Code, Option<Sid>)>) {
-    let arrival = Arrival { carrier: Carrier::Xbee, source: Some([1; 8]), rssi: None, frame };
+    let arrival = Arrival { carrier: Carrier::Xbee, source: Some([1; 8]), rssi: None, frame, lorawan: None };
     world.gateway.handle_classic(world.now, 5, arrival);
     let mut heard = world.run();
     assert_eq!(heard.classic.len(), 1);
@@ -90,7 +90,7 @@ fn a_hardened_frame_is_opened_stored_and_answered_when_that_is_durable() {
     let mut w = world();
     let number = number(3, 64);
     let frame = sealed(Peer::Gateway, 0x33, &number);
-    let arrival = Arrival { carrier: Carrier::Xbee, source: Some([1; 8]), rssi: None, frame: &frame };
+    let arrival = Arrival { carrier: Carrier::Xbee, source: Some([1; 8]), rssi: None, frame: &frame, lorawan: None };
     w.gateway.handle_classic(w.now, 5, arrival);
     let (envelope, mark) = (w.gateway.poll(), w.gateway.poll());
     assert!(matches!(envelope, Some(Output::Persist(_))) && matches!(mark, Some(Output::Persist(_))));

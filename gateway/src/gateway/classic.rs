@@ -15,7 +15,7 @@ use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 
 use fivefold_waspmote::time_reply;
 
-use super::{Gateway, Output, Then};
+use super::{Activation, Gateway, Output, Then};
 pub(super) use hardened::ToAnswer;
 use read::{Content, Seen};
 pub(super) use roll::Roll;
@@ -31,6 +31,17 @@ pub struct Arrival<'f> {
     pub rssi: Option<i16>,
     /// The frame.
     pub frame: &'f [u8],
+    /// Of frames over LoRaWAN: what is known of the radio.
+    pub lorawan: Option<OverLorawan>,
+}
+
+/// What is known of the radio of a frame that came over LoRaWAN.
+#[derive(Clone, Copy, Debug)]
+pub struct OverLorawan {
+    /// How the device came into its network, by the operator's word.
+    pub activation: Activation,
+    /// When the network server received it; a time to come is taken for now.
+    pub received: Option<Millis>,
 }
 
 /// What came of a classic frame.
@@ -113,10 +124,13 @@ impl Gateway {
                 return Ok(Taken::Answer(answer.into()));
             }
             Seen::TimeRequest => return Err((NO_RADIO, None)),
-            Seen::Tiny => match by_radio {
-                Some(at) => (at, None),
-                None => return Err(self.stranger(now, arrival, &dev_eui(arrival))),
-            },
+            // A network server vouches for a DevEUI: what one says that is in no book is nobody's, whatever serial it writes.
+            Seen::Tiny | Seen::Known(..) | Seen::Stranger(_)
+                if arrival.carrier == Carrier::Lorawan && by_radio.is_none() =>
+            {
+                return Err(self.stranger(now, arrival, &dev_eui(arrival)));
+            }
+            Seen::Tiny => (by_radio.ok_or((STRANGER, None))?, None),
             Seen::Known(at, _) if by_radio.is_some_and(|radio| radio != at) => {
                 (at, Some(Finding::Wrong(FOREIGN_RADIO)))
             }
@@ -188,13 +202,14 @@ impl Gateway {
         let mut bytes = [0; classic::BYTES];
         let len = report.emit(&mut bytes).map_err(|_| TOO_LONG)?;
         let link = match arrival.carrier {
-            Carrier::Lorawan => LinkClass::Lorawan,
+            Carrier::Lorawan => arrival.lorawan.map_or(LinkClass::Lorawan, |radio| radio.activation.link_class()),
             Carrier::Xbee => self.module_class,
             Carrier::Http | Carrier::Bridge => LinkClass::None,
         };
+        let received = arrival.lorawan.and_then(|radio| radio.received).map_or(now, |at| at.min(now));
         let envelope = Envelope {
             seq: self.next_seq,
-            received: now,
+            received,
             kind: Kind::Classic,
             bytes: bytes.get(..len).unwrap_or_default(),
             originator: Originator::Classic(name),

@@ -22,6 +22,16 @@ pub enum Activation {
     Personalisation,
 }
 
+impl Activation {
+    /// What it makes of the link.
+    pub const fn link_class(self) -> LinkClass {
+        match self {
+            Self::OverTheAir => LinkClass::Lorawan,
+            Self::Personalisation => LinkClass::None,
+        }
+    }
+}
+
 /// What a device sent over LoRaWAN, as its network server tells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lorawan<'b> {
@@ -97,8 +107,9 @@ impl Gateway {
             (Some(d), _) if d.policy.radio != Radio::Lorawan => {
                 Err(Rejected::new(code, "over LoRaWAN, and the device's record names another radio"))
             }
-            (Some(_), Activation::OverTheAir) => Ok(LinkClass::Lorawan),
-            (Some(d), Activation::Personalisation) if d.overrides.danger_no_link => Ok(LinkClass::None),
+            (Some(d), _) if activation.link_class().is_e1() || d.overrides.danger_no_link => {
+                Ok(activation.link_class())
+            }
             _ => Err(Rejected::new(code, "LoRaWAN under ABP is no E1, and the device's record does not allow that")),
         }
     }

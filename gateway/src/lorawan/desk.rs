@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::session::Heard;
 use crate::classic::Waiting;
-use crate::gateway::{Arrival, ClassicDone, Gateway, Lorawan};
+use crate::gateway::{Arrival, ClassicDone, Gateway, Lorawan, OverLorawan};
 
 /// Those who wait for the end of the round, when all that it wrote is durable.
 #[derive(Debug, Default)]
@@ -24,7 +24,9 @@ impl Held {
             return self.0.push(done);
         }
         if gateway.lorawan_device(dev_eui).is_none() {
-            let arrival = Arrival { carrier: Carrier::Lorawan, source: Some(dev_eui.0), rssi, frame: payload };
+            let lorawan = Some(OverLorawan { activation, received: uplink.received_at });
+            let (carrier, source) = (Carrier::Lorawan, Some(dev_eui.0));
+            let arrival = Arrival { carrier, source, rssi, frame: payload, lorawan };
             return gateway.handle_classic(now, classic.ticket(Some(done)), arrival);
         }
         let (f_port, received) = (uplink.f_port, uplink.received_at);

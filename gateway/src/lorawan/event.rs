@@ -15,7 +15,7 @@ use fivefold_core::time::Millis;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Application, NetworkServer, PAYLOAD, Uplink};
+use super::uplink::{Application, NetworkServer, PAYLOAD, Uplink};
 
 /// Bytes of an event, at most. A frame that twenty stations heard makes less than a tenth of it.
 pub const LONGEST: usize = 65_536;
@@ -277,7 +277,7 @@ mod tests {
     #[test]
     fn an_application_is_one_level_of_a_topic() {
         for wrong in ["", "+", "#", "a/b", "a b", "app\n", &"a".repeat(129)] {
-            assert_eq!(wrong.parse::<Application>(), Err(super::super::NoApplication), "{wrong:?}");
+            assert_eq!(wrong.parse::<Application>(), Err(super::super::uplink::NoApplication), "{wrong:?}");
         }
         let things: Application = "app1@tenant1".parse().unwrap();
         assert_eq!(filter(NetworkServer::TheThingsStack, &things), "v3/app1@tenant1/devices/+/up");

@@ -84,6 +84,8 @@ impl From<Lost> for Ended {
 struct Pending<R> {
     receipt: Option<R>,
     done: oneshot::Receiver<ClassicDone>,
+    /// Device and FPort, where an answer to a classic frame goes.
+    back: Option<(Did, u8)>,
 }
 
 const RETAINED: Rejected =
@@ -125,7 +127,7 @@ impl<D: Dial> Session<D> {
         let mut pending = VecDeque::new();
         loop {
             let step = tokio::select! {
-                done = first(&mut pending) => settle(broker, &mut pending, done),
+                done = first(&mut pending) => self.settle(broker, &mut pending, done, names),
                 said = broker.next(), if pending.len() < WINDOW => match said {
                     Ok(said) => self.listen(broker, said, &mut pending, names, pause).await,
                     Err(lost) => Err(lost.into()),
@@ -163,6 +165,7 @@ impl<D: Dial> Session<D> {
             Said::Delivered { topic, payload, receipt, retained } => {
                 let read = if retained { Err(RETAINED) } else { event::read(*server, application, &topic, &payload) };
                 let (done, answer) = oneshot::channel();
+                let back = read.as_ref().ok().map(|uplink| (uplink.dev_eui, uplink.f_port));
                 let event = match read {
                     Ok(uplink) => {
                         if names.len() >= NAMES {
@@ -177,7 +180,7 @@ impl<D: Dial> Session<D> {
                         Event::Refused(rejected)
                     }
                 };
-                pending.push_back(Pending { receipt, done: answer });
+                pending.push_back(Pending { receipt, done: answer, back });
                 self.hand_in(event).await
             }
         }
@@ -194,6 +197,31 @@ impl<D: Dial> Session<D> {
         }
     }
 
+    fn settle<B: Broker>(
+        &self,
+        broker: &mut B,
+        pending: &mut VecDeque<Pending<B::Receipt>>,
+        done: Option<ClassicDone>,
+        names: &HashMap<Did, Box<str>>,
+    ) -> Result<(), Ended> {
+        let Some(Pending { receipt, back, .. }) = pending.pop_front() else { return Ok(()) };
+        let kept = match (done, back) {
+            (Some(ClassicDone::Answer(payload)), Some((dev_eui, f_port))) => {
+                self.send(broker, &Downlink { dev_eui, f_port, payload }, names)?;
+                true
+            }
+            (Some(ClassicDone::Refused(rejected)), _) => rejected.code != Code::StoreFull,
+            (Some(ClassicDone::Answer(_) | ClassicDone::Stored), _) => true,
+            (None, _) => false,
+        };
+        match receipt {
+            Some(receipt) if kept => Ok(broker.acknowledge(receipt)?),
+            Some(_) => Err(Ended::NotKept),
+            // Delivered at most once: it does not come again, whatever is done.
+            None => Ok(()),
+        }
+    }
+
     fn send<B: Broker>(&self, broker: &mut B, command: &Downlink, names: &HashMap<Did, Box<str>>) -> Result<(), Ended> {
         let Config { server, application, .. } = &self.config;
         let own = command.dev_eui.to_string();
@@ -203,6 +231,10 @@ impl<D: Dial> Session<D> {
             // Its id is known from its next event.
             (None, NetworkServer::TheThingsStack) => return Ok(()),
         };
+        if command.f_port == 0 {
+            // The radio's own: what came without a port cannot be answered.
+            return Ok(());
+        }
         let topic = command::topic(*server, application, device);
         Ok(broker.publish(topic, command::emit(*server, command))?)
     }
@@ -213,24 +245,6 @@ async fn first<R>(pending: &mut VecDeque<Pending<R>>) -> Option<ClassicDone> {
     match pending.front_mut() {
         Some(pending) => (&mut pending.done).await.ok(),
         None => std::future::pending().await,
-    }
-}
-
-fn settle<B: Broker>(
-    broker: &mut B,
-    pending: &mut VecDeque<Pending<B::Receipt>>,
-    done: Option<ClassicDone>,
-) -> Result<(), Ended> {
-    let kept = match done {
-        Some(ClassicDone::Refused(rejected)) => rejected.code != Code::StoreFull,
-        Some(ClassicDone::Answer(_) | ClassicDone::Stored) => true,
-        None => false,
-    };
-    match pending.pop_front().and_then(|p| p.receipt) {
-        Some(receipt) if kept => Ok(broker.acknowledge(receipt)?),
-        Some(_) => Err(Ended::NotKept),
-        // Delivered at most once: it does not come again, whatever is done.
-        None => Ok(()),
     }
 }
 
@@ -426,6 +440,18 @@ mod tests {
         let Deed::Published(topic, text) = w.did().await else { panic!() };
         assert_eq!(topic, "v3/a/devices/barn-1/down/push");
         assert!(text.contains(r#""f_port":1"#), "{text}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_to_a_classic_frame_goes_down_by_the_port_that_it_came_by() {
+        let mut w = World::new("chirpstack", 1);
+        assert_eq!(w.did().await, Deed::Dialed);
+        w.deliver(0, Some(1), TOPIC, EVENT);
+        w.heard().await.done.send(ClassicDone::Answer([0xAA].into())).unwrap();
+        let Deed::Published(topic, text) = w.did().await else { panic!() };
+        assert_eq!(topic, "application/a/device/0101010101010101/command/down");
+        assert!(text.contains(r#""fPort":3"#), "{text}");
+        assert_eq!(w.did().await, Deed::Acknowledged(1));
     }
 
     #[tokio::test]
