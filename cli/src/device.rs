@@ -121,6 +121,9 @@ struct Add {
     classic: classic::New,
 }
 
+/// Every so many messages a device on LoRaWAN wants an answer (docs/protocol.md 9.1): each takes a receive window of everybody.
+const LORAWAN_ACK_EVERY: u8 = 8;
+
 /// What a device's policy record says, where the network does not.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Record {
@@ -130,13 +133,14 @@ pub struct Record {
     /// Bytes of the sender in tiny requests: 0 takes it from the link.
     #[arg(long, default_value_t = 0, value_parser = kid_length, value_name = "0|2")]
     pub kid_length: u8,
-    /// It wants an answer every so many messages.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
-    pub ack_every: u8,
+    /// It wants an answer every so many messages [default: 8 on lorawan, else 1].
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    pub ack_every: Option<u8>,
     /// What carries its frames: 802.15.4, 802.15.4-mic32, ip and others of docs/protocol.md 6.4.
     #[arg(long, default_value = "802.15.4", value_parser = radio)]
     pub radio: Radio,
-    /// Allows a radio without E1 (ip, for one): strangers then reach the gateway in its name. Your words are kept.
+    /// Allows a radio without E1 (ip, for one; lorawan under ABP): strangers then reach the gateway in its name. Your words are
+    /// kept.
     #[arg(long, value_name = "WORDS")]
     pub danger_no_link: Option<String>,
 }
@@ -151,17 +155,20 @@ impl Record {
         policy.alg = if self.alg == 10 { Alg::AesCcm16_64_128 } else { Alg::AesCcm16_64_256 };
         policy.mode = mode;
         policy.kid_length = if self.kid_length == 2 { KidLength::Two } else { KidLength::None };
-        policy.ack_every = self.ack_every;
+        let usual = if self.radio == Radio::Lorawan { LORAWAN_ACK_EVERY } else { 1 };
+        policy.ack_every = self.ack_every.unwrap_or(usual);
         policy.radio = self.radio;
         let is_e1 = self.radio.link_class().is_e1();
         anyhow::ensure!(
-            is_e1 || self.danger_no_link.as_ref().is_some_and(|w| w.len() >= 8),
+            self.danger_no_link.as_ref().map_or(is_e1, |w| w.len() >= 8),
             "radio {} has no E1, so strangers reach the gateway in this device's name; if you want that, say so: \
              --danger-no-link \"WORDS\"",
             self.radio.as_str()
         );
-        let overrides =
-            Overrides { danger_link_only: network.profile == Profile::DangerLinkOnly, danger_no_link: !is_e1 };
+        // Under ABP, which no record says, LoRaWAN is none either: the gateway's configuration names such devices.
+        let under_abp = self.radio == Radio::Lorawan && self.danger_no_link.is_some();
+        let danger_no_link = !is_e1 || under_abp;
+        let overrides = Overrides { danger_link_only: network.profile == Profile::DangerLinkOnly, danger_no_link };
         Ok((policy, overrides, self.danger_no_link.clone().or(network.override_words.clone())))
     }
 }

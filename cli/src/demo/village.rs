@@ -389,7 +389,7 @@ fn settle(
                     // One stock device among them: AES-128, as Wireshark can open it.
                     alg: if n == 3 { 10 } else { 11 },
                     kid_length: 0,
-                    ack_every: 1,
+                    ack_every: None,
                     radio: Radio::Ieee802154,
                     danger_no_link: None,
                 },

@@ -236,11 +236,12 @@ fn row(
     let network = networks.iter().find(|n| n.name == net || n.net.to_string() == net);
     let network = network.with_context(|| format!("there is no network {net}; see: fivefold network list"))?;
     let sid = cell("sid")?.map(|s| s.parse().with_context(|| format!("sid `{s}`"))).transpose()?;
-    let number = |name, of: u8| match cell(name)? {
-        Some(text) => text.parse::<u8>().with_context(|| format!("{name} `{text}`: expected a number up to 255")),
-        None => Ok(of),
+    let number = |name| {
+        let parse =
+            |text: &str| text.parse::<u8>().with_context(|| format!("{name} `{text}`: expected a number up to 255"));
+        cell(name)?.map(parse).transpose()
     };
-    let alg = number("alg", args.record.alg)?;
+    let alg = number("alg")?.unwrap_or(args.record.alg);
     anyhow::ensure!(matches!(alg, 10 | 11), "alg {alg}: expected 11 or 10");
     let named = |name: &'static str, e: String| anyhow::anyhow!("{name}: {e}");
     let record = Record {
@@ -249,7 +250,7 @@ fn row(
             Some(text) => kid_length(text).map_err(|e| named("kid_length", e))?,
             None => args.record.kid_length,
         },
-        ack_every: number("ack_every", args.record.ack_every)?,
+        ack_every: number("ack_every")?.or(args.record.ack_every),
         radio: match cell("radio")? {
             Some(text) => radio(text).map_err(|e| named("radio", e))?,
             None => args.record.radio,
