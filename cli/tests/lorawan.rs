@@ -224,9 +224,11 @@ impl Radio {
     fn boot(folder: &Path) -> Self {
         let share = NodeShare::read(folder).unwrap();
         let own = &share.secrets;
-        let mut secrets = Secrets::default();
-        secrets.e3 = own.e3.as_ref().map(|(ms3, salt3)| E3Secret::new(ms3, salt3).unwrap());
-        secrets.e2 = own.e2_root.as_ref().map(|root| E2Root::new(**root).secret(share.group));
+        let secrets = Secrets {
+            e3: own.e3.as_ref().map(|(ms3, salt3)| E3Secret::new(ms3, salt3).unwrap()),
+            e2: own.e2_root.as_ref().map(|root| E2Root::new(**root).secret(share.group)),
+            ..Secrets::default()
+        };
         let settings = Settings::new(share.did, share.sid, Pan(share.pan), share.policy, share.epoch);
         let entropy = Entropy::check(std::array::from_fn(|n| (n * 7) as u8)).unwrap();
         let node = Node::boot(Millis(0), settings, &secrets, None, &entropy).unwrap();

@@ -270,7 +270,8 @@ impl Config {
         }
         let lorawan = match &settings.lorawan {
             Some(words) => Some(
-                lorawan::Config::check(words, folder, gateway).map_err(|wrong| invalid(wrong.key, &wrong.reason))?,
+                lorawan::Config::check(words, folder, GatewayName { net, gateway })
+                    .map_err(|wrong| invalid(wrong.key, &wrong.reason))?,
             ),
             None => None,
         };

@@ -5,7 +5,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fivefold_core::id::{Did, GatewayId};
+use fivefold_core::e4_channel::GatewayName;
+use fivefold_core::id::Did;
 use fivefold_keep::files::{self, FileError};
 use fivefold_keep::share::GatewayLorawan;
 use rustls::RootCertStore;
@@ -89,11 +90,11 @@ pub struct Tls {
 }
 
 impl Config {
-    /// Checks the words of `[lorawan]` in `folder`, for the gateway of this id.
+    /// Checks the words of `[lorawan]` in `folder`, for the gateway of this name.
     ///
     /// # Errors
     /// The first that is wrong, with what to write instead.
-    pub fn check(words: &GatewayLorawan, folder: &Path, gateway: GatewayId) -> Result<Self, Wrong> {
+    pub fn check(words: &GatewayLorawan, folder: &Path, name: GatewayName) -> Result<Self, Wrong> {
         let wrong = |key, reason: &str| Wrong { key, reason: reason.to_owned() };
         let server = words.kind.parse().map_err(|e: super::NoNetworkServer| wrong("lorawan.kind", &e.to_string()))?;
         let application = words
@@ -151,7 +152,8 @@ impl Config {
         for dev_eui in &words.abp {
             abp.insert(dev_eui.parse().map_err(|_| wrong("lorawan.abp", "a DevEUI has 16 hex digits"))?);
         }
-        let client_id = format!("fivefold-{gateway}");
+        // Every broker of MQTT 3.1.1 takes 23 letters and digits; another gateway under the same name would cut this one off.
+        let client_id = format!("ff{}{}", name.net, name.gateway);
         let host = host.to_owned();
         Ok(Self { server, application, host, port, client_id, security, username, activation, abp })
     }
@@ -227,7 +229,11 @@ impl fmt::Display for Config {
 
 #[cfg(test)]
 mod tests {
+    use fivefold_core::id::{GatewayId, Net};
+
     use super::*;
+
+    const NAME: GatewayName = GatewayName { net: Net(7), gateway: GatewayId(0x11) };
 
     fn words() -> GatewayLorawan {
         GatewayLorawan {
@@ -246,13 +252,13 @@ mod tests {
     }
 
     fn check(words: &GatewayLorawan) -> Result<Config, Wrong> {
-        Config::check(words, Path::new("/farm"), GatewayId(0x11))
+        Config::check(words, Path::new("/farm"), NAME)
     }
 
     #[test]
     fn the_operators_words_become_a_connection() {
         let config = check(&words()).unwrap();
-        assert_eq!((&*config.host, config.port, &*config.client_id), ("lns.example", 8883, "fivefold-00000011"));
+        assert_eq!((&*config.host, config.port, &*config.client_id), ("lns.example", 8883, "ff0000000700000011"));
         assert_eq!(config.activation(Did([1; 8])), Activation::OverTheAir);
         assert_eq!(config.activation("70b3d57ed0052a9c".parse().unwrap()), Activation::Personalisation);
         assert!(config.to_string().contains("TLS; 1 under ABP"), "{config}");
@@ -285,7 +291,7 @@ mod tests {
     #[test]
     fn a_password_file_that_others_can_read_is_an_error_and_a_line_end_is_none_of_it() {
         let folder = tempfile::tempdir().unwrap();
-        let config = Config::check(&words(), folder.path(), GatewayId(1)).unwrap();
+        let config = Config::check(&words(), folder.path(), NAME).unwrap();
         let file = folder.path().join("broker-password");
         files::write(&file, files::Readers::Everybody, b"secret\n").unwrap();
         assert!(matches!(config.login(), Err(FileError::Exposed { .. })));

@@ -253,7 +253,8 @@ mod tests {
     use std::path::Path;
     use std::sync::mpsc::{Receiver, sync_channel};
 
-    use fivefold_core::id::GatewayId;
+    use fivefold_core::e4_channel::GatewayName;
+    use fivefold_core::id::{GatewayId, Net};
     use fivefold_keep::share::GatewayLorawan;
 
     use super::*;
@@ -333,7 +334,8 @@ mod tests {
                 key_file: None,
                 insecure_mqtt: true,
             };
-            let config = Config::check(&words, Path::new("/"), GatewayId(1)).unwrap();
+            let config =
+                Config::check(&words, Path::new("/"), GatewayName { net: Net(7), gateway: GatewayId(1) }).unwrap();
             let (tell, deeds) = mpsc::unbounded_channel();
             let (say, script): (Vec<_>, Vec<_>) = (0..connections).map(|_| mpsc::unbounded_channel()).unzip();
             let dial = Fake { deeds: tell, script: std::sync::Mutex::new(script) };
