@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use deployment::{Daemon, Deployment, command, fivefold, free_udp, tick};
+use deployment::{Daemon, Deployment, command, fivefold, free_udp, mistake, tick};
 use fivefold::xbee_air::{Place, XbeeAir};
 use fivefold_core::id::Did;
 use fivefold_gateway::xbee::kind::Kind;
@@ -138,6 +138,8 @@ fn a_gateway_whose_module_is_pulled_out_takes_it_again() {
     until(|| village.said().contains("no XBee module").then_some(()), || village.said());
     village.air.plug(mac(GATEWAY));
     let (folder, port) = (village.folder(NEAR), village.d.at(NEAR));
+    let said = mistake(&["node", "run", "--dir", &folder]);
+    assert!(said.contains("--xbee /dev/ttyUSB0"), "{said}");
     let run = ["node", "run", "--dir", &folder, "--xbee", &port, "--every", "0.2", "--count", "2", "--wait", "90"];
     let done = command(&run).output().unwrap();
     assert!(done.status.success(), "{}\n{}", String::from_utf8_lossy(&done.stdout), village.said());
