@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use fivefold_cloud::api::{ReadingShown, RecordShown};
+use fivefold_cloud::api::{ImportedShown, ReadingShown, RecordShown};
 use fivefold_keep::files;
 use fivefold_keep::share::{CA_FILE, read_config};
 use serde_json::Value;
@@ -49,6 +49,9 @@ struct List {
     /// From the store of a gateway without a cloud (--dir is its folder): those after this id, the oldest first.
     #[arg(long, value_name = "ID")]
     after: Option<u64>,
+    /// What was imported from a Meshlium instead: nobody here received or proved it.
+    #[arg(long, conflicts_with = "after")]
+    imported: bool,
 }
 
 #[derive(Clone, Debug, clap::Args)]
@@ -121,13 +124,18 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::List(list) => {
             anyhow::ensure!(list.after.is_none(), "--after is for the folder of a gateway without a cloud");
             let api = list.which.cloud.connect()?;
-            let page = api.fetch(&format!("/v1/readings?order=desc&limit={}{}", list.limit, list.which.query()))?;
+            let path = if list.imported { "/v1/readings/imported" } else { "/v1/readings" };
+            let page = api.fetch(&format!("{path}?order=desc&limit={}{}", list.limit, list.which.query()))?;
             let mut readings = page
                 .get("readings")
                 .and_then(Value::as_array)
                 .cloned()
                 .context("the cloud gave no list of readings")?;
             readings.reverse();
+            if list.imported {
+                show_imported(Value::Array(readings), output)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             let shown: Vec<ReadingShown> = serde_json::from_value(Value::Array(readings.clone()))?;
             show(Value::Array(readings), &shown, output);
         }
@@ -161,6 +169,31 @@ fn show(readings: Value, shown: &[ReadingShown], output: Output) {
         }
         t.trim_fmt()
     });
+}
+
+fn show_imported(readings: Value, output: Output) -> anyhow::Result<()> {
+    let shown: Vec<ImportedShown> = serde_json::from_value(readings.clone())?;
+    answer(output, &readings, || {
+        if shown.is_empty() {
+            return "Nothing was imported.".to_owned();
+        }
+        let mut t =
+            table(&["RECEIVED THERE", "NETWORK", "SERIAL", "NODE ID", "SEQUENCE", "PROVEN BY", "FROM", "READING"]);
+        for r in &shown {
+            t.add_row([
+                clock::text(r.received_ms / 1000),
+                r.network.clone(),
+                r.serial.clone(),
+                safe(&r.node_id),
+                r.sequence.map_or_else(String::new, |n| n.to_string()),
+                "nobody INSECURE, imported".to_owned(),
+                r.source.clone(),
+                format!("{} {}", safe(&r.sensor), safe(&r.value)),
+            ]);
+        }
+        t.trim_fmt()
+    });
+    Ok(())
 }
 
 impl Which {

@@ -4,6 +4,7 @@
 
 mod campaign;
 mod classic;
+mod imported;
 mod kept;
 mod show;
 
@@ -44,6 +45,7 @@ use crate::store::{self, CommandState, Page, StoreError, Write};
 
 pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
+pub use imported::{Imported, ImportedShown};
 pub use show::{CommandShown, CountShown, DeviceShown, GatewayShown, Health, ReadingShown, Readings, RecordShown};
 
 /// Readings in one answer, at most.
@@ -109,6 +111,7 @@ type Answer<T> = Result<Json<T>, Problem>;
 pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
     let (router, mut api) = OpenApiRouter::new()
         .routes(routes!(readings))
+        .routes(routes!(imported::imported))
         .routes(routes!(stream))
         .routes(routes!(devices))
         .routes(routes!(device))

@@ -5,6 +5,7 @@
 //! decides what is new: there is no window that could forget.
 
 mod classic;
+mod imported;
 mod read;
 mod reseal;
 mod restored;
@@ -29,6 +30,10 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
 
 pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
+pub use imported::{
+    ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
+    SeenRow, seen_classic,
+};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
 pub use restored::restored;
@@ -40,6 +45,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0004_rotation.sql"),
     include_str!("store/migrations/0005_restored.sql"),
     include_str!("store/migrations/0006_classic.sql"),
+    include_str!("store/migrations/0007_imported.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
