@@ -106,7 +106,8 @@ job_clippy() {
 
 job_test() {
     # A token for vaults: SoftHSM, and OpenSC's tool to make keys in it that must be refused. A broker for LoRaWAN.
-    need_deb softhsm2 opensc mosquitto mosquitto-clients
+    # A database such as a Meshlium has: mariadb-server.
+    need_deb softhsm2 opensc mosquitto mosquitto-clients mariadb-server
     if have cargo-nextest; then
         cargo nextest run --workspace --features fivefold-device/lorawan --locked --no-fail-fast
     else

@@ -8,6 +8,7 @@ pub mod attack;
 pub mod budget;
 pub mod clock;
 pub mod cloud;
+pub mod compare;
 pub mod demo;
 pub mod device;
 pub mod frame;
@@ -16,8 +17,10 @@ pub(crate) mod gateway_join;
 mod gateway_local;
 pub mod gateway_run;
 mod gateway_token;
+pub mod import;
 pub mod init;
 pub mod key;
+pub(crate) mod meshlium;
 pub mod network;
 pub mod node;
 pub mod operator;
@@ -56,6 +59,8 @@ enum Noun {
     Budget(budget::Args),
     /// The cloud: run it, renew its certificate and its issuing key.
     Cloud(cloud::Args),
+    /// Compare what another system saw with what came here.
+    Compare(compare::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
     Demo(demo::Args),
     /// Devices: enrol, add, list, show, enrol again, revoke.
@@ -64,6 +69,8 @@ enum Noun {
     Frame(frame::FrameArgs),
     /// Gateways: invite, join, list, show, revoke, run.
     Gateway(gateway::Args),
+    /// Take over what another system knew.
+    Import(import::Args),
     /// Make an operator's folder: CA, vault and registry.
     Init(init::Args),
     /// Keys of networks: rotate, switch, retire, roll back, pause, resume, show.
@@ -128,10 +135,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Attack(args) => attack::run(&args),
         Noun::Budget(args) => budget::run(&args, output),
         Noun::Cloud(args) => cloud::run(&args, output),
+        Noun::Compare(args) => compare::run(&args, output),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
         Noun::Frame(args) => frame::run(&args, output),
         Noun::Gateway(args) => gateway::run(&args, output),
+        Noun::Import(args) => import::run(&args, output),
         Noun::Init(args) => init::run(&args, output),
         Noun::Key(args) => key::run(&args, output),
         Noun::Network(args) => network::run(&args, output),

@@ -23,6 +23,18 @@ const NOT_HERE: [(&str, &str); 4] = [
     ("demo", "it runs the other commands for minutes; its words are tables"),
 ];
 
+/// A dump of a Meshlium with a key and a login.
+const MESHLIUM: &str = "CREATE TABLE encryptionData (id int, waspmote_id text, private_aes text, public_rsa text, modulus_rsa text);
+INSERT INTO encryptionData VALUES (1, 'dam', 'wJ4h8Xq2Tn6Zr0Yb', NULL, NULL);
+CREATE TABLE users (idusers int, user text, passwd text);
+INSERT INTO users VALUES (1, 'root', '0c9a1ad5f2be4e0f8d6b7c3a2e1f0d4c');
+CREATE TABLE sensorParser (id int, id_wasp text, id_secret text, frame_type int, frame_number int, sensor text, value text,
+ timestamp text);
+INSERT INTO sensorParser VALUES (1, 'dam', '8A7384477876150C', 134, 1, 'TCA', '21.5', '2026-10-01 12:00:00'),
+ (2, 'dam', '8A7384477876150C', 134, 2, 'TCA', '21.6', '2026-10-01 12:01:00');
+-- Dump completed
+";
+
 /// A deployment, and all that was said about it.
 struct Heard {
     farm: Farm,
@@ -113,6 +125,15 @@ fn scenario(form: &'static str) -> Heard {
     let new = words.into_iter().find(|w| w.starts_with("ff_") && w.len() == 67).unwrap().to_owned();
     heard.secrets.push(secret("the new token", &new));
     heard.said.retain(|(what, _)| !what.starts_with("token add"));
+
+    // What a Meshlium knew: keys of nodes, and hashes of logins.
+    heard.run("network set", &["three", "--classic", "yes"]);
+    let dump = at(&heard, "DUMP.sql");
+    private(Path::new(&dump), MESHLIUM);
+    heard.secrets.push(secret("a key of a Meshlium", "wJ4h8Xq2Tn6Zr0Yb"));
+    heard.secrets.push(secret("a hash of a Meshlium", "0c9a1ad5f2be4e0f8d6b7c3a2e1f0d4c"));
+    heard.run("import meshlium", &["--net", "three", &dump]);
+    heard.run("compare meshlium", &["--until", "2000-01-01T00:00:00Z", &dump]);
 
     // A device that makes its own key.
     let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));
