@@ -362,7 +362,13 @@ fn a_hardened_device_has_no_other_frames_and_is_never_called_node() {
     let readings = w.readings();
     let row = readings[0].classic.as_ref().unwrap();
     assert_eq!((readings[0].origin, row.suite.as_str(), row.sequence), (Origin::Legacy, "classic-hardened", Some(1)));
-    for (frame, code) in [(&clear[..], Code::ClassicRelabelled), (&out[..len], Code::HardenedForged)] {
+    // A second gateway heard it, and has no key of this device: nothing is wrong with that.
+    let bytes = said(&out[..len], Carrier::Http, None);
+    assert!(w.post_second(&[envelope(SERIAL, &bytes, at(0))]).refused.is_empty());
+    assert_eq!((w.ledger().len(), w.count(Code::GatewayNoContext), w.count(Code::HardenedForged)), (1, 1, 0));
+    let mut for_cloud = out;
+    for_cloud[3] = hardened::Peer::Cloud.frame_type();
+    for (frame, code) in [(&clear[..], Code::ClassicRelabelled), (&for_cloud[..len], Code::HardenedForged)] {
         let bytes = said(frame, Carrier::Http, None);
         assert_eq!(w.post(&[envelope(SERIAL, &bytes, at(1))]).refused[0].1, code);
     }

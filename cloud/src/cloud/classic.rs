@@ -76,6 +76,10 @@ impl<M: Memory> Cloud<M> {
         report: &Report<'_>,
         told: Told,
     ) -> Option<Code> {
+        if let Some(code) = told.elsewhere {
+            judged.count(code, Some(device.source.sid));
+            return None;
+        }
         let (mut refused, mut codes) = (told.refused, told.codes);
         let mut live = device.live();
         let mut glimpse = None;

@@ -4,6 +4,7 @@ use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_keep::registry::ClassicProfile;
+use fivefold_waspmote::hardened::Peer;
 use fivefold_waspmote::{
     Clear, Destination, Encoding, Encrypted, Entry, Field, FieldFault, Fields, Frame, FrameType, Reading, Refused,
     Sensors, Serial, Table, Text, Tiny, Value,
@@ -36,6 +37,8 @@ pub(super) struct Told {
     pub(super) sequence: Option<u8>,
     /// Why it is no reading.
     pub(super) refused: Option<Code>,
+    /// Another gateway holds its key: what that one brings counts, and this is counted as so.
+    pub(super) elsewhere: Option<Code>,
     /// What is to be known of it.
     pub(super) codes: Vec<Code>,
     pub(super) content: String,
@@ -56,6 +59,7 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
         kind: report.frame.get(3).copied().unwrap_or_default(),
         sequence: None,
         refused: report.code,
+        elsewhere: None,
         codes: Vec::new(),
         content: "{}".into(),
         values: Vec::new(),
@@ -90,6 +94,10 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
 /// What is known of whoever sends a frame of this device.
 fn of_serial(device: &ClassicDevice) -> Reading {
     Reading { generation: Some(device.source.serial.generation()), ..Reading::default() }
+}
+
+fn is_for_gateway(hardened: &[u8]) -> bool {
+    hardened.get(3) == Some(&Peer::Gateway.frame_type())
 }
 
 /// Whether a frame names its device, in either order of the bytes of v12 (W4).
@@ -168,6 +176,10 @@ impl Told {
                 }
                 self.fields(device, &clear, None, Code::HardenedForged);
                 self.trace = None;
+            }
+            // Every gateway of the network hears it, and one has its key.
+            None if is_for_gateway(report.frame) && self.refused.is_none() => {
+                self.elsewhere = Some(Code::GatewayNoContext);
             }
             // Nobody here has its key.
             _ => self.refuse(Code::HardenedForged),
