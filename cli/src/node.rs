@@ -20,7 +20,7 @@ use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::e5_renewal::{Credential, PqMix};
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
-use fivefold_core::profile::Mode;
+use fivefold_core::profile::{LinkClass, Mode};
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::Pan;
@@ -179,6 +179,9 @@ fn place(share: &NodeShare) -> anyhow::Result<Settings> {
         if settings.ways.parents.push(sid).is_err() {
             bail!("node.toml, [link] parents: at most {} can be given", fivefold_device::PARENTS);
         }
+    }
+    if share.link.air.is_empty() && share.link_class() != LinkClass::E1s {
+        bail!("node.toml, [link] air: name the UDP address of at least one radio that hears this node");
     }
     Ok(settings)
 }

@@ -82,9 +82,6 @@ impl Air {
             if radio.link_class() == LinkClass::E1s {
                 bail!("this node's radio is an XBee module ({radio}): say where its line is, e.g. --xbee /dev/ttyUSB0");
             }
-            if share.link.air.is_empty() {
-                bail!("node.toml, [link] air: name the UDP address of at least one radio that hears this node");
-            }
             return Ok(Self::Udp(Udp {
                 socket: bind(share.link.bind).await?,
                 hearers: share.link.air.clone(),
