@@ -16,11 +16,13 @@ use fivefold_keep::tls::{Anchor, Groups, client_config_api};
 use serde_json::Value;
 
 /// Commands that are not run here, and why.
-const NOT_HERE: [(&str, &str); 4] = [
+const NOT_HERE: [(&str, &str); 6] = [
     ("attack backhaul", "an attacker of the demo: what it steals is what it says"),
     ("attack listen", "the same"),
     ("attack run", "the same"),
     ("demo", "it runs the other commands for minutes; its words are tables"),
+    ("node relay", "it needs a module on a serial line; it says what a node does"),
+    ("xbee-air", "the air of emulated modules: it has no secret"),
 ];
 
 /// A dump of a Meshlium with a key and a login.
@@ -135,6 +137,28 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("import meshlium", &["--net", "three", &dump]);
     heard.run("compare meshlium", &["--until", "2000-01-01T00:00:00Z", &dump]);
 
+    // Classic devices, their keys, and the tokens of those that post.
+    let [classic, bearer] = ["classic.key", "bearer"].map(|p| at(&heard, p));
+    private(Path::new(&classic), "Qp7Lm3Vx9Ks2Dt5W");
+    private(Path::new(&bearer), "bearer-of-a-phone-4471-5580-9327");
+    heard.secrets.push(secret("key of a classic device", "Qp7Lm3Vx9Ks2Dt5W"));
+    heard.secrets.push(secret("token of a phone", "bearer-of-a-phone-4471-5580-9327"));
+    heard.run("device rename", &["8a7384477876150c", "dam_2"]);
+    let key = ["--gateway-key-file", &classic, "--gateway-key-bits", "128"];
+    heard.run("device set-keys", &[&["8a7384477876150c"][..], &key].concat());
+    let north = heard.farm.path("gateways/north");
+    heard.run("gateway token add", &["--dir", &north, "phone", "--known", &bearer]);
+    heard.run("gateway token list", &["--dir", &north]);
+    heard.run("gateway token revoke", &["--dir", &north, "phone"]);
+    let host = answers_once();
+    let seal = ["--seal", "gateway", "--key-file", &classic, "--key-bits", "128", "--count", "1"];
+    heard.run("node waspmote", &[&["--serial", "8a7384477876150c", "--http", &host][..], &seal].concat());
+    let header = at(&heard, "hardened.h");
+    heard.run("device harden", &["8a7384477876150c", "--out", &header]);
+    let header = fs::read_to_string(header).unwrap();
+    let digits: String = header.split("0x").skip(1).filter_map(|byte| byte.get(..2)).collect();
+    heard.secrets.push(Secret { name: "key of the hardened profile".into(), bytes: hex::decode(digits).unwrap() });
+
     // A device that makes its own key.
     let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));
     heard.run("node join", &["--dir", &own, "--request-file", &asks, "--request-qr"]);
@@ -156,6 +180,9 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("node run", &send);
     let token = heard.farm.token.display().to_string();
     heard.run("reading list", &["--token-file", &token]);
+    heard.run("reading list", &["--token-file", &token, "--imported"]);
+    heard.run("reading quarantine", &["--token-file", &token]);
+    heard.run("reading unknown", &["--token-file", &token]);
     let follow = heard.start("reading follow", &["--token-file", &token]);
     ask_everything(&mut heard, &did);
     for _ in 0..20 {
@@ -241,6 +268,20 @@ fn without_a_cloud(heard: &mut Heard) {
     heard.remember();
     heard.stop(gate);
     heard.run("reading forget", &["--dir", &barn, "--upto", "1"]);
+}
+
+/// Where one request by HTTP is answered.
+fn answers_once() -> String {
+    use std::io::{Read as _, Write as _};
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        let (mut socket, _) = listener.accept().unwrap();
+        let _ = socket.read(&mut [0; 4096]);
+        let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok");
+    });
+    host
 }
 
 /// A frame of the vectors, a file with its key, and the key.
