@@ -230,5 +230,10 @@ fn a_node_that_can_be_flashed_gets_a_key_of_the_hardened_profile_in_a_file_for_i
     assert_eq!(keys[0].key.as_slice(), bytes);
     let again = site.file("again.h", b"");
     assert_eq!(site.answer(&["device", "harden", SERIAL, "--out", &again])["epoch"], 2);
+    // The cloud's are counted apart, and are another file.
+    let to_cloud = site.answer(&["device", "harden", SERIAL, "--peer", "cloud"]);
+    assert_eq!(to_cloud["epoch"], 1);
+    let header = std::fs::read_to_string(to_cloud["file"].as_str().unwrap()).unwrap();
+    assert!(header.contains("ff_cloud_key[32] = {") && header.contains("ff_cloud_key_epoch = 1;"));
     assert!(site.says(&["device", "list"]).contains("classic: hardened"));
 }

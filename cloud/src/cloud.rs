@@ -133,6 +133,8 @@ pub struct Judged {
     boot: Option<GatewayBoot>,
     hashes: Vec<(u64, [u8; 8])>,
     classics: Vec<classic::Remembered>,
+    /// Classic devices of which it has frames with numbers of their own.
+    numbered: Vec<Arc<crate::book::ClassicDevice>>,
     now: Millis,
 }
 
@@ -259,6 +261,7 @@ impl<M: Memory> Cloud<M> {
             boot: (receipt.count > 0).then_some(receipt.boot),
             hashes: Vec::with_capacity(envelopes.len()),
             classics: Vec::new(),
+            numbered: Vec::new(),
             now,
         };
         if receipt.count > 0 {

@@ -283,8 +283,14 @@ fn a_key_of_the_hardened_profile_is_drawn_for_one_gateway_and_sealed() {
     assert_eq!(of(&b, primary, 1), [(2, *two.key)]);
     assert_eq!(of(&b, HardenedHolder::Gateway(GatewayId(2)), 4), []);
     assert_eq!(of(&b, HardenedHolder::Cloud, 4), []);
+    // The cloud's have epochs of their own, and no gateway gets them.
+    let (_, three) = b.registry.harden_classic_to_cloud(&b.vault, new.serial, 7).unwrap();
+    assert_eq!(of(&b, HardenedHolder::Cloud, 4), [(1, *three.key)]);
+    assert_eq!(of(&b, primary, 4).len(), 2);
     let old = b.plain("387264539");
     b.registry.add_classic(&b.vault, &old, 1).unwrap();
+    let refused = b.registry.harden_classic_to_cloud(&b.vault, old.serial, 5).unwrap_err();
+    assert!(refused.to_string().contains("v15"), "{refused}");
     let refused = b.registry.harden_classic(&b.vault, old.serial, 5).unwrap_err();
     assert!(refused.to_string().contains("v15"), "{refused}");
     drop(b.registry);

@@ -191,18 +191,35 @@ pub(super) struct Harden {
     folder: crate::operator::Folder,
     /// Its serial: 16 hex digits, since v12 has no room for the profile.
     serial: Serial,
-    /// Where the key goes, as a C header for its sketch, readable by you alone; otherwise nodes/SERIAL/hardened.h in the
-    /// operator's folder.
+    /// Whom the key is for: the primary gateway of its network, or the cloud, past every gateway.
+    #[arg(long, value_enum, default_value = "gateway")]
+    peer: Holder,
+    /// Where the key goes, as a C header for its sketch, readable by you alone; otherwise nodes/SERIAL/hardened.h, or
+    /// hardened-cloud.h, in the operator's folder.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
+}
+
+/// Who holds the other copy of a key of the hardened profile.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Holder {
+    Cloud,
+    Gateway,
 }
 
 /// Draws a key, and writes it for the sketch.
 pub(super) fn harden(args: &Harden, output: Output) -> anyhow::Result<()> {
     let mut operator = args.folder.open()?;
-    let file =
-        args.out.clone().unwrap_or_else(|| node_folder(&operator.dir, &args.serial.to_string()).join("hardened.h"));
-    let (device, key) = operator.registry.harden_classic(&operator.vault, args.serial, clock::now()?)?;
+    let (name, whom, word) = match args.peer {
+        Holder::Cloud => ("hardened-cloud.h", "the cloud", "cloud"),
+        Holder::Gateway => ("hardened.h", "the primary gateway of its network", "gateway"),
+    };
+    let file = args.out.clone().unwrap_or_else(|| node_folder(&operator.dir, &args.serial.to_string()).join(name));
+    let (book, vault, now) = (&mut operator.registry, &operator.vault, clock::now()?);
+    let (device, key) = match args.peer {
+        Holder::Cloud => book.harden_classic_to_cloud(vault, args.serial, now)?,
+        Holder::Gateway => book.harden_classic(vault, args.serial, now)?,
+    };
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         files::create_folder(folder)?;
     }
@@ -210,8 +227,8 @@ pub(super) fn harden(args: &Harden, output: Output) -> anyhow::Result<()> {
     let header = Zeroizing::new(format!(
         "/* Key of the hardened profile of node {}, for ff_install. Flash it once, then delete this file. */\n\
          #include <stdint.h>\n\
-         static const uint32_t ff_key_epoch = {};\n\
-         static const uint8_t ff_gateway_key[32] = {{{}}};\n",
+         static const uint32_t ff_{word}_key_epoch = {};\n\
+         static const uint8_t ff_{word}_key[32] = {{{}}};\n",
         device.serial,
         key.epoch,
         bytes.as_str()
@@ -224,11 +241,12 @@ pub(super) fn harden(args: &Harden, output: Output) -> anyhow::Result<()> {
     }
     answer(output, &value, || {
         format!(
-            "Drew key {} for classic device {} and the primary gateway of its network. It is in {}: give it to ff_install in \
-             the node's sketch (FF_GATEWAY), flash, and delete the file.\nFrom now on only its hardened frames are readings.",
+            "Drew key {} for classic device {} and {whom}. It is in {}: give it to ff_install in the node's sketch \
+             (FF_{}), flash, and delete the file.\nFrom now on only its hardened frames are readings.",
             key.epoch,
             device.serial,
-            file.display()
+            file.display(),
+            word.to_uppercase()
         )
     });
     Ok(())

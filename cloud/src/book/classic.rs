@@ -1,13 +1,15 @@
 //! Classic devices of the book: who they are, what the operator says they send, and what was heard of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::id::{BootContext, Did, Net, Sid};
 use fivefold_core::time::Millis;
-use fivefold_keep::registry::{ClassicProfile, Registry, RegistryError};
+use fivefold_core::window::Window64;
+use fivefold_core::wire::state::HARDENED_KEYS;
+use fivefold_keep::registry::{ClassicProfile, HardenedHolder, HardenedKey, Registry, RegistryError};
 use fivefold_keep::vault::Vault;
-use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table};
+use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table, hardened};
 
 use crate::accepted::ContextId;
 use crate::classic::history::History;
@@ -31,6 +33,8 @@ pub struct ClassicSource {
     pub gateway_key: Option<KeyBits>,
     /// Its key for the cloud (E3 classic).
     pub cloud_key: Option<ClassicKey>,
+    /// Its keys for the cloud in the hardened profile, by epoch.
+    pub hardened: Vec<(hardened::Epoch, hardened::Key)>,
     /// Which of its frames count.
     pub profile: ClassicProfile,
 }
@@ -44,6 +48,10 @@ impl ClassicSource {
                 Some(_) => registry.classic_keys(vault, &d)?.cloud,
                 None => None,
             };
+            // As many as a gateway has of its own.
+            let keys = registry.hardened_keys(vault, &d, HardenedHolder::Cloud, HARDENED_KEYS)?;
+            let key_of = |k: HardenedKey| (hardened::Epoch(k.epoch), hardened::Key::from_bytes(*k.key));
+            let hardened = keys.into_iter().map(key_of).collect();
             all.push(Self {
                 did: d.did,
                 sid: d.sid,
@@ -52,6 +60,7 @@ impl ClassicSource {
                 node_id: d.node_id,
                 table: d.table,
                 gateway_key: d.gateway_key.map(|k| k.bits),
+                hardened,
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),
                 profile: d.profile,
@@ -68,6 +77,10 @@ pub(crate) struct Live {
     pub(crate) history: Option<History>,
     /// Its rows of the ledger's contexts, by run of a gateway.
     pub(crate) contexts: HashMap<BootContext, ContextId>,
+    /// Numbers of the hardened profile that were taken, by key; looked up in the ledger when they are needed.
+    pub(crate) numbers: HashMap<ContextId, Window64>,
+    /// Its last hardened frames, and when a gateway received them.
+    pub(crate) taken: VecDeque<([u8; 8], Millis)>,
     /// On which day since 1970, and how many of its frames were kept apart.
     pub(crate) aside: (u64, u32),
 }

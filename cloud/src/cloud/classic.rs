@@ -11,8 +11,11 @@ use std::sync::Arc;
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Epoch};
+use fivefold_core::time::Millis;
+use fivefold_core::window::{Verdict, Window64};
 use fivefold_core::wire::classic::{self, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind};
+use fivefold_waspmote::hardened::{self, Peer};
 
 use super::judge::{age, hash};
 use super::{Cloud, Judged, Memory, first8};
@@ -117,6 +120,21 @@ impl<M: Memory> Cloud<M> {
                 glimpse = Some((number, seen));
             }
         }
+        let mut place = None;
+        if let (None, Some((peer, number))) = (refused, told.number) {
+            let context = self.classic_context(judged, device, &mut live, of_key(peer, number.epoch));
+            match self.take_number(&mut live, context, number.sequence, (first8(report.frame), envelope.received)) {
+                Number::New => {
+                    judged.numbered.push(device.clone());
+                    place = Some((context, u64::from(number.sequence)));
+                }
+                Number::Delivered => {
+                    judged.count(Code::GatewayDuplicate, Some(device.source.sid));
+                    return None;
+                }
+                Number::Repeated => refused = Some(Code::HardenedReplayed),
+            }
+        }
         if let Some(code) = refused
             && !live.keeps_aside(judged.now)
         {
@@ -125,7 +143,13 @@ impl<M: Memory> Cloud<M> {
             return refused;
         }
         let way = super::judge::way(judged, device.source.sid, envelope);
-        let context = self.classic_context(judged, device, &mut live)?;
+        let (context, number) = match place {
+            Some(place) => place,
+            None => {
+                let boot = BootContext(judged.boot?.0);
+                (self.classic_context(judged, device, &mut live, boot), envelope.seq)
+            }
+        };
         drop(live);
         codes.splice(0..0, refused);
         let mut flags = 0;
@@ -144,8 +168,8 @@ impl<M: Memory> Cloud<M> {
         };
         let word = judged.gateway.clone();
         let accepted = match told.origin {
-            Origin::Legacy => Accepted::legacy(&word, envelope.seq, content),
-            _ => Accepted::danger_plain(&word, envelope.seq, content),
+            Origin::Legacy => Accepted::legacy(&word, number, content),
+            _ => Accepted::danger_plain(&word, number, content),
         };
         judged.write.classic.push(ClassicFrame {
             accepted,
@@ -166,14 +190,39 @@ impl<M: Memory> Cloud<M> {
         refused
     }
 
-    /// The ledger's context: this run of the gateway, in which its envelopes have their numbers.
+    /// Whether a hardened frame is new: the ledger has every number that was taken under its key.
+    fn take_number(
+        &self,
+        live: &mut crate::book::ClassicLive,
+        context: ContextId,
+        sequence: u32,
+        frame: ([u8; 8], Millis),
+    ) -> Number {
+        let window = live.numbers.entry(context).or_insert_with(|| {
+            let recent = self.memory.recent(context);
+            recent.highest.map_or(Window64::new(), |highest| Window64::from_parts(highest, recent.bitmap))
+        });
+        if window.check(u64::from(sequence)) == Verdict::Fresh {
+            window.mark(u64::from(sequence));
+            live.taken.truncate(TAKEN - 1);
+            live.taken.push_front(frame);
+            return Number::New;
+        }
+        // By another gateway, or by the same once more: one reading.
+        let (hash, received) = frame;
+        let again = |(other, at): &([u8; 8], Millis)| *other == hash && at.0.abs_diff(received.0) <= DELIVERY;
+        if live.taken.iter().any(again) { Number::Delivered } else { Number::Repeated }
+    }
+
+    /// A context of the ledger: a run of the gateway, in which its envelopes have their numbers, or a key of the hardened
+    /// profile ([`of_key`]).
     fn classic_context(
         &self,
         judged: &mut Judged,
         device: &ClassicDevice,
         live: &mut crate::book::ClassicLive,
-    ) -> Option<ContextId> {
-        let boot = BootContext(judged.boot?.0);
+        boot: BootContext,
+    ) -> ContextId {
         let did = device.source.did;
         let id = *live
             .contexts
@@ -197,7 +246,7 @@ impl<M: Memory> Cloud<M> {
                 restored_at: None,
             });
         }
-        Some(id)
+        id
     }
 
     /// A batch did not become durable: its gateway sends it again, and that is no repeat.
@@ -207,7 +256,38 @@ impl<M: Memory> Cloud<M> {
                 history.forget(*number);
             }
         }
+        // They are looked up again, where nothing of this batch is.
+        for device in &judged.numbered {
+            let mut live = device.live();
+            live.numbers.clear();
+            live.taken.clear();
+        }
     }
+}
+
+/// What the number of a hardened frame says of it.
+enum Number {
+    /// The same frame came a moment ago.
+    Delivered,
+    /// It is new.
+    New,
+    /// It was taken before, or is too old to tell.
+    Repeated,
+}
+
+/// The same frame within so many milliseconds is one delivery.
+const DELIVERY: u64 = 60_000;
+/// Hardened frames of a device that are remembered for that.
+const TAKEN: usize = 16;
+
+/// Stands in the ledger for a run of a gateway where frames have numbers of their own: `key`, level, epoch.
+fn of_key(peer: Peer, epoch: hardened::Epoch) -> BootContext {
+    let level = match peer {
+        Peer::Gateway => 2,
+        Peer::Cloud => 3,
+    };
+    let [a, b, c, d] = epoch.0.to_be_bytes();
+    BootContext([b'k', b'e', b'y', level, a, b, c, d])
 }
 
 /// The gateway's report as it is kept: with what was opened here, and the first code against it.

@@ -8,7 +8,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::{BYTES, Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use fivefold_keep::registry::ClassicProfile;
-use fivefold_waspmote::{ClassicKey, Encrypted, EncryptedType, Frame, KeyBits, Serial, Table};
+use fivefold_waspmote::{ClassicKey, Encrypted, EncryptedType, Frame, KeyBits, Serial, Table, hardened};
 use serde_json::Value;
 
 use super::{NET, World};
@@ -27,6 +27,8 @@ pub struct Classic {
     pub cloud_key: Option<(&'static str, KeyBits)>,
     pub table: Option<Table>,
     pub profile: ClassicProfile,
+    /// Its key for the cloud in the hardened profile, of epoch 1.
+    pub hardened_key: Option<[u8; 32]>,
 }
 
 impl Classic {
@@ -38,6 +40,7 @@ impl Classic {
             cloud_key: None,
             table: None,
             profile: ClassicProfile::Classic,
+            hardened_key: None,
         }
     }
 
@@ -68,6 +71,11 @@ impl Classic {
             table: self.table,
             gateway_key: self.gateway_key,
             cloud_key: self.cloud_key.map(|(text, bits)| ClassicKey::from_text(text.as_bytes(), bits).unwrap()),
+            hardened: self
+                .hardened_key
+                .map(|k| (hardened::Epoch(1), hardened::Key::from_bytes(k)))
+                .into_iter()
+                .collect(),
             profile: self.profile,
         }
     }

@@ -4,7 +4,7 @@ use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_keep::registry::ClassicProfile;
-use fivefold_waspmote::hardened::Peer;
+use fivefold_waspmote::hardened::{Number, Peer, Sealed};
 use fivefold_waspmote::{
     Clear, Destination, Encoding, Encrypted, Entry, Field, FieldFault, Fields, Frame, FrameType, Reading, Refused,
     Sensors, Serial, Table, Text, Tiny, Value,
@@ -47,6 +47,8 @@ pub(super) struct Told {
     /// What was opened here.
     pub(super) inner: Option<Vec<u8>>,
     pub(super) trace: Option<Trace>,
+    /// Of a hardened frame that opened.
+    pub(super) number: Option<(Peer, Number)>,
 }
 
 /// Reads a report of this device.
@@ -66,6 +68,7 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
         for_cloud: false,
         inner: None,
         trace: None,
+        number: None,
     };
     match Frame::parse_as(report.frame, of_serial(device)) {
         Ok(Frame::Clear(clear)) => {
@@ -77,10 +80,10 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
             told.for_cloud = frame.destination() == Destination::Cloud;
             told.encrypted(device, report, &frame);
         }
-        Ok(Frame::Hardened(_)) => {
+        Ok(Frame::Hardened(frame)) => {
             told.suite = Suite::Hardened;
             told.origin = Origin::Legacy;
-            told.hardened(device, report);
+            told.hardened(device, report, frame);
         }
         Ok(Frame::OverTheAir(_)) => told.refuse(Code::ClassicOverTheAir),
         Ok(_) => told.refuse(Code::ClassicMalformed),
@@ -94,10 +97,6 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
 /// What is known of whoever sends a frame of this device.
 fn of_serial(device: &ClassicDevice) -> Reading {
     Reading { generation: Some(device.source.serial.generation()), ..Reading::default() }
-}
-
-fn is_for_gateway(hardened: &[u8]) -> bool {
-    hardened.get(3) == Some(&Peer::Gateway.frame_type())
 }
 
 /// Whether a frame names its device, in either order of the bytes of v12 (W4).
@@ -164,26 +163,44 @@ impl Told {
         }
     }
 
-    /// Of the hardened profile: its number was judged where it was opened, and history has no say in it.
-    fn hardened(&mut self, device: &ClassicDevice, report: &Report<'_>) {
-        if device.source.profile != ClassicProfile::Hardened {
+    /// Of the hardened profile: what it tells counts if it opens, and the ledger says of its number whether it is new.
+    fn hardened(&mut self, device: &ClassicDevice, report: &Report<'_>, frame: &[u8]) {
+        let source = &device.source;
+        if source.profile != ClassicProfile::Hardened {
             return self.refuse(Code::ClassicRelabelled);
         }
-        match report.inner.map(|inner| Frame::parse_as(inner, of_serial(device))) {
-            Some(Ok(Frame::Clear(clear))) => {
+        let Ok(sealed) = Sealed::parse(frame) else { return self.refuse(Code::ClassicMalformed) };
+        if !names(device, sealed.serial()) {
+            return self.refuse(Code::ClassicForeignInner);
+        }
+        let inner = match sealed.peer {
+            // Every gateway of the network hears it, and one has its key.
+            Peer::Gateway if report.inner.is_none() && self.refused.is_none() => {
+                self.elsewhere = Some(Code::GatewayNoContext);
+                return;
+            }
+            Peer::Gateway => report.inner.map(<[u8]>::to_vec),
+            Peer::Cloud => {
+                self.for_cloud = true;
+                let key = source.hardened.iter().find(|(epoch, _)| *epoch == sealed.number.epoch);
+                key.and_then(|(_, key)| sealed.open(key).ok()).map(|opened| opened.frame().to_vec())
+            }
+        };
+        // Nobody has its key, or it was changed.
+        let Some(inner) = inner else { return self.refuse(Code::HardenedForged) };
+        match Frame::parse_as(&inner, of_serial(device)) {
+            Ok(Frame::Clear(clear)) => {
                 if !names(device, clear.serial) {
                     self.refuse(Code::ClassicForeignInner);
                 }
-                self.fields(device, &clear, None, Code::HardenedForged);
+                self.fields(device, &clear, None, Code::ClassicForged);
+                // History has no say in it.
                 self.trace = None;
+                self.number = Some((sealed.peer, sealed.number));
             }
-            // Every gateway of the network hears it, and one has its key.
-            None if is_for_gateway(report.frame) && self.refused.is_none() => {
-                self.elsewhere = Some(Code::GatewayNoContext);
-            }
-            // Nobody here has its key.
-            _ => self.refuse(Code::HardenedForged),
+            _ => self.refuse(Code::ClassicForged),
         }
+        self.inner = Some(inner);
     }
 
     fn tiny(&mut self, device: &ClassicDevice, bytes: &[u8]) {

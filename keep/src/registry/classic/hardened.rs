@@ -67,15 +67,7 @@ impl Registry {
         serial: Serial,
         now_unix_s: u64,
     ) -> Result<(ClassicDevice, HardenedKey)> {
-        let device = self.classic_device(serial)?;
-        let refused = match serial {
-            _ if device.revoked_at.is_some() => Some(format!("device {serial} is revoked")),
-            Serial::V12(_) => Some(format!("device {serial} is v12, which has no room for the profile: it takes v15")),
-            Serial::V15(_) => None,
-        };
-        if let Some(why) = refused {
-            return Err(RegistryError::Refused(why));
-        }
+        let device = self.hardenable(serial)?;
         let primary = self.gateways()?.into_iter().find(|g| g.net == device.net && g.primary && g.revoked_at.is_none());
         let Some(primary) = primary else {
             return Err(RegistryError::Refused(format!(
@@ -83,7 +75,40 @@ impl Registry {
                 device.net
             )));
         };
-        let holder = HardenedHolder::Gateway(primary.gateway);
+        self.draw_hardened(vault, &device, HardenedHolder::Gateway(primary.gateway), now_unix_s)
+    }
+
+    /// Draws a key for a classic device and the cloud, under the next epoch. From now on only its hardened frames count.
+    ///
+    /// # Errors
+    /// [`RegistryError::Unknown`]; [`RegistryError::Refused`] for v12 and revoked devices; [`RegistryError::Vault`].
+    pub fn harden_classic_to_cloud(
+        &mut self,
+        vault: &Vault,
+        serial: Serial,
+        now_unix_s: u64,
+    ) -> Result<(ClassicDevice, HardenedKey)> {
+        let device = self.hardenable(serial)?;
+        self.draw_hardened(vault, &device, HardenedHolder::Cloud, now_unix_s)
+    }
+
+    fn hardenable(&self, serial: Serial) -> Result<ClassicDevice> {
+        let device = self.classic_device(serial)?;
+        let refused = match serial {
+            _ if device.revoked_at.is_some() => Some(format!("device {serial} is revoked")),
+            Serial::V12(_) => Some(format!("device {serial} is v12, which has no room for the profile: it takes v15")),
+            Serial::V15(_) => None,
+        };
+        refused.map_or(Ok(device), |why| Err(RegistryError::Refused(why)))
+    }
+
+    fn draw_hardened(
+        &mut self,
+        vault: &Vault,
+        device: &ClassicDevice,
+        holder: HardenedHolder,
+        now_unix_s: u64,
+    ) -> Result<(ClassicDevice, HardenedKey)> {
         let sql = "SELECT coalesce(max(epoch), 0) FROM classic_hardened WHERE did = ? AND level = ?";
         let last: u32 =
             self.db.query_row(sql, params![device.did.0, holder.level()], |r| r.get(0)).map_err(|e| self.failed(e))?;
@@ -98,7 +123,7 @@ impl Registry {
             )?;
             tx.execute("UPDATE classic_devices SET is_hardened = 1 WHERE did = ?", [device.did.0])
         })?;
-        Ok((self.classic_device(serial)?, key))
+        Ok((self.classic_device(device.serial)?, key))
     }
 
     fn hardened_epochs(&self, did: Did, holder: HardenedHolder) -> Result<Vec<u32>> {
