@@ -8,13 +8,13 @@ mod mosquitto;
 use std::collections::HashMap;
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use deployment::{Daemon, Deployment, fivefold, free_udp, mistake};
+use deployment::{Daemon, Deployment, fivefold, free_tcp, free_udp, mistake};
 use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::time::Millis;
@@ -112,7 +112,7 @@ impl World {
         let add = ["gateway", "add", "--dir", &dir, "--net", "orchard", "barn", "--radio", &radio, "--air", &air];
         fivefold(&add);
         let file = d.path("farm/gateways/barn/gateway.toml");
-        let metrics = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let metrics = free_tcp();
         let text = fs::read_to_string(&file).unwrap();
         let text = format!("{text}\n[metrics]\nbind = \"{metrics}\"\n[lorawan]\n{lorawan}");
         fs::write(&file, text).unwrap();

@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fivefold::operator::{Folder, Operator};
@@ -100,9 +101,7 @@ impl Deployment {
     /// A farm with one network, `field-7`, and its cloud running.
     pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let ports: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let [ingest, api] = [0, 1].map(|i| ports[i].local_addr().unwrap());
-        drop(ports);
+        let [ingest, api] = [free_tcp(), free_tcp()];
         let mut d = Self { folder, ingest, api, token: String::new(), cloud: None };
         let dir = d.farm();
         fivefold(&["init", &dir, "--ingest", &ingest.to_string(), "--api", &api.to_string()]);
@@ -234,6 +233,18 @@ impl Deployment {
         let sent = command(&run).output().unwrap();
         let words = String::from_utf8_lossy(&sent.stdout);
         assert!(sent.status.success(), "{words}\n{}\n{}", String::from_utf8_lossy(&sent.stderr), gateway.said());
+    }
+}
+
+/// A TCP address on loopback that is free, below the ports that the system gives to outgoing connections: until it is listened
+/// at, one of those could take it.
+pub fn free_tcp() -> SocketAddr {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let n = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        if let Ok(free) = TcpListener::bind(("127.0.0.1", 10_000 + (n % 20_000) as u16)) {
+            return free.local_addr().unwrap();
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -51,7 +51,7 @@ impl Mosquitto {
     pub fn with(folder: &Path, tls: Option<&Tls>, login: Option<(&str, &str)>) -> Self {
         let folder = folder.join("mosquitto");
         fs::create_dir_all(&folder).unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = crate::deployment::free_tcp().port();
         let mut conf = format!(
             "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\nautosave_interval 1\n\
              autosave_on_changes true\nmessage_size_limit 65536\n",
