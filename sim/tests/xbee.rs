@@ -96,7 +96,7 @@ impl Village {
         for _ in 0..ms / STEP {
             self.uptime = self.uptime.plus(STEP);
             let heard = self.world.wait(STEP);
-            self.from_gateway(heard);
+            self.hear_gateway(heard);
             self.relay.handle_timeout(self.uptime);
             for n in 0..self.nodes.len() {
                 self.nodes[n].1.handle_timeout(self.uptime);
@@ -141,7 +141,7 @@ impl Village {
         let nodes: Vec<_> = self.nodes.iter().map(|(peer, ..)| hears(peer.did)).collect();
         if let Some(reach) = gateway {
             let heard = self.world.message((*from, reach), bytes);
-            self.from_gateway(heard);
+            self.hear_gateway(heard);
         }
         if let Some(reach) = relay {
             self.relay.handle_message(self.uptime, (*from, reach), &mut bytes.clone());
@@ -153,7 +153,7 @@ impl Village {
         }
     }
 
-    fn from_gateway(&mut self, heard: Heard) {
+    fn hear_gateway(&mut self, heard: Heard) {
         self.air.extend(heard.messages.into_iter().map(|(to, bytes)| (GATEWAY, to, bytes)));
         self.gateway_dropped.extend(heard.dropped.iter().map(|(code, _)| *code));
     }
@@ -176,7 +176,7 @@ impl Village {
         }
         if upto > 0 {
             let heard = self.world.deliver(upto, &answers);
-            self.from_gateway(heard);
+            self.hear_gateway(heard);
         }
     }
 
