@@ -123,7 +123,7 @@ impl<M: Memory> Cloud<M> {
         let mut place = None;
         if let (None, Some((peer, number))) = (refused, told.number) {
             let context = self.classic_context(judged, device, &mut live, of_key(peer, number.epoch));
-            match self.take_number(&mut live, context, number.sequence, (first8(report.frame), envelope.received)) {
+            match self.take_number(&mut live, context, (peer, number), (first8(report.frame), envelope.received)) {
                 Number::New => {
                     judged.numbered.push(device.clone());
                     place = Some((context, u64::from(number.sequence)));
@@ -191,13 +191,29 @@ impl<M: Memory> Cloud<M> {
     }
 
     /// Whether a hardened frame is new: the ledger has every number that was taken under its key.
+    ///
+    /// Of a frame that a gateway opened the number is its word: it goes to the ledger as it is, which keeps the same one once
+    /// and two different ones side by side. One that invents great numbers would else make true readings vanish.
     fn take_number(
         &self,
         live: &mut crate::book::ClassicLive,
         context: ContextId,
-        sequence: u32,
+        (peer, number): (Peer, hardened::Number),
         frame: ([u8; 8], Millis),
     ) -> Number {
+        let sequence = number.sequence;
+        // By another gateway, or by the same once more: one reading.
+        let (hash, received) = frame;
+        let again = |(other, at): &([u8; 8], Millis)| *other == hash && at.0.abs_diff(received.0) <= DELIVERY;
+        let delivered = live.taken.iter().any(again);
+        if peer == Peer::Gateway && delivered {
+            return Number::Delivered;
+        }
+        if peer == Peer::Gateway {
+            live.taken.truncate(TAKEN - 1);
+            live.taken.push_front(frame);
+            return Number::New;
+        }
         let window = live.numbers.entry(context).or_insert_with(|| {
             let recent = self.memory.recent(context);
             recent.highest.map_or(Window64::new(), |highest| Window64::from_parts(highest, recent.bitmap))
@@ -208,10 +224,7 @@ impl<M: Memory> Cloud<M> {
             live.taken.push_front(frame);
             return Number::New;
         }
-        // By another gateway, or by the same once more: one reading.
-        let (hash, received) = frame;
-        let again = |(other, at): &([u8; 8], Millis)| *other == hash && at.0.abs_diff(received.0) <= DELIVERY;
-        if live.taken.iter().any(again) { Number::Delivered } else { Number::Repeated }
+        if delivered { Number::Delivered } else { Number::Repeated }
     }
 
     /// A context of the ledger: a run of the gateway, in which its envelopes have their numbers, or a key of the hardened
