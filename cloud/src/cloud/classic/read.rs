@@ -157,8 +157,11 @@ impl Told {
                 _ => self.refuse(Code::ClassicForged),
             },
             (_, None) if device.has_key() => self.refuse(Code::ClassicRelabelled),
-            // Somebody else holds its key: kept as it came, for who does (W14).
-            (Destination::Cloud, None) => self.content = json!({ "opened": false }).to_string(),
+            // Somebody else holds its key: kept as it came, for who does (W14). Whether it was sealed at all, nobody here knows.
+            (Destination::Cloud, None) => {
+                self.origin = Origin::Plain;
+                self.content = json!({ "opened": false }).to_string();
+            }
             (Destination::Gateway, None) => self.refuse(Code::ClassicForged),
         }
     }
