@@ -3,6 +3,7 @@
 
 mod farm;
 
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -37,7 +38,11 @@ impl Walk {
     fn type_in(&mut self, line: &str) -> Value {
         match line {
             "systemctl stop fivefold-cloud" => self.cloud.take().unwrap().stop(),
-            "systemctl start fivefold-cloud" => self.cloud = Some(Daemon::start(&self.farm.cloud(), 0)),
+            "systemctl start fivefold-cloud" => {
+                self.cloud = Some(Daemon::start(&self.farm.cloud(), 0));
+                // Who types the next line does so when it is up.
+                self.wait(|w| TcpStream::connect(w.farm.ingest).is_ok());
+            }
             "systemctl restart fivefold-gateway" => {
                 self.gateway.take().unwrap().stop();
                 self.gateway = Some(Daemon::start(&self.farm.gateway(), 0));

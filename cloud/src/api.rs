@@ -563,6 +563,7 @@ mod tests {
         for path in [
             "/v1/readings",
             "/v1/readings/stream",
+            "/v1/readings/imported",
             "/v1/devices",
             "/v1/devices/{did}",
             "/v1/devices/{did}/commands",
@@ -576,7 +577,7 @@ mod tests {
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 12);
+        assert_eq!(paths.len(), 13);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

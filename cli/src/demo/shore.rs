@@ -141,7 +141,7 @@ pub struct Shore {
     pub gateway: Gateway,
     /// Where the gateway takes frames.
     pub http: SocketAddr,
-    /// The wires: [`ROAD`] and [`UPLINK`].
+    /// The wires: between nodes and gateway, and between gateway and cloud.
     pub wires: Obedient,
     /// Where the cloud listens for gateways.
     pub ingest: SocketAddr,

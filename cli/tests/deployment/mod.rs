@@ -1,10 +1,12 @@
 //! A deployment on loopback with a running cloud, as its operator has it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+#[path = "../ports/mod.rs"]
+mod ports;
+
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use fivefold::operator::{Folder, Operator};
@@ -17,6 +19,8 @@ use fivefold_keep::tls::{Anchor, Groups, Identity, client_config_api};
 use fivefold_keep::vault::Vault;
 use serde_json::Value;
 use tempfile::TempDir;
+
+pub use ports::free_tcp;
 
 pub const DAY: u64 = 86_400;
 
@@ -233,18 +237,6 @@ impl Deployment {
         let sent = command(&run).output().unwrap();
         let words = String::from_utf8_lossy(&sent.stdout);
         assert!(sent.status.success(), "{words}\n{}\n{}", String::from_utf8_lossy(&sent.stderr), gateway.said());
-    }
-}
-
-/// A TCP address on loopback that is free, below the ports that the system gives to outgoing connections: until it is listened
-/// at, one of those could take it.
-pub fn free_tcp() -> SocketAddr {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let n = std::process::id().wrapping_mul(97).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        if let Ok(free) = TcpListener::bind(("127.0.0.1", 10_000 + (n % 20_000) as u16)) {
-            return free.local_addr().unwrap();
-        }
     }
 }
 

@@ -1,11 +1,13 @@
 //! A deployment on free ports, for tests that look at it from outside.
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
+#[path = "../ports/mod.rs"]
+mod ports;
 pub mod secrets;
 pub mod token;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -44,9 +46,8 @@ impl Farm {
     /// With networks of these levels.
     pub fn with_levels(levels: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let tcp: Vec<TcpListener> = (0..2).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let udp: Vec<UdpSocket> = (0..2).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
-        let [ingest, api] = [0, 1].map(|i| tcp[i].local_addr().unwrap());
+        let [ingest, api] = [ports::free_tcp(), ports::free_tcp()];
         let [radio, node] = [0, 1].map(|i| udp[i].local_addr().unwrap());
         let token = folder.path().join("token");
         let mut farm = Self { folder, ingest, api, radio, node, did: String::new(), token };

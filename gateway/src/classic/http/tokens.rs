@@ -1,5 +1,6 @@
 //! Bearer tokens of `/hw/ps`: a file of hashes in the gateway's folder. A token itself is shown once, to the operator.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -131,8 +132,17 @@ pub fn revoke(folder: &Path, name: &str) -> Result<(), TokensError> {
     write(folder, all)
 }
 
-fn written(folder: &Path) -> Option<SystemTime> {
-    std::fs::metadata(folder.join(TOKENS_FILE)).and_then(|m| m.modified()).ok()
+/// Which file it is: it is replaced as a whole, and clocks of file systems tick slowly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    bytes: u64,
+    written: Option<SystemTime>,
+}
+
+fn stamp(folder: &Path) -> Option<Stamp> {
+    let found = std::fs::metadata(folder.join(TOKENS_FILE)).ok()?;
+    Some(Stamp { inode: found.ino(), bytes: found.len(), written: found.modified().ok() })
 }
 
 fn hashes(folder: &Path) -> Result<Vec<[u8; 32]>, TokensError> {
@@ -150,8 +160,8 @@ fn hash(token: &Token) -> Option<[u8; 32]> {
 pub struct Tokens {
     folder: PathBuf,
     hashes: ArcSwap<Vec<[u8; 32]>>,
-    /// When the file that they are from was written; whatever else was there last is not looked at again.
-    written: Mutex<Option<SystemTime>>,
+    /// The file that they are from; whatever else was there last is not looked at again.
+    stamp: Mutex<Option<Stamp>>,
 }
 
 impl Tokens {
@@ -160,9 +170,9 @@ impl Tokens {
     /// # Errors
     /// As [`read`].
     pub fn of(folder: &Path) -> Result<Self, TokensError> {
-        let written = written(folder);
+        let stamp = Mutex::new(stamp(folder));
         let hashes = ArcSwap::from_pointee(hashes(folder)?);
-        Ok(Self { folder: folder.to_owned(), hashes, written: Mutex::new(written) })
+        Ok(Self { folder: folder.to_owned(), hashes, stamp })
     }
 
     /// Takes those that are in the folder now, if the file is another. Whether it is. Where it cannot be read, the old ones
@@ -171,8 +181,8 @@ impl Tokens {
     /// # Errors
     /// As [`read`], once for each file.
     pub fn follow(&self) -> Result<bool, TokensError> {
-        let now = written(&self.folder);
-        let before = std::mem::replace(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner), now);
+        let now = stamp(&self.folder);
+        let before = std::mem::replace(&mut *self.stamp.lock().unwrap_or_else(PoisonError::into_inner), now);
         if now == before {
             return Ok(false);
         }
