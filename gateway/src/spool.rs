@@ -156,8 +156,11 @@ impl Spool {
         match found {
             // Tables that came later are made where they are missing.
             0..=VERSION => {
-                db.execute_batch(SCHEMA).map_err(fail)?;
-                db.pragma_update(None, "user_version", VERSION).map_err(fail)?;
+                // At once, so that who reads meanwhile finds all of them or a store that is not made yet.
+                let made = db.unchecked_transaction().map_err(fail)?;
+                made.execute_batch(SCHEMA).map_err(fail)?;
+                made.pragma_update(None, "user_version", VERSION).map_err(fail)?;
+                made.commit().map_err(fail)?;
             }
             _ => return Err(SpoolError::Version { path, found }),
         }
@@ -478,7 +481,8 @@ impl Spool {
     /// # Errors
     /// [`SpoolError`].
     pub fn reader(&self) -> Result<SpoolReader, SpoolError> {
-        SpoolReader::open(&self.path)
+        SpoolReader::open(&self.path)?
+            .ok_or_else(|| SpoolError::Io { path: self.path.clone(), detail: "it was made and is gone".to_owned() })
     }
 
     fn explain(&self, e: &rusqlite::Error) -> SpoolError {

@@ -53,8 +53,7 @@ pub(super) fn list(list: &List, output: Output) -> anyhow::Result<()> {
     let vault = Arc::new(config.open_vault()?);
     let limit = list.limit as usize;
     let mut shown = Vec::new();
-    if config.store.exists() {
-        let reader = SpoolReader::open(&config.store)?;
+    if let Some(reader) = SpoolReader::open(&config.store)? {
         let devices = devices(&reader, &vault)?;
         let mut seen = HashSet::new();
         for (_, bytes) in reader.page(list.after, limit)? {

@@ -6,7 +6,7 @@ use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{SpoolError, Wrap, explain, state_name};
+use super::{SpoolError, VERSION, Wrap, explain, state_name};
 use crate::gateway::AppliedState;
 
 /// Envelopes of one run, in order.
@@ -25,14 +25,23 @@ pub struct SpoolReader {
 }
 
 impl SpoolReader {
-    /// Of a store that is there, whether or not a gateway runs on it.
+    /// Of a store, whether or not a gateway runs on it. `None` while there is none, or one that its gateway has not made
+    /// yet.
     ///
     /// # Errors
     /// [`SpoolError`].
-    pub fn open(path: &Path) -> Result<Self, SpoolError> {
+    pub fn open(path: &Path) -> Result<Option<Self>, SpoolError> {
+        if !path.exists() {
+            return Ok(None);
+        }
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(path, flags).map_err(|e| explain(path, &e))?;
-        Ok(Self { db, path: path.to_owned() })
+        let fail = |e| explain(path, &e);
+        let db = Connection::open_with_flags(path, flags).map_err(fail)?;
+        match db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)? {
+            0 => Ok(None),
+            VERSION => Ok(Some(Self { db, path: path.to_owned() })),
+            found => Err(SpoolError::Version { path: path.to_owned(), found }),
+        }
     }
 
     /// The state that was applied last.
@@ -118,4 +127,41 @@ pub(super) fn state_in(db: &Connection, path: &Path, wrap: &dyn Wrap) -> Result<
         state.parts.push(plain.as_slice().into());
     }
     Ok(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Spool;
+    use super::*;
+
+    struct Clear;
+
+    impl Wrap for Clear {
+        fn wrap(&self, _: &str, plain: &[u8]) -> Result<Vec<u8>, super::super::WrapError> {
+            Ok(plain.to_vec())
+        }
+
+        fn unwrap(&self, _: &str, sealed: &[u8]) -> Result<zeroize::Zeroizing<Vec<u8>>, super::super::WrapError> {
+            Ok(zeroize::Zeroizing::new(sealed.to_vec()))
+        }
+    }
+
+    #[test]
+    fn a_store_is_read_once_its_gateway_has_made_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("store.db");
+        assert!(SpoolReader::open(&path).unwrap().is_none());
+        // As a gateway that has just started leaves it for a moment.
+        let begun = Connection::open(&path).unwrap();
+        begun.pragma_update(None, "journal_mode", "WAL").unwrap();
+        assert!(SpoolReader::open(&path).unwrap().is_none());
+        drop(begun);
+        let (spool, _) = Spool::open(&path, GatewayBoot([1; 8]), Box::new(Clear)).unwrap();
+        let reader = SpoolReader::open(&path).unwrap().unwrap();
+        assert!(reader.page(None, 10).unwrap().is_empty());
+        assert!(reader.state(&Clear).unwrap().is_none());
+        drop(spool);
+        Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
+        assert!(matches!(SpoolReader::open(&path), Err(SpoolError::Version { found, .. }) if found == VERSION + 1));
+    }
 }
