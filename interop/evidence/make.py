@@ -1,19 +1,11 @@
-#!/usr/bin/env python3
-"""Makes bundles of evidence, good ones and broken ones, from docs/evidence.md: a second source beside our own code.
-
-    make.py             compare vectors/evidence/bundles.json with what is made here
-    make.py --write     write it anew (then read the difference before committing it)
-
-Everything follows from a seed but signatures by ML-DSA-44, which are hedged: a case that has them is compared by its answer.
-"""
+"""Makes bundles of evidence from docs/evidence.md: a second source beside our own code. Everything follows from a seed, but
+signatures by ML-DSA-44, which are hedged."""
 
 import base64
 import json
 import random
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import cbor2
 from cryptography import x509
@@ -27,7 +19,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from forms import leaf_hash, node_hash, sha
 
 NOW = 1_790_000_000
-FILE = Path(__file__).resolve().parents[2] / "vectors" / "evidence" / "bundles.json"
 
 
 def cbor(value):
@@ -218,6 +209,7 @@ class Options:
     """How a deployment differs from the plainest one."""
 
     level: int = 3
+    kind: int = 1  # of the envelopes at level 3
     bctx: bytes = b""
     device_alg: int = -9
     key_origin: int = 1
@@ -390,8 +382,10 @@ class World:
         if o.level == 3:
             context = bytes([len(o.bctx)]) + o.bctx if o.bctx else b""
             option = bytes([8 | len(number) | (16 if o.bctx else 0)]) + number + context + short
-            length = bytes([0x90 | len(option)]) if len(option) < 13 else bytes([0x9D, len(option) - 13])
-            e[4] = bytes.fromhex("5002012c") + length + option + b"\xff" + sha(payload)[:20]
+            host = b"\x32gw" if o.kind == 6 else b""  # Uri-Host, number 3
+            delta = 9 - 3 * (o.kind == 6)
+            length = bytes([delta << 4 | len(option)]) if len(option) < 13 else bytes([delta << 4 | 13, len(option) - 13])
+            e[3], e[4] = o.kind, bytes.fromhex("4002012c") + host + length + option + b"\xff" + sha(payload)[:20]
         else:
             e[3], e[4] = 2, b"\x02\xff" + payload
             e[8] = {1: short, 2: piv, 4: epoch, **({3: o.bctx} if o.bctx else {})}

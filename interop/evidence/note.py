@@ -60,9 +60,17 @@ class Trust:
 def trust(path):
     """Reads a trust file; raises `Wrong` when it is no good."""
     try:
-        with open(path, "rb") as f:
-            return trust_of(tomllib.load(f))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        with open(path, encoding="utf-8") as f:
+            return trust_text(f.read())
+    except (OSError, UnicodeDecodeError) as e:
+        raise Wrong(f"the trust file cannot be read: {e}") from None
+
+
+@kept
+def trust_text(text):
+    try:
+        return trust_of(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as e:
         raise Wrong(f"the trust file cannot be read: {e}") from None
 
 
