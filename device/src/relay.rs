@@ -92,6 +92,11 @@ struct Route {
     until: Millis,
 }
 
+impl Route {
+    /// What led on until the beginning of time leads nowhere, and is the first to be replaced.
+    const NONE: Self = Self { originator: Sid(0), neighbour: Sid(0), until: Millis(0) };
+}
+
 #[derive(Clone, Debug)]
 struct Waiting {
     to: Sid,
@@ -104,7 +109,7 @@ pub struct Mesh {
     link: Link<FixedNeighbours<NEIGHBOURS>>,
     parents: Vec<Parent, PARENTS>,
     children: Vec<(Sid, Sid), ROUTES>,
-    routes: [Option<Route>; ROUTES],
+    routes: [Route; ROUTES],
     waiting: Deque<Waiting, FORWARDS>,
     gateway: Gateway,
 }
@@ -142,7 +147,7 @@ impl Mesh {
             link: Link::new(identity, policy, keys, FixedNeighbours::new(), seed),
             parents: ways.parents.iter().map(parent).collect(),
             children: ways.children,
-            routes: [None; ROUTES],
+            routes: [Route::NONE; ROUTES],
             waiting: Deque::new(),
             gateway: Gateway::Unknown,
         }
@@ -305,13 +310,10 @@ impl Mesh {
     }
 
     fn learn(&mut self, now: Millis, originator: Sid, neighbour: Sid) {
-        let at = self.routes.iter().position(|r| r.is_some_and(|r| r.originator == originator));
-        let oldest = || {
-            let age = |r: &Option<Route>| r.map_or(Millis(0), |r| r.until);
-            self.routes.iter().enumerate().min_by_key(|(_, r)| age(r)).map(|(at, _)| at)
-        };
+        let at = self.routes.iter().position(|r| r.originator == originator);
+        let oldest = || self.routes.iter().enumerate().min_by_key(|(_, r)| r.until).map(|(at, _)| at);
         if let Some(route) = at.or_else(oldest).and_then(|at| self.routes.get_mut(at)) {
-            *route = Some(Route { originator, neighbour, until: now.plus(ROUTE_LIFE) });
+            *route = Route { originator, neighbour, until: now.plus(ROUTE_LIFE) };
         }
     }
 
@@ -320,7 +322,7 @@ impl Mesh {
         if destination == Sid::ANY_GATEWAY {
             return self.parent(now);
         }
-        let learned = self.routes.iter().flatten().find(|r| r.originator == destination && now < r.until);
+        let learned = self.routes.iter().find(|r| r.originator == destination && now < r.until);
         let configured = || self.children.iter().find(|(to, _)| *to == destination).map(|(_, by)| *by);
         if let Some(way) = learned.map(|r| r.neighbour).or_else(configured) {
             return Some(way);

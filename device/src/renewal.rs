@@ -89,6 +89,10 @@ impl Agree for NoCurve {
     fn agree(&self, _: &PublicX) -> Result<SharedX, PointRefused> {
         match *self {}
     }
+
+    fn exists(&self) {
+        match *self {}
+    }
 }
 
 /// How patient renewal is, in milliseconds.
@@ -306,12 +310,14 @@ impl<A: Agree> Renewal<A> {
         Self { keys, timers, draw, run: Run::Idle, wanted: None, rests_until: Millis(0), token: [0; 3] }
     }
 
-    pub(crate) const fn timers(&self) -> &Timers {
+    pub(crate) fn timers(&self) -> &Timers {
+        self.keys.own.exists();
         &self.timers
     }
 
     /// A run is wanted. The first reason stays.
     pub(crate) fn want(&mut self, why: Why) {
+        self.keys.own.exists();
         self.wanted.get_or_insert(why);
     }
 
@@ -319,7 +325,8 @@ impl<A: Agree> Renewal<A> {
         self.wanted
     }
 
-    pub(crate) const fn stage(&self) -> Stage {
+    pub(crate) fn stage(&self) -> Stage {
+        self.keys.own.exists();
         match &self.run {
             Run::Idle => Stage::Idle,
             Run::M2 { sending, .. } => Stage::WaitMessage2(sending.epoch),
@@ -330,6 +337,7 @@ impl<A: Agree> Renewal<A> {
     /// Begins a run for an epoch that was never offered. Its message_1 is due; it must not leave before the next epoch is
     /// durable (W2).
     pub(crate) fn begin(&mut self, now: Millis, sid: Sid, epoch: Epoch, announce: Announce) -> Result<(), Failed> {
+        self.keys.own.exists();
         let ephemeral = self.draw.key().ok_or(Failed::Randomness)?;
         let offered = match self.keys.peer {
             Peer::Cloud(_) => {
@@ -362,7 +370,8 @@ impl<A: Agree> Renewal<A> {
         !matches!(self.run, Run::Idle) && matches!(token.as_bytes(), [x, y, z, _] if [*x, *y, *z] == self.token)
     }
 
-    const fn sending(&self) -> Option<&Sending> {
+    fn sending(&self) -> Option<&Sending> {
+        self.keys.own.exists();
         match &self.run {
             Run::Idle => None,
             Run::M2 { sending, .. } | Run::M4 { sending, .. } => Some(sending),
@@ -405,6 +414,7 @@ impl<A: Agree> Renewal<A> {
 
     /// A message of the peer: message_2 or message_4.
     pub(crate) fn receive(&mut self, now: Millis, payload: &[u8]) -> Result<Step, Stopped> {
+        self.keys.own.exists();
         match core::mem::replace(&mut self.run, Run::Idle) {
             Run::Idle => Err(Stopped::goes_on(Rejected::new(Code::RenewalLate, "a message of a run that is over"))),
             Run::M2 { session, sending } => {

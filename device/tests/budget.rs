@@ -13,10 +13,10 @@ use fivefold_device::{Entropy, Node, Record, Relay, Settings};
 fn the_state_of_an_engine_fits_a_small_controller() {
     let sizes = [
         ("Relay", size_of::<Relay>(), 5_000),
-        ("Node<4>", size_of::<Node<4>>(), 8_600),
-        ("Node<8>", size_of::<Node<8>>(), 10_000),
-        ("Node<4>, renewing", size_of::<Node<4, AgreementKey>>(), 8_600),
-        ("Node<8>, renewing", size_of::<Node<8, AgreementKey>>(), 10_000),
+        ("Node<4>", size_of::<Node<4>>(), 8_500),
+        ("Node<8>", size_of::<Node<8>>(), 9_900),
+        ("Node<4>, renewing", size_of::<Node<4, AgreementKey>>(), 8_500),
+        ("Node<8>, renewing", size_of::<Node<8, AgreementKey>>(), 9_900),
         ("Record", size_of::<Record>(), 320),
     ];
     for (what, size, limit) in sizes {

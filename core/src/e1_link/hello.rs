@@ -127,27 +127,40 @@ const NO_ECHO: Rejected = Rejected::new(Code::LinkNeighbourUnknown, "echoes no f
 /// What waits to be sent, or to be echoed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// HELLO-ACK, to be sent at that time.
-    AckDue(Millis),
-    /// HELLO-ACK was sent; its nonce is good until that time.
-    AckSent { nonce_b: [u8; 8], until: Millis },
-    /// HELLO-FIN, to be sent at that time.
-    FinDue(Millis),
+    /// HELLO-ACK, to be sent.
+    AckDue,
+    /// HELLO-ACK was sent.
+    AckSent,
+    /// HELLO-FIN, to be sent.
+    FinDue,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Exchange {
     did: Did,
     sid: Sid,
-    /// The nonce to echo.
+    /// The nonce to echo; once HELLO-ACK was sent, our own that is to be echoed.
     nonce: [u8; 8],
     step: Step,
+    /// When it is to be sent; once HELLO-ACK was sent, until when its nonce is good.
+    at: Millis,
     known: bool,
     /// Key of the frame that is answered: whoever sent it has no other for certain.
     key: Generation,
     /// Frame counter of the HELLO that is answered. Under another key it may say "behind" of one that is not: that one is
     /// sent again, and by then this exchange is over.
     heard: u32,
+}
+
+/// Which HELLO of ours goes out next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// Said again and again until somebody answers.
+    Often,
+    /// Said once, and not again until somebody answers.
+    Once,
+    /// Said whoever is synced before: somebody new is to hear it.
+    Promised,
 }
 
 /// A message that is due, and for whom.
@@ -168,11 +181,8 @@ pub(super) struct Greetings<const N: usize> {
     number: u16,
     /// When our next HELLO is due, if one is wanted.
     wanted: Option<Millis>,
-    /// It goes out whoever is synced before: somebody new is to hear it.
-    is_promised: bool,
-    /// It is said once, and not again until somebody answers.
-    is_single: bool,
-    pause: usize,
+    said: Said,
+    pause: u8,
     last_asked: Option<Millis>,
     exchanges: [Option<Exchange>; N],
     strangers: [Option<Stranger>; N],
@@ -186,8 +196,7 @@ impl<const N: usize> Greetings<N> {
             asked: None,
             number: 0,
             wanted: Some(Millis(0)),
-            is_promised: false,
-            is_single: false,
+            said: Said::Often,
             pause: 0,
             last_asked: None,
             exchanges: [None; N],
@@ -223,22 +232,23 @@ impl<const N: usize> Greetings<N> {
             self.wanted = Some(earliest.plus(self.jitter()));
             self.pause = 0;
         }
-        self.is_single = false;
+        if self.said == Said::Once {
+            self.said = Said::Often;
+        }
     }
 
     /// Wants one HELLO of ours, unless one went out less than a minute ago or is wanted already.
     pub(super) fn want_one(&mut self, now: Millis) {
         if self.wanted.is_none() {
             self.want(now);
-            self.is_single = true;
+            self.said = Said::Once;
         }
     }
 
     /// Wants a HELLO of ours soon, even if one went out just now, and whoever answers that one.
     pub(super) fn greet(&mut self, now: Millis) {
         self.wanted = Some(now.plus(self.jitter()));
-        self.is_promised = true;
-        self.is_single = false;
+        self.said = Said::Promised;
         self.pause = 0;
     }
 
@@ -250,7 +260,7 @@ impl<const N: usize> Greetings<N> {
 
     /// Somebody answered the HELLO that went out last: no further one is wanted, but for one that was promised since.
     fn content(&mut self) {
-        if !self.is_promised {
+        if self.said != Said::Promised {
             self.wanted = None;
         }
         self.pause = 0;
@@ -278,9 +288,9 @@ impl<const N: usize> Greetings<N> {
         let (key, counter) = heard;
         let is_behind = |e: &Exchange| {
             let answering = match e.step {
-                Step::AckDue(_) => true,
-                Step::AckSent { until, .. } => now <= until,
-                Step::FinDue(_) => false,
+                Step::AckDue => true,
+                Step::AckSent => now <= e.at,
+                Step::FinDue => false,
             };
             e.did == did && answering && counter <= e.heard
         };
@@ -312,8 +322,8 @@ impl<const N: usize> Greetings<N> {
             return Err(NOT_ANSWERED);
         }
         *used += 1;
-        let due = now.plus(self.jitter());
-        self.line_up(now, Exchange { did, sid, nonce: nonce_a, step: Step::AckDue(due), known, key, heard: counter })
+        let at = now.plus(self.jitter());
+        self.line_up(now, Exchange { did, sid, nonce: nonce_a, step: Step::AckDue, at, known, key, heard: counter })
     }
 
     /// A HELLO-ACK that passed CCM*: it must echo our HELLO. A FIN is put in line.
@@ -329,10 +339,9 @@ impl<const N: usize> Greetings<N> {
             Some((nonce, until)) if nonce == nonce_a && now <= *until => {}
             _ => return Err(NO_ECHO),
         }
-        let due = now.plus(self.jitter());
+        let (at, step) = (now.plus(self.jitter()), Step::FinDue);
         // Without room for the FIN the other side does not sync, and asks by a HELLO of its own.
-        let step = Step::FinDue(due);
-        let _ = self.line_up(now, Exchange { did, sid, nonce: nonce_b, step, known: true, key, heard: 0 });
+        let _ = self.line_up(now, Exchange { did, sid, nonce: nonce_b, step, at, known: true, key, heard: 0 });
         self.content();
         Ok(())
     }
@@ -340,18 +349,15 @@ impl<const N: usize> Greetings<N> {
     /// A HELLO-FIN that passed CCM*: it must echo the nonce of our HELLO-ACK to that EUI-64. Returns the short address
     /// that its HELLO claimed. The nonce counts once.
     pub(super) fn finished_by(&mut self, now: Millis, did: Did, nonce_b: &[u8; 8]) -> Result<Sid, Rejected> {
-        let ours = |e: &Exchange| {
-            e.did == did && matches!(&e.step, Step::AckSent { nonce_b: n, until } if n == nonce_b && now <= *until)
-        };
+        let ours = |e: &Exchange| e.did == did && e.step == Step::AckSent && e.nonce == *nonce_b && now <= e.at;
         let slot = self.exchanges.iter_mut().find(|e| e.as_ref().is_some_and(ours)).ok_or(NO_ECHO)?;
         let exchange = slot.take().ok_or(NO_ECHO)?;
         Ok(exchange.sid)
     }
 
     fn line_up(&mut self, now: Millis, new: Exchange) -> Result<(), Rejected> {
-        let same =
-            |e: &Exchange| e.did == new.did && matches!(e.step, Step::FinDue(_)) == matches!(new.step, Step::FinDue(_));
-        let over = |e: &Exchange| matches!(e.step, Step::AckSent { until, .. } if now > until);
+        let same = |e: &Exchange| e.did == new.did && (e.step == Step::FinDue) == (new.step == Step::FinDue);
+        let over = |e: &Exchange| e.step == Step::AckSent && now > e.at;
         // One exchange a device and direction; half of the places are kept for those who are known.
         let at = self.exchanges.iter().position(|e| e.as_ref().is_some_and(same));
         let free = || self.exchanges.iter().position(|e| e.as_ref().is_none_or(over));
@@ -365,10 +371,7 @@ impl<const N: usize> Greetings<N> {
 
     /// When [`Self::take_due`] has something.
     pub(super) fn next(&self) -> Option<Millis> {
-        let answers = self.exchanges.iter().flatten().filter_map(|e| match e.step {
-            Step::AckDue(at) | Step::FinDue(at) => Some(at),
-            Step::AckSent { .. } => None,
-        });
+        let answers = self.exchanges.iter().flatten().filter(|e| e.step != Step::AckSent).map(|e| e.at);
         answers.chain(self.wanted).min()
     }
 
@@ -376,26 +379,26 @@ impl<const N: usize> Greetings<N> {
     pub(super) fn take_due(&mut self, now: Millis, sid: Sid, key_index: u8) -> Option<Due> {
         if self.wanted.is_some_and(|at| at <= now) {
             let nonce_a = self.nonce();
-            let pause = PAUSES.get(self.pause).or(PAUSES.last()).copied().unwrap_or(JITTER);
-            self.pause = (self.pause + 1).min(PAUSES.len());
-            self.wanted = Some(now.plus(pause + self.jitter())).filter(|_| !self.is_single);
-            (self.is_promised, self.is_single) = (false, false);
+            let pause = PAUSES.get(usize::from(self.pause)).or(PAUSES.last()).copied().unwrap_or(JITTER);
+            self.pause = self.pause.saturating_add(1);
+            self.wanted = Some(now.plus(pause + self.jitter())).filter(|_| self.said != Said::Once);
+            self.said = Said::Often;
             self.asked = Some((nonce_a, now.plus(NONCE_LIFE)));
             self.number = self.number.wrapping_add(1);
             self.last_asked = Some(now);
             return Some(Due { message: Control::Hello { nonce_a, sid, key_index }, to: None, answers: None });
         }
-        let due = |e: &Exchange| matches!(e.step, Step::AckDue(at) | Step::FinDue(at) if at <= now);
+        let due = |e: &Exchange| e.step != Step::AckSent && e.at <= now;
         let at = self.exchanges.iter().position(|e| e.as_ref().is_some_and(due))?;
         let fresh = self.nonce();
         let slot = self.exchanges.get_mut(at)?;
         let exchange = (*slot)?;
         let (to, answers) = (Some((exchange.did, exchange.sid)), Some(exchange.key));
-        if let Step::FinDue(_) = exchange.step {
+        if exchange.step == Step::FinDue {
             *slot = None;
             return Some(Due { message: Control::Fin { nonce_b: exchange.nonce }, to, answers });
         }
-        *slot = Some(Exchange { step: Step::AckSent { nonce_b: fresh, until: now.plus(NONCE_LIFE) }, ..exchange });
+        *slot = Some(Exchange { nonce: fresh, step: Step::AckSent, at: now.plus(NONCE_LIFE), ..exchange });
         let message = Control::Ack { nonce_a: exchange.nonce, nonce_b: fresh, sid, key_index };
         Some(Due { message, to, answers })
     }

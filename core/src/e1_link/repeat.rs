@@ -22,16 +22,21 @@ struct Heard {
     until: Millis,
 }
 
+impl Heard {
+    /// What was heard until the beginning of time is heard no more.
+    const NOTHING: Self = Self { originator: Sid(0), hash: [0; 4], from: Sid(0), hops: 0, until: Millis(0) };
+}
+
 /// (originator, SHA-256[0..4] of the rest) of the last datagrams; the oldest goes first.
 #[derive(Clone, Debug)]
 pub(super) struct Repeats {
-    heard: [Option<Heard>; PLACES],
+    heard: [Heard; PLACES],
     next: usize,
 }
 
 impl Repeats {
     pub(super) const fn new() -> Self {
-        Self { heard: [None; PLACES], next: 0 }
+        Self { heard: [Heard::NOTHING; PLACES], next: 0 }
     }
 
     /// Whether it was heard less than ten seconds ago, and came another way. If not, it is remembered from now.
@@ -40,7 +45,7 @@ impl Repeats {
         let [a, b, c, d, ..] = sha256(&[rest]);
         let hash = [a, b, c, d];
         let same = |h: &Heard| h.originator == originator && h.hash == hash && now < h.until;
-        if let Some(first) = self.heard.iter_mut().flatten().find(|h| same(h)) {
+        if let Some(first) = self.heard.iter_mut().find(|h| same(h)) {
             if (first.from, first.hops) != (from, hops) {
                 return true;
             }
@@ -48,7 +53,7 @@ impl Repeats {
             return false;
         }
         if let Some(place) = self.heard.get_mut(self.next) {
-            *place = Some(Heard { originator, hash, from, hops, until: now.plus(LIFE) });
+            *place = Heard { originator, hash, from, hops, until: now.plus(LIFE) };
         }
         self.next = (self.next + 1) % PLACES;
         false

@@ -24,6 +24,10 @@ pub trait Agree: Sized {
     /// # Errors
     /// [`PointRefused`] when `peer` is the x coordinate of no point of the curve.
     fn agree(&self, peer: &PublicX) -> Result<SharedX, PointRefused>;
+
+    /// Does nothing. A type without values says here that there is no key: what begins with this is then no part of a
+    /// program whose keys are of that type.
+    fn exists(&self) {}
 }
 
 /// A public P-256 key: the x coordinate, big-endian. Either point that has it gives the same shared secret.

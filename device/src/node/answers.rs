@@ -42,6 +42,16 @@ enum Voice {
     Keeper,
 }
 
+impl Voice {
+    /// What is malformed inside counts as this: E2-07 or E3-07.
+    const fn inner(self) -> Code {
+        match self {
+            Self::Cloud => E3::INNER,
+            Self::Gateway | Self::Keeper => E2::INNER,
+        }
+    }
+}
+
 impl<const N: usize, A: Agree> Node<N, A> {
     pub(super) fn answer(
         &mut self,
@@ -88,7 +98,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
             asked.by_gateway.mark(answer.piv.map(|p| p.value()));
         }
         if self.settings.policy.profile == Profile::ToGateway {
-            return self.verdict::<E2>(asked.number, judge_answer::<E2>(plaintext)?, Voice::Gateway);
+            return self.verdict(asked.number, judge_answer::<E2>(plaintext)?, Voice::Gateway);
         }
         if self.is_on_ip() {
             // On IP the C3 answer stands inside as a message of its own; without one the gateway speaks for itself.
@@ -96,7 +106,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
                 Some((option, ciphertext)) => {
                     self.open_cloud(asked, Answer { piv: option.piv, ciphertext }, &mut inner)
                 }
-                None => self.verdict::<E2>(asked.number, judge_answer::<E2>(plaintext)?, Voice::Keeper),
+                None => self.verdict(asked.number, judge_answer::<E2>(plaintext)?, Voice::Keeper),
             };
         }
         match Inner::parse(plaintext, Within::Answer)? {
@@ -105,7 +115,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
                 self.open_cloud(asked, Answer { piv: Some(piv), ciphertext: ct3 }, &mut inner)
             }
             Inner::Own { code, payload } => {
-                self.verdict::<E2>(asked.number, InnerAnswer { code, payload }, Voice::Keeper)
+                self.verdict(asked.number, InnerAnswer { code, payload }, Voice::Keeper)
             }
         }
     }
@@ -116,7 +126,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         if let Some(asked) = self.outbox.asked_mut(asked.number) {
             asked.by_cloud.mark(answer.piv.map(|p| p.value()));
         }
-        self.verdict::<E3>(asked.number, judge_answer::<E3>(plaintext)?, Voice::Cloud)
+        self.verdict(asked.number, judge_answer::<E3>(plaintext)?, Voice::Cloud)
     }
 
     /// The contexts that answers to a message come under.
@@ -134,12 +144,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
     }
 
     /// What a verified answer decides.
-    fn verdict<L: OscoreLevel>(
-        &mut self,
-        number: Number,
-        answer: InnerAnswer<'_>,
-        voice: Voice,
-    ) -> Result<(), Rejected> {
+    fn verdict(&mut self, number: Number, answer: InnerAnswer<'_>, voice: Voice) -> Result<(), Rejected> {
         let now = self.now;
         self.way_is_open();
         if voice != Voice::Keeper {
@@ -154,7 +159,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
                     message.state = State::Confirmed;
                 }
                 self.outbox.wake(now);
-                if answer.payload.is_empty() { Ok(()) } else { self.told_by::<L>(number, answer.payload) }
+                if answer.payload.is_empty() { Ok(()) } else { self.told_by(number, answer.payload, voice.inner()) }
             }
             coap::CHANGED | coap::GATEWAY_TIMEOUT if gateway => {
                 self.park(number);
@@ -189,7 +194,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
                 self.tell(Event::Refused { number, code });
                 Ok(())
             }
-            _ => Err(Rejected::new(L::INNER, "an answer code that is none of docs/protocol.md 7.2")),
+            _ => Err(Rejected::new(voice.inner(), "an answer code that is none of docs/protocol.md 7.2")),
         }
     }
 

@@ -1,7 +1,6 @@
 //! Control items, both ways (docs/protocol.md 7.1, 7.3): what the node reports, and what it is told.
 
-use fivefold_core::error::Rejected;
-use fivefold_core::level::OscoreLevel;
+use fivefold_core::error::{Code, Rejected};
 use fivefold_core::profile::{KeyIndexes, Mode};
 use fivefold_core::suite::agreement::Agree;
 use fivefold_core::time::Millis;
@@ -167,10 +166,10 @@ impl<const N: usize, A: Agree> Node<N, A> {
         Some(KeyIndexes { sending, receiving: keys.indexes().find(|&i| i != sending) })
     }
 
-    /// Takes the control map of a confirming answer to message `number`.
-    pub(super) fn told_by<L: OscoreLevel>(&mut self, number: Number, payload: &[u8]) -> Result<(), Rejected> {
+    /// Takes the control map of a confirming answer to message `number`. What is none counts as `malformed`.
+    pub(super) fn told_by(&mut self, number: Number, payload: &[u8], malformed: Code) -> Result<(), Rejected> {
         let now = self.now;
-        let map = Downlink::parse(payload).map_err(|m| m.inside::<L>())?;
+        let map = Downlink::parse(payload).map_err(|m| m.counted(malformed))?;
         if let Some(received) = map.received {
             self.outbox.received(now, number, |piv| received.covers(piv));
         }
