@@ -59,6 +59,17 @@ impl Tree {
         Self { roots: [Hash([0; 32]); 64], size: 0 }
     }
 
+    /// As it was at `size` leaves, of the roots of its full subtrees, the largest first. `None` when these are not as many
+    /// as the size has bits set.
+    pub fn of_roots(size: u64, full: &[Hash]) -> Option<Self> {
+        let mut tree = Self { size, ..Self::new() };
+        if full.len() != size.count_ones() as usize {
+            return None;
+        }
+        tree.roots.iter_mut().zip(full).for_each(|(root, full)| *root = *full);
+        Some(tree)
+    }
+
     /// Leaves so far.
     pub const fn size(&self) -> u64 {
         self.size

@@ -1,0 +1,357 @@
+//! A witness: cosigns a log's heads if, and only if, each goes on from the one before (C2SP `tlog-witness`).
+//!
+//! The engine has no socket, file or clock. A request becomes either an answer that refuses, or a [`Pending`]: what is to be
+//! made durable. Only [`Witness::cosign`] makes of that a signature, and it must not be called before it is. So a crash
+//! between two lines loses an answer and never lets two heads of one size, or a smaller one, be cosigned.
+//!
+//! [`Store`] is the state as files, for those who have a disk.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use fivefold_core::proof::merkle::{self, Hash};
+use fivefold_core::suite::sha256;
+use fivefold_keep::files::{self, FileError, Readers};
+
+use crate::checkpoint::{Checkpoint, Refused, Signed};
+use crate::cosignature::CosigningKey;
+use crate::note::{self, LONGEST_NOTE, Malformed, VKey};
+
+/// Bytes of a request, at most.
+pub const LONGEST_REQUEST: usize = LONGEST_NOTE + 64 * 1024;
+/// Hashes of a proof, at most.
+const LONGEST_PROOF: usize = 63;
+/// Seconds that a clock may go back before nothing is cosigned any more.
+const CLOCK_BACK_S: u64 = 60;
+
+/// A request to cosign, as it came: nothing is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Entries of the head that the witness is thought to have.
+    pub old: u64,
+    /// From that head to the checkpoint.
+    pub proof: Vec<Hash>,
+    /// What is to be cosigned.
+    pub checkpoint: Signed,
+}
+
+impl Request {
+    /// Reads the body of `add-checkpoint`.
+    ///
+    /// # Errors
+    /// [`Malformed`] with what was wrong.
+    pub fn parse(body: &[u8]) -> Result<Self, Malformed> {
+        if body.len() > LONGEST_REQUEST {
+            return Err(Malformed("a request is longer than any can be"));
+        }
+        let text = core::str::from_utf8(body).map_err(|_| Malformed("a request is not UTF-8"))?;
+        let (first, mut rest) = text.split_once('\n').ok_or(Malformed("a request has no line of the old size"))?;
+        let old = first.strip_prefix("old ").ok_or(Malformed("a request has no line of the old size"))?;
+        let old = note::decimal(old)?;
+        let mut proof = Vec::new();
+        loop {
+            let (line, after) = rest.split_once('\n').ok_or(Malformed("a request has no checkpoint"))?;
+            rest = after;
+            match line {
+                "" => break,
+                _ if proof.len() == LONGEST_PROOF => return Err(Malformed("a proof of more than 63 hashes")),
+                line => proof.push(Hash(note::hash(line)?)),
+            }
+        }
+        Ok(Self { old, proof, checkpoint: Signed::parse(rest.as_bytes())? })
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "old {}", self.old)?;
+        self.proof.iter().try_for_each(|hash| writeln!(f, "{}", note::hash_text(&hash.0)))?;
+        write!(f, "\n{}", self.checkpoint)
+    }
+}
+
+/// An answer over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// 200, 400, 403, 404, 409, 422 or 503.
+    pub status: u16,
+    /// Its `Content-Type`.
+    pub content_type: &'static str,
+    /// Signature lines; or the size that the witness has; or a sentence.
+    pub body: String,
+    /// Two heads of one log that cannot both be true, signed by the log: proof that it lies, to be kept and shown.
+    pub fork: Option<Box<Fork>>,
+}
+
+/// Two heads of one log that were both signed by it, and of which neither goes on from the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fork {
+    /// What was cosigned.
+    pub ours: Signed,
+    /// What was to be.
+    pub theirs: Signed,
+}
+
+impl Answer {
+    fn refused(status: u16, why: impl fmt::Display) -> Self {
+        Self { status, content_type: "text/plain; charset=utf-8", body: format!("{why}\n"), fork: None }
+    }
+
+    fn conflict(size: u64) -> Self {
+        Self { status: 409, content_type: "text/x.tlog.size", body: format!("{size}\n"), fork: None }
+    }
+}
+
+/// What a witness remembers of a log: the largest head that it has cosigned, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// When: unix time, seconds.
+    pub at: u64,
+    /// The head, with the log's signature.
+    pub head: Signed,
+}
+
+impl Record {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`Malformed`] with what was wrong.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        const WRONG: Malformed = Malformed("a record begins with the time that it was made");
+        let text = core::str::from_utf8(bytes).map_err(|_| WRONG)?;
+        let (time, head) = text.split_once('\n').ok_or(WRONG)?;
+        let at = note::decimal(time.strip_prefix("time ").ok_or(WRONG)?)?;
+        Ok(Self { at, head: Signed::parse(head.as_bytes())? })
+    }
+}
+
+impl fmt::Display for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "time {}\n{}", self.at, self.head)
+    }
+}
+
+struct Watched {
+    keys: Vec<VKey>,
+    record: Option<Record>,
+}
+
+/// A head that may be cosigned as soon as its record is durable. Neither copied nor made by anybody else.
+#[derive(Debug)]
+#[must_use = "make its record durable, then cosign"]
+pub struct Pending {
+    record: Record,
+}
+
+impl Pending {
+    /// What is to be made durable.
+    pub const fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The log that it is about.
+    pub fn origin(&self) -> &str {
+        &self.record.head.unverified().origin
+    }
+}
+
+/// The engine.
+pub struct Witness {
+    keys: Vec<CosigningKey>,
+    logs: BTreeMap<String, Watched>,
+}
+
+impl Witness {
+    /// With the keys that it signs with, each with every head.
+    pub const fn new(keys: Vec<CosigningKey>) -> Self {
+        Self { keys, logs: BTreeMap::new() }
+    }
+
+    /// Its public keys, to be pinned.
+    pub fn vkeys(&self) -> impl Iterator<Item = &VKey> {
+        self.keys.iter().map(CosigningKey::vkey)
+    }
+
+    /// Watches a log, with what is remembered of it. A log may have several keys: any of them will do.
+    ///
+    /// # Errors
+    /// [`Refused`] when the record is not of this log.
+    pub fn watch(&mut self, log: VKey, record: Option<Record>) -> Result<(), Refused> {
+        let watched = self.logs.entry(log.name().into()).or_insert(Watched { keys: Vec::new(), record: None });
+        if let Some(record) = record {
+            record.head.open(&log)?;
+            watched.record = Some(record);
+        }
+        if !watched.keys.contains(&log) {
+            watched.keys.push(log);
+        }
+        Ok(())
+    }
+
+    /// Entries of the head that was cosigned last, and when; of each log.
+    pub fn logs(&self) -> impl Iterator<Item = (&str, Option<&Record>)> {
+        self.logs.iter().map(|(origin, watched)| (origin.as_str(), watched.record.as_ref()))
+    }
+
+    /// Looks at the body of `add-checkpoint`, which came at `now` (unix time, seconds).
+    ///
+    /// # Errors
+    /// The [`Answer`] that refuses it.
+    pub fn add_checkpoint(&self, now: u64, body: &[u8]) -> Result<Pending, Answer> {
+        let request = Request::parse(body).map_err(|e| Answer::refused(400, e))?;
+        let head = request.checkpoint.unverified();
+        let unknown = || Answer::refused(404, "no log of this origin is watched here");
+        let watched = self.logs.get(&head.origin).ok_or_else(unknown)?;
+        if !watched.keys.iter().any(|key| request.checkpoint.open(key).is_ok()) {
+            return Err(Answer::refused(403, "no known key of the log has signed this checkpoint"));
+        }
+        if request.old > head.size {
+            return Err(Answer::refused(400, "the old size is larger than the checkpoint"));
+        }
+        let empty = Checkpoint::empty(&head.origin);
+        let ours = watched.record.as_ref().map_or(&empty, |record| record.head.unverified());
+        let fork = || {
+            let ours = watched.record.as_ref()?.head.clone();
+            Some(Box::new(Fork { ours, theirs: request.checkpoint.clone() }))
+        };
+        if request.old != ours.size {
+            return Err(Answer::conflict(ours.size));
+        }
+        if head.size == ours.size && head.root != ours.root {
+            return Err(Answer { fork: fork(), ..Answer::conflict(ours.size) });
+        }
+        goes_on(ours, head, &request.proof)
+            .map_err(|e| Answer::refused(422, format_args!("the checkpoint is not shown to go on: {e}")))?;
+        let last = watched.record.as_ref().map_or(0, |record| record.at);
+        if now.saturating_add(CLOCK_BACK_S) < last || now == 0 {
+            return Err(Answer::refused(503, "this witness's clock went back: ask again when it is right"));
+        }
+        // Without the lines of others: what is remembered is what the log said.
+        let lines = request.checkpoint.note().lines().iter();
+        let lines = lines.filter(|line| watched.keys.iter().any(|key| key.wrote(line))).cloned().collect();
+        let note = note::Note::new(request.checkpoint.note().text().into(), lines);
+        let head = note.and_then(Signed::of).map_err(|e| Answer::refused(400, e))?;
+        Ok(Pending { record: Record { at: now.max(last), head } })
+    }
+
+    /// Cosigns what has become durable. The calls of [`Witness::add_checkpoint`] and this one must be one step: nobody else
+    /// may have been cosigned for the same log between them.
+    ///
+    /// # Errors
+    /// [`Answer`] 503 when a key gives no signature, and 409 when somebody else was cosigned between.
+    pub fn cosign(&mut self, pending: Pending) -> Result<Answer, Answer> {
+        let Record { at, head } = &pending.record;
+        let watched = self.logs.get_mut(pending.origin());
+        let watched = watched.ok_or_else(|| Answer::refused(404, "no log of this origin is watched here"))?;
+        let last = watched.record.as_ref().map_or(0, |record| record.head.unverified().size);
+        if head.unverified().size < last {
+            return Err(Answer::conflict(last));
+        }
+        let mut body = String::new();
+        for key in &self.keys {
+            let line = key.cosign(*at, head.note().text(), head.unverified()).map_err(|e| Answer::refused(503, e))?;
+            body.push_str(&line.to_string());
+        }
+        watched.record = Some(pending.record);
+        Ok(Answer { status: 200, content_type: "text/plain; charset=utf-8", body, fork: None })
+    }
+}
+
+impl fmt::Debug for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Witness({:?}, {} logs)", self.keys, self.logs.len())
+    }
+}
+
+/// That `head` goes on from `ours`, by a proof that is empty where there is nothing to prove.
+fn goes_on(ours: &Checkpoint, head: &Checkpoint, proof: &[Hash]) -> Result<(), merkle::NotProven> {
+    match (ours.size, proof) {
+        (0, []) => Ok(()),
+        (0, _) => Err(merkle::NotProven { reason: "a proof from an empty tree is empty" }),
+        _ => merkle::verify_consistency(ours.size, &ours.root, head.size, &head.root, proof),
+    }
+}
+
+/// A witness's records as files, one for each log.
+#[derive(Clone, Debug)]
+pub struct Store {
+    folder: PathBuf,
+}
+
+/// Why records could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is no record. To begin anew would let a log be rolled back: nothing is cosigned.
+    #[error("{path} is no record of a log: {source}; bring back the right one, for without it the log could be rolled back", path = path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong.
+        source: Malformed,
+    },
+}
+
+/// Forks of one log that are kept, at most: one proves it.
+const MOST_FORKS: usize = 16;
+
+impl Store {
+    /// In a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn open(folder: &Path) -> Result<Self, FileError> {
+        files::create_folder(folder)?;
+        Ok(Self { folder: folder.into() })
+    }
+
+    /// What is remembered of a log.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is a file, and it is no record.
+    pub fn read(&self, origin: &str) -> Result<Option<Record>, StoreError> {
+        let path = self.path(origin, "head");
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(FileError::Read { path, source }.into()),
+        };
+        Record::parse(&bytes).map(Some).map_err(|source| StoreError::Malformed { path, source })
+    }
+
+    /// Makes a record durable.
+    ///
+    /// # Errors
+    /// [`FileError::Write`]: then it must not be cosigned.
+    pub fn write(&self, pending: &Pending) -> Result<(), FileError> {
+        let path = self.path(pending.origin(), "head");
+        files::write(&path, Readers::Owner, pending.record().to_string().as_bytes())
+    }
+
+    /// Keeps the proof of a fork: both heads. Of each log a few are enough.
+    ///
+    /// # Errors
+    /// [`FileError::Write`].
+    pub fn keep(&self, fork: &Fork) -> Result<Option<PathBuf>, FileError> {
+        let text = format!("{}\n{}", fork.ours, fork.theirs);
+        let origin = &fork.ours.unverified().origin;
+        let number = (0..MOST_FORKS).find_map(|n| {
+            let path = self.path(origin, &format!("fork-{n}"));
+            match std::fs::read(&path) {
+                Ok(kept) => (kept == text.as_bytes()).then_some(None),
+                Err(_) => Some(Some(path)),
+            }
+        });
+        let Some(Some(path)) = number else { return Ok(None) };
+        files::write(&path, Readers::Owner, text.as_bytes())?;
+        Ok(Some(path))
+    }
+
+    /// A log's name may have any character: its hash has none that a file may not.
+    fn path(&self, origin: &str, what: &str) -> PathBuf {
+        self.folder.join(format!("{}.{what}", hex::encode(sha256(&[origin.as_bytes()]))))
+    }
+}
