@@ -359,9 +359,9 @@ def check(file):
     return wrong
 
 
-def main():
+def main(arguments):
     new = document(made())
-    if "--write" in sys.argv[1:]:
+    if "--write" in arguments:
         FILE.parent.mkdir(exist_ok=True)
         FILE.write_text(json.dumps(new, indent=1, ensure_ascii=False) + "\n")
     old = json.loads(FILE.read_text())
@@ -378,4 +378,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
