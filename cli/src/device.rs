@@ -5,18 +5,19 @@ mod classic;
 mod enrol;
 mod renewal;
 mod revoke;
+mod signing;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fivefold_core::id::{Did, Sid};
-use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Radio};
+use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Radio, Sign};
 use fivefold_core::suite::Alg;
 use fivefold_core::wire::state::Phase;
 use fivefold_core::wire::tiny::KidLength;
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::registry::{Device, DeviceSecrets, Network, NetworkKey, NewDevice, Registry, Renewal};
+use fivefold_keep::registry::{Device, DeviceSecrets, Network, NetworkKey, NewDevice, Registry, Renewal, Signer};
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewaySettings, NodeLink, NodeSecrets, NodeShare};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -29,6 +30,7 @@ use crate::output::{Output, answer, table};
 
 pub(crate) use enrol::spoken;
 pub use renewal::First;
+pub use signing::{Signing, Signs};
 
 /// Arguments of `fivefold device`.
 #[derive(Clone, Debug, clap::Args)]
@@ -42,6 +44,8 @@ enum Verb {
     /// Make a device's share, keys and all: to commission by cable, and for tests. Devices that make their own key are
     /// enrolled with `enrol`; classic ones are entered with `--classic SERIAL`.
     Add(Box<Add>),
+    /// Certify the signing key of a device that is in the book.
+    Certify(signing::Certify),
     /// Enrol a device that made its own key: answer its request, from a file, over a serial line, or many from a CSV file.
     Enrol(Box<enrol::Args>),
     /// Install new secrets under a greater epoch: after a repair, or when a device lost its state.
@@ -57,6 +61,8 @@ enum Verb {
     /// Revoke a device: cloud and gateways refuse it from now on. It still has the network key, and passes E1 until that
     /// is rotated.
     Revoke(revoke::Args),
+    /// Let a device sign its readings, or no more.
+    Set(signing::Set),
     /// Give a classic device other keys, in place of all that it had.
     SetKeys(classic::SetKeys),
     /// Show one device.
@@ -143,15 +149,24 @@ pub struct Record {
     /// kept.
     #[arg(long, value_name = "WORDS")]
     pub danger_no_link: Option<String>,
+    /// Whether it signs its readings.
+    #[command(flatten)]
+    pub signs: Signs,
 }
 
 impl Record {
-    /// The record in a network, what it overrides, and the operator's words for that.
+    /// The record in a network that signs in batches of `signing`, if it does; what it overrides, and the operator's words
+    /// for that.
     ///
     /// # Errors
-    /// A radio without E1, and no words for it.
-    pub fn of(&self, network: &Network, mode: Mode) -> anyhow::Result<(Policy, Overrides, Option<String>)> {
+    /// A radio without E1, and no words for it; more readings in a batch than the device may sign.
+    pub fn of(
+        &self,
+        (network, signing): (&Network, Option<u8>),
+        mode: Mode,
+    ) -> anyhow::Result<(Policy, Overrides, Option<String>)> {
         let mut policy = Policy::new(network.profile);
+        self.signs.resolve(signing)?.set(&mut policy);
         policy.alg = if self.alg == 10 { Alg::AesCcm16_64_128 } else { Alg::AesCcm16_64_256 };
         policy.mode = mode;
         policy.kid_length = if self.kid_length == 2 { KidLength::Two } else { KidLength::None };
@@ -220,6 +235,7 @@ fn kid_length(text: &str) -> Result<u8, String> {
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Add(args) => add(args, output)?,
+        Verb::Certify(args) => return signing::certify(args, output),
         Verb::Enrol(args) => return enrol::run(args, output),
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
@@ -245,7 +261,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let renewal_of =
                 |d: &Device| renewals.binary_search_by_key(&d.did, |r| r.did).ok().and_then(|i| renewals.get(i));
             let classics = registry.classic_devices()?;
-            let modern = devices.iter().map(|d| json_of(d, renewal_of(d)));
+            let signers = registry.signers()?;
+            let modern = devices.iter().map(|d| json_with(d, renewal_of(d), &signers));
             let value = modern.chain(classics.iter().map(classic::json_of)).collect();
             answer(output, &Value::Array(value), || {
                 let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "RENEWED", "STATE"]);
@@ -270,6 +287,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Renew(args) => return renewal::order(args, output),
         Verb::Rename(args) => classic::rename(args, output)?,
         Verb::Revoke(args) => return revoke::run(args, output),
+        Verb::Set(args) => return signing::set(args, output),
         Verb::SetKeys(args) => classic::set_keys(args, output)?,
         Verb::Show(any) => {
             let (_, registry) = any.folder.open_book()?;
@@ -286,10 +304,11 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 Some(_) => "with its gateway alone, which knows how far it is".into(),
                 None => renewal::words(renewal.as_ref()),
             };
-            answer(output, &json_of(&d, renewal.as_ref()), || {
+            let signers = registry.signers_of(did)?;
+            answer(output, &json_with(&d, renewal.as_ref(), &signers), || {
                 format!(
                     "device {}\n  sid          {}\n  network      {}\n  levels       {}{}\n  algorithm    {}\n  mode         {}\n  \
-                     radio        {}\n  enrolled     {}\n  epoch        {}\n  renewed      {}{}\n  state        {}",
+                     radio        {}\n  enrolled     {}\n  epoch        {}\n  renewed      {}{}\n  signing      {}\n  state        {}",
                     d.did,
                     d.sid,
                     d.net,
@@ -302,6 +321,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                     renewal::epoch(&d, renewal.as_ref()),
                     renewed,
                     ordered(renewal.as_ref()),
+                    signing::words(&d, &signers),
                     state(&d)
                 )
             });
@@ -316,7 +336,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 /// The book refuses, or a file cannot be written.
 pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, PathBuf)> {
     let network = operator.registry.network(&args.net)?;
-    let (mut policy, overrides, words) = args.record.of(&network, args.mode)?;
+    let signing = operator.registry.network_signing(network.net)?;
+    let (mut policy, overrides, words) = args.record.of((&network, signing), args.mode)?;
     renewal::fit(operator, network.net, &mut policy)?;
     let keys = renewal::draw(operator, network.net, &policy, args.handing.first_contexts)?;
     let key = keys.as_ref().map(|k| k.key);
@@ -498,18 +519,31 @@ fn renewed(renewal: Option<&Renewal>) -> String {
     }
 }
 
-fn json_of(d: &Device, renewal: Option<&Renewal>) -> Value {
+fn json_of(registry: &Registry, d: &Device, renewal: Option<&Renewal>) -> anyhow::Result<Value> {
+    Ok(json_with(d, renewal, &registry.signers_of(d.did)?))
+}
+
+/// With the signing keys of this device, which may stand among others'.
+fn json_with(d: &Device, renewal: Option<&Renewal>, signers: &[Signer]) -> Value {
+    let own = signers.iter().filter(|s| s.did == d.did);
+    let (in_force, before): (Vec<_>, Vec<_>) = own.partition(|s| s.revoked_at.is_none());
+    let unsigned = d.policy.sign == Sign::Batch && in_force.is_empty() && d.revoked_at.is_none();
     json!({
         "classic": false, "did": d.did.to_string(), "sid": d.sid.to_string(), "net": d.net.to_string(),
         "levels": d.policy.profile.as_str(), "alg": d.policy.alg.cose(), "mode": d.policy.mode.as_str(),
         "radio": d.policy.radio.as_str(), "epoch": d.epoch.0, "enrolled_at": d.enrolled_at, "revoked_at": d.revoked_at,
         "insecure": d.policy.profile == Profile::DangerLinkOnly || d.overrides.danger_no_link, "override": d.words,
-        "renewal": renewal::json_of(renewal),
+        "renewal": renewal::json_of(renewal), "sign": Signing::of(&d.policy).to_string(),
+        "signing": {
+            "key": in_force.first().map(|s| signing::json_of(s)),
+            "revoked": before.iter().map(|s| signing::json_of(s)).collect::<Vec<_>>(),
+            "finding": unsigned.then_some("AR-25"),
+        },
     })
 }
 
 fn json_with_folder(registry: &Registry, device: &Device, folder: &Path) -> anyhow::Result<Value> {
-    let mut value = json_of(device, registry.renewal(device.did)?.as_ref());
+    let mut value = json_of(registry, device, registry.renewal(device.did)?.as_ref())?;
     if let Some(object) = value.as_object_mut() {
         object.insert("folder".into(), json!(folder));
     }

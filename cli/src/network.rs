@@ -10,6 +10,7 @@ use fivefold_keep::registry::Network;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use crate::device::Signing;
 use crate::operator::{Folder, check_name};
 use crate::output::{Output, answer, table};
 
@@ -26,7 +27,7 @@ enum Verb {
     Add(Add),
     /// List all networks.
     List(Folder),
-    /// Let a network take classic devices (Waspmote, Plug & Sense!), or no more of them.
+    /// Let a network take classic devices (Waspmote, Plug & Sense!) or no more of them, or devices that are added to it sign.
     Set(Set),
     /// Let the devices of a network without a cloud agree their keys with its gateway alone (e1+e2+e4).
     Local(Local),
@@ -47,6 +48,7 @@ struct Local {
 }
 
 #[derive(Clone, Debug, clap::Args)]
+#[group(id = "what", required = true, multiple = true, args = ["classic", "sign"])]
 struct Set {
     #[command(flatten)]
     folder: Folder,
@@ -54,7 +56,10 @@ struct Set {
     name: String,
     /// Whether it takes classic devices.
     #[arg(long, value_name = "yes|no", value_enum)]
-    classic: Classic,
+    classic: Option<Classic>,
+    /// Whether devices that are added to it from now on sign their readings, in batches of N: none, batch (32) or batch:N.
+    #[arg(long, value_name = "none|batch[:N]")]
+    sign: Option<Signing>,
 }
 
 /// Whether a network takes classic devices.
@@ -83,6 +88,10 @@ struct Add {
     /// is shown.
     #[arg(long)]
     classic: bool,
+    /// Whether its devices sign their readings, in batches of N: none, batch (32) or batch:N. It can be told otherwise for each
+    /// device.
+    #[arg(long, value_name = "none|batch[:N]", default_value = "none")]
+    sign: Signing,
     /// PAN id of radios that exist already, 4 hex digits; with --danger-adopt-key.
     #[arg(long, value_name = "PAN", value_parser = pan, requires = "danger_adopt_key")]
     pan: Option<u16>,
@@ -128,6 +137,10 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 "E1 alone lets anyone with the one network key read and forge every reading; if you want that, say so: \
                  --danger-link-only \"WORDS\""
             );
+            anyhow::ensure!(
+                add.levels != Profile::DangerLinkOnly || add.sign == Signing::NONE,
+                "a batch is signed over messages of E2 or E3, and E1 alone has none; leave out --sign"
+            );
             let mut operator = add.folder.open()?;
             let vault = &operator.vault;
             let words = add.danger_link_only.as_deref();
@@ -141,9 +154,12 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             if add.classic {
                 operator.registry.allow_classic(&network.name)?;
             }
+            if add.sign.batch.is_some() {
+                operator.registry.set_network_signing(&network.name, add.sign.batch)?;
+            }
             let dir = operator.dir.display();
             let takes = if add.classic { Classic::Yes } else { Classic::No };
-            answer(output, &json_of(&network, takes), || {
+            answer(output, &json_of(&network, takes, add.sign), || {
                 let mark = marks(network.profile, takes);
                 format!(
                     "Added network {} ({}){mark}: id {}, PAN {:04x}, network key under index 1.\n\n\
@@ -179,18 +195,37 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         }
         Verb::Set(set) => {
             let (_, mut registry) = set.folder.open_book()?;
-            let network = match set.classic {
-                Classic::Yes => registry.allow_classic(&set.name)?,
-                Classic::No => registry.forbid_classic(&set.name)?,
-            };
-            answer(output, &json_of(&network, set.classic), || {
-                let takes = match set.classic {
+            let network = registry.network(&set.name)?;
+            if let Some(signing) = set.sign {
+                anyhow::ensure!(
+                    network.profile != Profile::DangerLinkOnly || signing == Signing::NONE,
+                    "network {} has E1 alone, and a batch is signed over messages of E2 or E3",
+                    network.name
+                );
+                registry.set_network_signing(&set.name, signing.batch)?;
+            }
+            match set.classic {
+                Some(Classic::Yes) => _ = registry.allow_classic(&set.name)?,
+                Some(Classic::No) => _ = registry.forbid_classic(&set.name)?,
+                None => {}
+            }
+            let takes = if registry.classic_networks()?.contains(&network.net) { Classic::Yes } else { Classic::No };
+            let signing = Signing { batch: registry.network_signing(network.net)? };
+            answer(output, &json_of(&network, takes, signing), || {
+                let takes = set.classic.map(|takes| match takes {
                     Classic::Yes => {
-                        "takes classic devices: what they send is shown as legacy or plain, never as proven"
+                        "takes classic devices: what they send is shown as legacy or plain, never as proven".into()
                     }
-                    Classic::No => "takes no classic devices",
-                };
-                format!("Network {} {takes}.", network.name)
+                    Classic::No => "takes no classic devices".into(),
+                });
+                let signs = set.sign.map(|signing| {
+                    format!(
+                        "gives devices that are added to it sign = {signing}; those that are in it stay as they are (fivefold \
+                         device set)"
+                    )
+                });
+                let said: Vec<String> = takes.into_iter().chain(signs).collect();
+                format!("Network {} {}.", network.name, said.join(", and "))
             });
         }
         Verb::List(folder) => {
@@ -198,12 +233,18 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let networks = registry.networks()?;
             let classic = registry.classic_networks()?;
             let takes = |n: &Network| if classic.contains(&n.net) { Classic::Yes } else { Classic::No };
-            let value = Value::Array(networks.iter().map(|n| json_of(n, takes(n))).collect());
+            let mut signs = Vec::with_capacity(networks.len());
+            for network in &networks {
+                signs.push(Signing { batch: registry.network_signing(network.net)? });
+            }
+            let each = networks.iter().zip(&signs);
+            let value = Value::Array(each.clone().map(|(n, signing)| json_of(n, takes(n), *signing)).collect());
             answer(output, &value, || {
                 let mut t = table(&["NAME", "ID", "PAN", "LEVELS", ""]);
-                for n in &networks {
+                for (n, signing) in each {
                     let pan = format!("{:04x}", n.pan);
-                    let marks = marks(n.profile, takes(n));
+                    let signs = signing.batch.map_or(String::new(), |_| format!(" sign={signing}"));
+                    let marks = format!("{}{signs}", marks(n.profile, takes(n)));
                     t.add_row([&n.name, &n.net.to_string(), &pan, n.profile.as_str(), marks.trim()]);
                 }
                 t.trim_fmt()
@@ -224,10 +265,10 @@ fn marks(profile: Profile, classic: Classic) -> String {
     format!("{classic}{}", insecure_mark(profile))
 }
 
-fn json_of(n: &Network, classic: Classic) -> Value {
+fn json_of(n: &Network, classic: Classic, signing: Signing) -> Value {
     json!({
         "name": n.name, "net": n.net.to_string(), "pan": format!("{:04x}", n.pan), "levels": n.profile.as_str(),
         "group": n.group.to_string(), "insecure": n.profile == Profile::DangerLinkOnly, "override": n.override_words,
-        "classic": classic == Classic::Yes,
+        "classic": classic == Classic::Yes, "sign": signing.to_string(),
     })
 }

@@ -7,6 +7,7 @@ pub(crate) mod join;
 mod readings;
 mod relay;
 mod report;
+mod signing_request;
 pub(crate) mod state;
 pub(crate) mod waspmote;
 
@@ -55,6 +56,8 @@ enum Command {
     Relay(relay::Args),
     /// Run a software node until it is told to stop.
     Run(Run),
+    /// Make the signing key of an enrolled node, and ask for its certificate.
+    SigningRequest(signing_request::Args),
     /// Be a Waspmote, made in software: to try a gateway out before real ones are pointed at it.
     Waspmote(Box<waspmote::Args>),
 }
@@ -106,6 +109,7 @@ pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
         Command::Waspmote(args) => waspmote::run(args, form),
         Command::Join(args) => join::run(args, form).map(|()| ExitCode::SUCCESS),
         Command::Relay(args) => relay::run(args, form),
+        Command::SigningRequest(args) => signing_request::run(args, form).map(|()| ExitCode::SUCCESS),
         Command::Run(run) => {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(run_node(run, form))

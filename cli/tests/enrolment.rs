@@ -166,7 +166,7 @@ fn every_mistake_is_one_sentence_and_changes_nothing() {
         (None, PublicX([0; 32]), did(1), ["infinity", "secret"]),
         (None, good, Did([1, 2, 3, 4, 5, 6, 7, 8]), ["no single device", "0102030405060708"]),
     ] {
-        site.request("bad", &Request { did: id, x, made });
+        site.request("bad", &Request { did: id, x, made, signing: None });
         says(&refused(&enrol(&site.at("bad"), &["--net", "one"])), &words);
     }
     assert_eq!((site.devices(), Path::new(&file).exists()), (before, false));
@@ -182,7 +182,7 @@ fn every_mistake_is_one_sentence_and_changes_nothing() {
     says(&refused(&enrol(&site.at("same"), &["--net", "one"])), &["AR-07", &same.did.to_string()]);
 
     // At the node: the wrong file, another node's, another operator's, keys made anew.
-    says(&refused(&site.take("s", "s.request")), &["not the answer"]);
+    says(&refused(&site.take("s", "s.request")), &["a request for enrolment"]);
     says(&refused(&site.take("other", "s.answer")), &["no key yet", "--request-file"]);
     done(&site.join("other", &["--request-file", &site.at("other.request")]));
     says(&refused(&site.take("other", "s.answer")), &["E5-03", "another device"]);

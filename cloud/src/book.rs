@@ -5,6 +5,7 @@
 //! did not change are handed over with all they heard.
 
 mod classic;
+mod signers;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::control::LinkKey;
 use fivefold_core::wire::state::Phase;
 use fivefold_keep::registry::{
-    self, FirstContexts, Gateway, Network, NetworkKey, Registry, RegistryError, Renewal, Rotation, Token,
+    self, FirstContexts, Gateway, Network, NetworkKey, Registry, RegistryError, Renewal, Rotation, Signer, Token,
 };
 use fivefold_keep::sign::VerifyingKey;
 use fivefold_keep::vault::Vault;
@@ -38,6 +39,7 @@ use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standin
 
 pub(crate) use classic::Live as ClassicLive;
 pub use classic::{ClassicDevice, ClassicSource, Classics};
+pub use signers::{KnownSigner, Signers};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;
@@ -303,6 +305,8 @@ pub struct Source {
     pub rotations: Vec<LinkRotation>,
     /// Classic devices that are not revoked.
     pub classics: Vec<ClassicSource>,
+    /// Signing keys of devices, revoked ones too, by device, the oldest first.
+    pub signers: Vec<Signer>,
 }
 
 /// A network whose key is being rotated (docs/protocol.md 4.3).
@@ -383,6 +387,7 @@ impl Source {
                 .map(|r| Ok(LinkRotation { keys: registry.network_keys(vault, r.net)?, rotation: r }))
                 .collect::<Result<_, RegistryError>>()?,
             classics: ClassicSource::read(registry, vault)?,
+            signers: registry.signers()?,
         })
     }
 }
@@ -419,6 +424,8 @@ pub struct Book {
     pub rotations: HashMap<Net, Arc<LinkRotation>>,
     /// Classic devices that are served.
     pub classics: Classics,
+    /// Signing keys of devices.
+    pub signers: Arc<Signers>,
 }
 
 /// What remains of earlier runs: contexts, and commands without a result.
@@ -502,6 +509,7 @@ impl Maker<'_> {
             book.devices.insert(place, device);
         }
         book.classics = Classics::of(source.classics, &before.classics);
+        book.signers = Arc::new(Signers::of(source.signers));
         book.take_gateways(source.gateways);
         book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, Arc::new(r))).collect();
         book.tokens = source.tokens.into_iter().filter(|t| t.revoked_at.is_none()).collect();

@@ -17,7 +17,7 @@ fn v19_request_grant_answer_and_text() {
     let vector = own_vector("V19");
     let did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
     let (device, cloud) = (key(0x80), key(0xA0));
-    let request = Request { did, x: device.public_x(), made: Some(1_790_000_000) };
+    let request = Request { did, x: device.public_x(), made: Some(1_790_000_000), signing: None };
     let mut out = [0; Answer::LONGEST];
     let len = request.emit(&mut out).unwrap();
     assert_eq!(out[..len], vector("request"));

@@ -44,6 +44,8 @@ use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::profile::{Overrides, Policy};
+use fivefold_core::proof::possession::{Possession, SigningPoint};
+use fivefold_core::proof::{Sign, SignError};
 use fivefold_core::suite::agreement::{Agree, PublicX};
 use fivefold_core::suite::p256::VerifyingKey;
 use fivefold_core::wire::enrolment::Request;
@@ -59,6 +61,7 @@ pub struct Enrolment<A> {
     did: Did,
     own: A,
     operator: Option<AuthorityKey>,
+    signing: Option<Possession>,
 }
 
 impl<A> fmt::Debug for Enrolment<A> {
@@ -70,12 +73,22 @@ impl<A> fmt::Debug for Enrolment<A> {
 impl<A: Agree> Enrolment<A> {
     /// With its key, which is durable already. A device that knows its operator's CA takes no other's answer.
     pub const fn new(did: Did, own: A, operator: Option<AuthorityKey>) -> Self {
-        Self { did, own, operator }
+        Self { did, own, operator, signing: None }
+    }
+
+    /// Asks for a certificate of its signing key too, which is durable already (docs/protocol.md 13.1). It is another key
+    /// than that of key agreement; `key` is the public half of `signer`.
+    ///
+    /// # Errors
+    /// The signer gave no proof.
+    pub fn with_signing_key(self, signer: &impl Sign, key: SigningPoint) -> Result<Self, SignError> {
+        let signing = Some(Possession::prove(signer, key, self.did, Some(&self.own.public_x()))?);
+        Ok(Self { signing, ..self })
     }
 
     /// What it asks with; the same each time, but for the time in it, in Unix seconds, if the device has a clock.
     pub fn request(&self, made: Option<u64>) -> Vec<u8, { Request::LONGEST }> {
-        let request = Request { did: self.did, x: self.own.public_x(), made };
+        let request = Request { did: self.did, x: self.own.public_x(), made, signing: self.signing };
         let mut out = Vec::new();
         // It holds the longest.
         let _ = out.resize(Request::LONGEST, 0);
@@ -237,6 +250,20 @@ mod tests {
             Node::boot_renewing(Millis(0), settings, &secrets, keys, None, &entropy).unwrap();
         assert!(node.renews());
         assert!(!std::format!("{granted:?}").contains("[9"));
+    }
+
+    #[test]
+    fn a_device_that_signs_asks_with_a_proof_that_the_key_is_its_own() {
+        let (signer, public) = ca(0x21);
+        let own = SigningPoint(public.0);
+        let enrolment = Enrolment::new(DID, key(1), None).with_signing_key(&signer, own).unwrap();
+        let request = Request::parse(&enrolment.request(Some(1_790_000_000))).unwrap();
+        let asked = request.signing.unwrap();
+        assert_eq!(asked.key, own);
+        let verifier = VerifyingKey::from_spki(&own.spki()).unwrap();
+        assert_eq!(asked.verify(&verifier, DID, Some(&request.x)), Ok(()));
+        // The answer is the same as without.
+        assert!(enrolment.accept(&answered(&enrolment.request(None), 2)).is_ok());
     }
 
     #[test]

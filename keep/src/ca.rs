@@ -1,4 +1,4 @@
-//! The operator's certificate authority (docs/protocol.md 10): one CA signs for three roles, and each certificate can play
+//! The operator's certificate authority (docs/protocol.md 10, 13.1): one CA signs for its roles, and each certificate can play
 //! only its own.
 //!
 //! The cloud certifies gateways in the operator's absence, with an issuing key that the CA has certified for that and
@@ -6,22 +6,25 @@
 
 use std::net::IpAddr;
 
-use fivefold_core::id::{GatewayId, Net};
+use fivefold_core::id::{Did, GatewayId, Net};
+use fivefold_core::proof::possession::SigningPoint;
 use fivefold_core::suite::sha256;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SanType, SerialNumber, SubjectPublicKeyInfo, date_time_ymd,
 };
-use x509_parser::prelude::{GeneralName, parse_x509_pem};
+use x509_parser::prelude::{GeneralName, Pem, parse_x509_pem};
 use zeroize::Zeroizing;
 
 use crate::enrol::Request;
 
 use crate::vault::{VaultError, random};
 
-/// Longest life of an end certificate, in days.
+/// Longest life of a certificate for TLS, in days.
 pub const LONGEST_DAYS: u32 = 90;
+/// Longest life of the certificate of a device's signing key, in days: five years.
+pub const DEVICE_DAYS: u32 = 5 * 365;
 /// Life of an issuing key's certificate, in days.
 pub const ISSUER_DAYS: u32 = 5 * 365;
 
@@ -69,6 +72,11 @@ pub fn spki_of(certificate: &str) -> Result<Vec<u8>, CaError> {
     pem.parse_x509().map(|x509| x509.public_key().raw.to_vec()).map_err(|_| UNREADABLE)
 }
 
+/// The certificates of a chain in PEM as DER, in their order; what is none is left out.
+pub fn chain_der(chain: &str) -> Vec<Vec<u8>> {
+    Pem::iter_from_buffer(chain.as_bytes()).filter_map(|pem| pem.ok().map(|p| p.contents)).collect()
+}
+
 /// A certificate that was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certified {
@@ -100,6 +108,17 @@ pub enum Role {
     Cloud(Vec<String>),
     /// A gateway: EKU clientAuth, SAN `urn:gw:<net>:<gw>`.
     Gateway(Net, GatewayId),
+    /// A device that signs its readings: no EKU, so that no TLS of ours takes it; SAN `urn:dev:mac:<did>` (RFC 9039).
+    Device(Did),
+}
+
+impl Role {
+    const fn longest_days(&self) -> u32 {
+        match self {
+            Self::Cloud(_) | Self::Gateway(..) => LONGEST_DAYS,
+            Self::Device(_) => DEVICE_DAYS,
+        }
+    }
 }
 
 /// The authority, or one of its issuing keys, with its key in memory.
@@ -193,7 +212,7 @@ impl Authority {
     }
 
     /// Issues a certificate for a new key, valid from `now_unix_s` (less five minutes, for clocks that are a little off)
-    /// for `days`, at most [`LONGEST_DAYS`].
+    /// for `days`, at most [`LONGEST_DAYS`], or [`DEVICE_DAYS`] for a device.
     ///
     /// # Errors
     /// [`CaError::Name`]; a library error.
@@ -213,27 +232,44 @@ impl Authority {
         self.sign(&Role::Gateway(name.net, name.gateway), &key, now_unix_s, days)
     }
 
+    /// Certifies the signing key of a device, for `days`, at most [`DEVICE_DAYS`]. That the device has it, and that the key is
+    /// a good one, was looked at before.
+    ///
+    /// # Errors
+    /// A library error.
+    pub fn certify_device(
+        &self,
+        did: Did,
+        key: &SigningPoint,
+        now_unix_s: u64,
+        days: u32,
+    ) -> Result<Certified, CaError> {
+        let key = SubjectPublicKeyInfo::from_der(&key.spki())?;
+        self.sign(&Role::Device(did), &key, now_unix_s, days)
+    }
+
     fn sign(&self, role: &Role, key: &impl PublicKeyData, now_unix_s: u64, days: u32) -> Result<Certified, CaError> {
         let mut params = CertificateParams::new(Vec::new())?;
-        let usage = match role {
+        match role {
             Role::Cloud(names) => {
                 params.distinguished_name = called("Fivefold cloud");
                 params.subject_alt_names = names.iter().map(|n| host(n)).collect::<Result<_, _>>()?;
-                ExtendedKeyUsagePurpose::ServerAuth
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
             }
             Role::Gateway(net, gateway) => {
-                let uri = format!("urn:gw:{net}:{gateway}");
                 params.distinguished_name = called(&format!("Fivefold gateway {gateway}"));
-                params.subject_alt_names =
-                    vec![SanType::URI(uri.as_str().try_into().map_err(|_| CaError::Name(uri.clone()))?)];
-                ExtendedKeyUsagePurpose::ClientAuth
+                params.subject_alt_names = vec![uri(format!("urn:gw:{net}:{gateway}"))?];
+                params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
             }
-        };
-        params.extended_key_usages = vec![usage];
+            Role::Device(did) => {
+                params.distinguished_name = called(&format!("Fivefold device {did}"));
+                params.subject_alt_names = vec![uri(format!("urn:dev:mac:{did}"))?];
+            }
+        }
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
-        let (not_before, not_after) = self.lives(&mut params, now_unix_s, days.min(LONGEST_DAYS))?;
+        let (not_before, not_after) = self.lives(&mut params, now_unix_s, days.min(role.longest_days()))?;
         let (number, serial) = serial()?;
         params.serial_number = Some(number);
         let chain = params.signed_by(key, &self.issuer)?.pem() + &self.chain;
@@ -289,6 +325,10 @@ fn called(name: &str) -> DistinguishedName {
     dn
 }
 
+fn uri(uri: String) -> Result<SanType, CaError> {
+    uri.as_str().try_into().map(SanType::URI).map_err(|_| CaError::Name(uri))
+}
+
 fn host(name: &str) -> Result<SanType, CaError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
@@ -342,6 +382,26 @@ mod tests {
         read(&cloud.certified.chain, |certificate| {
             let usage = certificate.extended_key_usage().unwrap().unwrap().value;
             assert!(usage.server_auth && !usage.client_auth);
+        });
+    }
+
+    #[test]
+    fn a_devices_certificate_names_it_signs_and_does_nothing_else() {
+        let (authority, _) = Authority::create("test").unwrap();
+        let (key, _) = crate::sign::SigningKey::generate().unwrap();
+        let point = SigningPoint::from_spki(key.spki()).unwrap();
+        let did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
+        let made = authority.certify_device(did, &point, NOW, 10_000).unwrap();
+        assert_eq!(made.spki, SpkiHash::of(key.spki()));
+        assert_eq!(made.chain.matches("BEGIN CERTIFICATE").count(), 1, "without the root that a verifier has");
+        read(&made.chain, |certificate| {
+            let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
+            assert!(matches!(names[..], [GeneralName::URI("urn:dev:mac:acde480000000001")]));
+            assert!(certificate.extended_key_usage().unwrap().is_none() && !certificate.is_ca());
+            let usage = certificate.key_usage().unwrap().unwrap().value;
+            assert_eq!(usage.flags, 1, "digitalSignature and nothing else");
+            let life = certificate.validity().not_after.timestamp() - certificate.validity().not_before.timestamp();
+            assert_eq!(life, 5 * 365 * 86_400, "no longer than five years, whatever is asked");
         });
     }
 

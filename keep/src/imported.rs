@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 
 use fivefold_core::id::Did;
 use fivefold_core::proof::P256_SPKI;
+use fivefold_core::proof::possession::SigningPoint;
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 
 use crate::sign::{AgreementKey, x_of_point};
@@ -25,7 +26,7 @@ pub enum KeyRefused {
     )]
     Length(usize),
     /// The point at infinity.
-    #[error("the key is the point at infinity: whoever agrees with it agrees on nothing secret")]
+    #[error("the key is the point at infinity, which has no secret half")]
     Infinity,
     /// It looks like a private key.
     #[error(
@@ -86,6 +87,17 @@ pub fn examine(x: PublicX, did: Did) -> Result<PublicX, KeyRefused> {
     let mut compressed = [2; 33];
     compressed[1..].copy_from_slice(&x.0);
     x_of_point(&compressed).map_err(|_| KeyRefused::OffCurve)
+}
+
+/// Looks at a public key of which both coordinates are known.
+///
+/// # Errors
+/// [`KeyRefused`].
+pub fn examine_point(key: &SigningPoint, did: Did) -> Result<(), KeyRefused> {
+    examine(key.x(), did)?;
+    let mut sec1 = [4; 65];
+    sec1[1..].copy_from_slice(&key.0);
+    x_of_point(&sec1).map(|_| ()).map_err(|_| KeyRefused::OffCurve)
 }
 
 /// Whether no generator gave these bytes. A random key looks so once in more than 10^13.

@@ -10,6 +10,7 @@ mod local;
 mod renewal;
 mod reseal;
 mod rotation;
+mod signers;
 mod succession;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,7 @@ pub use local::Local;
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
+pub use signers::{KeyOrigin, Replaces, Signer};
 
 use crate::vault::{Vault, VaultError, random};
 
@@ -315,6 +317,7 @@ impl Registry {
             renewal::prepare(&made.db)?;
             succession::prepare(&made.db)?;
             classic::prepare(&made.db)?;
+            signers::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)
         };
         set().map_err(|e| made.failed(e))?;
@@ -331,6 +334,7 @@ impl Registry {
             .and_then(|()| rotation::prepare(&opened.db))
             .and_then(|()| succession::prepare(&opened.db))
             .and_then(|()| classic::prepare(&opened.db))
+            .and_then(|()| signers::prepare(&opened.db))
             .map_err(|e| opened.failed(e))?;
         Ok(opened)
     }
@@ -676,14 +680,17 @@ impl Registry {
         DeviceSecrets::from_bytes(&bytes).ok_or_else(|| VaultError::Damaged { name }.into())
     }
 
-    /// Revokes a device: nothing of it is accepted from now on.
+    /// Revokes a device: nothing of it is accepted from now on, and its signing key is revoked with it.
     ///
     /// # Errors
     /// [`RegistryError::Unknown`].
     pub fn revoke_device(&mut self, did: Did, now_unix_s: u64) -> Result<Device> {
         self.device(did)?;
         let sql = "UPDATE devices SET revoked_at = coalesce(revoked_at, ?) WHERE did = ?";
-        self.change(|tx| tx.execute(sql, params![now_unix_s as i64, did.0]))?;
+        self.change(|tx| {
+            signers::revoke(tx, did, now_unix_s)?;
+            tx.execute(sql, params![now_unix_s as i64, did.0])
+        })?;
         self.device(did)
     }
 
@@ -749,6 +756,7 @@ impl Registry {
             let text = format!("device {} has no E1: strangers reach the gateway in its name", device.did);
             findings.push(Finding { rule: "AR-02", text });
         }
+        findings.append(&mut self.signing_findings()?);
         findings.append(&mut self.classic_findings()?);
         Ok(findings)
     }

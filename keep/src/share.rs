@@ -3,13 +3,14 @@
 
 mod classic;
 mod meshlium;
+mod signing;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
-use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile, Radio};
+use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile, Radio, Sign};
 use fivefold_core::suite::Alg;
 use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::wire::state::Phase;
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
 pub use meshlium::CloudMeshliumMqtt;
+pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, signing_point};
 
 use crate::files::{self, FileError, Readers};
 use crate::registry::NetworkKey;
@@ -159,6 +161,9 @@ pub struct PolicySettings {
     pub radio: String,
     /// T_renew, in days.
     pub renew_days: u8,
+    /// N_batch: it signs its readings, so many in a batch. Absent: it does not sign.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sign_batch: Option<u8>,
     /// E1 alone is allowed.
     #[serde(default, skip_serializing_if = "is_false")]
     pub danger_link_only: bool,
@@ -183,6 +188,7 @@ impl PolicySettings {
             ack_every: policy.ack_every,
             radio: policy.radio.as_str().into(),
             renew_days: policy.renew_days,
+            sign_batch: (policy.sign == Sign::Batch).then_some(policy.batch),
             danger_link_only: overrides.danger_link_only,
             danger_no_link: overrides.danger_no_link,
         }
@@ -207,6 +213,9 @@ impl PolicySettings {
         let radio = Radio::ALL.into_iter().find(|r| r.as_str() == self.radio);
         policy.radio = radio.ok_or_else(|| format!("radio `{}` is not known", self.radio))?;
         policy.renew_days = self.renew_days;
+        if let Some(batch) = self.sign_batch {
+            (policy.sign, policy.batch) = (Sign::Batch, batch);
+        }
         let overrides = Overrides { danger_link_only: self.danger_link_only, danger_no_link: self.danger_no_link };
         policy.validate(overrides).map_err(|e| e.reason.to_owned())?;
         Ok((policy, overrides))
@@ -907,6 +916,21 @@ mod tests {
         std::fs::write(&path, text.replace("\"0a17\"", "\"0a1\"")).unwrap();
         let error = NodeShare::read(folder.path()).unwrap_err().to_string();
         assert!(error.contains("sid = \"0a1\": expected a short id: 4 hex digits"), "{error}");
+    }
+
+    #[test]
+    fn a_node_that_signs_reads_so_and_says_nothing_of_it_otherwise() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(NODE_FILE);
+        node().write(folder.path()).unwrap();
+        assert!(!std::fs::read_to_string(&path).unwrap().contains("sign"));
+        let mut signs = node();
+        (signs.policy.sign, signs.policy.batch) = (Sign::Batch, 8);
+        signs.write(folder.path()).unwrap();
+        assert_eq!(NodeShare::read(folder.path()).unwrap().policy, signs.policy);
+        let text = std::fs::read_to_string(&path).unwrap().replace("sign_batch = 8", "sign_batch = 65");
+        std::fs::write(&path, text).unwrap();
+        assert!(NodeShare::read(folder.path()).unwrap_err().to_string().contains("N_batch is 1 to 64"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::{GatewayId, Net};
+use fivefold_core::id::{Did, GatewayId, Net};
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::{Authority, Role};
 use fivefold_keep::tls::{
@@ -24,6 +24,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, Server
 
 const GATEWAY: GatewayName = GatewayName { net: Net(7), gateway: GatewayId(0xA1) };
 const CLOUD: &str = "cloud.example";
+const DEVICE: Did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
 
 #[expect(clippy::disallowed_methods, reason = "rustls reads the clock too: certificates must fit it")]
 fn now() -> Millis {
@@ -247,6 +248,7 @@ fn every_client_that_is_no_gateway_of_this_operator_is_refused_as_e4_01() {
         ("expired", operator.odd(std::slice::from_ref(&client), &[good()], (-30, -1)), "expired"),
         ("not valid yet", operator.odd(&[client], &[good()], (1, 30)), "not valid yet"),
         ("the cloud's own", operator.cloud(), "another purpose"),
+        ("a device's", operator.issue(&Role::Device(DEVICE)), "clientAuth alone"),
         ("another operator's", Operator::new().gateway(), "operator's CA"),
     ];
     for (what, identity, reason) in strangers {
@@ -482,6 +484,7 @@ fn every_server_that_is_not_the_cloud_is_refused_as_e4_01() {
         ("no name", operator.odd(std::slice::from_ref(&server), &[], month), "DNS names or addresses"),
         ("expired", operator.odd(std::slice::from_ref(&server), &[dns(CLOUD)], (-30, -1)), "expired"),
         ("not valid yet", operator.odd(&[server], &[dns(CLOUD)], (1, 30)), "not valid yet"),
+        ("a device's certificate", operator.issue(&Role::Device(DEVICE)), "serverAuth alone"),
         ("another operator's", Operator::new().cloud(), "operator's CA"),
     ];
     for (what, identity, reason) in strangers {

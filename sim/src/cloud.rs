@@ -86,6 +86,7 @@ impl CloudStation {
             renewals: Vec::new(),
             rotations: Vec::new(),
             classics: Vec::new(),
+            signers: Vec::new(),
             devices: self
                 .members
                 .iter()

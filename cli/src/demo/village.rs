@@ -392,6 +392,7 @@ fn settle(
                     ack_every: None,
                     radio: Radio::Ieee802154,
                     danger_no_link: None,
+                    signs: device::Signs::default(),
                 },
                 handing: device::Handing {
                     bind: Some(bind),

@@ -5,28 +5,40 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use fivefold_core::id::Did;
+use fivefold_core::id::{Did, Net};
 use fivefold_core::profile::Mode;
 use fivefold_core::suite::agreement::PublicX;
-use fivefold_core::wire::enrolment::Request;
+use fivefold_core::wire::enrolment::{Request, SigningRequest};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::imported;
 use fivefold_keep::registry::{
-    Device, DeviceKey, Entry, FirstContexts, Network, NetworkKey, NewDevice, Registry, can_renew,
+    Device, DeviceKey, Entry, FirstContexts, KeyOrigin, Network, NetworkKey, NewDevice, Registry, Replaces, can_renew,
 };
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use super::enrol::{Args, Desk, check, check_did, spoken};
-use super::{Record, kid_length, network_key, radio};
+use super::enrol::{Args, Desk, check, check_did, not_old, spoken};
+use super::{Record, Signs, kid_length, network_key, radio, signing};
 use crate::clock;
 use crate::operator::Operator;
 use crate::output::{Output, answer};
 use crate::paper;
 
 /// Columns that a file may have.
-const COLUMNS: [&str; 10] =
-    ["did", "key", "request", "net", "sid", "alg", "kid_length", "ack_every", "radio", "danger_no_link"];
+const COLUMNS: [&str; 12] = [
+    "did",
+    "key",
+    "request",
+    "signing_request",
+    "net",
+    "sid",
+    "alg",
+    "kid_length",
+    "ack_every",
+    "radio",
+    "danger_no_link",
+    "sign",
+];
 
 /// From so many bytes, or rows, on a bar shows how far it is.
 const LONG_FILE: u64 = 100_000;
@@ -58,8 +70,10 @@ pub(super) fn run(args: &Args, path: &Path, output: Output) -> anyhow::Result<Ex
     let news: Vec<NewDevice> = rows.iter().map(|r| r.new.clone()).collect();
     let line_of = |at: usize| rows.get(at).map_or_else(String::new, |r| format!("line {}", r.line));
     let mut good: Vec<(&Row, Device)> = Vec::new();
+    // Two devices with one signing key are both wrong, but the first is told so by nobody: it may be the right one.
+    let mut signing: HashMap<[u8; 32], u64> = HashMap::new();
     for (row, examined) in rows.iter().zip(operator.registry.examine(&news, now, line_of)?) {
-        match examined {
+        match examined.and_then(|device| row.signs(&operator.registry, &mut signing, &news).map(|()| device)) {
             Ok(device) => good.push((row, device)),
             Err(why) => bad.push(Bad { line: row.line, why }),
         }
@@ -68,14 +82,43 @@ pub(super) fn run(args: &Args, path: &Path, output: Output) -> anyhow::Result<Ex
     let enters = !good.is_empty() && (bad.is_empty() || args.skip_bad);
     let enrolled = if enters { good.len() } else { 0 };
     if enters {
-        enter(&mut operator, &desk, good, file)?;
+        enter(&mut operator, &desk, good, file, (args.made.origin(), now))?;
     }
     say(&Told { path, file: enters.then_some(file), total, enrolled, bad: &bad }, output);
     Ok(if bad.is_empty() || (args.skip_bad && enters) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+impl Row {
+    /// Whether its device may sign with the key that it asks with, if it asks with one. `seen` are those of the rows before.
+    fn signs(&self, registry: &Registry, seen: &mut HashMap<[u8; 32], u64>, all: &[NewDevice]) -> Result<(), String> {
+        let Some(asked) = &self.request.signing else { return Ok(()) };
+        let (did, x) = (self.request.did, asked.key.x());
+        if let Some(before) = seen.insert(x.0, self.line) {
+            return Err(format!(
+                "line {before} has the signing key of device {did} already: every device needs its own (AR-07)"
+            ));
+        }
+        if all.iter().any(|n| n.did != Some(did) && n.key.is_some_and(|k| k.x == x)) {
+            return Err(format!(
+                "the signing key of device {did} is another device's DH key: every device needs its own (AR-07)"
+            ));
+        }
+        match registry.examine_signing_key(did, Some(self.request.x), &asked.key, Replaces::Nothing) {
+            Ok(None) => Ok(()),
+            Ok(Some(why)) => Err(why),
+            Err(e) => Err(e.to_string()),
+        }
+    }
+}
+
 /// Makes the answers, and enters their devices.
-fn enter(operator: &mut Operator, desk: &Desk, good: Vec<(&Row, Device)>, file: &Path) -> anyhow::Result<()> {
+fn enter(
+    operator: &mut Operator,
+    desk: &Desk,
+    good: Vec<(&Row, Device)>,
+    file: &Path,
+    (origin, now): (KeyOrigin, u64),
+) -> anyhow::Result<()> {
     let mut networks: HashMap<_, (Network, NetworkKey)> = HashMap::new();
     for network in operator.registry.networks()? {
         if good.iter().any(|(_, d)| d.net == network.net) {
@@ -88,7 +131,10 @@ fn enter(operator: &mut Operator, desk: &Desk, good: Vec<(&Row, Device)>, file: 
     let mut entries = Vec::with_capacity(good.len());
     let progress = progress(good.len() as u64, MANY_ROWS);
     for (row, device) in good {
-        let entry = Entry::draw(device, row.new.key)?;
+        let mut entry = Entry::draw(device, row.new.key)?;
+        if let Some(asked) = &row.request.signing {
+            entry.signer = Some(signing::sign(&desk.ca, entry.device.did, asked, origin, now)?);
+        }
         let (network, key) = networks.get(&entry.device.net).context("a network is gone; type this again")?;
         let letter = desk.answer(&row.request, &entry.device, &entry.secrets, (network, key))?;
         answers.write_record([
@@ -163,6 +209,10 @@ fn read(path: &Path, args: &Args, registry: &Registry, now: u64) -> anyhow::Resu
     let head = reader.headers().with_context(|| format!("{shown}, line 1"))?.clone();
     let columns = Columns::of(&head).with_context(|| format!("{shown}, line 1"))?;
     let networks = registry.networks()?;
+    let mut signing_of = HashMap::new();
+    for network in &networks {
+        signing_of.extend(registry.network_signing(network.net)?.map(|batch| (network.net, batch)));
+    }
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let progress = progress(reader.get_ref().metadata().map_or(0, |m| m.len()), LONG_FILE);
     let mut record = csv::ByteRecord::new();
@@ -172,7 +222,7 @@ fn read(path: &Path, args: &Args, registry: &Registry, now: u64) -> anyhow::Resu
         }
         let line = record.position().map_or(0, csv::Position::line);
         progress.set_position(record.position().map_or(0, csv::Position::byte));
-        match row(&columns, &record, args, &networks, now) {
+        match row(&columns, &record, args, (&networks, &signing_of), now) {
             Ok((request, new)) => rows.push(Row { line, request, new }),
             Err(e) => bad.push(Bad { line, why: format!("{e:#}") }),
         }
@@ -213,11 +263,24 @@ impl Columns {
     }
 }
 
+/// The same, with the signing key that a device asks with by itself.
+fn with_signing(request: Request, asked: &[u8], now: u64) -> anyhow::Result<Request> {
+    let asked = SigningRequest::parse(asked).context("signing_request")?;
+    not_old(asked.made, now).context("signing_request")?;
+    anyhow::ensure!(
+        asked.did == request.did && asked.x.is_none_or(|x| x == request.x),
+        "signing_request is of device {}, or for another DH key",
+        asked.did
+    );
+    signing::prove(&asked.signing, asked.did, asked.x.as_ref())?;
+    Ok(Request { signing: Some(asked.signing), ..request })
+}
+
 fn row(
     columns: &Columns,
     record: &csv::ByteRecord,
     args: &Args,
-    networks: &[Network],
+    (networks, signing_of): (&[Network], &HashMap<Net, u8>),
     now: u64,
 ) -> anyhow::Result<(Request, NewDevice)> {
     anyhow::ensure!(record.len() == columns.count, "{} fields, and the head has {}", record.len(), columns.count);
@@ -229,8 +292,15 @@ fn row(
             let did: Did = did.parse().with_context(|| format!("did `{did}`"))?;
             check_did(did)?;
             let x: PublicX = imported::read(cell("key")?.context("key is missing")?, did)?;
-            Request { did, x, made: None }
+            Request { did, x, made: None, signing: None }
         }
+    };
+    let request = match cell("signing_request")? {
+        None => request,
+        Some(_) if request.signing.is_some() => {
+            anyhow::bail!("the request has a signing key already; leave out signing_request")
+        }
+        Some(text) => with_signing(request, &paper::bytes_of(text.as_bytes())?, now)?,
     };
     let net = cell("net")?.or(args.net.as_deref()).context("net is missing, here and as --net")?;
     let network = networks.iter().find(|n| n.name == net || n.net.to_string() == net);
@@ -256,8 +326,15 @@ fn row(
             None => args.record.radio,
         },
         danger_no_link: cell("danger_no_link")?.map(str::to_owned).or(args.record.danger_no_link.clone()),
+        signs: match cell("sign")? {
+            Some(text) => {
+                Signs { sign: Some(text.parse().map_err(|e| named("sign", e))?), ..args.record.signs.clone() }
+            }
+            None => args.record.signs.clone(),
+        },
     };
-    let (policy, overrides, words) = record.of(network, Mode::Persistent)?;
+    let signing = signing_of.get(&network.net).copied();
+    let (policy, overrides, words) = record.of((network, signing), Mode::Persistent)?;
     anyhow::ensure!(can_renew(&policy), "network {net} has E1 alone: there is nothing to agree there");
     let key = Some(DeviceKey { x: request.x, first: FirstContexts::Agreed });
     let new = NewDevice { did: Some(request.did), sid, net: network.net, policy, overrides, words, key };

@@ -29,7 +29,7 @@ pub(super) struct New {
         value_name = "SERIAL",
         conflicts_with_all = [
             "did", "mode", "alg", "kid_length", "ack_every", "radio", "danger_no_link", "bind", "air", "parents", "aiocoap",
-            "first_contexts",
+            "first_contexts", "sign", "no_downlink",
         ]
     )]
     pub(super) classic: Option<Serial>,

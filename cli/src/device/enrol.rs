@@ -8,19 +8,20 @@ use anyhow::Context as _;
 use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::e5_renewal::enrolment::{AuthorityKey, answer as seal};
 use fivefold_core::id::{Did, Sid};
-use fivefold_core::profile::Mode;
+use fivefold_core::profile::{Mode, Sign};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use fivefold_core::wire::enrolment::{Answer, Grant, Request};
 use fivefold_core::wire::serial::Kind;
+use fivefold_keep::ca::Authority;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::imported;
 use fivefold_keep::registry::{
-    Device, DeviceKey, DeviceSecrets, FirstContexts, Network, NetworkKey, NewDevice, can_renew, draw_key,
+    Device, DeviceKey, DeviceSecrets, FirstContexts, Network, NetworkKey, NewDevice, Replaces, can_renew, draw_key,
 };
 use fivefold_keep::sign::SigningKey;
 use serde_json::json;
 
-use super::{Record, bulk, json_of, network_key};
+use super::{Record, bulk, json_of, network_key, signing};
 use crate::clock;
 use crate::operator::{Folder, Operator};
 use crate::output::{Output, answer};
@@ -75,6 +76,8 @@ pub(super) struct Args {
     /// The device is known and made new keys: after a repair, or when it lost its state.
     #[arg(long, conflicts_with = "sid")]
     again: bool,
+    #[command(flatten)]
+    pub(super) made: signing::Made,
 }
 
 /// What became of a request.
@@ -90,6 +93,8 @@ enum Done {
 
 /// What every answer is made with.
 pub(super) struct Desk {
+    /// Certifies signing keys.
+    pub(super) ca: Authority,
     signer: SigningKey,
     authority: AuthorityKey,
     cloud_kid: PeerKid,
@@ -106,7 +111,7 @@ impl Desk {
         let authority =
             AuthorityKey::from_spki(signer.spki()).context("the key of the operator's CA is not on P-256")?;
         let cloud = operator.registry.cloud_identity(&operator.vault)?;
-        Ok(Self { signer, authority, cloud_kid: cloud.kid, cloud_x: cloud.key.public_x() })
+        Ok(Self { ca: operator.authority()?, signer, authority, cloud_kid: cloud.kid, cloud_x: cloud.key.public_x() })
     }
 
     /// The answer for a device in the book.
@@ -147,7 +152,21 @@ impl Desk {
 /// One sentence.
 pub(super) fn check(bytes: &[u8], now: u64) -> anyhow::Result<Request> {
     let request = Request::parse(bytes)?;
-    if let Some(made) = request.made {
+    not_old(request.made, now)?;
+    check_did(request.did)?;
+    imported::examine(request.x, request.did)?;
+    if let Some(signing) = &request.signing {
+        signing::prove(signing, request.did, Some(&request.x))?;
+    }
+    Ok(request)
+}
+
+/// Whether a request was written in the last days, where its device has a clock.
+///
+/// # Errors
+/// One sentence.
+pub(super) fn not_old(made: Option<u64>, now: u64) -> anyhow::Result<()> {
+    if let Some(made) = made {
         let when = clock::text(made);
         anyhow::ensure!(
             made.saturating_add(LONGEST_AGE_S) >= now,
@@ -159,9 +178,7 @@ pub(super) fn check(bytes: &[u8], now: u64) -> anyhow::Result<Request> {
              this machine"
         );
     }
-    check_did(request.did)?;
-    imported::examine(request.x, request.did)?;
-    Ok(request)
+    Ok(())
 }
 
 /// An EUI-64 that one device can have.
@@ -207,15 +224,25 @@ fn enrol(operator: &mut Operator, desk: &Desk, bytes: &[u8], args: &Args) -> any
     let now = clock::now()?;
     let request = check(bytes, now)?;
     if let Some(wanted) = &args.fingerprint {
-        let plain = |text: &str| text.replace('-', "").to_lowercase();
         let found = request.fingerprint().to_string();
         anyhow::ensure!(
-            plain(wanted) == plain(&found),
+            signing::plain(wanted) == signing::plain(&found),
             "the fingerprint of this request is {found}, not {wanted}: it is another device's, or was changed on its way"
         );
     }
     let network = operator.registry.network(args.net.as_deref().unwrap_or_default())?;
+    // A device that lost its state brings another signing key too.
+    let replaces = if args.again { Replaces::TheOneInForce } else { Replaces::Nothing };
+    if let Some(asked) = &request.signing
+        && let Some(why) = operator.registry.examine_signing_key(request.did, Some(request.x), &asked.key, replaces)?
+    {
+        anyhow::bail!(why);
+    }
     let (device, secrets, done) = enter(operator, &request, &network, args, now)?;
+    if let Some(asked) = &request.signing {
+        let signer = signing::sign(&desk.ca, device.did, asked, args.made.origin(), now)?;
+        operator.registry.enter_signer(&signer, replaces)?;
+    }
     let key = network_key(operator, &network)?;
     let letter = desk.answer(&request, &device, &secrets, (&network, &key))?;
     Ok((Enrolled { device, request, done }, letter))
@@ -233,7 +260,8 @@ fn enter(
     let book = &mut operator.registry;
     let Some(known) = book.known_device(did)? else {
         anyhow::ensure!(!args.again, "there is no device {did} yet; leave out --again");
-        let (policy, overrides, words) = args.record.of(network, Mode::Persistent)?;
+        let signing = book.network_signing(network.net)?;
+        let (policy, overrides, words) = args.record.of((network, signing), Mode::Persistent)?;
         anyhow::ensure!(
             can_renew(&policy),
             "network {} has E1 alone: there is nothing to agree; make the device's share with: fivefold device add",
@@ -277,7 +305,8 @@ fn enter(
         "device {did} was enrolled as {} already; leave out --sid to get its answer once more",
         known.sid
     );
-    let (policy, overrides, _) = args.record.of(network, Mode::Persistent)?;
+    let signing = book.network_signing(network.net)?;
+    let (policy, overrides, _) = args.record.of((network, signing), Mode::Persistent)?;
     anyhow::ensure!(
         (policy, overrides) == (known.policy, known.overrides),
         "device {did} was enrolled with other options before; type the same ones to get its answer again (see: fivefold \
@@ -351,7 +380,8 @@ fn say(operator: &Operator, enrolled: &Enrolled, letter: &[u8], args: &Args, out
     let text = paper::text(letter);
     let code = if args.qr { Some(Qr::of(&text)?) } else { None };
     let fingerprint = request.fingerprint().to_string();
-    let mut value = json_of(device, operator.registry.renewal(device.did)?.as_ref());
+    let signer = operator.registry.signer(device.did)?;
+    let mut value = json_of(&operator.registry, device, operator.registry.renewal(device.did)?.as_ref())?;
     if let Some(object) = value.as_object_mut() {
         object.insert("fingerprint".into(), json!(fingerprint));
         object.insert("repeated".into(), json!(*done == Done::Repeated));
@@ -367,6 +397,13 @@ fn say(operator: &Operator, enrolled: &Enrolled, letter: &[u8], args: &Args, out
             Done::Repeated => format!("Device {did} was enrolled as {} before; this is its answer again", device.sid),
         };
         let mut said = format!("{what}.\nIts request has the fingerprint {fingerprint}: compare it at the device.");
+        match (&signer, device.policy.sign) {
+            (Some(s), _) => said.push_str(&format!("\nIt signs with key {} ({}).", s.name(), s.origin.as_str())),
+            (None, Sign::Batch) => said.push_str(
+                "\nIt must sign its readings and has no signing key yet (AR-25). At the device: fivefold node signing-request",
+            ),
+            (None, Sign::None) => {}
+        }
         if args.line.serial.is_some() {
             said.push_str("\nIt has its answer, and agrees its first keys with the cloud when it starts.");
         }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use fivefold_core::id::Did;
 
-use super::{Any, classic, json_of};
+use super::{Any, classic, json_of, signing};
 use crate::clock;
 use crate::key;
 use crate::output::{Output, answer};
@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// one follows if the device may know the new key already.
     #[arg(long)]
     rotate: bool,
+    /// Revoke its signing key alone, and nothing else of it.
+    #[arg(long, conflicts_with = "rotate")]
+    signing_key: bool,
 }
 
 /// Runs the command.
@@ -33,12 +36,18 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match args.any.device.resolve(&registry)? {
         classic::Kind::Classic(device) => {
             anyhow::ensure!(
+                !args.signing_key,
+                "classic device {} signs nothing: revoke it without --signing-key",
+                device.serial
+            );
+            anyhow::ensure!(
                 !args.rotate,
                 "classic device {} has no network key of ours: revoke it without --rotate",
                 device.serial
             );
             classic::revoke(&mut registry, device.serial, output)?;
         }
+        classic::Kind::Modern(did) if args.signing_key => signing::revoke(&mut registry, did, output)?,
         classic::Kind::Modern(did) if args.rotate => shut_out(args, did, output)?,
         classic::Kind::Modern(did) => refuse(args, did, output)?,
     }
@@ -49,7 +58,8 @@ fn refuse(args: &Args, did: Did, output: Output) -> anyhow::Result<()> {
     let (_, mut registry) = args.any.folder.open_book()?;
     let device = registry.revoke_device(did, clock::now()?)?;
     let network = registry.network(&device.net.to_string())?;
-    let value = with(json_of(&device, registry.renewal(did)?.as_ref()), "passes_e1", json!(has_network_key(&device)));
+    let value = json_of(&registry, &device, registry.renewal(did)?.as_ref())?;
+    let value = with(value, "passes_e1", json!(has_network_key(&device)));
     answer(output, &value, || {
         let dir = args.any.folder.dir.display();
         let still = match (has_network_key(&device), key::check_rotate(&network)) {
@@ -74,7 +84,7 @@ fn shut_out(args: &Args, did: Did, output: Output) -> anyhow::Result<()> {
     let device = registry.revoke_device(did, now)?;
     let shut_out = registry.shut_out(&operator.vault, did, now)?;
     let (ShutOut::Begun(rotation) | ShutOut::Hurried(rotation) | ShutOut::Overtaken(rotation)) = &shut_out;
-    let value = with(json_of(&device, registry.renewal(did)?.as_ref()), "passes_e1", json!(true));
+    let value = with(json_of(registry, &device, registry.renewal(did)?.as_ref())?, "passes_e1", json!(true));
     let rotated = key::json_of(&network, Some(rotation)).get("rotation").cloned().unwrap_or_default();
     answer(output, &with(value, "rotation", rotated), || {
         let what = match &shut_out {

@@ -15,12 +15,15 @@ use fivefold_device::enrolment::{Enrolment, Granted};
 use fivefold_keep::ca;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::draw_key;
-use fivefold_keep::share::{NODE_FILE, NodeLink, NodeSecrets, NodeShare, PeerKey, SECRETS_FILE};
+use fivefold_keep::share::{
+    NODE_FILE, NodeLink, NodeSecrets, NodeShare, PeerKey, SECRETS_FILE, SIGNING_KEY_FILE, signing_point,
+};
 use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::{VAULT_FILE, Vault, random};
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::signing_request;
 use crate::clock;
 use crate::device::spoken;
 use crate::output::{Output, answer};
@@ -52,6 +55,9 @@ pub(super) struct Args {
     /// Show what it asks with as a QR code.
     #[arg(long, conflicts_with_all = ["answer_file", "serial"])]
     request_qr: bool,
+    /// Make a signing key too, and ask for its certificate with the same request. Once made, it is asked for each time.
+    #[arg(long, conflicts_with = "answer_file")]
+    sign: bool,
     /// Take the answer of `fivefold device enrol`, as a file, or the text of its QR code. `-` reads standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "serial")]
     answer_file: Option<PathBuf>,
@@ -181,7 +187,11 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
         );
     }
     let folder = open(args)?;
-    let enrolment = folder.identity.enrolment()?;
+    let mut enrolment = folder.identity.enrolment()?;
+    if args.sign || args.dir.join(SIGNING_KEY_FILE).exists() {
+        let key = signing_request::of(&folder.vault, folder.dir, false)?;
+        enrolment = enrolment.with_signing_key(&key, signing_point(&key))?;
+    }
     let now = clock::now()?;
     let request = enrolment.request(Some(now));
     let fingerprint = Request::parse(&request)?.fingerprint().to_string();

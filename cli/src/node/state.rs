@@ -9,7 +9,7 @@ use fivefold_core::suite::sha256;
 use fivefold_device::storage::{OpenError, RECORD};
 use fivefold_device::{Record, Slot, Slots, Storage};
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::share::SECRETS_FILE;
+use fivefold_keep::share::{SECRETS_FILE, SIGNING_KEY_FILE};
 use fivefold_keep::vault::{Vault, VaultError};
 
 const FOLDER: &str = "state";
@@ -191,6 +191,13 @@ pub(crate) fn reseal(dir: &Path, vault: &Vault, disk: &mut Disk<'_>) -> anyhow::
     if let Some(bytes) = vault.resealed_file(&secrets)? {
         Marker::read(dir)?.adopt(&bytes, disk)?;
         disk(&secrets, Readers::Owner, &bytes)?;
+        resealed += 1;
+    }
+    let signing = dir.join(SIGNING_KEY_FILE);
+    if signing.exists()
+        && let Some(bytes) = vault.resealed_file(&signing)?
+    {
+        disk(&signing, Readers::Owner, &bytes)?;
         resealed += 1;
     }
     for slot in [Slot::A, Slot::B].map(|slot| folder.join(file_of(slot))).iter().filter(|p| p.exists()) {

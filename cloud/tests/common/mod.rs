@@ -84,6 +84,7 @@ impl SourceParts {
             renewals: self.renewals.clone(),
             rotations: self.rotation.iter().map(link_rotation).collect(),
             classics: self.classics.iter().map(classic::Classic::source).collect(),
+            signers: Vec::new(),
         }
     }
 }

@@ -25,6 +25,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::{agree, forged};
 use crate::error::{Code, Rejected, SealError};
 use crate::id::Did;
+use crate::proof::possession::SigningPoint;
 use crate::proof::{P256_SPKI, Sign, Sign1, SignError, Verify};
 use crate::suite::agreement::{Agree, PointRefused, PublicX};
 use crate::suite::{AeadSchedule, Alg, NONCE, TAG, hkdf};
@@ -49,16 +50,12 @@ impl AuthorityKey {
 
     /// Out of a SubjectPublicKeyInfo (DER); `None` if that is no uncompressed P-256 key.
     pub fn from_spki(spki: &[u8]) -> Option<Self> {
-        let point = spki.strip_prefix(&P256_SPKI)?.strip_prefix(&[4])?;
-        point.try_into().ok().map(Self)
+        SigningPoint::from_spki(spki).map(|point| Self(point.0))
     }
 
     /// As SubjectPublicKeyInfo (DER).
     pub fn spki(&self) -> [u8; P256_SPKI.len() + 1 + Self::SIZE] {
-        let mut spki = [4; P256_SPKI.len() + 1 + Self::SIZE];
-        let parts = P256_SPKI.iter().chain(&[4]).chain(&self.0);
-        spki.iter_mut().zip(parts).for_each(|(s, b)| *s = *b);
-        spki
+        SigningPoint(self.0).spki()
     }
 }
 
@@ -254,7 +251,7 @@ mod tests {
         let ca = SigningKey::from_random(&[ca; 32]).unwrap();
         let public = AuthorityKey::from_spki(&ca.spki()).unwrap();
         assert_eq!(public.spki(), ca.spki());
-        let request = Request { did: DID, x: key(device).public_x(), made: None };
+        let request = Request { did: DID, x: key(device).public_x(), made: None, signing: None };
         let mut out = [0; Answer::LONGEST];
         let len = answer(&request, &grant(), (&ca, &public), key(0x55), &mut out).unwrap();
         (out, len, VerifyingKey::from_spki(&ca.spki()).unwrap())
@@ -305,7 +302,7 @@ mod tests {
                 self.0.sign(message)
             }
         }
-        let request = Request { did: DID, x: key(1).public_x(), made: None };
+        let request = Request { did: DID, x: key(1).public_x(), made: None, signing: None };
         let mut out = [0; Answer::LONGEST];
         let named = Claims(&thief, ca.clone());
         let len = answer(&request, &grant(), (&named, opened.authority()), key(0x56), &mut out).unwrap();
@@ -318,7 +315,7 @@ mod tests {
         let ca = SigningKey::from_random(&[2; 32]).unwrap();
         let public = AuthorityKey::from_spki(&ca.spki()).unwrap();
         let off = (0..20u8).map(|n| PublicX([n; 32])).filter(|x| {
-            let request = Request { did: DID, x: *x, made: None };
+            let request = Request { did: DID, x: *x, made: None, signing: None };
             let sealed = answer(&request, &grant(), (&ca, &public), key(0x55), &mut [0; Answer::LONGEST]);
             matches!(sealed, Err(NotSealed::Key(_)))
         });

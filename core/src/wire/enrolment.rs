@@ -1,7 +1,8 @@
 //! Enrolment of a device (docs/protocol.md 11.1): what it asks with, and what it is answered.
 //!
 //! ```text
-//! request = {1: 1, 2: did(8), 3: x(32), ?4: made, 5: fingerprint(8)}
+//! request = {1: 1, 2: did(8), 3: x(32), ?4: made, 5: fingerprint(8), ?6: [point(64), proof(64)]}
+//! signing = {1: 3, 2: did(8), ?3: x(32), ?4: made, 5: fingerprint(8), 6: [point(64), proof(64)]}
 //! answer  = {1: 2, 2: did(8), 3: ephemeral x(32), 4: sealed}
 //! grant   = {1: net(4), 2: sid(2), 3: pan, 4: gg(4), 5: epoch, 6: policy record, 7: overrides, 8: [kid, x(32)],
 //!            9: [index, K_net(16)], 10: root_psk(32)}
@@ -10,24 +11,31 @@
 //! Neither request nor answer holds a secret in clear; a grant does, and stands sealed in an answer only. As text, for QR
 //! codes and for people who copy it, both are [`TEXT`] and base45.
 
+mod signing;
+
 use core::fmt;
 
 use crate::e5_renewal::PeerKid;
 use crate::error::SealError;
 use crate::id::{Did, Epoch, GatewayGroup, Net, Sid};
 use crate::profile::{Overrides, Policy, key_index};
+use crate::proof::possession::Possession;
 use crate::suite::agreement::PublicX;
 use crate::suite::sha256;
 use crate::wire::base45;
 use crate::wire::cbor::{Element, Malformed, Reader, Writer};
+
+pub use signing::SigningRequest;
 
 /// What stands before a request or an answer that is written as text.
 pub const TEXT: &str = "FV1:";
 
 const REQUEST: u8 = 1;
 const ANSWER: u8 = 2;
+const SIGNING: u8 = 3;
 
-/// What a device asks to be enrolled with: its permanent id, and the public half of the key that it made.
+/// What a device asks to be enrolled with: its permanent id, and the public half of the key that it made. A device that signs
+/// adds its signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
     /// Its EUI-64.
@@ -36,9 +44,12 @@ pub struct Request {
     pub x: PublicX,
     /// When it was written, Unix seconds; a device without a clock leaves it out.
     pub made: Option<u64>,
+    /// Its signing key, if it signs. The proof is still to be checked.
+    pub signing: Option<Possession>,
 }
 
-/// What a person compares at both ends: the first 8 bytes of SHA-256 over did ‖ x.
+/// What a person compares at both ends: the first 8 bytes of SHA-256 over did ‖ x, and ‖ the point of the signing key where
+/// one is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 8]);
 
@@ -51,15 +62,22 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+impl Fingerprint {
+    fn of(parts: &[&[u8]]) -> Self {
+        let mut first = [0; 8];
+        first.iter_mut().zip(sha256(parts)).for_each(|(f, h)| *f = h);
+        Self(first)
+    }
+}
+
 impl Request {
     /// Bytes of one, at most.
-    pub const LONGEST: usize = 1 + 2 + 10 + 35 + 10 + 10;
+    pub const LONGEST: usize = 1 + 2 + 10 + 35 + 10 + 10 + signing::ITEM;
 
     /// What a person compares. It is in the request too, so that one that was damaged is refused.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut first = [0; 8];
-        first.iter_mut().zip(sha256(&[&self.did.0, &self.x.0])).for_each(|(f, h)| *f = h);
-        Fingerprint(first)
+        let signing = self.signing.as_ref().map_or(&[][..], |s| &s.key.0);
+        Fingerprint::of(&[&self.did.0, &self.x.0, signing])
     }
 
     /// Reads one, and nothing after it.
@@ -70,25 +88,18 @@ impl Request {
         const OTHER: Malformed = Malformed::new("not a request for enrolment");
         let mut r = Reader::new(bytes);
         let items = r.map().map_err(|_| OTHER)?;
-        kind(&mut r, REQUEST, OTHER, Malformed::new("an answer to a request, not a request"))?;
-        if !(4..=5).contains(&items) {
-            return Err(OTHER);
-        }
+        kind(&mut r, REQUEST, OTHER)?;
         key(&mut r, 2)?;
         let did = Did(*r.bytes_of()?);
         key(&mut r, 3)?;
         let x = PublicX(*r.bytes_of()?);
-        let made = if items == 5 {
-            key(&mut r, 4)?;
-            Some(r.unsigned()?)
-        } else {
-            None
-        };
-        key(&mut r, 5)?;
-        let fingerprint = Fingerprint(*r.bytes_of()?);
+        let (made, fingerprint, signing) = signing::tail(&mut r)?;
         r.end()?;
-        let request = Self { did, x, made };
-        if request.fingerprint() == fingerprint { Ok(request) } else { Err(Malformed::new("the request was damaged")) }
+        if items != 4 + u64::from(made.is_some()) + u64::from(signing.is_some()) {
+            return Err(OTHER);
+        }
+        let request = Self { did, x, made, signing };
+        if request.fingerprint() == fingerprint { Ok(request) } else { Err(signing::DAMAGED) }
     }
 
     /// Writes it, and returns how many bytes it took.
@@ -97,19 +108,14 @@ impl Request {
     /// When `out` is too small; [`Request::LONGEST`] bytes suffice.
     pub fn emit(&self, out: &mut [u8]) -> Result<usize, SealError> {
         let mut w = Writer::new(out);
-        w.map(4 + usize::from(self.made.is_some()))?;
+        w.map(4 + usize::from(self.made.is_some()) + usize::from(self.signing.is_some()))?;
         w.unsigned(1u8)?;
         w.unsigned(REQUEST)?;
         w.unsigned(2u8)?;
         w.bytes(&self.did.0)?;
         w.unsigned(3u8)?;
         w.bytes(&self.x.0)?;
-        if let Some(made) = self.made {
-            w.unsigned(4u8)?;
-            w.unsigned(made)?;
-        }
-        w.unsigned(5u8)?;
-        w.bytes(&self.fingerprint().0)?;
+        signing::emit_tail(&mut w, self.made, self.fingerprint(), self.signing.as_ref())?;
         Ok(w.len())
     }
 }
@@ -140,7 +146,7 @@ impl<'b> Answer<'b> {
         }
         let mut r = Reader::new(bytes);
         let items = r.map().map_err(|_| OTHER)?;
-        kind(&mut r, ANSWER, OTHER, Malformed::new("a request for enrolment, not the answer"))?;
+        kind(&mut r, ANSWER, OTHER)?;
         if items != 4 {
             return Err(OTHER);
         }
@@ -326,10 +332,14 @@ pub fn parse_text(text: &[u8], out: &mut [u8]) -> Result<Option<usize>, Malforme
     }
 }
 
-fn kind(r: &mut Reader<'_>, wanted: u8, other: Malformed, swapped: Malformed) -> Result<(), Malformed> {
+fn kind(r: &mut Reader<'_>, wanted: u8, other: Malformed) -> Result<(), Malformed> {
     match (r.unsigned(), r.unsigned()) {
         (Ok(1), Ok(kind)) if kind == u64::from(wanted) => Ok(()),
-        (Ok(1), Ok(1 | 2)) => Err(swapped),
+        (Ok(1), Ok(1)) => Err(Malformed::new("a request for enrolment, which is not what is wanted here")),
+        (Ok(1), Ok(2)) => Err(Malformed::new("an answer to a request for enrolment, which is not what is wanted here")),
+        (Ok(1), Ok(3)) => Err(Malformed::new(
+            "a request to certify a signing key, which is not what is wanted here: fivefold device certify takes it",
+        )),
         _ => Err(other),
     }
 }
@@ -345,9 +355,16 @@ mod tests {
 
     use super::*;
     use crate::profile::Profile;
+    use crate::proof::Signature;
+    use crate::proof::possession::SigningPoint;
 
-    const REQUESTED: Request =
-        Request { did: Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]), x: PublicX([7; 32]), made: Some(1_790_000_000) };
+    const REQUESTED: Request = Request {
+        did: Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]),
+        x: PublicX([7; 32]),
+        made: Some(1_790_000_000),
+        signing: None,
+    };
+    const SIGNS: Option<Possession> = Some(Possession { key: SigningPoint([0x5A; 64]), proof: Signature([0xA5; 64]) });
 
     fn grant() -> Grant<'static> {
         Grant {
@@ -368,18 +385,29 @@ mod tests {
 
     #[test]
     fn a_request_reads_as_it_was_written_and_not_when_damaged() {
-        for made in [None, Some(0), Some(u64::MAX)] {
-            let request = Request { made, ..REQUESTED };
+        for (made, signing) in [(None, None), (Some(0), None), (Some(u64::MAX), SIGNS), (None, SIGNS)] {
+            let request = Request { made, signing, ..REQUESTED };
             let mut out = [0; Request::LONGEST];
             let len = request.emit(&mut out).unwrap();
             assert_eq!(Request::parse(&out[..len]), Ok(request));
             assert!((0..len).all(|cut| Request::parse(&out[..cut]).is_err()));
-            for at in 5..13 {
+            // All that the fingerprint is over, and the shape; the proof is checked with its key.
+            let proof = if signing.is_some() { 66 } else { 0 };
+            let time = if made.is_some() { out[48..].iter().position(|b| *b == 5).unwrap() } else { 0 };
+            for at in (0..48).chain(48 + time..len - proof) {
                 let mut changed = out;
                 changed[at] ^= 1;
                 assert!(Request::parse(&changed[..len]).is_err(), "byte {at}");
             }
         }
+    }
+
+    #[test]
+    fn whoever_puts_another_signing_key_into_a_request_changes_its_fingerprint() {
+        let signs = Request { signing: SIGNS, ..REQUESTED };
+        assert_ne!(signs.fingerprint(), REQUESTED.fingerprint());
+        let other = Some(Possession { key: SigningPoint([0x5B; 64]), proof: Signature([0xA5; 64]) });
+        assert_ne!(Request { signing: other, ..REQUESTED }.fingerprint(), signs.fingerprint());
     }
 
     #[test]
@@ -399,11 +427,11 @@ mod tests {
     fn who_takes_one_for_the_other_is_told_so() {
         let mut out = [0; Answer::LONGEST];
         let len = REQUESTED.emit(&mut out).unwrap();
-        assert!(Answer::parse(&out[..len]).unwrap_err().reason.contains("not the answer"));
+        assert!(Answer::parse(&out[..len]).unwrap_err().reason.contains("a request for enrolment"));
         let answer = Answer { did: REQUESTED.did, ephemeral: PublicX([1; 32]), sealed: &[2; 300] };
         let len = answer.emit(&mut out).unwrap();
         assert_eq!(Answer::parse(&out[..len]), Ok(answer));
-        assert!(Request::parse(&out[..len]).unwrap_err().reason.contains("not a request"));
+        assert!(Request::parse(&out[..len]).unwrap_err().reason.contains("an answer"));
         assert!(Request::parse(b"hello").is_err() && Answer::parse(b"").is_err());
     }
 

@@ -8,6 +8,7 @@ use fivefold_core::suite::{hmac_sha256, sha256};
 use rusqlite::{Transaction, params};
 
 use super::renewal::{self, DeviceKey, can_renew};
+use super::signers::{self, Signer};
 use super::{Device, DeviceSecrets, Gateway, NewDevice, Registry, RegistryError, Result, secret_name};
 use crate::vault::{Vault, VaultError, random};
 
@@ -20,6 +21,8 @@ pub struct Entry {
     pub secrets: DeviceSecrets,
     /// Its key for renewal, if it can renew.
     pub key: Option<DeviceKey>,
+    /// Its signing key, if it has one: examined like the device.
+    pub signer: Option<Signer>,
 }
 
 impl Entry {
@@ -29,7 +32,7 @@ impl Entry {
     /// [`VaultError::Random`].
     pub fn draw(device: Device, key: Option<DeviceKey>) -> std::result::Result<Self, VaultError> {
         let secrets = DeviceSecrets::draw(device.policy.alg, random()?)?;
-        Ok(Self { device, secrets, key })
+        Ok(Self { device, secrets, key, signer: None })
     }
 }
 
@@ -85,6 +88,9 @@ impl Registry {
             for (entry, sealed) in entries.iter().zip(&sealed) {
                 insert(tx, "", &entry.device, &entry.secrets, sealed)?;
                 renewal::enter(tx, entry.device.did, entry.device.epoch, entry.key.as_ref())?;
+                if let Some(signer) = &entry.signer {
+                    signers::enter(tx, signer)?;
+                }
             }
             Ok(())
         });
@@ -284,6 +290,9 @@ impl<'r> Desk<'r> {
             let other = of_device.or(key_before.map(&place));
             if let Some(other) = other {
                 return Ok(Err(format!("{other} has this DH key already: every device needs its own (AR-07)")));
+            }
+            if let Some(signer) = self.book.signs_with(key.x)? {
+                return Ok(Err(renewal::signs(signer)));
             }
         }
         Ok(Ok(Device {

@@ -222,7 +222,10 @@ impl Registry {
             Some(other) => {
                 refuse(format!("device {other} has this DH key already: every device needs its own (AR-07)"))
             }
-            None => Ok(()),
+            None => match self.signs_with(key.x)? {
+                Some(signer) => refuse(signs(signer)),
+                None => Ok(()),
+            },
         }
     }
 
@@ -234,6 +237,11 @@ impl Registry {
         };
         look().map_err(|e| self.failed(e))
     }
+}
+
+/// Why a DH key is refused that a device signs with.
+pub(super) fn signs(did: Did) -> String {
+    format!("device {did} signs with this key: a key has one use, and every device its own (AR-26)")
 }
 
 /// The greatest epoch that a device ever had; `None` if it is new.

@@ -114,6 +114,7 @@ impl CloudPart {
             renewals,
             rotations: rows.rotation.iter().map(link_rotation).collect(),
             classics: Vec::new(),
+            signers: Vec::new(),
             devices: self.members.iter().map(enrolled).collect(),
         })
     }
