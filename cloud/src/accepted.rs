@@ -1,11 +1,14 @@
 //! What may be stored: only what a device's own seal proved, or what a proven gateway vouches for, and which of the two it
-//! was stays with it for ever.
+//! was stays with it for ever. [`signed`] is the one way to a better label.
+
+pub mod signed;
 
 use fivefold_core::e3_cloud::E3;
 use fivefold_core::e4_channel::{Origin, ProvenGateway};
 use fivefold_core::id::{GatewayId, Net, Sid};
 use fivefold_core::oscore::Authentic;
 use fivefold_core::profile::LinkClass;
+use fivefold_core::proof::statement::Salt;
 use fivefold_core::time::Millis;
 
 /// First bytes of SHA-256 over what tells two messages under one number apart (docs/protocol.md 8.1).
@@ -97,6 +100,8 @@ pub struct Row {
     pub flags: u8,
     /// Items of docs/protocol.md 7.
     pub payload: Vec<u8>,
+    /// Hides its leaf, if its device signs.
+    pub salt: Option<Salt>,
 }
 
 /// A message that may be stored. There are two ways to one:
@@ -120,6 +125,7 @@ pub(crate) struct Content {
     pub(crate) freshness: Freshness,
     pub(crate) flags: u8,
     pub(crate) payload: Vec<u8>,
+    pub(crate) salt: Option<Salt>,
 }
 
 impl Accepted {
@@ -145,8 +151,8 @@ impl Accepted {
     }
 
     fn new(level: u8, piv: u64, origin: Origin, c: Content) -> Self {
-        let Content { context, hash, way, freshness, flags, payload } = c;
-        Self(Row { context, level, piv, hash, way, origin, freshness, flags, payload })
+        let Content { context, hash, way, freshness, flags, payload, salt } = c;
+        Self(Row { context, level, piv, hash, way, origin, freshness, flags, payload, salt })
     }
 
     /// What is written.

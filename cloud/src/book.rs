@@ -5,6 +5,7 @@
 //! did not change are handed over with all they heard.
 
 mod classic;
+mod dossier;
 mod signers;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -39,6 +40,8 @@ use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standin
 
 pub(crate) use classic::Live as ClassicLive;
 pub use classic::{ClassicDevice, ClassicSource, Classics};
+pub(crate) use dossier::Told;
+pub use dossier::{Dossier, Open, Unsigned};
 pub use signers::{KnownSigner, Signers};
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
@@ -58,6 +61,8 @@ pub(crate) struct Ctx {
     pub(crate) written: bool,
     /// The keys; none where the gateway's word is all there is.
     pub(crate) keys: Option<Context<E3>>,
+    /// K_blind of mode P, where it is known.
+    pub(crate) blind: Option<BlindKey>,
     /// What it received; `None` until it was looked up.
     pub(crate) recent: Option<Recent>,
     pub(crate) lease: Lease,
@@ -126,6 +131,8 @@ pub(crate) struct Live {
     pub(crate) heard: Option<Millis>,
     pub(crate) period: u64,
     pub(crate) silent: bool,
+    /// What is open of its evidence.
+    pub(crate) dossier: Dossier,
 }
 
 impl Live {
@@ -179,6 +186,8 @@ pub struct Device {
     pub(crate) restored: Option<Restored>,
     /// In mode R: what the contexts of every boot come from.
     pub(crate) bootstrap: Option<E3Secret>,
+    /// In mode R: what hides the leaves of every boot.
+    pub(crate) blind: Option<BlindKey>,
     // Handed over to the device of the next book, whole: who still has this one sees the same.
     live: Arc<Mutex<Live>>,
 }
@@ -441,6 +450,8 @@ pub struct Remembered {
     pub link_keys: Vec<(Did, LinkReport)>,
     /// Which network key each was given last, and when first.
     pub link_told: Vec<(Did, u8, Millis)>,
+    /// What is open of devices' evidence.
+    pub dossiers: Vec<(Did, Dossier)>,
 }
 
 /// What a book is made with, beside its source.
@@ -473,6 +484,7 @@ impl Maker<'_> {
         let link_keys: HashMap<Did, LinkReport> = remembered.link_keys.into_iter().collect();
         let link_told: HashMap<Did, (u8, Millis)> =
             remembered.link_told.into_iter().map(|(did, index, at)| (did, (index, at))).collect();
+        let mut dossiers: HashMap<Did, Dossier> = remembered.dossiers.into_iter().collect();
         let mut book = Book { version: source.version, networks: source.networks, ..Book::default() };
         for Enrolled { device, secrets } in source.devices {
             let place = (device.net, device.sid);
@@ -495,6 +507,7 @@ impl Maker<'_> {
                         live.last_command = last_commands.get(&device.did).copied().unwrap_or(0).max(forgotten);
                         live.link_keys = link_keys.get(&device.did).copied();
                         live.link_told = link_told.get(&device.did).copied();
+                        live.dossier = dossiers.remove(&device.did).unwrap_or_default();
                     }
                     let rows = rows.remove(&device.did).unwrap_or_default();
                     Arc::new(self.device(device, &secrets, live, rows, renewal, write))
@@ -536,6 +549,7 @@ impl Maker<'_> {
             key: renewal.map(|r| r.x),
             mix: enrolled.policy.pq_mix.then(|| PqMix::new(&secrets.root_psk, enrolled.did)),
             bootstrap: None,
+            blind: random.then(|| BlindKey::bootstrap(&secrets.root_psk, enrolled.did)),
             live,
             restored: Restored::unknown(self.restored, &enrolled),
             enrolled,
@@ -570,7 +584,7 @@ impl Maker<'_> {
                 None => None,
             };
             if live.contexts.len() < 2 {
-                live.contexts.push(self.remembered(device, &row, keys));
+                live.contexts.push(self.remembered(device, &row, keys, None));
             } else {
                 live.older.insert(bctx, (row.id, row.since));
             }
@@ -603,12 +617,13 @@ impl Maker<'_> {
                     continue;
                 }
             }
-            let keys = match &installed {
-                Some(secrets) if row.epoch == device.epoch => keys(device, secrets, row.epoch),
-                _ => self.unsealed(device, &row).and_then(|secrets| keys(device, &secrets, row.epoch)),
+            let of = |secrets: &ContextSecrets| (keys(device, secrets, row.epoch), secrets.blind.as_ref().map(again));
+            let (keys, blind) = match &installed {
+                Some(secrets) if row.epoch == device.epoch => of(secrets),
+                _ => self.unsealed(device, &row).as_ref().map(of).unwrap_or_default(),
             };
             if device.level() < 3 || keys.is_some() {
-                live.contexts.push(self.remembered(device, &row, keys));
+                live.contexts.push(self.remembered(device, &row, keys, blind));
             }
         }
         if let Some(secrets) = installed
@@ -623,6 +638,7 @@ impl Maker<'_> {
                 since: self.now,
                 written: true,
                 keys: keys(device, &secrets, device.epoch),
+                blind: secrets.blind.as_ref().map(again),
                 recent: Some(Recent::default()),
                 lease: restored::lease(device.restored, 0),
                 failures: 0,
@@ -638,7 +654,7 @@ impl Maker<'_> {
         live.contexts.sort_by_key(|c| std::cmp::Reverse(c.epoch));
     }
 
-    fn remembered(&self, device: &Device, row: &ContextRow, keys: Option<Context<E3>>) -> Ctx {
+    fn remembered(&self, device: &Device, row: &ContextRow, keys: Option<Context<E3>>, blind: Option<BlindKey>) -> Ctx {
         let restored = row.restored_at.map(|at| Restored::of(at, row.agreed.map(|a| a.at), &device.enrolled));
         Ctx {
             id: row.id,
@@ -648,6 +664,7 @@ impl Maker<'_> {
             since: row.since,
             written: true,
             keys,
+            blind,
             recent: self.fresh_store.then(Recent::default),
             lease: restored::lease(restored, row.bound),
             failures: row.failures,
@@ -663,6 +680,11 @@ impl Maker<'_> {
             .inspect_err(|error| tracing::error!(did = %device.did, epoch = %row.epoch, %error, "a context is lost"))
             .ok()
     }
+}
+
+/// The same key, beside the context that it belongs to.
+pub(crate) const fn again(blind: &BlindKey) -> BlindKey {
+    BlindKey::new(*blind.danger_bytes())
 }
 
 /// The cloud's end of C3, where the device has one.

@@ -18,6 +18,7 @@
 mod answer;
 mod classic;
 mod due;
+mod evidence;
 mod judge;
 mod renewal;
 mod watch;
@@ -37,10 +38,12 @@ use fivefold_core::wire::envelope::{Batch, Envelope, Item, Originator};
 use fivefold_keep::registry::CloudIdentity;
 
 use crate::accepted::ContextId;
+use crate::accepted::signed::Claim;
 use crate::book::Book;
 use crate::classic::history::Glimpse;
 use crate::store::{
-    CommandRow, Committed, CountKey, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict, Verdict, Write,
+    BatchPast, CommandRow, Committed, CountKey, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict,
+    Verdict, Write,
 };
 
 use answer::Pending;
@@ -72,6 +75,18 @@ pub trait Memory: Send + Sync {
     /// The row of a context for classic frames, if it was written.
     fn classic_context(&self, did: Did, boot: BootContext) -> Option<ContextId> {
         let _ = (did, boot);
+        None
+    }
+
+    /// What is known that a device's claim of a signed batch may be about; `None` where that cannot be told now.
+    fn batch_past(&self, net: Net, claim: &Claim) -> Option<BatchPast> {
+        let _ = (net, claim);
+        None
+    }
+
+    /// The signature of a batch whose parts are all here: its bytes.
+    fn batch_parts(&self, did: Did, number: u64) -> Option<Vec<u8>> {
+        let _ = (did, number);
         None
     }
 }
@@ -155,6 +170,7 @@ pub struct Concluded {
     verdicts: Vec<Verdict>,
     written: Arc<Write>,
     judged: Judged,
+    found: Vec<evidence::Found>,
 }
 
 impl<M: Memory> Cloud<M> {
@@ -368,7 +384,8 @@ impl<M: Memory> Cloud<M> {
         {
             self.note(pending, accepted.row(), *verdict, &mut write);
         }
-        Concluded { write: Arc::new(write), verdicts: committed.verdicts, written, judged }
+        let found = self.weigh(&judged, &written, &committed.verdicts, &mut write);
+        Concluded { write: Arc::new(write), verdicts: committed.verdicts, written, judged, found }
     }
 
     /// Queues a command for a device, to be sent in its next answers. Commit what comes back; then call

@@ -6,10 +6,11 @@ use fivefold_core::id::{BootContext, Did, Net, Sid};
 use fivefold_core::time::Millis;
 
 use crate::accepted::ContextId;
+use crate::accepted::signed::Claim;
 use crate::book::Remembered;
 use crate::classic::history::Glimpse;
 use crate::cloud::Memory;
-use crate::store::{Committed, Ledger, Orphan, Reader, Recent, Store, StoreError, Write};
+use crate::store::{BatchPast, Committed, Ledger, Orphan, Reader, Recent, Store, StoreError, Write};
 
 /// The store with its readers.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ impl Embedded {
                 last_commands: r.last_commands()?,
                 link_keys: r.link_keys()?,
                 link_told: r.link_told()?,
+                dossiers: r.dossiers()?,
             })
         })
     }
@@ -97,6 +99,20 @@ impl Memory for Embedded {
     fn classic_context(&self, did: Did, boot: BootContext) -> Option<ContextId> {
         self.read(|r| r.classic_context(did, boot)).unwrap_or_else(|error| {
             tracing::error!(%error, %did, "a context could not be looked up");
+            None
+        })
+    }
+
+    fn batch_past(&self, net: Net, claim: &Claim) -> Option<BatchPast> {
+        self.read(|r| r.batch_past(net, claim)).map(Some).unwrap_or_else(|error| {
+            tracing::error!(%error, did = %claim.did, "a signed batch cannot be weighed: it is when its device repeats it");
+            None
+        })
+    }
+
+    fn batch_parts(&self, did: Did, number: u64) -> Option<Vec<u8>> {
+        self.read(|r| r.batch_parts(did, number)).unwrap_or_else(|error| {
+            tracing::error!(%error, %did, "parts of a signature could not be read");
             None
         })
     }

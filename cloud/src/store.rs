@@ -5,6 +5,7 @@
 //! decides what is new: there is no window that could forget.
 
 mod classic;
+mod evidence;
 mod imported;
 mod read;
 mod reseal;
@@ -30,6 +31,7 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
 
 pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
+pub use evidence::{BatchPast, Closed, Evidence, LeavesRow, PART, PARTS, PartRow, State, StatementRow};
 pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
     SeenRow, seen_classic,
@@ -46,6 +48,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0005_restored.sql"),
     include_str!("store/migrations/0006_classic.sql"),
     include_str!("store/migrations/0007_imported.sql"),
+    include_str!("store/migrations/0008_evidence.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -317,6 +320,8 @@ pub struct Write {
     pub orphans: Vec<Orphan>,
     /// Orphans that found their context.
     pub adopted: Vec<MessageHash>,
+    /// What devices signed.
+    pub evidence: Evidence,
     /// The receipt over the batch.
     pub receipt: Option<ReceiptRow>,
     /// New commands.
@@ -353,6 +358,7 @@ impl Write {
             && self.quarantined.is_empty()
             && self.orphans.is_empty()
             && self.adopted.is_empty()
+            && self.evidence.is_empty()
             && self.receipt.is_none()
             && self.commands.is_empty()
             && self.results.is_empty()

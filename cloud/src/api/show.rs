@@ -44,7 +44,7 @@ pub struct ReadingShown {
     /// Its short id, 4 hex digits.
     pub sid: String,
     /// How it was proven: `node` (its own seal, E3), `gateway` (the gateway's word, E2), `plain` (nothing but the link),
-    /// `legacy`, `signed`.
+    /// `legacy`; `signed` (the node's signature over a batch, verified; until it comes the reading is called what it was).
     pub proof: String,
     /// Nothing but the link protected it: whoever holds the network key can have made it up.
     pub insecure: bool,

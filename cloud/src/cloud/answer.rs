@@ -16,7 +16,7 @@ use super::due::Reason;
 use super::judge::heighten;
 use super::{Cloud, Concluded, Memory};
 use crate::accepted::{ContextId, Row};
-use crate::book::{Device, LinkRotation, Live};
+use crate::book::{Device, LinkRotation, Live, Told};
 use crate::store::{CountKey, Place, Recent, Standing, Verdict, Write};
 
 /// A repeat by another gateway within this time of the first gets no answer: the first gateway was chosen (9.5).
@@ -115,7 +115,8 @@ impl<M: Memory> Cloud<M> {
 
     /// Seals the answers of a batch and writes the reply. What [`Concluded::write`] holds is durable by now.
     pub fn reply(&self, concluded: Concluded) -> Vec<u8> {
-        let Concluded { write, verdicts, written, judged } = concluded;
+        let Concluded { write, verdicts, written, judged, found } = concluded;
+        self.found(found, &write);
         let now = judged.now;
         let book = self.book.load();
         let is_primary = book.gateway(judged.gateway.name()).is_none_or(|g| g.registered.primary);
@@ -188,7 +189,7 @@ fn answer(
     rotation: Option<&LinkRotation>,
 ) -> Option<Vec<u8>> {
     let mut live = device.live();
-    let Live { contexts, commands, link_keys, link_told, .. } = &mut *live;
+    let Live { contexts, commands, link_keys, link_told, dossier, .. } = &mut *live;
     // By C3 alone: a gateway's word is not enough to hand a key to somebody, and the gateway does it itself (4.3).
     let link_key = rotation.and_then(|r| {
         let told = r.told(link_keys.map(|l| l.keys))?;
@@ -223,7 +224,12 @@ fn answer(
     let mut control = [0; COAP_CONTROL];
     let recent = ctx.recent.unwrap_or_default();
     let said = Said { earlier, renew, link_key };
-    let control = control_map(&mut control, limit, &recent, request.piv.value(), said, commands);
+    let batch = dossier.to_say.front().copied();
+    let (control, says_batch) =
+        control_map(&mut control, limit, &recent, request.piv.value(), said, batch.as_ref(), commands);
+    if says_batch {
+        dossier.to_say.pop_front();
+    }
     let mut plaintext = [0; COAP_CONTROL + 2];
     let len = Plaintext { code, options: &[], payload: control }.emit(&mut plaintext).ok()?;
     let mut ciphertext = [0; COAP_CONTROL + 2 + TAG];
@@ -263,43 +269,49 @@ struct Said<'a> {
 }
 
 /// What stands in an answer beside its code: which messages are here (if more than the one answered), what is said in any
-/// case, and as many commands as fit.
+/// case, what became of a batch, and as many commands as fit. Whether the batch is in it comes back too.
 fn control_map<'o>(
     out: &'o mut [u8],
     limit: usize,
     recent: &Recent,
     asked: u64,
     said: Said<'_>,
+    batch: Option<&(u64, Told)>,
     commands: &[crate::store::CommandRow],
-) -> &'o [u8] {
+) -> (&'o [u8], bool) {
     let mut bitmap = [0; 8];
     let received = recent.highest.and_then(|highest| Received::of_last(highest, recent.bitmap, &mut bitmap));
     let received = received.filter(|r| recent.bitmap.count_ones() > 1 || r.base_piv != asked);
     let commands: Vec<Command<'_>> =
         commands.iter().map(|c| Command { id: c.id, op: c.op, arguments: &c.args }).collect();
-    for (received, count) in (0..=commands.len()).rev().map(|n| (received, n)).chain([(None, 1), (None, 0)]) {
+    let batch = batch.map(|(number, told)| told.wire(*number));
+    let with = (0..=commands.len()).rev().map(|n| (received, batch, n)).chain([(None, batch, 1), (None, batch, 0)]);
+    // A network key alone fills the smallest frame.
+    for (received, batch, count) in with.chain([(None, None, 1), (None, None, 0)]) {
         let map = ControlMap {
             received,
             commands: List::of(commands.get(..count).unwrap_or_default()),
+            batch,
             renew: said.renew,
             link_key: said.link_key,
             earlier: said.earlier,
             ..ControlMap::default()
         };
         if map == ControlMap::default() {
-            return &[];
+            return (&[], false);
         }
         let room = limit.min(out.len());
         if let Some(len) = out.get_mut(..room).and_then(|o| map.emit(o).ok()) {
-            return out.get(..len).unwrap_or_default();
+            return (out.get(..len).unwrap_or_default(), batch.is_some());
         }
     }
-    &[]
+    (&[], false)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accepted::signed::Bitmap;
     use fivefold_core::time::Millis;
     use fivefold_core::wire::state::Phase;
 
@@ -310,7 +322,7 @@ mod tests {
         let said = Said { link_key, ..Said::default() };
         for radio in [Radio::Ieee802154, Radio::Xbee, Radio::Digimesh] {
             let mut out = [0; 64];
-            let map = control_map(&mut out, tiny_control(radio), &recent, 7, said, &[]);
+            let map = control_map(&mut out, tiny_control(radio), &recent, 7, said, Some(&(3, Told::Complete)), &[]).0;
             assert!(ControlMap::parse(map).unwrap().link_key.is_some(), "{radio}");
         }
     }
@@ -319,9 +331,25 @@ mod tests {
     fn an_answer_to_one_message_alone_has_no_control_map() {
         let recent = Recent { highest: Some(7), bitmap: 1, last: Millis(0) };
         let nothing = Said::default();
-        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, nothing, &[]), b"");
-        assert!(!control_map(&mut [0; 64], 48, &recent, 6, nothing, &[]).is_empty());
+        assert_eq!(control_map(&mut [0; 64], 48, &recent, 7, nothing, None, &[]).0, b"");
+        assert!(!control_map(&mut [0; 64], 48, &recent, 6, nothing, None, &[]).0.is_empty());
         let renew = Said { renew: Some(1), ..nothing };
-        assert!(!control_map(&mut [0; 64], 48, &recent, 7, renew, &[]).is_empty());
+        assert!(!control_map(&mut [0; 64], 48, &recent, 7, renew, None, &[]).0.is_empty());
+    }
+
+    #[test]
+    fn what_became_of_a_batch_goes_out_beside_what_was_received_and_makes_room_for_a_network_key() {
+        let recent = Recent { highest: Some(1 << 19), bitmap: u64::MAX, last: Millis(0) };
+        let batch = (u64::MAX, Told::SignAgain(Bitmap::new(&[0xFF; 8]).unwrap()));
+        for radio in [Radio::Ieee802154, Radio::Xbee, Radio::Digimesh] {
+            let mut out = [0; 64];
+            let (map, says) =
+                control_map(&mut out, tiny_control(radio), &recent, 7, Said::default(), Some(&batch), &[]);
+            assert!(says && ControlMap::parse(map).unwrap().batch.is_some(), "{radio}");
+        }
+        let link_key = Some(LinkKey { index: 254, key: Some(&[7; 16]), phase: Phase::Distribute });
+        let said = Said { link_key, ..Said::default() };
+        let mut out = [0; 64];
+        assert!(!control_map(&mut out, DIGIMESH_CONTROL, &recent, 7, said, Some(&batch), &[]).1);
     }
 }

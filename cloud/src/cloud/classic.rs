@@ -165,6 +165,7 @@ impl<M: Memory> Cloud<M> {
             freshness,
             flags,
             payload: payload(report, told.inner.as_deref(), codes.first().copied()),
+            salt: None,
         };
         let word = judged.gateway.clone();
         let accepted = match told.origin {

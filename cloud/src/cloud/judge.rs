@@ -10,7 +10,8 @@ use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::oscore::{
     Authentic, FAILURES_HARD, FAILURES_SOFT, InnerRequest, NUMBER_LIMIT, judge_request, judge_tiny_request,
 };
-use fivefold_core::profile::{KeyIndexes, Mode, Profile};
+use fivefold_core::profile::{KeyIndexes, Mode, Profile, Sign};
+use fivefold_core::proof::statement::Salt;
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
@@ -260,6 +261,7 @@ impl<M: Memory> Cloud<M> {
             since: judged.now,
             written: false,
             keys: Some(keys),
+            blind: None,
             recent: Some(Recent::default()),
             lease: restored::lease(device.restored, 0),
             failures: 0,
@@ -396,15 +398,17 @@ impl<M: Memory> Cloud<M> {
         if wanted {
             flags |= flag::ANSWERED;
         }
+        let salt = refused.is_none().then(|| salt(device, live, context, piv)).flatten();
         if refused.is_none() {
             let said = self.read_control(judged, device, payload);
+            self.read_evidence(judged, device, context, payload);
             let ctx = live.contexts.iter().find(|c| c.id == context && c.standing == Standing::Active);
             judged
                 .write
                 .link_keys
                 .extend(said.filter(|_| ctx.is_some_and(|c| is_newest(c, piv))).map(|k| (device.did, k)));
         }
-        let content = Content { context, hash: sealed.hash, way, freshness, flags, payload: payload.to_vec() };
+        let content = Content { context, hash: sealed.hash, way, freshness, flags, payload: payload.to_vec(), salt };
         judged.write.accepted.push(Accepted::by_node(&proof, content));
         if let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == context)
             && let Some(recent) = &mut ctx.recent
@@ -572,6 +576,7 @@ impl<M: Memory> Cloud<M> {
                         since: judged.now,
                         written: false,
                         keys: None,
+                        blind: None,
                         recent: Some(Recent::default()),
                         lease: restored::lease(device.restored, 0),
                         failures: 0,
@@ -600,8 +605,11 @@ impl<M: Memory> Cloud<M> {
                 }
             }
         };
+        self.read_evidence(judged, device, context, payload);
         judged.pending.push(Pending { device: device.clone(), context, question: None });
-        Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload: payload.to_vec() }
+        let salt = salt(device, &live, context, opened.piv);
+        let payload = payload.to_vec();
+        Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload, salt }
     }
 }
 
@@ -609,6 +617,15 @@ impl<M: Memory> Cloud<M> {
 enum Answer {
     Wanted,
     TooLate,
+}
+
+/// What hides the leaf of a message, if its device signs. Its K_blind lives as long as its context.
+fn salt(device: &Device, live: &Live, context: ContextId, piv: u64) -> Option<Salt> {
+    if device.policy.sign != Sign::Batch {
+        return None;
+    }
+    let of_context = || live.contexts.iter().find(|c| c.id == context)?.blind.as_ref();
+    Some(device.blind.as_ref().or_else(of_context)?.salt(piv))
 }
 
 /// Shape and identity of a C3 message.

@@ -33,7 +33,7 @@ use fivefold_keep::vault::{Vault, VaultError};
 
 use super::{BatchRefused, Cloud, Memory};
 use crate::accepted::ContextId;
-use crate::book::{Ctx, Device, keys};
+use crate::book::{Ctx, Device, again, keys};
 use crate::context::ContextSecrets;
 use crate::store::{self, AgreedBy, CountKey, Recent, Standing, Write};
 
@@ -147,6 +147,7 @@ impl Agreement {
             since: self.by.at,
             written: true,
             keys: keys(&self.device, &self.secrets, self.epoch),
+            blind: self.secrets.blind.as_ref().map(again),
             recent: Some(Recent::default()),
             lease: Lease::resume(0, NUMBER_LIMIT),
             failures: 0,

@@ -61,7 +61,8 @@ impl<M: Memory> Cloud<M> {
         let mut write = Write { now, ..Write::default() };
         for device in self.book.load().devices.values() {
             let mut live = device.live();
-            let mut codes = [None, None, self.overdue(device, &mut live, now)];
+            let batches = self.watch_batches(device, &mut live, &mut write);
+            let mut codes = [None, None, self.overdue(device, &mut live, now), batches];
             self.forget(device, &mut live, &mut write);
             let highest = live.active().and_then(|c| c.recent).and_then(|r| r.highest);
             let Live { heard, period, silent, gap, .. } = &mut *live;

@@ -146,11 +146,11 @@ pub(super) const fn origin_number(origin: Origin) -> u8 {
     }
 }
 
-fn uint(n: i64) -> u64 {
+pub(super) fn uint(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
-fn boot(bytes: &[u8]) -> Option<BootContext> {
+pub(super) fn boot(bytes: &[u8]) -> Option<BootContext> {
     bytes.try_into().ok().map(BootContext)
 }
 

@@ -34,10 +34,15 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         for accepted in &write.accepted {
             let row = accepted.row();
             if put(&mut insert, row, 0)? {
+                leaf(tx, row)?;
                 verdicts.push(Verdict::New);
                 continue;
             }
-            let verdict = classify(tx, &mut insert, accepted, &mut false)?;
+            let mut inserted = false;
+            let verdict = classify(tx, &mut insert, accepted, &mut inserted)?;
+            if inserted {
+                leaf(tx, row)?;
+            }
             let level2 = row.level < 3;
             let code = match verdict {
                 Verdict::New => None,
@@ -69,6 +74,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     }
     write.unknown.iter().try_for_each(|u| super::classic::unknown(tx, u))?;
     kept_aside(tx, write)?;
+    counts.extend(super::evidence::put(tx, &write.evidence)?);
     let sequence = match &write.receipt {
         Some(receipt) => sequence(tx, receipt)?,
         None => SequenceVerdict::InOrder,
@@ -190,6 +196,15 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
         row.payload
     ])?;
     Ok(changed == 1)
+}
+
+/// What the row that was inserted last needs to become a leaf.
+fn leaf(tx: &Transaction<'_>, row: &Row) -> Result<()> {
+    if let Some(salt) = row.salt {
+        let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?)";
+        tx.prepare_cached(sql)?.execute(params![tx.last_insert_rowid(), salt.0])?;
+    }
+    Ok(())
 }
 
 /// A row stands there under this number: is it the same message (docs/protocol.md 8.1)? If it is written beside that one,

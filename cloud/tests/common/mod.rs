@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod classic;
+pub mod signer;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -56,6 +57,7 @@ pub struct SourceParts {
     pub renewals: Vec<registry::Renewal>,
     pub rotation: Option<registry::Rotation>,
     pub classics: Vec<classic::Classic>,
+    pub signers: Vec<registry::Signer>,
 }
 
 /// The key of a rotation under this index.
@@ -84,7 +86,7 @@ impl SourceParts {
             renewals: self.renewals.clone(),
             rotations: self.rotation.iter().map(link_rotation).collect(),
             classics: self.classics.iter().map(classic::Classic::source).collect(),
-            signers: Vec::new(),
+            signers: self.signers.clone(),
         }
     }
 }
@@ -338,6 +340,7 @@ impl World {
             renewals,
             rotation: None,
             classics: Vec::new(),
+            signers: Vec::new(),
         };
         let cloud = start(&path, &source, vault.as_ref(), NOW);
         cloud.pushed(gateway.proven.gateway(), 1);

@@ -1,0 +1,396 @@
+//! Signed batches (docs/protocol.md 13.1): what a device says that it signed becomes durable with the message in which it says
+//! so. Once that is done, it is weighed against all that is here, so that it does not matter what came first or by which
+//! gateway. What is verified is one more write, before the answer.
+
+use std::sync::Arc;
+
+use fivefold_core::error::Code;
+use fivefold_core::oscore::NUMBER_LIMIT;
+use fivefold_core::profile::Sign;
+use fivefold_core::proof::Signature;
+use fivefold_core::proof::merkle::Hash;
+use fivefold_core::reading::{Item, Payload};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::control;
+
+use super::{Cloud, Judged, Memory};
+use crate::accepted::ContextId;
+use crate::accepted::signed::{Bitmap, Claim, Late, Partial, SignedBatch};
+use crate::book::{DRAIN, Device, Dossier, Live, Open, Told};
+use crate::store::{
+    BatchPast, Closed, CountKey, LeavesRow, PART, PARTS, PartRow, Place, State, StatementRow, Verdict, Write,
+};
+
+/// A batch closes after so long, in milliseconds (docs/protocol.md 13.1).
+const LIMIT: u64 = 24 * 3600 * 1000;
+/// So long a claim waits for readings: gateways keep them for 72 hours at least.
+const PATIENCE: u64 = DRAIN;
+/// The chain of a device that has never signed begins with one of these numbers.
+const FIRST: u64 = 1;
+/// No statement before.
+const NOTHING: Hash = Hash([0; 32]);
+
+/// What was found out of a device's batches, to be taken note of once it is durable.
+#[derive(Debug)]
+pub(super) struct Found {
+    device: Arc<Device>,
+    told: Vec<(u64, Told)>,
+}
+
+/// A device of which messages came, and under what numbers.
+struct Touched<'j> {
+    device: &'j Arc<Device>,
+    rows: Vec<(ContextId, u64)>,
+}
+
+/// What a claim comes to, as things stand.
+enum Weighed {
+    /// It holds.
+    Holds(Box<SignedBatch>, Option<Code>),
+    /// It held before.
+    Known,
+    /// These of its readings are here, and that is not enough.
+    Lacks(u64),
+    /// All are here; which statement came before is not known.
+    Unchained,
+    /// All are here, and the signature does not hold.
+    Invalid,
+    /// There is nothing to weigh it with.
+    Later,
+}
+
+impl<M: Memory> Cloud<M> {
+    /// Takes note of what a message says of signed batches.
+    pub(super) fn read_evidence(&self, judged: &mut Judged, device: &Device, context: ContextId, payload: &[u8]) {
+        if device.policy.sign != Sign::Batch {
+            return;
+        }
+        let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return };
+        let (did, at) = (device.did, judged.now);
+        let evidence = &mut judged.write.evidence;
+        for item in items {
+            let Item::Control(map) = item else { continue };
+            let Ok(said) = control::Uplink::parse(map) else { continue };
+            match said.batch {
+                Some(control::Batch::Signature { number, first_piv, bitmap, signature }) => {
+                    evidence.claims.extend(claim(device, number, first_piv, bitmap, signature, context, at));
+                }
+                Some(control::Batch::Chunk { number, index, count, bytes })
+                    if count <= PARTS && bytes.len() <= PART =>
+                {
+                    evidence.parts.push(PartRow { did, number, index, count, bytes: bytes.to_vec(), context });
+                }
+                _ => {}
+            }
+            evidence.leaves.extend(said.leaves.map(|l| LeavesRow {
+                did,
+                number: l.number,
+                first: l.first_index,
+                hashes: l.iter().map(|h| Hash(*h)).collect(),
+            }));
+        }
+    }
+
+    /// Weighs the claims that a durable batch touches. What comes of it goes into `write`.
+    pub(super) fn weigh(
+        &self,
+        judged: &Judged,
+        written: &Write,
+        verdicts: &[Verdict],
+        write: &mut Write,
+    ) -> Vec<Found> {
+        let mut devices: Vec<Touched<'_>> = Vec::new();
+        for (pending, (accepted, verdict)) in judged.pending.iter().zip(written.accepted.iter().zip(verdicts)) {
+            let device = &pending.device;
+            if device.policy.sign != Sign::Batch {
+                continue;
+            }
+            let row = accepted.row();
+            if *verdict == Verdict::New && row.salt.is_some() {
+                device.live().dossier.unsigned(judged.now);
+            }
+            match devices.iter_mut().find(|t| t.device.did == device.did) {
+                Some(touched) => touched.rows.push((row.context, row.piv)),
+                None => devices.push(Touched { device, rows: vec![(row.context, row.piv)] }),
+            }
+        }
+        let mut all = Vec::new();
+        for Touched { device, rows } in devices {
+            let mut live = device.live();
+            let told = self.weigh_device(device, &mut live.dossier, &rows, judged, written, write);
+            drop(live);
+            all.push(Found { device: device.clone(), told });
+        }
+        all
+    }
+
+    fn weigh_device(
+        &self,
+        device: &Device,
+        dossier: &mut Dossier,
+        rows: &[(ContextId, u64)],
+        judged: &Judged,
+        written: &Write,
+        write: &mut Write,
+    ) -> Vec<(u64, Told)> {
+        let said = &written.evidence;
+        let assembled = self.assemble(device, said.parts.iter().filter(|p| p.did == device.did), judged.now);
+        write.evidence.claims.extend(assembled.iter().cloned());
+        let mut due: Vec<(Claim, bool)> = Vec::new();
+        for claim in said.claims.iter().filter(|c| c.did == device.did).chain(&assembled) {
+            dossier.unsigned = None;
+            dossier.overdue = None;
+            open(dossier, claim);
+            due.push((claim.clone(), true));
+        }
+        let touched = |c: &Claim| {
+            rows.iter().any(|(_, piv)| c.covers(*piv))
+                || said.leaves.iter().any(|l| l.did == device.did && l.number == c.number)
+        };
+        for Open { claim, .. } in &dossier.open {
+            if touched(claim) && !due.iter().any(|(c, _)| c.is_same(claim)) {
+                due.push((claim.clone(), false));
+            }
+        }
+        // What a statement is chained to comes first.
+        due.sort_by_key(|(c, _)| c.number);
+        let (mut told, mut fresh, mut at) = (Vec::new(), Vec::new(), 0);
+        while let Some((claim, is_asked)) = due.get(at).cloned() {
+            at += 1;
+            let asked = dossier.open.iter().find(|o| o.claim.is_same(&claim)).map_or(0, |o| o.asked);
+            match self.weigh_claim(device, &claim, asked, &fresh) {
+                Weighed::Holds(batch, code) => {
+                    let proven = batch.proven();
+                    let (number, hash, context) = (claim.number, proven.statement, proven.context);
+                    fresh.push(StatementRow { number, hash, context, first: claim.first, bitmap: claim.bitmap });
+                    told.push((number, Told::Complete));
+                    for open in &dossier.open {
+                        if claim.number.checked_add(1) == Some(open.claim.number)
+                            && !due.iter().any(|(c, _)| c.is_same(&open.claim))
+                        {
+                            due.push((open.claim.clone(), false));
+                        }
+                    }
+                    write.evidence.signed.push((*batch, code.map(|code| key(judged, device, code))));
+                }
+                Weighed::Known => told.push((claim.number, Told::Complete)),
+                Weighed::Lacks(have) if is_asked && have != 0 => {
+                    told.push((claim.number, ask(dossier, &claim, have)));
+                }
+                Weighed::Unchained if is_asked => told.push((claim.number, ask(dossier, &claim, u64::MAX))),
+                Weighed::Invalid => {
+                    tracing::error!(did = %device.did, number = claim.number, "the signature of a batch does not hold");
+                    told.push((claim.number, Told::SignAgain(claim.bitmap)));
+                    let key = key(judged, device, Code::EvidenceSignature);
+                    write.evidence.closed.push(Closed::new(claim, State::Invalid, key));
+                }
+                Weighed::Lacks(_) | Weighed::Unchained | Weighed::Later => {}
+            }
+        }
+        for partial in &dossier.partial {
+            if rows.iter().any(|(context, piv)| *context == partial.context && partial.claim.covers(*piv))
+                && let Some(past) = self.memory.batch_past(device.net, &partial.claim)
+            {
+                write.evidence.late.extend(past.candidates.iter().find_map(|c| Late::of(partial, c)));
+            }
+        }
+        told
+    }
+
+    /// Claims whose parts are all here now.
+    fn assemble<'p>(&self, device: &Device, parts: impl Iterator<Item = &'p PartRow>, now: Millis) -> Vec<Claim> {
+        let mut claims: Vec<Claim> = Vec::new();
+        for part in parts {
+            let Some(bytes) = self.memory.batch_parts(device.did, part.number) else { continue };
+            // They are the value of item 1, as it would stand in one message.
+            let map = [&b"\xA1\x01"[..], &bytes].concat();
+            if let Ok(control::Uplink { batch: Some(control::Batch::Signature { number, .. }), .. }) =
+                control::Uplink::parse(&map)
+                && number == part.number
+                && let Ok(control::Uplink { batch: Some(said), .. }) = control::Uplink::parse(&map)
+                && let control::Batch::Signature { number, first_piv, bitmap, signature } = said
+            {
+                let whole = claim(device, number, first_piv, bitmap, signature, part.context, now);
+                claims.extend(whole.filter(|w| !claims.iter().any(|c| c.is_same(w))));
+            }
+        }
+        claims
+    }
+
+    fn weigh_claim(&self, device: &Device, claim: &Claim, asked: u8, fresh: &[StatementRow]) -> Weighed {
+        let book = self.book.load();
+        // A key that was revoked or replaced counts for what came before.
+        let came = claim.at.0 / 1000;
+        let of_device = book.signers.of_device(device.did).iter().rev();
+        let keys: Vec<_> = of_device.filter(|s| s.registered.revoked_at.is_none_or(|at| came <= at)).collect();
+        if keys.is_empty() {
+            return Weighed::Later;
+        }
+        let Some(mut past) = self.memory.batch_past(device.net, claim) else { return Weighed::Later };
+        if past.state == Some(State::Verified) {
+            return Weighed::Known;
+        }
+        past.statements.extend_from_slice(fresh);
+        let mut previous: Vec<Hash> = before(&past, claim).map(|s| s.hash).collect();
+        previous.push(NOTHING);
+        let others = past.statements.iter().filter(|s| s.number != claim.number).map(|s| s.hash);
+        for hash in others {
+            if !previous.contains(&hash) {
+                previous.push(hash);
+            }
+        }
+        for (candidate, signer) in past.candidates.iter().flat_map(|c| keys.iter().map(move |k| (c, k))) {
+            if let Some(batch) = SignedBatch::verify(claim, candidate, &past.given, &previous, &signer.key) {
+                let code = chain(&past, &batch);
+                return Weighed::Holds(Box::new(batch), code);
+            }
+        }
+        let all = claim.bitmap.bits();
+        let is_whole = |has: u64| {
+            let mut leaves = claim.numbers().enumerate();
+            leaves.all(|(i, (j, _))| has >> j & 1 == 1 || past.given.iter().any(|(at, _)| usize::from(*at) == i))
+        };
+        let has: Vec<u64> = past.candidates.iter().map(|c| c.has(claim)).collect();
+        let Some(best) = has.iter().find(|has| is_whole(**has)).or(has.iter().max_by_key(|h| h.count_ones())) else {
+            return Weighed::Later;
+        };
+        if !is_whole(*best) {
+            return Weighed::Lacks(*best & all);
+        }
+        let is_chained = before(&past, claim).next().is_some()
+            || claim.number <= FIRST && !past.statements.iter().any(|s| s.number < claim.number);
+        // Another statement of the number before may be what this one names, and it was never whole here.
+        if is_chained && (past.claims_before <= 1 || asked >= 2) { Weighed::Invalid } else { Weighed::Unchained }
+    }
+
+    /// Takes note of what is durable now.
+    pub(super) fn found(&self, found: Vec<Found>, write: &Write) {
+        for Found { device, told } in found {
+            let mut live = device.live();
+            let dossier = &mut live.dossier;
+            let evidence = &write.evidence;
+            for (batch, _) in &evidence.signed {
+                let claim = &batch.proven().claim;
+                dossier.open.retain(|o| !o.claim.is_same(claim));
+                if claim.did == device.did && !dossier.partial.iter().any(|p| p.claim.is_same(claim)) {
+                    dossier.partial.extend(Partial::of(batch));
+                }
+            }
+            for closed in &evidence.closed {
+                dossier.open.retain(|o| !o.claim.is_same(&closed.claim));
+            }
+            for late in &evidence.late {
+                for partial in dossier.partial.iter_mut().filter(|p| p.claim.is_same(late.claim())) {
+                    partial.missing &= late.missing();
+                }
+            }
+            dossier.partial.retain(|p| p.missing != 0);
+            let too_many = dossier.partial.len().saturating_sub(Dossier::MOST);
+            dossier.partial.drain(..too_many);
+            if device.level() == 3 {
+                told.into_iter().for_each(|(number, told)| dossier.say(number, told));
+            }
+        }
+    }
+
+    /// `EV-02` once a day while a batch is overdue; claims that nothing completes any more are given up (`EV-03`).
+    pub(super) fn watch_batches(&self, device: &Device, live: &mut Live, write: &mut Write) -> Option<Code> {
+        if device.policy.sign != Sign::Batch {
+            return None;
+        }
+        let now = write.now;
+        let count =
+            |code| CountKey { code, net: Some(device.net), gateway: None, sid: Some(device.sid), place: Place::Cloud };
+        let dossier = &mut live.dossier;
+        dossier.open.retain(|o| {
+            let over = now.since(o.claim.at) > PATIENCE;
+            if over {
+                let key = count(Code::EvidenceIncomplete);
+                write.evidence.closed.push(Closed::new(o.claim.clone(), State::Incomplete, key));
+            }
+            !over
+        });
+        let unsigned = dossier.unsigned?;
+        let is_late =
+            now.since(unsigned.since) > 2 * LIMIT || unsigned.count > 2 * u32::from(device.policy.batch.max(1));
+        if !is_late || dossier.overdue.is_some_and(|at| now.since(at) < LIMIT) {
+            return None;
+        }
+        dossier.overdue = Some(now);
+        Some(Code::EvidenceOverdue)
+    }
+}
+
+fn claim(
+    device: &Device,
+    number: u64,
+    first: u64,
+    bitmap: &[u8],
+    signature: &[u8; 64],
+    context: ContextId,
+    at: Millis,
+) -> Option<Claim> {
+    // Above that no message can be.
+    if first > u64::from(NUMBER_LIMIT) {
+        return None;
+    }
+    let bitmap = Bitmap::new(bitmap)?;
+    Some(Claim { did: device.did, number, first, bitmap, signature: Signature(*signature), context, at })
+}
+
+fn open(dossier: &mut Dossier, claim: &Claim) {
+    if dossier.open.iter().any(|o| o.claim.is_same(claim)) {
+        return;
+    }
+    dossier.open.push(Open { claim: claim.clone(), asked: 0 });
+    if dossier.open.len() > Dossier::MOST {
+        // It stays in the store, and is weighed again when the device repeats it.
+        dossier.open.remove(0);
+    }
+}
+
+fn key(judged: &Judged, device: &Device, code: Code) -> CountKey {
+    judged.key(code, Some(device.sid))
+}
+
+/// Twice for a new signature over what is here; a device that only repeats itself is asked for all leaf hashes.
+fn ask(dossier: &mut Dossier, claim: &Claim, have: u64) -> Told {
+    let asked = dossier.open.iter_mut().find(|o| o.claim.is_same(claim)).map_or(0, |o| {
+        o.asked = o.asked.saturating_add(1);
+        o.asked
+    });
+    if asked > 2 && asked % 2 == 1 { Told::SendLeaves } else { Told::SignAgain(claim.bitmap.only(have)) }
+}
+
+fn before<'p>(past: &'p BatchPast, claim: &Claim) -> impl Iterator<Item = &'p StatementRow> + use<'p> {
+    let number = claim.number;
+    past.statements.iter().filter(move |s| s.number.checked_add(1) == Some(number))
+}
+
+/// What is wrong with the place of a verified batch in the chain of its device: EV-03 for a gap, EV-04 for a fork.
+fn chain(past: &BatchPast, batch: &SignedBatch) -> Option<Code> {
+    let proven = batch.proven();
+    let claim = &proven.claim;
+    let is_other = |s: &StatementRow| {
+        s.number == claim.number && !(s.context == proven.context && claim.narrows(s.first, s.bitmap))
+    };
+    let mut lower = past.statements.iter().filter(|s| s.number < claim.number);
+    if past.statements.iter().any(is_other) {
+        return Some(Code::EvidenceChain);
+    }
+    if before(past, claim).any(|s| s.hash == proven.previous) {
+        return None;
+    }
+    if before(past, claim).next().is_some() {
+        return Some(Code::EvidenceChain);
+    }
+    if proven.previous != NOTHING {
+        let gap = lower.any(|s| s.hash == proven.previous);
+        return Some(if gap { Code::EvidenceIncomplete } else { Code::EvidenceChain });
+    }
+    match lower.next() {
+        Some(_) => Some(Code::EvidenceChain),
+        None if claim.number <= FIRST => None,
+        None => Some(Code::EvidenceIncomplete),
+    }
+}

@@ -1,0 +1,442 @@
+//! Signed batches: what raises a label, what does not, and what is counted (docs/protocol.md 13.1).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use common::signer::{Signer, carry, leaves_item, signature_item, signing_world};
+use common::*;
+use fivefold_core::e4_channel::Origin;
+use fivefold_core::error::Code;
+use fivefold_core::profile::{Mode, Profile};
+use fivefold_core::proof::merkle::Hash;
+use fivefold_core::wire::control::{BatchState, Downlink};
+use fivefold_core::wire::envelope::{Envelope, Kind};
+
+const HOUR: u64 = 3600 * 1000;
+
+/// What the answer to the last of these messages says of a batch.
+fn told(node: &Node, sent: &Sent, reply: &Answers) -> Option<(u64, u8, Vec<u8>)> {
+    let (_, payload, _) = node.open(sent, reply.answers.last()?);
+    if payload.is_empty() {
+        return None;
+    }
+    match Downlink::parse(&payload).unwrap().batch? {
+        BatchState::Complete { number } => Some((number, 0, vec![])),
+        BatchState::SignAgain { number, bitmap } => Some((number, 1, bitmap.to_vec())),
+        BatchState::SendLeaves { number } => Some((number, 2, vec![])),
+    }
+}
+
+fn labels(world: &World) -> Vec<&'static str> {
+    let mut rows = world.readings();
+    rows.sort_by_key(|r| (r.epoch, r.piv));
+    rows.iter().map(|r| r.origin.as_str()).collect()
+}
+
+fn reading(n: u8) -> Vec<u8> {
+    vec![0x82, 0x01, 0x18, 0x64 + n]
+}
+
+/// Sends readings and lets all but those under `lost` come.
+fn readings(world: &mut World, node: &mut Node, signer: &mut Signer, n: u8, lost: &[u64]) -> Vec<Sent> {
+    let sent: Vec<Sent> = (0..n).map(|i| signer.reading(node, &reading(i))).collect();
+    for sent in sent.iter().filter(|s| !lost.contains(&s.request.piv.value())) {
+        world.post(&[sent.envelope()]);
+    }
+    sent
+}
+
+#[test]
+fn a_signature_over_what_is_here_makes_it_signed_and_the_device_hears_so() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[]);
+    assert_eq!(labels(&world), ["node"; 3]);
+    let item = signature_item(&signer.close());
+    let sent = node.send(&item);
+    let reply = world.post(&[sent.envelope()]);
+    assert_eq!(told(&node, &sent, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world), ["signed", "signed", "signed", "node"], "what carried the signature is in no batch yet");
+    assert_eq!(world.readings()[0].origin, Origin::Signed);
+    assert!(world.counts().is_empty(), "{:?}", world.counts());
+    // Its answer was lost: it says so again.
+    let again = node.send(&item);
+    let reply = world.post(&[again.envelope()]);
+    assert_eq!(told(&node, &again, &reply), Some((1, 0, vec![])));
+    // The next one is chained to it, over a restart too.
+    let mut world = world.restart();
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let item = signature_item(&signer.close());
+    let sent = node.send(&item);
+    let reply = world.post(&[sent.envelope()]);
+    assert_eq!(told(&node, &sent, &reply), Some((2, 0, vec![])));
+    assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 5);
+    assert!(world.counts().is_empty(), "{:?}", world.counts());
+}
+
+#[test]
+fn a_signature_that_comes_in_parts_or_before_its_readings_counts_when_all_is_here() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 2, &[0, 1]);
+    let batch = signer.close();
+    for part in carry::parts(&batch, 30).iter().rev() {
+        let sent = node.send(part);
+        world.post(&[sent.envelope()]);
+    }
+    assert!(!labels(&world).contains(&"signed"));
+    let mut world = world.restart();
+    world.post(&[sent[0].envelope()]);
+    assert!(!labels(&world).contains(&"signed"));
+    let reply = world.post_second(&[sent[1].envelope()]);
+    assert_eq!(labels(&world)[..2], ["signed", "signed"]);
+    assert_eq!(told(&node, &sent[1], &reply), Some((1, 0, vec![])), "said with the next answer");
+}
+
+#[test]
+fn a_missing_reading_is_left_out_of_a_second_signature_and_signed_by_the_first_once_it_comes() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 4, &[1]);
+    let first = signer.close();
+    let carrier = node.send(&signature_item(&first));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 1, vec![0b1101])));
+    let second = signer.again(&first, 0b1101);
+    let carrier = node.send(&signature_item(&second));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
+    let mut world = world.restart();
+    world.post(&[sent[1].envelope()]);
+    assert_eq!(labels(&world)[..4], ["signed"; 4]);
+    assert!(world.counts().is_empty(), "{:?}", world.counts());
+}
+
+#[test]
+fn leaf_hashes_prove_the_rest_and_the_missing_reading_joins_when_it_comes() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let batch = signer.close();
+    // Two hashes fit in a frame.
+    for (first, count) in [(0, 2), (2, 1)] {
+        let carrier = node.send(&leaves_item(&batch, first, count));
+        world.post(&[carrier.envelope()]);
+    }
+    let carrier = node.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[..2], ["signed"; 2]);
+    let mut world = world.restart();
+    world.post(&[sent[1].envelope()]);
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
+}
+
+#[test]
+fn a_device_that_only_repeats_itself_is_asked_for_leaf_hashes() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let batch = signer.close();
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        let carrier = node.send(&signature_item(&batch));
+        let reply = world.post(&[carrier.envelope()]);
+        asked.push(told(&node, &carrier, &reply).unwrap().1);
+    }
+    assert_eq!(asked, [1, 1, 2]);
+    let carrier = node.send(&leaves_item(&batch, 0, 3));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[..2], ["signed"; 2]);
+}
+
+#[test]
+fn ev_01_a_signature_that_does_not_hold_makes_nothing_signed() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[]);
+    let batch = signer.close();
+    let mut broken = batch.clone();
+    broken.signature[7] ^= 1;
+    let mut fewer = batch.clone();
+    fewer.bitmap = vec![0b011];
+    let mut of_nobody = batch.clone();
+    of_nobody.signature = Signer::new(&world.source.devices[0]).sign(&batch);
+    for (n, bad) in [broken, fewer, of_nobody].iter().enumerate() {
+        for _ in 0..2 {
+            let carrier = node.send(&signature_item(bad));
+            world.post(&[carrier.envelope()]);
+        }
+        assert_eq!(world.count(Code::EvidenceSignature), n as u64 + 1, "each is counted once");
+    }
+    assert!(!labels(&world).contains(&"signed"));
+    // The true one is none the worse for it.
+    let carrier = node.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
+}
+
+#[test]
+fn ev_01_every_bit_of_a_signature_counts() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let batch = signer.close();
+    for byte in 0..64 {
+        let mut bad = batch.clone();
+        bad.signature[byte] ^= 1 << (byte % 8);
+        let carrier = node.send(&signature_item(&bad));
+        world.post(&[carrier.envelope()]);
+        assert_eq!(world.count(Code::EvidenceSignature), byte as u64 + 1);
+    }
+    assert!(!labels(&world).contains(&"signed"));
+}
+
+#[test]
+fn ev_02_a_device_that_must_sign_and_does_not() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 1, &[]);
+    let overdue = |world: &World| {
+        let write = world.cloud.handle_timeout(world.now);
+        world.cloud.memory().store().commit_now(write).unwrap();
+        world.count(Code::EvidenceOverdue)
+    };
+    world.now = world.now.plus(47 * HOUR);
+    assert_eq!(overdue(&world), 0);
+    let mut world = world.restart();
+    world.now = world.now.plus(2 * HOUR);
+    assert_eq!(overdue(&world), 1);
+    assert_eq!(overdue(&world), 1, "once a day");
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    world.now = world.now.plus(25 * HOUR);
+    assert_eq!(overdue(&world), 1);
+    // Many readings are too late as well, however short the time.
+    let mut world = world.restart();
+    let most = 2 * u32::from(world.source.devices[0].policy.batch);
+    (0..=most).for_each(|_| drop(readings(&mut world, &mut node, &mut signer, 1, &[])));
+    assert_eq!(overdue(&world), 2);
+}
+
+#[test]
+fn ev_03_what_cannot_be_completed_stays_a_reading() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    let mut world = world.restart();
+    let look = |world: &World| {
+        let write = world.cloud.handle_timeout(world.now);
+        world.cloud.memory().store().commit_now(write).unwrap();
+        world.count(Code::EvidenceIncomplete)
+    };
+    world.now = world.now.plus(95 * HOUR);
+    assert_eq!(look(&world), 0);
+    world.now = world.now.plus(2 * HOUR);
+    assert_eq!(look(&world), 1);
+    assert_eq!(look(&world.restart()), 1);
+}
+
+#[test]
+fn ev_03_a_gap_in_the_chain_is_no_fork() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    // Batch 2 never comes, and 3 names what it was chained to: that cannot be known here.
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    signer.close();
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let third = signer.close();
+    let carrier = node.send(&signature_item(&third));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((3, 1, vec![0b11])), "all are here: begin the chain anew");
+    assert_eq!((world.count(Code::EvidenceSignature), world.count(Code::EvidenceChain)), (0, 0));
+    // It signs again, chained to the last that was settled.
+    let again = signer.chained(&third, signer.statement(1));
+    let carrier = node.send(&signature_item(&again));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((3, 0, vec![])));
+    assert_eq!((world.count(Code::EvidenceIncomplete), world.count(Code::EvidenceChain)), (1, 0));
+}
+
+#[test]
+fn ev_04_a_statement_that_names_another_before_it() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    for _ in 0..2 {
+        readings(&mut world, &mut node, &mut signer, 2, &[]);
+        let carrier = node.send(&signature_item(&signer.close()));
+        world.post(&[carrier.envelope()]);
+    }
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let third = signer.close();
+    for (n, previous) in [signer.statement(1), Hash([0; 32])].into_iter().enumerate() {
+        let carrier = node.send(&signature_item(&signer.chained(&third, previous)));
+        world.post(&[carrier.envelope()]);
+        assert_eq!(world.count(Code::EvidenceChain), n as u64 + 1);
+    }
+    assert_eq!(world.count(Code::EvidenceSignature), 0);
+}
+
+#[test]
+fn ev_04_a_number_that_is_used_for_other_readings() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let mut other = signer.clone();
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    readings(&mut world, &mut node, &mut other, 2, &[]);
+    let carrier = node.send(&signature_item(&other.close()));
+    world.post(&[carrier.envelope()]);
+    assert_eq!((world.count(Code::EvidenceChain), world.count(Code::EvidenceSignature)), (1, 0));
+}
+
+#[test]
+fn a_crash_between_any_two_writes_loses_no_signature() {
+    for crash_after in 0..2 {
+        let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+        readings(&mut world, &mut node, &mut signer, 2, &[]);
+        let carrier = node.send(&signature_item(&signer.close()));
+        let body = world.gateway.batch(&[carrier.envelope()]);
+        let mut judged = world.cloud.judge(&world.gateway.proven, &body, world.now).unwrap();
+        if crash_after > 0 {
+            let write = std::sync::Arc::new(std::mem::take(&mut judged.write));
+            let committed = world.cloud.memory().store().commit_now((*write).clone()).unwrap();
+            // What was verified is not written.
+            let concluded = world.cloud.conclude(judged, write, committed);
+            assert!(!concluded.write.is_empty());
+        } else {
+            drop(judged);
+        }
+        let world = world.restart();
+        assert!(!labels(&world).contains(&"signed"));
+        let reply = world.post_body(&body).unwrap();
+        assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+        assert_eq!(labels(&world)[..2], ["signed"; 2]);
+        // And once more, when the reply alone was lost.
+        let world = world.restart();
+        let reply = world.post_body(&body).unwrap();
+        assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+        assert_eq!(world.count(Code::EvidenceSignature) + world.count(Code::EvidenceChain), 0);
+    }
+}
+
+#[test]
+fn a_batch_of_an_older_epoch_is_signed_under_the_newer_one() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[]);
+    let batch = signer.close();
+    let mut newer = Node::of(&world.enrol_again(0x0a17));
+    // Numbers begin anew: messages of both epochs stand under them.
+    let first = newer.send(READING);
+    world.post(&[first.envelope()]);
+    let mut world = world.restart();
+    let carrier = newer.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&newer, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world), ["signed", "signed", "signed", "node", "node"]);
+}
+
+#[test]
+fn a_reading_by_a_gateways_word_is_signed_if_it_is_the_one_that_the_device_made() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToGateway, Mode::Persistent);
+    let said = |payload: &[u8]| [b"\x02\xFF", payload].concat();
+    let (a, b, lie) = (said(&reading(0)), said(&reading(1)), said(&reading(9)));
+    let sid = node.sid;
+    signer.reading(&mut node, &reading(0));
+    signer.reading(&mut node, &reading(1));
+    // The gateway made one up before the true one came.
+    world.post(&[word(Kind::GatewayOpened, sid, 0, &a), word(Kind::GatewayOpened, sid, 1, &lie)]);
+    world.post(&[word(Kind::GatewayOpened, sid, 1, &b)]);
+    let carrier = said(&signature_item(&signer.close()));
+    world.post(&[word(Kind::GatewayOpened, sid, 2, &carrier)]);
+    let signed: Vec<_> = world.readings().into_iter().filter(|r| r.origin == Origin::Signed).collect();
+    assert_eq!(signed.iter().map(|r| r.payload.clone()).collect::<Vec<_>>(), [reading(0), reading(1)]);
+    assert_eq!(world.readings().len(), 4);
+    assert_eq!(world.count(Code::EvidenceSignature), 0);
+}
+
+#[test]
+fn what_comes_late_joins_its_batch_only_if_it_is_what_was_signed() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToGateway, Mode::Persistent);
+    let said = |payload: &[u8]| [b"\x02\xFF", payload].concat();
+    let sid = node.sid;
+    (0..2).for_each(|i| drop(signer.reading(&mut node, &reading(i))));
+    let batch = signer.close();
+    world.post(&[word(Kind::GatewayOpened, sid, 0, &said(&reading(0)))]);
+    world.post(&[word(Kind::GatewayOpened, sid, 2, &said(&leaves_item(&batch, 0, 2)))]);
+    world.post(&[word(Kind::GatewayOpened, sid, 3, &said(&signature_item(&batch)))]);
+    assert_eq!(labels(&world)[0], "signed");
+    world.post(&[word(Kind::GatewayOpened, sid, 1, &said(&reading(9)))]);
+    assert_eq!(labels(&world)[1], "gateway");
+    let mut world = world.restart();
+    world.post(&[word(Kind::GatewayOpened, sid, 1, &said(&reading(1)))]);
+    let signed: Vec<_> = world.readings().into_iter().filter(|r| r.origin == Origin::Signed).collect();
+    assert_eq!(signed.iter().map(|r| r.payload.clone()).collect::<Vec<_>>(), [reading(0), reading(1)]);
+}
+
+#[test]
+fn a_quarantined_message_never_becomes_signed() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let mut twin = Node::of(&world.source.devices[0]).at(1);
+    let other = twin.send(READING);
+    world.post(&[other.envelope()]);
+    assert_eq!(world.count(Code::CloudNonceReuse), 1);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    let ledger = world.ledger();
+    let signed: Vec<u64> = ledger.iter().filter(|r| r.origin == Origin::Signed).map(|r| r.piv).collect();
+    assert_eq!(signed, [0]);
+}
+
+#[test]
+fn boots_of_mode_r_sign_too() {
+    let (mut world, _, mut signer) = signing_world(Profile::ToCloud, Mode::Random);
+    let mut node = Node::boot(&world.source.devices[0], 3);
+    signer.boot(3);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[..2], ["signed"; 2]);
+}
+
+#[test]
+fn what_a_device_signs_without_being_told_to_or_without_a_key_in_the_book_raises_nothing() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    signer.leave(&mut world);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let batch = signer.close();
+    let carrier = node.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), None);
+    assert!(!labels(&world).contains(&"signed") && world.counts().is_empty());
+    // The key is entered later.
+    signer.enter(&mut world);
+    let carrier = node.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    let mut world = World::new(vec![device(0x0a17, Profile::ToCloud, Mode::Persistent)]);
+    let mut node = Node::of(&world.source.devices[0]);
+    let mut signer = Signer::new(&world.source.devices[0]);
+    signer.enter(&mut world);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[Envelope { ..carrier.envelope() }]);
+    assert!(!labels(&world).contains(&"signed"));
+}
+
+#[test]
+fn a_revoked_key_counts_for_what_came_before_and_for_nothing_after() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 2, &[1]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let second = signer.close();
+    signer.revoke(&mut world, NOW.plus(1000));
+    world.now = world.now.plus(2000);
+    // What was missing of the first comes.
+    world.post(&[sent[1].envelope()]);
+    let carrier = node.send(&signature_item(&second));
+    world.post(&[carrier.envelope()]);
+    let signed = world.readings().iter().filter(|r| r.origin == Origin::Signed).count();
+    assert_eq!(signed, 2);
+}
