@@ -464,6 +464,20 @@ def own_vectors():
         )
     }
 
+    # The DH key of V19 and a signing key of its own.
+    signer = private_key(bytes(range(0x21, 0x41)))
+    own = signer.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)[1:]
+
+    def proof(dh):
+        der = signer.sign(b"fivefold-signing-key-v1" + DID + dh + own, ec.ECDSA(hashes.SHA256(), deterministic_signing=True))
+        return b"".join(n.to_bytes(32, "big") for n in decode_dss_signature(der))
+
+    yield "V21", "a signing key: asked for at enrolment, and by devices that are enrolled, with and without a DH key", {
+        "enrols": cbor({**asked, 5: sha256(DID + x + own)[:8], 6: [own, proof(x)]}),
+        "enrolled": cbor({1: 3, 2: DID, 3: x, 4: 1790000000, 5: sha256(DID + x + own)[:8], 6: [own, proof(x)]}),
+        "bare": cbor({1: 3, 2: DID, 5: sha256(DID + own)[:8], 6: [own, proof(bytes(32))]}),
+    }
+
 
 def own_text():
     cases = [

@@ -161,9 +161,16 @@ fn scenario(form: &'static str) -> Heard {
 
     // A device that makes its own key.
     let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));
-    heard.run("node join", &["--dir", &own, "--request-file", &asks, "--request-qr"]);
+    heard.run("node join", &["--dir", &own, "--sign", "--request-file", &asks, "--request-qr"]);
     heard.run("device enrol", &["--net", "three", &asks, "--answer-file", &told, "--qr"]);
     heard.run("node join", &["--dir", &own, "--answer-file", &told, "--bind", &node, "--air", &radio]);
+
+    // And one that is in the book, and begins to sign.
+    let [did, signs] = [heard.farm.did.clone(), at(&heard, "signs.request")];
+    let node_dir = at(&heard, &format!("farm/nodes/{did}"));
+    heard.run("node signing-request", &["--dir", &node_dir, "--request-file", &signs, "--request-qr"]);
+    heard.run("device certify", &[&did, "--request", &signs]);
+    heard.run("device set", &[&did, "--sign", "none"]);
 
     // Running them.
     let (cloud, gateway) = (at(&heard, "farm/cloud"), at(&heard, "farm/gateways/north"));

@@ -7,9 +7,10 @@ use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::e5_renewal::enrolment::{AuthorityKey, Opened, answer};
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net};
 use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_core::suite::agreement::Agree as _;
+use fivefold_core::proof::possession::{Possession, SigningPoint};
+use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use fivefold_core::suite::p256::{SigningKey, VerifyingKey};
-use fivefold_core::wire::enrolment::{Answer, Grant, Request, TEXT_LONGEST, emit_text};
+use fivefold_core::wire::enrolment::{Answer, Grant, Request, SigningRequest, TEXT_LONGEST, emit_text};
 use runs::{SID, key, own_vector};
 
 #[test]
@@ -53,4 +54,30 @@ fn v19_request_grant_answer_and_text() {
     assert_eq!(out[..len], vector("answer"));
     let opened = Opened::open(&vector("answer"), did, &device).unwrap();
     assert_eq!(opened.verify(&VerifyingKey::from_spki(&ca.spki()).unwrap()), Ok(grant));
+}
+
+#[test]
+fn v21_requests_with_a_signing_key() {
+    let vector = own_vector("V21");
+    let did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
+    let x = key(0x80).public_x();
+    let signer = SigningKey::from_random(&core::array::from_fn(|i| 0x21 + i as u8)).unwrap();
+    let point = SigningPoint::from_spki(&signer.spki()).unwrap();
+    let verifier = VerifyingKey::from_spki(&signer.spki()).unwrap();
+    let proven = |x: Option<&PublicX>| Possession::prove(&signer, point, did, x).unwrap();
+    let mut out = [0; Request::LONGEST];
+
+    let enrols = Request { did, x, made: Some(1_790_000_000), signing: Some(proven(Some(&x))) };
+    let len = enrols.emit(&mut out).unwrap();
+    assert_eq!(out[..len], vector("enrols"));
+    let read = Request::parse(&vector("enrols")).unwrap();
+    assert_eq!(read.signing.unwrap().verify(&verifier, did, Some(&x)), Ok(()));
+
+    for (name, x, made) in [("enrolled", Some(x), Some(1_790_000_000)), ("bare", None, None)] {
+        let asks = SigningRequest { did, x, made, signing: proven(x.as_ref()) };
+        let len = asks.emit(&mut out).unwrap();
+        assert_eq!(out[..len], vector(name), "{name}");
+        let read = SigningRequest::parse(&vector(name)).unwrap();
+        assert_eq!((read, read.signing.verify(&verifier, did, x.as_ref())), (asks, Ok(())));
+    }
 }

@@ -13,7 +13,7 @@ use fivefold_cloud::context::ContextSecrets;
 use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::id::{Did, Epoch, Sid};
 use fivefold_keep::registry::Registry;
-use fivefold_keep::share::{GatewaySecrets, NodeShare};
+use fivefold_keep::share::{GatewaySecrets, NodeShare, SIGNING_KEY_FILE};
 use fivefold_keep::vault::Vault;
 
 use super::Farm;
@@ -82,6 +82,11 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
         let share = NodeShare::read(&folder).unwrap();
         add("root_psk in a node's share".into(), share.secrets.root_psk.as_slice());
         share.secrets.dh_key.iter().for_each(|key| add("DH key of a node".into(), key.as_slice()));
+        let signing = folder.join(SIGNING_KEY_FILE);
+        if signing.exists() {
+            let key = Vault::open_folder(&folder).unwrap().open_file(&signing).unwrap();
+            private_key("signing key of a node", &key, &mut add);
+        }
     }
     all.sort();
     all.dedup();
