@@ -121,6 +121,11 @@ impl FromStr for TilePath {
     }
 }
 
+/// Whether a path is one of a log's public files: `checkpoint` or a tile, and nothing else that may lie in its folder.
+pub fn is_public(path: &str) -> bool {
+    path == "checkpoint" || path.parse::<TilePath>().is_ok()
+}
+
 /// Hashes of a tile of this width.
 ///
 /// # Errors
@@ -418,7 +423,17 @@ mod tests {
             "tile/0/000/",
             "tile/-1/000",
         ] {
-            assert!(wrong.parse::<TilePath>().is_err(), "{wrong}");
+            assert!(wrong.parse::<TilePath>().is_err() && !is_public(wrong), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_the_logs_own_is_not_public() {
+        assert!(is_public("checkpoint") && is_public("tile/0/000") && is_public("tile/entries/x001/000.p/9"));
+        for own in
+            ["own/journal", "own/signed", "", "tile", "checkpoint/", "/checkpoint", "checkpoint.new", "tile/0/000.new"]
+        {
+            assert!(!is_public(own), "{own}");
         }
     }
 

@@ -16,7 +16,7 @@ use fivefold_keep::files::{self, FileError, Readers};
 
 use crate::checkpoint::{Checkpoint, Refused, Signed};
 use crate::cosignature::CosigningKey;
-use crate::note::{self, LONGEST_NOTE, Malformed, VKey};
+use crate::note::{self, Kind, LONGEST_NOTE, Malformed, VKey};
 
 /// Bytes of a request, at most.
 pub const LONGEST_REQUEST: usize = LONGEST_NOTE + 64 * 1024;
@@ -173,19 +173,21 @@ impl Witness {
         self.keys.iter().map(CosigningKey::vkey)
     }
 
-    /// Watches a log, with what is remembered of it. A log may have several keys: any of them will do.
+    /// Watches a log by its keys, any of which will do, with what is remembered of it.
     ///
     /// # Errors
-    /// [`Refused`] when the record is not of this log.
-    pub fn watch(&mut self, log: VKey, record: Option<Record>) -> Result<(), Refused> {
-        let watched = self.logs.entry(log.name().into()).or_insert(Watched { keys: Vec::new(), record: None });
-        if let Some(record) = record {
-            record.head.open(&log)?;
-            watched.record = Some(record);
+    /// [`Refused`] when the keys are not of one log, or none of them has signed what is remembered.
+    pub fn watch(&mut self, keys: Vec<VKey>, record: Option<Record>) -> Result<(), Refused> {
+        let origin = keys.first().map(|key| key.name().to_owned()).ok_or(Refused::NotSigned)?;
+        if let Some(other) = keys.iter().find(|key| key.name() != origin || key.kind() != Kind::Log) {
+            return Err(Refused::Kind(other.to_string()));
         }
-        if !watched.keys.contains(&log) {
-            watched.keys.push(log);
+        if let Some(record) = &record
+            && !keys.iter().any(|key| record.head.open(key).is_ok())
+        {
+            return Err(Refused::NotSigned);
         }
+        self.logs.insert(origin, Watched { keys, record });
         Ok(())
     }
 

@@ -31,7 +31,7 @@ fn vkeys() -> Vec<VKey> {
 
 fn witness() -> Witness {
     let mut witness = Witness::new(keys());
-    witness.watch(log_key().vkey().clone(), None).unwrap();
+    witness.watch(vec![log_key().vkey().clone()], None).unwrap();
     witness
 }
 
@@ -174,7 +174,7 @@ fn what_is_durable_is_remembered_and_what_is_not_was_never_cosigned() {
     let store = Store::open(state.path()).unwrap();
     let start = || {
         let mut witness = Witness::new(keys());
-        witness.watch(log_key().vkey().clone(), store.read(ORIGIN).unwrap()).unwrap();
+        witness.watch(vec![log_key().vkey().clone()], store.read(ORIGIN).unwrap()).unwrap();
         witness
     };
     let request = ask(&log, 0).to_string();
@@ -197,7 +197,7 @@ fn what_is_durable_is_remembered_and_what_is_not_was_never_cosigned() {
     assert!(matches!(store.read(ORIGIN), Err(StoreError::Malformed { .. })));
     // Nor is one of another key.
     let other = LogKey::from_seed(ORIGIN, &Zeroizing::new([8; 32])).unwrap();
-    assert!(Witness::new(keys()).watch(other.vkey().clone(), Some(record)).is_err());
+    assert!(Witness::new(keys()).watch(vec![other.vkey().clone()], Some(record)).is_err());
 }
 
 #[test]
