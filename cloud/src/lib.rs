@@ -2,7 +2,7 @@
 //! every reading once, and answers.
 //!
 //! [`cloud`] is the engine, [`book`] what it knows of devices and gateways, [`store`] the exact ledger; [`ingest`],
-//! [`enrol`], [`api`] and [`daemon`] are the rim.
+//! [`enrol`], [`api`], [`witnesses`] and [`daemon`] are the rim.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod accepted;
@@ -30,8 +30,12 @@ pub mod enrol;
 #[cfg(feature = "server")]
 pub mod ingest;
 #[cfg(feature = "server")]
+pub mod log_key;
+#[cfg(feature = "server")]
 pub mod meshlium;
 #[cfg(feature = "server")]
 pub mod notes;
 #[cfg(feature = "server")]
 pub mod service;
+#[cfg(feature = "server")]
+pub mod witnesses;

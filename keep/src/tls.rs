@@ -96,6 +96,11 @@ pub struct Anchor {
 }
 
 impl Anchor {
+    /// No CA at all: whoever uses it talks to nobody over TLS.
+    pub fn none() -> Self {
+        Self { roots: Arc::new(RootCertStore::empty()) }
+    }
+
     /// From PEM with one or more CA certificates (two while a CA is being replaced).
     ///
     /// # Errors
@@ -301,6 +306,18 @@ pub fn server_config_api(identity: &LiveIdentity) -> Result<ServerConfig, TlsErr
     Ok(server(builder.with_cert_resolver(Arc::new(identity.clone()))))
 }
 
+/// A server for the world, e.g. a witness: no client certificates, and whatever certificate its operator got for it.
+///
+/// # Errors
+/// [`TlsError`] when rustls refuses.
+pub fn server_config_web(identity: &LiveIdentity) -> Result<ServerConfig, TlsError> {
+    let builder = ServerConfig::builder_with_provider(provider(Groups::DangerAllowX25519))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Setup)?
+        .with_no_client_auth();
+    Ok(server(builder.with_cert_resolver(Arc::new(identity.clone()))))
+}
+
 fn server(mut config: ServerConfig) -> ServerConfig {
     config.session_storage = ServerSessionMemoryCache::new(SESSIONS);
     config.max_early_data_size = 0;
@@ -329,6 +346,19 @@ pub fn client_config_e4(
 /// [`TlsError`] when rustls refuses.
 pub fn client_config_api(ca: &Anchor, groups: Groups) -> Result<ClientConfig, TlsError> {
     Ok(finish(client(ca, Arc::default(), groups)?.with_no_client_auth()))
+}
+
+/// A client of somebody else's server, e.g. a witness: it takes any certificate for the name that it dialled that `ca` stands
+/// behind, by TLS 1.3.
+///
+/// # Errors
+/// [`TlsError`] when rustls refuses.
+pub fn client_config_web(ca: &Anchor) -> Result<ClientConfig, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider(Groups::DangerAllowX25519))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(TlsError::Setup)?
+        .with_root_certificates(ca.roots.clone());
+    Ok(finish(builder.with_no_client_auth()))
 }
 
 fn client(
