@@ -35,9 +35,19 @@ def _three(data):
     return parts[0][2], parts[1][2], parts[2][1][1:]
 
 
+@kept
 def spki(certificate):
-    """The SubjectPublicKeyInfo, DER, by position."""
-    return fields(certificate)[0][5]
+    """The SubjectPublicKeyInfo, DER, by position alone: whatever else is wrong is for `parsed` to say."""
+    at, whole = 0, certificate
+    for _ in range(2):
+        tag, start, end = der(whole, at)
+        need(tag == 0x30, "no certificate")
+        at, whole = start, whole[:end]
+    if at < len(whole) and whole[at] == 0xA0:
+        at = der(whole, at)[2]
+    for _ in range(5):
+        at = der(whole, at)[2]
+    return whole[at:der(whole, at)[2]]
 
 
 @dataclass(frozen=True)
