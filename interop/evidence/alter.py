@@ -9,14 +9,19 @@ changed, and then others. Exits 0 when all were refused, 1 when one was not.
 
 import argparse
 import collections
+import functools
 import multiprocessing
+import os
 import sys
+
+import cbor2
 
 import note
 import verify
 from forms import Wrong
 
 
+@functools.cache
 def values(byte, n):
     """n values other than `byte`, those that differ in one bit first."""
     others = [byte ^ 1 << bit for bit in range(8)]
@@ -39,8 +44,9 @@ def _part(arguments):
     return altered(*arguments)
 
 
-def every(data, trusted, n, processes=2):
+def every(data, trusted, n):
     """The same for all of the bundle."""
+    processes = os.cpu_count() or 2
     step = -(-len(data) // (processes * 8))
     parts = [(data, trusted, begin, min(begin + step, len(data)), n) for begin in range(0, len(data), step)]
     steps, proven = collections.Counter(), []
@@ -75,8 +81,6 @@ def main():
     try:
         trusted = note.trust(options.trust)
         with open(options.file, "rb") as f:
-            import cbor2
-
             first = cbor2.dumps(verify.maps(f.read())[0], canonical=True)
     except (Wrong, OSError) as e:
         print(f"alter.py: {e}", file=sys.stderr)

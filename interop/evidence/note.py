@@ -19,7 +19,7 @@ def is_name(name):
     return name != "" and "+" not in name and not any(c.isspace() for c in name)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Key:
     """A pinned key."""
 
@@ -45,9 +45,10 @@ def vkey(text):
     return Key(name, computed, data[0], data[1:])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trust:
-    """The trust file (6); certificates in DER."""
+    """The trust file (6); certificates in DER. It is kept by what it is and not by what it holds, as are its keys and
+    checkpoints: to hash them again and again would take longer than to check them."""
 
     ca: tuple
     log: Key
@@ -136,7 +137,7 @@ def signed_note(note):
     return text + "\n", tuple(lines)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checkpoint:
     """What a note of a log says; nothing is believed yet."""
 
