@@ -29,6 +29,7 @@ JOBS=(
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
+    "evidence   a second verifier, a log looked at from outside, and pycose and openssl, over what our own code made"
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
@@ -182,6 +183,17 @@ job_interop() {
     cargo build --release --locked
     cargo build --release --locked -p fivefold-device --example edhoc_initiator
     .venv/bin/python interop/run.py "$@"
+}
+
+job_evidence() {
+    need_deb python3 python3-venv openssl
+    # A folder of its own: the stock clients of `interop` are tested with an older `cryptography`, which has no ML-DSA-44.
+    local venv=target/evidence/venv
+    [ -x $venv/bin/python ] || python3 -m venv $venv
+    $venv/bin/pip install --quiet --disable-pip-version-check -r interop/evidence/requirements.txt
+    cargo build --release --locked -p fivefold
+    cargo build --release --locked -p fivefold-evidence --examples
+    $venv/bin/python interop/evidence/run.py "$@"
 }
 
 job_sim() { bash scripts/sim.sh "${@:-1000}"; }
