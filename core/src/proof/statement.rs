@@ -116,6 +116,22 @@ impl Subject {
         Ok(w.len())
     }
 
+    /// Reads tbs, and nothing after it: whose reading, its number, its payload.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn parse_tbs(bytes: &[u8]) -> Result<(Self, u64, &[u8]), Malformed> {
+        let mut r = Reader::new(bytes);
+        r.array_of(7)?;
+        if r.text()? != "r1" {
+            return Err(Malformed::new("reading: not an r1"));
+        }
+        let subject = Self::parse_head(&mut r)?;
+        let (piv, payload) = (r.unsigned()?, r.bytes()?);
+        r.end()?;
+        Ok((subject, piv, payload))
+    }
+
     /// The leaf of reading number `piv`: SHA-256(00 ‖ salt ‖ tbs).
     pub fn leaf(&self, salt: &Salt, piv: u64, payload: &[u8]) -> Hash {
         let mut head = [0; 48];

@@ -1,0 +1,78 @@
+//! Every byte of a bundle matters: whichever is altered, the bundle is refused or unreadable, and never proven.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod sample;
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use fivefold_core::proof::statement::SignedLevel;
+use fivefold_evidence::trust::Trust;
+use fivefold_evidence::verify::{Verdict, verify_file};
+use sample::Village;
+
+/// What is done to one byte, to the next, and so on: what a text, a hash and a length must each notice. With
+/// `FIVEFOLD_EVERY_VALUE` set, every byte takes each of the 255 other values (in a release build: half an hour).
+const MASKS: [u8; 3] = [0x01, 0x20, 0x80];
+
+/// Alters every byte of `whole` from `from` on, one after the other; returns how often each step refused.
+fn alter(whole: &[u8], trust: &Trust) -> BTreeMap<&'static str, usize> {
+    let every: Vec<u8> = (1..=255).collect();
+    let wants_every = std::env::var_os("FIVEFOLD_EVERY_VALUE").is_some();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let steps = Mutex::new(BTreeMap::new());
+    std::thread::scope(|scope| {
+        for thread in 0..threads {
+            let (steps, every) = (&steps, &every);
+            scope.spawn(move || {
+                let mut mine: BTreeMap<&'static str, usize> = BTreeMap::new();
+                let mut altered = whole.to_vec();
+                for at in (thread..whole.len()).step_by(threads) {
+                    let one = [MASKS[at % MASKS.len()]];
+                    for mask in if wants_every { &every[..] } else { &one } {
+                        altered[at] = whole[at] ^ mask;
+                        let said = verify_file(&altered, trust);
+                        assert!(
+                            said.iter().all(|r| r.verdict != Verdict::Proven),
+                            "byte {at} may be {:02x} instead of {:02x}",
+                            altered[at],
+                            whole[at]
+                        );
+                        *mine.entry(said[0].step.unwrap()).or_default() += 1;
+                    }
+                    altered[at] = whole[at];
+                }
+                let mut all = steps.lock().unwrap();
+                mine.into_iter().for_each(|(step, n)| *all.entry(step).or_default() += n);
+            });
+        }
+    });
+    steps.into_inner().unwrap()
+}
+
+#[test]
+fn no_altered_byte_passes() {
+    let mut village = Village::new(40);
+    // A template, a receipt, all of the witnesses needed: no line of it is spare.
+    let batch = village.batch(0, SignedLevel::Cloud, None, 5, &[0]);
+    let trust = village.trust();
+    let whole = village.bundle(&batch, 2).bytes();
+    let said = verify_file(&whole, &trust);
+    assert_eq!(said[0].verdict, Verdict::Proven, "{:?}", said[0].reason);
+    assert!(said[0].values.iter().any(|v| v.name == "battery") && said[0].heard.len() == 1);
+    let steps = alter(&whole, &trust);
+    let tried: usize = steps.values().sum();
+    println!("{} bytes, {tried} alterations, none passes: {steps:?}", whole.len());
+    assert!(tried >= whole.len() && steps.len() >= 11, "{steps:?}");
+}
+
+#[test]
+fn no_cut_passes() {
+    let mut village = Village::new(41);
+    let batch = village.batch(0, SignedLevel::Cloud, None, 3, &[]);
+    let trust = village.trust();
+    let whole = village.bundle(&batch, 1).bytes();
+    for n in 0..whole.len() {
+        assert_eq!(verify_file(&whole[..n], &trust)[0].verdict, Verdict::Unreadable, "cut to {n} bytes");
+    }
+}
