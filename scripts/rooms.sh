@@ -36,6 +36,9 @@ forbid "core and device have no std and no heap" '\b(std|alloc)::|extern crate (
 forbid "the gateway names no type of E3" '\b(E3|E3Secret|CloudSecrets|e3_cloud|Key<.*E3|Context<.*E3)\b' "${gateway[@]}"
 forbid "the gateway names nothing of root_psk or K_e2root" '\b(PqMix|E2Root|DeviceSecrets)\b' "${gateway[@]}"
 forbid "an engine reads no clock and draws no randomness" '\b(Instant|SystemTime)::now|getrandom::|OsRng' "${engines[@]}"
+# Logs and witnesses are files; all else is the rim's.
+mapfile -t evidence < <(git ls-files 'evidence/src/*.rs')
+forbid "evidence has no clock, randomness, socket or runtime" '\b(Instant|SystemTime)::now|getrandom::|OsRng|\b(std::net|tokio|reqwest)::' "${evidence[@]}"
 forbid "an engine has no socket, file or thread" '\b(std::(net::(Udp|Tcp)|fs|thread)|tokio|rusqlite)::' "${engines[@]}"
 # The cloud's engine alone logs: it is no script of outputs that a runner could log from.
 mapfile -t silent < <(printf '%s\n' "${engines[@]}" | grep -v '^cloud/')

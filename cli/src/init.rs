@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use fivefold_cloud::config::{ISSUER_FILE, ISSUER_KEY_FILE};
+use fivefold_cloud::log_key;
 use fivefold_keep::ca::{Authority, ISSUER_DAYS, LONGEST_DAYS, Role};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
@@ -67,6 +68,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
     let (issuer, issuer_key) = authority.create_issuer(now, ISSUER_DAYS)?;
     vault.seal_file(&cloud.join(ISSUER_KEY_FILE), &issuer_key)?;
     files::write(&cloud.join(ISSUER_FILE), Readers::Everybody, issuer.as_bytes())?;
+    log_key::open_or_make(&cloud, &vault, authority.certificate())?;
     let settings = CloudSettings {
         registry: PathBuf::from("..").join(REGISTRY_FILE),
         vault: "..".into(),

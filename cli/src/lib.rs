@@ -20,6 +20,7 @@ mod gateway_token;
 pub mod import;
 pub mod init;
 pub mod key;
+pub mod log;
 pub(crate) mod meshlium;
 pub mod network;
 pub mod node;
@@ -75,6 +76,8 @@ enum Noun {
     Init(init::Args),
     /// Keys of networks: rotate, switch, retire, roll back, pause, resume, show.
     Key(key::Args),
+    /// The log of events, signed and cosigned: show it, check it, monitor it, be a witness of it.
+    Log(log::Args),
     /// Networks: add, list.
     Network(network::Args),
     /// Nodes: join a network, run one as software.
@@ -143,6 +146,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Import(args) => import::run(&args, output),
         Noun::Init(args) => init::run(&args, output),
         Noun::Key(args) => key::run(&args, output),
+        Noun::Log(args) => log::run(&args, output),
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),

@@ -12,8 +12,12 @@ use std::time::Duration;
 use farm::secrets::{self, Search, Secret};
 use farm::token::{LABEL, MODULE, PIN, Token};
 use farm::{Daemon, Farm, private};
+use fivefold_evidence::checkpoint::LogKey;
+use fivefold_evidence::log::{Entry, EntryKind, Log};
 use fivefold_keep::tls::{Anchor, Groups, client_config_api};
+use fivefold_keep::vault::Vault;
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 /// Commands that are not run here, and why.
 const NOT_HERE: [(&str, &str); 6] = [
@@ -237,6 +241,7 @@ fn scenario(form: &'static str) -> Heard {
     for words in ["network list", "gateway list", "device list", "token list", "budget"] {
         heard.run(words, &[]);
     }
+    a_log(&mut heard);
     heard.run("gateway show", &["north"]);
     heard.run("device show", &[&did]);
     heard.run("frame decode", &["--kind", "e1", "--keys", &keys, &frame]);
@@ -275,6 +280,27 @@ fn without_a_cloud(heard: &mut Heard) {
     heard.remember();
     heard.stop(gate);
     heard.run("reading forget", &["--dir", &barn, "--upto", "1"]);
+}
+
+/// A witness with its keys, and a log with heads.
+fn a_log(heard: &mut Heard) {
+    let [witness, log, memory] = ["w", "a log", "memory.toml"].map(|p| heard.farm.folder.path().join(p));
+    let [w, l, m] = [&witness, &log, &memory].map(|path| path.display().to_string());
+    heard.run("log witness", &["--dir", &w, "--name", "w.example/1"]);
+    let vault = Vault::open_folder(&witness).unwrap();
+    for file in ["ed25519-seed.sealed", "ml-dsa-44-seed.sealed"] {
+        let bytes = vault.open_file(&witness.join(file)).unwrap().to_vec();
+        heard.secrets.push(Secret { name: format!("{file} of a witness"), bytes });
+    }
+    let seed = Zeroizing::new(std::array::from_fn(|i| 0x3B ^ (i as u8 * 29)));
+    heard.secrets.push(Secret { name: "seed of another log's key".into(), bytes: seed.to_vec() });
+    let written = Log::open(&log, LogKey::from_seed("log.example/a", &seed).unwrap()).unwrap();
+    written.append(&[Entry::of(EntryKind::Batch, b"a record")]).unwrap();
+    written.publish().unwrap();
+    let vkey = written.vkey().to_string();
+    heard.run("log show", &[]);
+    heard.run("log check", &[&l, "--log", &vkey]);
+    heard.run("log monitor", &[&l, "--log", &vkey, "--memory", &m]);
 }
 
 /// Where one request by HTTP is answered.

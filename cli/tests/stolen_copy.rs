@@ -161,6 +161,7 @@ fn nothing_comes_of(lived: &Lived, copy: &Path, files: &[PathBuf]) {
         ("", "ca-key.sealed"),
         ("", "cloud/issuer-key.sealed"),
         ("", "cloud/key.sealed"),
+        ("", "cloud/log-key.sealed"),
         ("gateways/north", "secrets.sealed"),
     ] {
         let dir = copy.join(dir);

@@ -35,6 +35,8 @@ pub fn of(farm: &Farm) -> Vec<Secret> {
     for file in ["ca-key.sealed", "cloud/key.sealed", "cloud/issuer-key.sealed"] {
         private_key(file, &vault.open_file(&dir.join(file)).unwrap(), &mut add);
     }
+    let log_key = vault.open_file(&dir.join("cloud/log-key.sealed")).unwrap();
+    add("seed of the log's key".into(), &log_key[..32]);
     let book = Registry::open_read_only(&dir.join("registry.db")).unwrap();
     for network in book.networks().unwrap() {
         for key in book.network_keys(&vault, network.net).unwrap() {
