@@ -292,7 +292,7 @@ fn a_log(heard: &mut Heard) {
         let bytes = vault.open_file(&witness.join(file)).unwrap().to_vec();
         heard.secrets.push(Secret { name: format!("{file} of a witness"), bytes });
     }
-    let seed = Zeroizing::new(std::array::from_fn(|i| 0x3B ^ (i as u8 * 29)));
+    let seed = Zeroizing::new(std::array::from_fn(|i| 0x3B ^ (i as u8).wrapping_mul(29)));
     heard.secrets.push(Secret { name: "seed of another log's key".into(), bytes: seed.to_vec() });
     let written = Log::open(&log, LogKey::from_seed("log.example/a", &seed).unwrap()).unwrap();
     written.append(&[Entry::of(EntryKind::Batch, b"a record")]).unwrap();

@@ -7,6 +7,7 @@ use core::cell::RefCell;
 use core::fmt;
 use core::str::FromStr;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use fivefold_core::proof::merkle::{self, Hash};
@@ -375,11 +376,13 @@ impl<F: Fetch> Tiles<F> {
         let first = index.checked_shl(inside).ok_or_else(missing)?;
         let (tile, offset) = (first / WIDTH, usize::try_from(first % WIDTH).unwrap_or(usize::MAX));
         let mut read = self.read.borrow_mut();
-        if !read.contains_key(&(level, tile)) {
-            let path = TilePath::within(self.size, What::Hashes(level), tile).ok_or_else(missing)?;
-            read.insert((level, tile), fetch_hashes(&self.from, path)?);
-        }
-        let hashes = read.get(&(level, tile)).ok_or_else(missing)?;
+        let hashes = match read.entry((level, tile)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unread) => {
+                let path = TilePath::within(self.size, What::Hashes(level), tile).ok_or_else(missing)?;
+                unread.insert(fetch_hashes(&self.from, path)?)
+            }
+        };
         hashes.get(offset..).and_then(|h| h.get(..1 << inside)).map(merkle::root).ok_or_else(missing)
     }
 }
