@@ -2,7 +2,7 @@
 """Known answers for the firmware, from another AES-CCM than ours: writes src/expected.rs, or with --check compares it.
 
 Needs the Python package `cryptography`. The contexts are those of docs/protocol.md 16.4 (V1, V4, V7); the run of EDHOC is V18,
-as vectors/make.py computed it.
+as vectors/make.py computed it. The signed batch is of 32 readings of 40 bytes (13.1), its nonce that of RFC 6979.
 """
 import hashlib
 import hmac
@@ -133,6 +133,91 @@ for key, doc in {
     "e2_root": "K_e2root, root_psk mixed in.",
 }.items():
     const(doc, "V18_" + key.upper(), bytes.fromhex(run[key]))
+
+def head(major, n):
+    return bytes([major << 5 | n]) if n < 24 else bytes([major << 5 | 24, n]) if n < 256 else bytes([major << 5 | 25]) + n.to_bytes(2, "big")
+
+
+def uint(n):
+    return head(0, n)
+
+
+def bstr(b):
+    return head(2, len(b)) + b
+
+
+def merkle(leaves):
+    if len(leaves) == 1:
+        return leaves[0]
+    k = 1
+    while k * 2 < len(leaves):
+        k *= 2
+    return hashlib.sha256(b"\1" + merkle(leaves[:k]) + merkle(leaves[k:])).digest()
+
+
+# P-256 in integers, and the nonce of RFC 6979 3.2 with SHA-256.
+P = 2**256 - 2**224 + 2**192 + 2**96 - 1
+Q = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+G = (
+    0x6B17D1F2E12C4247F8BCE6E563A440F277037D812DEB33A0F4A13945D898C296,
+    0x4FE342E2FE1A7F9B8EE7EB4A7C0F9E162BCE33576B315ECECBB6406837BF51F5,
+)
+
+
+def plus(a, b):
+    if a is None or b is None:
+        return a or b
+    if a[0] == b[0] and (a[1] + b[1]) % P == 0:
+        return None
+    if a == b:
+        slope = (3 * a[0] * a[0] - 3) * pow(2 * a[1], -1, P) % P
+    else:
+        slope = (b[1] - a[1]) * pow(b[0] - a[0], -1, P) % P
+    x = (slope * slope - a[0] - b[0]) % P
+    return x, (slope * (a[0] - x) - a[1]) % P
+
+
+def times(k, point):
+    out = None
+    while k:
+        if k & 1:
+            out = plus(out, point)
+        k, point = k >> 1, plus(point, point)
+    return out
+
+
+def ecdsa(private, message):
+    def mac(key, data):
+        return hmac.new(key, data, hashlib.sha256).digest()
+
+    digest = hashlib.sha256(message).digest()
+    z = int.from_bytes(digest, "big")
+    seed = private.to_bytes(32, "big") + (z % Q).to_bytes(32, "big")
+    v, k = b"\1" * 32, b"\0" * 32
+    for mark in (b"\0", b"\1"):
+        k = mac(k, v + mark + seed)
+        v = mac(k, v)
+    v = mac(k, v)
+    nonce = int.from_bytes(v, "big")
+    assert 0 < nonce < Q
+    r = times(nonce, G)[0] % Q
+    return r.to_bytes(32, "big") + (pow(nonce, -1, Q) * (z + r * private) % Q).to_bytes(32, "big")
+
+
+K_BLIND, SIGNING = bytes(range(0x40, 0x60)), int.from_bytes(bytes(range(0xA0, 0xC0)), "big")
+who = uint(3) + bstr(DEVICE) + uint(5) + bstr(b"")
+leaves = []
+for number in range(300, 332):
+    salt = expand(K_BLIND, b"leaf" + number.to_bytes(8, "big"), 16)
+    tbs = head(4, 7) + b"\x62r1" + who + uint(number) + bstr(READING)
+    leaves.append(hashlib.sha256(b"\0" + salt + tbs).digest())
+statement = head(4, 10) + b"\x62b1" + who + uint(1) + uint(300) + bstr(b"\xff" * 4) + bstr(merkle(leaves)) + bstr(bytes(32))
+public = times(SIGNING, G)
+spki = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004") + b"".join(c.to_bytes(32, "big") for c in public)
+protected = b"\xa2\x01\x28\x04" + bstr(hashlib.sha256(spki).digest()[:8])
+signed = b"\x84\x6aSignature1" + bstr(protected) + bstr(b"iotsec-batch-v1") + bstr(statement)
+const("What a device says of 32 readings.", "SIGNED_STATEMENT", statement)
+const("Its signature over that.", "SIGNED_SIGNATURE", ecdsa(SIGNING, signed))
 
 place = Path(__file__).parent / "src" / "expected.rs"
 if sys.argv[1:] == ["--check"]:

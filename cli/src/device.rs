@@ -429,6 +429,7 @@ fn hand_out(
             e2_root: (profile.has_e2() && installed).then(|| secrets.e2_root.clone()),
             root_psk: secrets.root_psk.clone(),
             dh_key,
+            blind: (device.policy.sign == Sign::Batch && installed).then(|| secrets.blind.clone()),
         },
     };
     let folder = node_folder(&operator.dir, &device.did.to_string());

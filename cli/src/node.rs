@@ -11,7 +11,7 @@ mod signing_request;
 pub(crate) mod state;
 pub(crate) mod waspmote;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -21,15 +21,17 @@ use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::e5_renewal::{Credential, PqMix};
 use fivefold_core::id::Sid;
 use fivefold_core::key::Key;
-use fivefold_core::profile::{LinkClass, Mode};
+use fivefold_core::profile::{LinkClass, Mode, Sign};
+use fivefold_core::proof::statement::BlindKey;
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::ieee802154::Pan;
+use fivefold_device::evidence::{Downlink, Signing};
 use fivefold_device::renewal::{Keys, Peer, Timers};
-use fivefold_device::{Entropy, Node, Number, Patience, Secrets, SendRefused, Settings, Slots};
-use fivefold_keep::share::{NODE_FILE, NodeShare};
-use fivefold_keep::sign::AgreementKey;
-use fivefold_keep::vault;
+use fivefold_device::{Entropy, Node, Number, Patience, Record, Secrets, SendRefused, Settings, Slots};
+use fivefold_keep::share::{self, NODE_FILE, NodeShare};
+use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::vault::{self, Vault};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::Output as Form;
@@ -145,10 +147,11 @@ async fn run_node(args: &Run, form: Form) -> anyhow::Result<ExitCode> {
     let air = Air::open(&share, &args.module).await?;
     let clock = Clock::start();
     let keys = keys(&share)?;
-    let node = Node::boot_renewing(clock.now(), settings, &secrets, keys, record, &entropy)
+    let report = Report::new(form, &share);
+    let evidence = evidence(&share, &args.dir, &secrets, record.as_ref(), &report)?;
+    let node = Node::boot_signing(clock.now(), settings, &secrets, (keys, evidence), record, &entropy)
         .map_err(|e| anyhow::anyhow!("{}: {e}", args.dir.display()))?;
     drop((secrets, random, entropy));
-    let report = Report::new(form, &share);
     let mut process = Process { node, slots, marker, air, clock, report, share: &share, installed: Some(&args.dir) };
     if agreed {
         process.wipe_installed()?;
@@ -212,7 +215,36 @@ fn secrets(share: &NodeShare) -> anyhow::Result<Secrets> {
         };
         secrets.e2 = root.map(|root| root.secret(share.group));
     }
+    secrets.blind = match &own.blind {
+        _ if random => Some(BlindKey::bootstrap(&own.root_psk, share.did)),
+        blind => blind.as_ref().map(|blind| BlindKey::new(**blind)),
+    };
     Ok(secrets)
+}
+
+/// What it signs its readings with, where its policy says so. Without the key for that it runs, and says so once.
+fn evidence(
+    share: &NodeShare,
+    dir: &Path,
+    secrets: &Secrets,
+    record: Option<&Record>,
+    report: &Report,
+) -> anyhow::Result<Option<Signing<SigningKey>>> {
+    if share.policy.sign != Sign::Batch {
+        return Ok(None);
+    }
+    let key = share::signing_key(&Vault::open_folder(dir)?, dir)?;
+    let agreed = record.is_some_and(|r| r.context.is_some() && r.epoch >= share.epoch);
+    let installed = secrets.e2.is_some() || secrets.e3.is_some();
+    let reason = if key.is_none() {
+        format!("it has no signing key; make one: fivefold node signing-request --dir {}", dir.display())
+    } else if installed && secrets.blind.is_none() && !agreed {
+        "its share is of before readings were signed; it begins with the start after its next renewal".into()
+    } else {
+        return Ok(key.map(|key| Signing::new(key, Downlink::Heard)));
+    };
+    report.unsigned(&reason);
+    Ok(None)
 }
 
 /// What the node renews its contexts with. `None` for a share that has none of it: then they stay what they are.
@@ -255,7 +287,7 @@ impl Clock {
 }
 
 struct Process<'s> {
-    node: Node<OUTBOX, AgreementKey>,
+    node: Node<OUTBOX, AgreementKey, Option<Signing<SigningKey>>>,
     slots: Slots<Files>,
     marker: state::Marker,
     air: Air,
@@ -263,7 +295,7 @@ struct Process<'s> {
     report: Report,
     share: &'s NodeShare,
     /// The folder whose share still has the contexts that were installed.
-    installed: Option<&'s std::path::Path>,
+    installed: Option<&'s Path>,
 }
 
 impl Process<'_> {

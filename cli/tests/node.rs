@@ -37,6 +37,7 @@ fn share(dir: &Path, sid: u16, epoch: u16, bind: SocketAddr, air: SocketAddr, pa
             e2_root: None,
             root_psk: Zeroizing::new([9; 32]),
             dh_key: None,
+            blind: None,
         },
     }
     .write(dir)

@@ -10,9 +10,11 @@
 //! | Does not    | prove when, beyond what a log's witnesses saw |
 //! | Spec        | docs/protocol.md 10 (receipt), 13.1 |
 //!
-//! [`merkle`] is the tree of RFC 9162, [`statement`] what devices sign, [`receipt`] what gateways sign, [`possession`] how a
-//! device proves that a signing key is its own; here are COSE_Sign1 (RFC 9052 4.2) and the traits behind which the signature lies.
+//! [`merkle`] is the tree of RFC 9162, [`statement`] what devices sign, [`batch`] how it is put together, [`receipt`] what
+//! gateways sign, [`possession`] how a device proves that a signing key is its own; here are COSE_Sign1 (RFC 9052 4.2) and the
+//! traits behind which the signature lies.
 
+pub mod batch;
 pub mod merkle;
 pub mod possession;
 pub mod receipt;

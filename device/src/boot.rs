@@ -9,6 +9,7 @@ use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::oscore::Context;
 use fivefold_core::profile::{LinkClass, Mode, Policy, Radio};
+use fivefold_core::proof::statement::BlindKey;
 use fivefold_core::wire::ieee802154::{Pan, SecurityLevel};
 use fivefold_core::wire::mesh::MAX_HOPS;
 use heapless::Vec;
@@ -61,6 +62,8 @@ pub struct Secrets {
     pub e2: Option<E2Secret>,
     /// What C3 is derived from.
     pub e3: Option<E3Secret>,
+    /// K_blind of the same epoch, where readings are signed.
+    pub blind: Option<BlindKey>,
 }
 
 impl Secrets {

@@ -10,6 +10,7 @@
 mod boot;
 pub mod enrolment;
 mod entropy;
+pub mod evidence;
 pub mod link_keys;
 pub mod node;
 mod outbox;

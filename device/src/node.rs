@@ -7,6 +7,7 @@
 //! | Takes       | answers to its own requests, once each; commands in them, at most once |
 //! | Drops as    | E1, E2, E3 and T codes, each counted |
 //! | Renews      | its contexts with the cloud, or its gateway alone (E5), if it was given a key for that; else it says when that is due |
+//! | Signs       | its readings in batches, if it was given a key for that ([`evidence`](crate::evidence)) |
 //! | Does not    | act on downlink requests |
 //! | Spec        | docs/protocol.md 4.1, 5 to 9, 11 |
 //!
@@ -18,6 +19,7 @@
 mod answers;
 mod control;
 mod event;
+mod proving;
 mod renewing;
 mod sending;
 
@@ -39,6 +41,7 @@ use heapless::{Deque, Vec};
 
 use crate::boot::{self, BootRefused, Ends, Secrets, Settings};
 use crate::entropy::Entropy;
+use crate::evidence::{Close, Evidence, Unsigned};
 use crate::outbox::{Number, Outbox};
 use crate::relay::{Heard, Mesh};
 use crate::renewal::{Keys, NoCurve, Renewal, Why};
@@ -80,8 +83,9 @@ enum Told {
     Event(Event),
 }
 
-/// One device. `N` messages wait in its outbox at a time; `A` is the curve that it renews its keys with.
-pub struct Node<const N: usize = 8, A = NoCurve> {
+/// One device. `N` messages wait in its outbox at a time; `A` is the curve that it renews its keys with, `E` says whether it
+/// signs its readings.
+pub struct Node<const N: usize = 8, A = NoCurve, E = Unsigned> {
     settings: Settings,
     durable: Durable,
     mesh: Option<Mesh>,
@@ -97,6 +101,7 @@ pub struct Node<const N: usize = 8, A = NoCurve> {
     running: Vec<u64, RESULTS>,
     reports: Reports,
     renewal: Option<Renewal<A>>,
+    evidence: E,
     silence: Silence,
     /// Since when these contexts are in use, or since the boot.
     since: Millis,
@@ -129,7 +134,7 @@ impl<const N: usize> Node<N> {
         record: Option<Record>,
         entropy: &Entropy,
     ) -> Result<Self, BootRefused> {
-        Self::start(now, settings, secrets, None, record, entropy)
+        Self::start(now, settings, secrets, (None, Unsigned), record, entropy)
     }
 }
 
@@ -148,7 +153,26 @@ impl<const N: usize, A: Agree> Node<N, A> {
         record: Option<Record>,
         entropy: &Entropy,
     ) -> Result<Self, BootRefused> {
-        Self::start(now, settings, secrets, keys, record, entropy)
+        Self::start(now, settings, secrets, (keys, Unsigned), record, entropy)
+    }
+}
+
+impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
+    /// A device that has just booted, and signs its readings where its policy record says so. Otherwise as
+    /// [`Node::boot_renewing`].
+    ///
+    /// # Errors
+    /// [`BootRefused`]: nothing may be sent.
+    #[inline(always)]
+    pub fn boot_signing(
+        now: Millis,
+        settings: Settings,
+        secrets: &Secrets,
+        (keys, evidence): (Option<Keys<A>>, E),
+        record: Option<Record>,
+        entropy: &Entropy,
+    ) -> Result<Self, BootRefused> {
+        Self::start(now, settings, secrets, (keys, evidence), record, entropy)
     }
 
     #[inline(always)]
@@ -156,11 +180,12 @@ impl<const N: usize, A: Agree> Node<N, A> {
         now: Millis,
         settings: Settings,
         secrets: &Secrets,
-        keys: Option<Keys<A>>,
+        (keys, mut evidence): (Option<Keys<A>>, E),
         record: Option<Record>,
         entropy: &Entropy,
     ) -> Result<Self, BootRefused> {
         let boot::Started { record, mesh, ends } = boot::start(&settings, secrets, keys.as_ref(), record, entropy)?;
+        proving::begin(&mut evidence, &settings, secrets, &record, &ends)?;
         let mut piv = Lease::resume(record.piv_bound, NUMBER_LIMIT);
         let persistent = settings.policy.mode == Mode::Persistent;
         if !persistent {
@@ -174,6 +199,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
             outbox: Outbox::new(settings.patience),
             reports: Reports::at_boot(now),
             renewal: keys.map(|keys| Renewal::new(keys, settings.timers, Draw::new(entropy.renewal_seed()))),
+            evidence,
             silence: Silence::at_boot(now, &record),
             durable: Durable::new(record),
             settings,
@@ -309,6 +335,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         let now = self.now;
         self.tend_keys(now);
         self.tend_renewal(now);
+        self.tend_evidence(now, Close::WhenDue);
         let keys = self.mesh.as_mut().map(|m| m.link_mut().keys_mut());
         let piv = (self.settings.policy.mode == Mode::Persistent).then_some(&mut self.piv);
         if let Some(record) = self.durable.due(keys, piv) {
@@ -339,17 +366,24 @@ impl<const N: usize, A: Agree> Node<N, A> {
             return None;
         }
         self.report(now);
+        self.say_evidence(now);
         self.transmit(now)
     }
 
     /// When to call [`Self::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Millis> {
         let link = self.mesh.as_ref().and_then(|m| m.poll_timeout().filter(|_| m.link().keys().is_ready()));
-        let outbox = self.outbox.poll_timeout().into_iter().chain(self.reports.next());
+        let items = self.evidence.items_at().filter(|_| !self.outbox.is_full());
+        let outbox = self.outbox.poll_timeout().into_iter().chain(self.reports.next()).chain(items);
         let outbox = outbox.min().filter(|_| !self.halted && !self.ends_missing());
         let ready = self.ready.unwrap_or(self.booted.plus(GREETING));
         let own = outbox.into_iter().chain(self.renewal_timeout()).map(|at| at.max(self.held_until).max(ready));
-        link.into_iter().chain(own).chain(self.keys_timeout()).chain(self.silence_timeout()).min()
+        link.into_iter()
+            .chain(own)
+            .chain(self.keys_timeout())
+            .chain(self.silence_timeout())
+            .chain(self.evidence.closes_at())
+            .min()
     }
 
     /// What confirmed messages and overdue ones lead to.
@@ -357,12 +391,12 @@ impl<const N: usize, A: Agree> Node<N, A> {
         if let Some(number) = self.outbox.confirmed() {
             let message = self.outbox.take(number)?;
             self.results_known(message.carried.results);
+            self.evidence.delivered(number.epoch, number.value);
             let after = message.first_sent.map_or(0, |sent| now.since(sent));
             return Some(Event::Delivered { number, after });
         }
         if let Some(number) = self.outbox.over(now) {
-            self.outbox.take(number);
-            return Some(Event::GivenUp(number));
+            return Some(self.give_up(number));
         }
         let number = self.outbox.tick(now)?;
         if let Some(mesh) = &mut self.mesh
@@ -446,7 +480,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
     }
 }
 
-impl<const N: usize, A> fmt::Debug for Node<N, A> {
+impl<const N: usize, A, E> fmt::Debug for Node<N, A, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node")
             .field("did", &self.settings.did)

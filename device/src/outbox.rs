@@ -88,6 +88,8 @@ pub(crate) struct Asked {
 pub(crate) struct Carried {
     /// Results of commands up to this id.
     pub(crate) results: u64,
+    /// Something about this batch; 0 for none.
+    pub(crate) batch: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -286,6 +288,12 @@ impl<const N: usize> Outbox<N> {
 
     fn has_place(&self) -> bool {
         self.messages.iter().filter(|m| m.is_in_flight()).count() < IN_FLIGHT
+    }
+
+    /// Whether something about this batch is not known to have arrived.
+    pub(crate) fn is_about(&self, batch: u64) -> bool {
+        let about = |m: &Message| m.carried.batch > 0 && u64::from(m.carried.batch) == batch;
+        self.messages.iter().any(|m| about(m) && m.state != State::Confirmed)
     }
 
     pub(crate) fn confirmed(&self) -> Option<Number> {

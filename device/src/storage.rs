@@ -16,8 +16,8 @@ use zeroize::Zeroize;
 pub(crate) use durable::Durable;
 pub use record::{Record, StoredContext, StoredKey, StoredResult};
 
-/// Bytes of an encoded record.
-pub const RECORD: usize = 256;
+/// Bytes of an encoded record. Records of 256 bytes, as earlier versions wrote them, are read with anything behind them.
+pub const RECORD: usize = 288;
 /// Sender numbers of C2 and C3 in one durable lease (K of docs/protocol.md 17).
 pub const PIV_BLOCK: u32 = 64;
 /// Command results that wait for their acknowledgement, at most.

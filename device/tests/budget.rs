@@ -5,8 +5,9 @@ mod world;
 
 use fivefold_core::id::{Epoch, Sid};
 use fivefold_core::profile::{KidLength, Mode, Policy, Profile, Radio};
-use fivefold_core::suite::p256::AgreementKey;
+use fivefold_core::suite::p256::{AgreementKey, SigningKey};
 use fivefold_core::time::Millis;
+use fivefold_device::evidence::Signing;
 use fivefold_device::{Entropy, Node, Record, Relay, Settings};
 
 #[test]
@@ -17,6 +18,10 @@ fn the_state_of_an_engine_fits_a_small_controller() {
         ("Node<8>", size_of::<Node<8>>(), 9_900),
         ("Node<4>, renewing", size_of::<Node<4, AgreementKey>>(), 8_500),
         ("Node<8>, renewing", size_of::<Node<8, AgreementKey>>(), 9_900),
+        ("Node<4>, signing, 16 leaf hashes", size_of::<Node<4, AgreementKey, Signing<SigningKey, 16>>>(), 10_000),
+        ("Node<8>, signing, 16 leaf hashes", size_of::<Node<8, AgreementKey, Signing<SigningKey, 16>>>(), 11_400),
+        ("Node<4>, signing", size_of::<Node<4, AgreementKey, Signing<SigningKey>>>(), 11_900),
+        ("Node<8>, signing", size_of::<Node<8, AgreementKey, Signing<SigningKey>>>(), 13_300),
         ("Record", size_of::<Record>(), 320),
     ];
     for (what, size, limit) in sizes {

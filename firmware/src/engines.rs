@@ -26,6 +26,9 @@ pub const ROW: &[u8; 40] = &[
     0x18, 109, 0x18, 110, 0x18, 111, 0x18, 112, 0x18, 113, 0x18, 114, 0x18, 115, 0x18, 116, 0x18, 117, 0x18, 118,
 ];
 
+/// How a control map begins that is about a signed batch.
+const ITEM_1: &[u8] = &[0xA1, 0x01];
+
 const EPOCH: Epoch = Epoch(1);
 const E2_SECRET: [u8; 32] = [0x22; 32];
 const E3_SECRET: [u8; 32] = [0x33; 32];
@@ -103,7 +106,7 @@ pub fn speak(station: &mut Station2, now: Millis, air: &mut Air, mut hear: impl 
 
 /// What the gateway makes of a frame: opens E1 and E2, has the cloud open E3, and answers. `None` for HELLOs.
 ///
-/// The reading must be [`ROW`].
+/// The reading must be [`ROW`], but for messages about a signed batch.
 #[inline(never)]
 pub fn gateway(station: &mut Station2, now: Millis, frame: &[u8], out: &mut Air) -> Option<usize> {
     let mut heard = [0; FRAME];
@@ -151,7 +154,7 @@ fn cloud(sid: Sid, piv: fivefold_core::oscore::PartialIv, ct3: &[u8], out: &mut 
         fail("the cloud has no use for what is inside")
     };
     // A node's first message says that it booted, behind the reading.
-    if !reading.starts_with(ROW) {
+    if !reading.starts_with(ROW) && !reading.starts_with(ITEM_1) {
         fail("the cloud has another reading than the device sent");
     }
     let request = opened.request();

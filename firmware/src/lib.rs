@@ -4,6 +4,7 @@
 pub mod engines;
 #[rustfmt::skip]
 pub mod expected;
+pub mod journey;
 pub mod scene;
 
 use core::arch::asm;

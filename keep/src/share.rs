@@ -249,6 +249,8 @@ pub struct NodeSecrets {
     pub root_psk: Zeroizing<[u8; 32]>,
     /// The scalar of its DH key, where it renews by EDHOC.
     pub dh_key: Option<Zeroizing<[u8; 32]>>,
+    /// K_blind of the same contexts, where it signs its readings.
+    pub blind: Option<Zeroizing<[u8; 32]>>,
 }
 
 impl std::fmt::Debug for NodeSecrets {
@@ -271,6 +273,9 @@ impl NodeSecrets {
         }
         field(&mut out, self.e2_root.as_ref().map_or(&[], |r| r.as_slice()));
         field(&mut out, self.dh_key.as_ref().map_or(&[], |k| k.as_slice()));
+        if let Some(blind) = &self.blind {
+            field(&mut out, blind.as_slice());
+        }
         out
     }
 
@@ -293,6 +298,8 @@ impl NodeSecrets {
         // Shares from before renewal end here.
         let (dh_key, rest) = if rest.is_empty() { (&[][..], rest) } else { take_field(rest)? };
         let dh_key = optional(dh_key)?;
+        let (blind, rest) = if rest.is_empty() { (&[][..], rest) } else { take_field(rest)? };
+        let blind = optional(blind)?;
         rest.is_empty().then_some(Self {
             key_index: *key_index,
             network_key: Zeroizing::new(*network_key),
@@ -300,6 +307,7 @@ impl NodeSecrets {
             e2_root,
             root_psk: Zeroizing::new(*root_psk),
             dh_key,
+            blind,
         })
     }
 }
@@ -391,6 +399,7 @@ impl NodeShare {
             e2_root: None,
             root_psk: own.root_psk.clone(),
             dh_key: own.dh_key.clone(),
+            blind: None,
         };
         Ok(Some(Vault::open_folder(folder)?.seal(SECRETS_FILE, &rest.to_bytes())?))
     }
@@ -827,6 +836,7 @@ mod tests {
                 e2_root: Some(Zeroizing::new([5; 32])),
                 root_psk: Zeroizing::new([6; 32]),
                 dh_key: Some(Zeroizing::new([8; 32])),
+                blind: Some(Zeroizing::new([10; 32])),
             },
         }
     }

@@ -302,6 +302,7 @@ fn write(folder: &Folder<'_>, granted: &Granted, args: &Args) -> anyhow::Result<
             e2_root: None,
             root_psk: granted.root_psk.clone(),
             dh_key: Some(folder.identity.scalar.clone()),
+            blind: None,
         },
     };
     share.write_under(&folder.vault, folder.dir)?;

@@ -7,6 +7,7 @@ use fivefold_core::error::{Code, Rejected};
 use fivefold_core::profile::Profile;
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::agreement::Agree;
+use fivefold_device::evidence::Evidence;
 use fivefold_device::node::{Command, status};
 use fivefold_device::renewal::{Failed, Why};
 use fivefold_device::{Event, Node, Number, SendRefused, Tally};
@@ -27,7 +28,7 @@ impl Report {
         Self { form, insecure: share.policy.profile == Profile::DangerLinkOnly, delivered: 0 }
     }
 
-    pub(super) fn started<const N: usize, A: Agree>(&self, node: &Node<N, A>) {
+    pub(super) fn started<const N: usize, A: Agree, E: Evidence>(&self, node: &Node<N, A, E>) {
         let s = node.settings();
         let insecure = if self.insecure { " (INSECURE: nothing is protected beyond the radio)" } else { "" };
         let text = format!("node {} ({}) runs {}{insecure}", s.sid, s.did, s.policy.profile);
@@ -40,6 +41,11 @@ impl Report {
         let (sid, did) = (share.sid.to_string(), share.did.to_string());
         let text = format!("relay {sid} ({did})");
         self.say("started", json!({"sid": sid, "did": did, "relay": true}), &text);
+    }
+
+    /// Its policy wants signatures, and it runs without.
+    pub(super) fn unsigned(&self, reason: &str) {
+        self.say("unsigned", json!({"reason": reason}), &format!("readings are not signed: {reason}"));
     }
 
     pub(super) fn taken(&self, number: Number, reading: &[u8]) {
@@ -150,6 +156,21 @@ impl Report {
             Event::ConfigIgnored => self.say("config_ignored", json!({}), "a piece of configuration was ignored"),
             Event::GroupChanged => {
                 self.say("group_changed", json!({}), "another gateway group was named: install the node's new share");
+            }
+            Event::BatchSigned { number, readings } => {
+                let text = format!("signed batch {number}: {readings} readings");
+                self.say("batch_signed", json!({"batch": number, "readings": readings}), &text);
+            }
+            Event::BatchComplete(number) => {
+                self.say("batch_complete", json!({"batch": number}), &format!("the cloud verified batch {number}"));
+            }
+            Event::BatchLost(number) => {
+                let text =
+                    format!("batch {number} cannot be completed: what the cloud lacks is not known here any more");
+                self.say("batch_lost", json!({"batch": number}), &text);
+            }
+            Event::SignerFailed => {
+                self.say("signer_failed", json!({}), "the signing key gave no signature; tried again")
             }
             Event::LinkKeys => self.say("link_keys", json!({}), "the network keys changed"),
             _ => {}

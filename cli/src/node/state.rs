@@ -56,9 +56,10 @@ impl Storage for Files {
             return Ok(());
         }
         match self.vault.open_file(&path) {
-            Ok(bytes) => match bytes.as_slice().try_into() {
-                Ok(record) => *out = record,
-                Err(_) => *out = [0x5A; RECORD],
+            // Earlier versions wrote fewer bytes.
+            Ok(bytes) => match out.get_mut(..bytes.len()) {
+                Some(place) => place.copy_from_slice(&bytes),
+                None => *out = [0x5A; RECORD],
             },
             // Neither blank nor a record: the other slot decides.
             Err(VaultError::Damaged { .. } | VaultError::OtherVault { .. }) => *out = [0x5A; RECORD],

@@ -16,6 +16,7 @@ use heapless::Vec;
 
 use super::{Event, NO_ANSWERS, Node};
 use crate::boot::Ends;
+use crate::evidence::Evidence;
 use crate::outbox::{Asked, Number, State, Taken};
 use crate::renewal::Why;
 
@@ -52,7 +53,7 @@ impl Voice {
     }
 }
 
-impl<const N: usize, A: Agree> Node<N, A> {
+impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
     pub(super) fn answer(
         &mut self,
         layers: Layers,
@@ -114,9 +115,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
             Inner::Explicit { piv, ct3, .. } => {
                 self.open_cloud(asked, Answer { piv: Some(piv), ciphertext: ct3 }, &mut inner)
             }
-            Inner::Own { code, payload } => {
-                self.verdict(asked.number, InnerAnswer { code, payload }, Voice::Keeper)
-            }
+            Inner::Own { code, payload } => self.verdict(asked.number, InnerAnswer { code, payload }, Voice::Keeper),
         }
     }
 

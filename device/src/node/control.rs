@@ -11,6 +11,7 @@ use heapless::Vec;
 
 use super::{Command, Event, Node, status};
 use crate::boot::first_bound;
+use crate::evidence::Evidence;
 use crate::link_keys;
 use crate::outbox::{Carried, Number};
 use crate::relay::PAYLOAD;
@@ -86,7 +87,7 @@ impl Reports {
     }
 }
 
-impl<const N: usize, A: Agree> Node<N, A> {
+impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
     /// What item 3 of the reports says about the supply and the last reset.
     pub const fn note_supply(&mut self, millivolts: u16, reset_cause: u8) {
         (self.reports.millivolts, self.reports.cause) = (millivolts, reset_cause);
@@ -113,7 +114,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
             .filter(known)
             .map(|r| CommandResult { id: r.id, status: r.status.into(), value: None })
             .collect();
-        let carried = Carried { results: results.iter().map(|r| r.id).max().unwrap_or_default() };
+        let carried = Carried { results: results.iter().map(|r| r.id).max().unwrap_or_default(), batch: 0 };
         let whole = self.reports.whole || self.reports.next_whole <= self.now;
         let indexes = self.key_indexes();
         let uplink = Uplink {
@@ -181,6 +182,9 @@ impl<const N: usize, A: Agree> Node<N, A> {
         }
         if map.config.is_some() {
             self.tell(Event::ConfigIgnored);
+        }
+        if let Some(state) = &map.batch {
+            self.told_of_batch(state);
         }
         if let Some(time) = map.time {
             self.tell(Event::Time { unix_s: time.unix_s, accuracy_s: time.accuracy_s });

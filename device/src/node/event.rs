@@ -38,6 +38,17 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
+    /// The other side has all of this batch, and its signature holds.
+    BatchComplete(u32),
+    /// What the other side lacks of this batch is not known here any more, or fits no message: its readings stay unsigned.
+    BatchLost(u32),
+    /// A batch of readings was signed, or signed again over fewer of them.
+    BatchSigned {
+        /// Its number.
+        number: u32,
+        /// How many readings.
+        readings: u8,
+    },
     /// A command was ignored that cannot be carried out here; its result says so.
     CommandRefused(u64),
     /// A piece of configuration came; this node takes none.
@@ -96,6 +107,8 @@ pub enum Event {
         /// How often so far.
         attempt: u8,
     },
+    /// The signer gave no signature; it is asked again.
+    SignerFailed,
     /// The other side asks for patience; nothing of our own is sent for so many milliseconds.
     SlowDown(u64),
     /// A neighbour proved itself.

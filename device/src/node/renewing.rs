@@ -14,6 +14,7 @@ use fivefold_core::wire::tiny::{EdhocRule, Tiny};
 use super::sending::{DATAGRAM_BODY, LEASE_WAIT};
 use super::{DATAGRAM, Datagram, Event, Node, Output};
 use crate::boot::{Ends, is_bare};
+use crate::evidence::{Close, Evidence};
 use crate::renewal::{Agreement, Failed, Stage, Step, Stopped, Why};
 use crate::storage::{Record, StoredContext};
 
@@ -57,7 +58,7 @@ impl Silence {
     }
 }
 
-impl<const N: usize, A: Agree> Node<N, A> {
+impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
     /// Where renewal stands.
     pub fn stage(&self) -> Stage {
         self.renewal.as_ref().map_or(Stage::Idle, |r| r.stage())
@@ -129,6 +130,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
 
     /// The epoch is durable as used up before message_1 leaves (W2): the record is written before anything else.
     fn begin_run(&mut self, now: Millis, why: Why) {
+        self.tend_evidence(now, Close::Now);
         let (sid, record) = (self.settings.sid, self.durable.record());
         let mut epoch = record.next_epoch;
         if !self.ends.is_empty() {
@@ -224,6 +226,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
             Agreement::Gateway(agreed) => StoredContext::local(&agreed.secrets(alg)),
         };
         let Ok(ends) = Ends::agreed(&self.settings, renewal.keys.group, &context, epoch) else { return };
+        self.leave_epoch(now, context.blind());
         let before = self.durable.record().epoch;
         let record = self.durable.change();
         (record.epoch, record.context, record.confirmed, record.piv_bound) = (epoch, Some(context), false, 0);

@@ -17,6 +17,7 @@ use heapless::Vec;
 
 use super::{Datagram, Event, Node, Output, SendRefused, wanted};
 use crate::boot::{DIGIMESH, XBEE, is_bare};
+use crate::evidence::{Close, Evidence};
 use crate::outbox::{Asked, Carried, Message, Number, Sealed, State, Taken};
 use crate::relay::{Mesh, PAYLOAD};
 use crate::renewal::Why;
@@ -31,12 +32,12 @@ pub(super) const LEASE_WAIT: u64 = 100;
 const EXPLICIT_EVERY: u32 = 16;
 
 /// What is inside one message.
-struct Body {
-    payload: Vec<u8, PAYLOAD>,
-    carried: Carried,
+pub(super) struct Body {
+    pub(super) payload: Vec<u8, PAYLOAD>,
+    pub(super) carried: Carried,
 }
 
-impl<const N: usize, A: Agree> Node<N, A> {
+impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
     /// Takes a reading: CBOR items of docs/protocol.md 7, at most [`Self::room`] bytes. Returns the number that events
     /// name it by.
     ///
@@ -50,6 +51,9 @@ impl<const N: usize, A: Agree> Node<N, A> {
             return Err(SendRefused::Seal(SealError::TooLong));
         }
         self.may_take()?;
+        if self.evidence.is_full() {
+            return Err(SendRefused::Full);
+        }
         let (control, carried) = self.due_control();
         // What is due goes along if there is room for it, else on its own (see `report`).
         if !control.is_empty()
@@ -59,7 +63,10 @@ impl<const N: usize, A: Agree> Node<N, A> {
             body.carried = carried;
             self.control_sealed(now);
         }
-        self.seal(now, body)
+        self.tend_evidence(now, Close::Before(self.piv.next()));
+        let number = self.seal(now, &body)?;
+        self.reading_sealed(now, number, &body.payload);
+        Ok(number)
     }
 
     /// A message of control items alone, when one is due and no reading took them along.
@@ -69,7 +76,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         }
         let (payload, carried) = self.due_control();
         let fits = payload.len() <= self.room() && self.may_take().is_ok();
-        if payload.is_empty() || (fits && self.seal(now, Body { payload, carried }).is_ok()) {
+        if payload.is_empty() || (fits && self.seal(now, &Body { payload, carried }).is_ok()) {
             self.control_sealed(now);
         } else {
             self.reports.postpone(now);
@@ -118,7 +125,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         }
     }
 
-    fn may_take(&self) -> Result<(), SendRefused> {
+    pub(super) fn may_take(&self) -> Result<(), SendRefused> {
         if self.ends_missing() {
             return Err(SendRefused::NotAgreed);
         }
@@ -128,7 +135,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         if self.outbox.is_full() && self.outbox.gives_way().is_none() { Err(SendRefused::Full) } else { Ok(()) }
     }
 
-    fn seal(&mut self, now: Millis, body: Body) -> Result<Number, SendRefused> {
+    pub(super) fn seal(&mut self, now: Millis, body: &Body) -> Result<Number, SendRefused> {
         let Ok(n) = self.piv.take() else {
             if self.piv.proposal(1).is_none() {
                 self.halt(Why::Spent);
@@ -178,10 +185,10 @@ impl<const N: usize, A: Agree> Node<N, A> {
         let frame = emitted(&tiny).map_err(SendRefused::Seal)?;
         let asked = Asked { number, outer: number.value, by_gateway: Taken::default(), by_cloud: Taken::default() };
         let state = State::Due(now);
-        let Body { carried, .. } = body;
+        let carried = body.carried;
         if let Some(older) = self.outbox.gives_way().filter(|_| self.outbox.is_full()) {
-            self.outbox.take(older);
-            self.tell(Event::GivenUp(older));
+            let event = self.give_up(older);
+            self.tell(event);
         }
         self.outbox.push(Message {
             asked,
@@ -214,8 +221,7 @@ impl<const N: usize, A: Agree> Node<N, A> {
         let profile = self.settings.policy.profile;
         let again = present && profile == Profile::ToBoth && behind >= WINDOW && self.wrap_again(number).is_some();
         if profile.has_e2() && behind >= LOST && !again {
-            self.outbox.take(number);
-            return Some(Output::Event(Event::GivenUp(number)));
+            return Some(Output::Event(self.give_up(number)));
         }
         let message = self.outbox.find(number)?;
         let output = match &mut self.mesh {

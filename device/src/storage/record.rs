@@ -7,17 +7,24 @@ use fivefold_core::e2_gateway::{E2Local, E2Root};
 use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::e5_renewal::{CloudSecrets, LocalSecrets};
 use fivefold_core::id::Epoch;
+use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::BlindKey;
 use heapless::Vec;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
+use crate::evidence::Chain;
+
 use super::{PIV_BLOCK, RECORD, RESULTS};
 
 const MAGIC: u8 = 0x46;
-/// Written. Version 1 had no contexts, and zeros in their place: it is read as a record without any.
-const VERSION: u8 = 2;
+/// Written. Version 2 had 256 bytes and no batches. Version 1 had no contexts either, and zeros in their place: it is read
+/// as a record without any.
+const VERSION: u8 = 3;
+const WITHOUT_BATCHES: u8 = 2;
 const WITHOUT_CONTEXT: u8 = 1;
 const CRC_AT: usize = RECORD - 4;
+/// Bytes of a record before version 3.
+const SHORT: usize = 256;
 /// Beside the length of the secret: it was agreed with a gateway alone.
 const LOCAL: u8 = 0x80;
 
@@ -147,6 +154,8 @@ pub struct Record {
     pub silence: u8,
     /// Messages since then that wanted an answer.
     pub unanswered: u8,
+    /// The last batch of readings that was signed.
+    pub chain: Chain,
 }
 
 impl Record {
@@ -167,6 +176,7 @@ impl Record {
             runs: 0,
             silence: 0,
             unanswered: 0,
+            chain: Chain::NONE,
         }
     }
 
@@ -205,8 +215,9 @@ impl Record {
 
     /// Layout: magic, version, generation(4), boots(4), epoch(2), next_epoch(2), confirmed, sending, piv_bound(4),
     /// last_command(8), entropy(4), two keys of 22, four results of 10; then, from version 2 on, runs, silence, unanswered,
-    /// length of MS3 (0 for no context), MS3(32), salt3(8), K_e2root(32), K_blind(32); zeros; CRC-32. Of C2 local the length is
-    /// 0x80 more, its secret and salt stand in place of MS3 and salt3, and zeros in place of K_e2root.
+    /// length of MS3 (0 for no context), MS3(32), salt3(8), K_e2root(32), K_blind(32); from version 3 on, number of the last
+    /// batch(4), hash of its statement(32); zeros; CRC-32. Of C2 local the length is 0x80 more, its secret and salt stand in
+    /// place of MS3 and salt3, and zeros in place of K_e2root.
     pub(super) fn encode(&self, generation: u32) -> [u8; RECORD] {
         let mut out = [0; RECORD];
         let mut w = Cursor { bytes: &mut out, at: 0 };
@@ -239,18 +250,25 @@ impl Record {
         w.put(&context.salt);
         w.put(&context.e2_root);
         w.put(&context.blind);
+        w.put(&self.chain.number.to_be_bytes());
+        w.put(&self.chain.statement.0);
         let crc = crc32(out.get(..CRC_AT).unwrap_or_default());
         Cursor { bytes: &mut out, at: CRC_AT }.put(&crc.to_be_bytes());
         out
     }
 
     pub(super) fn decode(bytes: &[u8; RECORD]) -> Option<(u32, Self)> {
-        let (body, crc) = bytes.split_last_chunk::<4>()?;
+        let [MAGIC, version, ..] = *bytes else { return None };
+        let len = match version {
+            WITHOUT_CONTEXT | WITHOUT_BATCHES => SHORT,
+            VERSION => RECORD,
+            _ => return None,
+        };
+        let (body, crc) = bytes.get(..len)?.split_last_chunk::<4>()?;
         if crc32(body) != u32::from_be_bytes(*crc) {
             return None;
         }
-        let mut r = Taker(body);
-        let [MAGIC, version @ (WITHOUT_CONTEXT | VERSION)] = r.take()? else { return None };
+        let mut r = Taker(body.get(2..)?);
         let generation = u32::from_be_bytes(r.take()?);
         let mut record = Self::new(Epoch(0));
         record.boots = u32::from_be_bytes(r.take()?);
@@ -275,13 +293,16 @@ impl Record {
                 record.results.push(StoredResult { id, status }).ok()?;
             }
         }
-        if version == VERSION {
+        if version >= WITHOUT_BATCHES {
             [record.runs, record.silence, record.unanswered] = r.take()?;
             let [kind] = r.take()?;
             let (secret_len, local) = (kind & !LOCAL, kind & LOCAL != 0);
             let (secret, salt) = (r.take()?, r.take()?);
             let context = StoredContext { secret_len, local, secret, salt, e2_root: r.take()?, blind: r.take()? };
             record.context = Some(context).filter(|c| c.secret_len > 0);
+        }
+        if version == VERSION {
+            record.chain = Chain { number: u32::from_be_bytes(r.take()?), statement: Hash(r.take()?) };
         }
         Some((generation, record))
     }
@@ -374,7 +395,9 @@ mod tests {
         let mut local = short.clone();
         local.context = Some(StoredContext { local: true, e2_root: [0; 32], ..context(16) });
         assert_ne!(local.essence(), short.essence());
-        for r in [Record::new(Epoch(1)), record(), agreed, short, local] {
+        let mut signed = agreed.clone();
+        signed.chain = Chain { number: 0x0102_0304, statement: Hash([9; 32]) };
+        for r in [Record::new(Epoch(1)), record(), agreed, short, local, signed] {
             assert_eq!(Record::decode(&r.encode(77)), Some((77, r)));
         }
     }
@@ -387,19 +410,33 @@ mod tests {
         assert_eq!(local.e2_local().unwrap().danger_master_secret(), [0x33; 32]);
     }
 
+    /// As an earlier version wrote it: 256 bytes, and behind them what the medium has.
+    fn short(record: &Record, version: u8) -> [u8; RECORD] {
+        let mut bytes = record.encode(5);
+        bytes[1] = version;
+        let crc = crc32(&bytes[..SHORT - 4]);
+        bytes[SHORT - 4..SHORT].copy_from_slice(&crc.to_be_bytes());
+        bytes[SHORT..].fill(0xFF);
+        bytes
+    }
+
     #[test]
-    fn a_record_of_the_first_version_is_one_without_a_context() {
+    fn records_of_earlier_versions_are_read_as_what_they_were() {
+        let mut agreed = record();
+        (agreed.runs, agreed.context) = (2, Some(context(32)));
+        assert!(agreed.encode(5)[224..CRC_AT].iter().all(|&b| b == 0), "nothing of version 3 is said");
+        assert_eq!(Record::decode(&short(&agreed, WITHOUT_BATCHES)), Some((5, agreed)));
         let before = record();
-        let mut bytes = before.encode(5);
-        assert!(bytes[116..CRC_AT].iter().all(|&b| b == 0), "nothing of version 2 is said");
-        bytes[1] = WITHOUT_CONTEXT;
-        let crc = crc32(&bytes[..CRC_AT]);
-        bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
-        assert_eq!(Record::decode(&bytes), Some((5, before)));
-        bytes[1] = 3;
-        let crc = crc32(&bytes[..CRC_AT]);
-        bytes[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
-        assert_eq!(Record::decode(&bytes), None);
+        assert!(before.encode(5)[116..CRC_AT].iter().all(|&b| b == 0), "nothing of version 2 is said");
+        assert_eq!(Record::decode(&short(&before, WITHOUT_CONTEXT)), Some((5, before.clone())));
+        for version in [0, VERSION, VERSION + 1] {
+            assert_eq!(Record::decode(&short(&before, version)), None);
+        }
+        let mut later = before.encode(5);
+        later[1] = VERSION + 1;
+        let crc = crc32(&later[..CRC_AT]);
+        later[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
+        assert_eq!(Record::decode(&later), None);
     }
 
     #[test]
@@ -413,7 +450,9 @@ mod tests {
         used_up.next_epoch = Epoch(before.next_epoch.0 + 1);
         let mut agreed = before.clone();
         agreed.context = Some(context(32));
-        for changed in [used_up, agreed] {
+        let mut signed = before.clone();
+        signed.chain = Chain { number: 1, statement: Hash([7; 32]) };
+        for changed in [used_up, agreed, signed] {
             assert_ne!(changed.essence(), before.essence());
         }
     }

@@ -98,6 +98,13 @@ impl Held {
         }
     }
 
+    pub fn blind(&self, sid: Sid) -> BlindKey {
+        match &self.made {
+            Made::Installed => super::blind(sid, self.epoch),
+            Made::Agreed(context) => context.blind(),
+        }
+    }
+
     pub fn e3(&self, sid: Sid) -> E3Secret {
         match &self.made {
             Made::Installed => super::e3(sid, self.epoch),

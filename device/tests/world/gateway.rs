@@ -56,7 +56,7 @@ pub struct GatewayStation {
     pub mood: Mood,
     pub ledger: Ledger,
     pub control: Vec<u8>,
-    pub(super) policies: HashMap<Sid, Policy>,
+    pub policies: HashMap<Sid, Policy>,
     pub cloud: Cloud,
     /// What becomes of the next messages 1 to 4 of EDHOC: so many of each are lost.
     pub lost: [usize; 4],

@@ -28,9 +28,11 @@ use fivefold_core::id::{BootContext, Did, Epoch, GatewayGroup, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::level::OscoreLevel;
 use fivefold_core::oscore::{AnswerNumber, Context, PartialIv, Plaintext, judge_tiny_request};
-use fivefold_core::profile::{Mode, Policy, Profile};
+use fivefold_core::profile::{Mode, Policy, Profile, Sign};
+use fivefold_core::proof::statement::BlindKey;
 use fivefold_core::suite::Alg;
 use fivefold_core::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
+use fivefold_core::suite::p256::SigningKey;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap;
 use fivefold_core::wire::control::{Downlink, Earlier, Received};
@@ -38,6 +40,7 @@ use fivefold_core::wire::ieee802154::{Ack, Frame as Frame154, Pan, SecurityLevel
 use fivefold_core::wire::mesh;
 use fivefold_core::wire::state::Standing;
 use fivefold_core::wire::tiny::{EdhocRule, Inner, KidLength, Layers, Tiny, Wants, Within};
+use fivefold_device::evidence::{self, Signing};
 use fivefold_device::renewal::{Keys, Peer, Stage};
 use fivefold_device::storage::{RECORD, Slot, Slots, Storage, StoredContext};
 use fivefold_device::{Entropy, Event, Node, Number, Output, Record, Secrets, Settings};
@@ -77,8 +80,21 @@ pub fn secrets(sid: Sid, epoch: Epoch) -> Secrets {
     s.link.push((1, Key::new(KEY))).unwrap();
     s.e2 = Some(e2(sid, epoch));
     s.e3 = Some(e3(sid, epoch));
+    s.blind = Some(blind(sid, epoch));
     s
 }
+
+pub fn blind(sid: Sid, epoch: Epoch) -> BlindKey {
+    BlindKey::new([epoch.0 as u8 ^ sid.0 as u8 ^ 0x40; 32])
+}
+
+/// The key that a device signs its readings with.
+pub fn signing_key(sid: Sid) -> SigningKey {
+    SigningKey::from_random(&[sid.0 as u8 | 1; 32]).unwrap()
+}
+
+/// A device that signs where its policy says so.
+pub type Evidence = Option<Signing<SigningKey>>;
 
 pub fn settings(sid: Sid, profile: Profile) -> Settings {
     Settings::new(did(sid), sid, PAN, Policy::new(profile), Epoch(1))
@@ -128,7 +144,7 @@ impl Storage for Flash {
 pub struct Device {
     pub settings: Settings,
     pub enrolment: Enrolment,
-    pub node: Node<8, Toy>,
+    pub node: Node<8, Toy, Evidence>,
     pub slots: Option<Slots<Flash>>,
     pub events: Vec<Event>,
     pub dropped: Vec<fivefold_core::error::Rejected>,
@@ -278,7 +294,7 @@ fn boot(
     enrolment: Enrolment,
     record: Option<Record>,
     rng: &mut ChaCha8Rng,
-) -> Node<8, Toy> {
+) -> Node<8, Toy, Evidence> {
     let mut bytes = [0; 64];
     rng.fill_bytes(&mut bytes);
     let entropy = Entropy::check(bytes).unwrap();
@@ -287,7 +303,9 @@ fn boot(
         (secrets.e2, secrets.e3) = (None, None);
     }
     let keys = (enrolment != Enrolment::Fixed).then(|| cloud::keys(settings.sid));
-    Node::boot_renewing(now, settings.clone(), &secrets, keys, record, &entropy).unwrap()
+    let signs = settings.policy.sign == Sign::Batch;
+    let evidence = signs.then(|| Signing::new(signing_key(settings.sid), evidence::Downlink::Heard));
+    Node::boot_signing(now, settings.clone(), &secrets, (keys, evidence), record, &entropy).unwrap()
 }
 
 /// What the air does to a frame.
