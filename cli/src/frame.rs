@@ -7,7 +7,6 @@ pub mod decode;
 pub mod envelope;
 pub mod fields;
 pub mod keys;
-pub mod own_sensors;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use fivefold_core::profile::Profile;
 use fivefold_core::suite::agreement::PublicX;
 use fivefold_keep::files;
+use fivefold_keep::own_sensors::OwnSensors;
 use fivefold_keep::registry::Network;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
@@ -27,7 +28,8 @@ enum Verb {
     Add(Add),
     /// List all networks.
     List(Folder),
-    /// Let a network take classic devices (Waspmote, Plug & Sense!) or no more of them, or devices that are added to it sign.
+    /// Let a network take classic devices (Waspmote, Plug & Sense!) or no more of them, say which sensors their nodes have that
+    /// no table of the vendor's knows, or let devices that are added to it sign.
     Set(Set),
     /// Let the devices of a network without a cloud agree their keys with its gateway alone (e1+e2+e4).
     Local(Local),
@@ -48,7 +50,7 @@ struct Local {
 }
 
 #[derive(Clone, Debug, clap::Args)]
-#[group(id = "what", required = true, multiple = true, args = ["classic", "sign"])]
+#[group(id = "what", required = true, multiple = true, args = ["classic", "sign", "sensors", "no_sensors"])]
 struct Set {
     #[command(flatten)]
     folder: Folder,
@@ -60,6 +62,13 @@ struct Set {
     /// Whether devices that are added to it from now on sign their readings, in batches of N: none, batch (32) or batch:N.
     #[arg(long, value_name = "none|batch[:N]")]
     sign: Option<Signing>,
+    /// Sensors that you added to your nodes' software, in place of those of before: a TOML or JSON file, described in
+    /// docs/tools.md. The cloud reads frames with them from now on.
+    #[arg(long, value_name = "FILE", conflicts_with = "no_sensors")]
+    sensors: Option<PathBuf>,
+    /// Its nodes have no sensors but the vendor's.
+    #[arg(long)]
+    no_sensors: bool,
 }
 
 /// Whether a network takes classic devices.
@@ -92,6 +101,9 @@ struct Add {
     /// device.
     #[arg(long, value_name = "none|batch[:N]", default_value = "none")]
     sign: Signing,
+    /// With --classic: sensors that you added to your nodes' software, a TOML or JSON file (docs/tools.md).
+    #[arg(long, value_name = "FILE", requires = "classic")]
+    sensors: Option<PathBuf>,
     /// PAN id of radios that exist already, 4 hex digits; with --danger-adopt-key.
     #[arg(long, value_name = "PAN", value_parser = pan, requires = "danger_adopt_key")]
     pan: Option<u16>,
@@ -141,6 +153,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 add.levels != Profile::DangerLinkOnly || add.sign == Signing::NONE,
                 "a batch is signed over messages of E2 or E3, and E1 alone has none; leave out --sign"
             );
+            // Looked at first: a network is not added halfway.
+            let sensors = add.sensors.as_deref().map(OwnSensors::read_file).transpose()?;
             let mut operator = add.folder.open()?;
             let vault = &operator.vault;
             let words = add.danger_link_only.as_deref();
@@ -157,8 +171,12 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             if add.sign.batch.is_some() {
                 operator.registry.set_network_signing(&network.name, add.sign.batch)?;
             }
+            let mut takes = Takes { classic: add.classic, sensors: 0 };
+            if let Some((own, text)) = &sensors {
+                operator.registry.set_classic_sensors(&network.name, Some(text))?;
+                takes.sensors = own.len();
+            }
             let dir = operator.dir.display();
-            let takes = if add.classic { Classic::Yes } else { Classic::No };
             answer(output, &json_of(&network, takes, add.sign), || {
                 let mark = marks(network.profile, takes);
                 format!(
@@ -193,46 +211,15 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 )
             });
         }
-        Verb::Set(set) => {
-            let (_, mut registry) = set.folder.open_book()?;
-            let network = registry.network(&set.name)?;
-            if let Some(signing) = set.sign {
-                anyhow::ensure!(
-                    network.profile != Profile::DangerLinkOnly || signing == Signing::NONE,
-                    "network {} has E1 alone, and a batch is signed over messages of E2 or E3",
-                    network.name
-                );
-                registry.set_network_signing(&set.name, signing.batch)?;
-            }
-            match set.classic {
-                Some(Classic::Yes) => _ = registry.allow_classic(&set.name)?,
-                Some(Classic::No) => _ = registry.forbid_classic(&set.name)?,
-                None => {}
-            }
-            let takes = if registry.classic_networks()?.contains(&network.net) { Classic::Yes } else { Classic::No };
-            let signing = Signing { batch: registry.network_signing(network.net)? };
-            answer(output, &json_of(&network, takes, signing), || {
-                let takes = set.classic.map(|takes| match takes {
-                    Classic::Yes => {
-                        "takes classic devices: what they send is shown as legacy or plain, never as proven".into()
-                    }
-                    Classic::No => "takes no classic devices".into(),
-                });
-                let signs = set.sign.map(|signing| {
-                    format!(
-                        "gives devices that are added to it sign = {signing}; those that are in it stay as they are (fivefold \
-                         device set)"
-                    )
-                });
-                let said: Vec<String> = takes.into_iter().chain(signs).collect();
-                format!("Network {} {}.", network.name, said.join(", and "))
-            });
-        }
+        Verb::Set(set) => self::set(set, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let networks = registry.networks()?;
-            let classic = registry.classic_networks()?;
-            let takes = |n: &Network| if classic.contains(&n.net) { Classic::Yes } else { Classic::No };
+            let (classic, sensors) = (registry.classic_networks()?, registry.classic_sensors()?);
+            let takes = |n: &Network| Takes {
+                classic: classic.contains(&n.net),
+                sensors: sensors.get(&n.net).map_or(0, |own| own.len()),
+            };
             let mut signs = Vec::with_capacity(networks.len());
             for network in &networks {
                 signs.push(Signing { batch: registry.network_signing(network.net)? });
@@ -254,21 +241,79 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Says what classic devices it takes, which sensors they have, and whether devices of its own sign.
+fn set(args: &Set, output: Output) -> anyhow::Result<()> {
+    let sensors = args.sensors.as_deref().map(OwnSensors::read_file).transpose()?;
+    let (_, mut registry) = args.folder.open_book()?;
+    let network = registry.network(&args.name)?;
+    if let Some(signing) = args.sign {
+        anyhow::ensure!(
+            network.profile != Profile::DangerLinkOnly || signing == Signing::NONE,
+            "network {} has E1 alone, and a batch is signed over messages of E2 or E3",
+            network.name
+        );
+        registry.set_network_signing(&args.name, signing.batch)?;
+    }
+    match args.classic {
+        Some(Classic::Yes) => _ = registry.allow_classic(&args.name)?,
+        Some(Classic::No) => _ = registry.forbid_classic(&args.name)?,
+        None => {}
+    }
+    if sensors.is_some() || args.no_sensors {
+        registry.set_classic_sensors(&args.name, sensors.as_ref().map(|(_, text)| text.as_str()))?;
+    }
+    let takes = Takes {
+        classic: registry.classic_networks()?.contains(&network.net),
+        sensors: registry.classic_sensors()?.get(&network.net).map_or(0, |own| own.len()),
+    };
+    let signing = Signing { batch: registry.network_signing(network.net)? };
+    answer(output, &json_of(&network, takes, signing), || {
+        let mut said: Vec<String> = Vec::new();
+        match args.classic {
+            Some(Classic::No) => said.push("takes no classic devices".into()),
+            Some(Classic::Yes) => {
+                said.push("takes classic devices: what they send is shown as legacy or plain, never as proven".into());
+            }
+            None => {}
+        }
+        if args.sensors.is_some() || args.no_sensors {
+            let s = if takes.sensors == 1 { "" } else { "s" };
+            said.push(format!("reads frames of classic devices with {} sensor{s} of your own", takes.sensors));
+        }
+        said.extend(args.sign.map(|signing| {
+            format!(
+                "gives devices that are added to it sign = {signing}; those that are in it stay as they are (fivefold device set)"
+            )
+        }));
+        format!("Network {} {}.", network.name, said.join(", and "))
+    });
+    Ok(())
+}
+
+/// What a network takes of classic devices.
+#[derive(Clone, Copy, Debug)]
+struct Takes {
+    /// Whether it takes any.
+    classic: bool,
+    /// How many sensors of a user's own they have.
+    sensors: usize,
+}
+
 /// What stands behind everything that belongs to a network with E1 alone.
 pub fn insecure_mark(profile: Profile) -> &'static str {
     if profile == Profile::DangerLinkOnly { " INSECURE: E1 alone (AR-01)" } else { "" }
 }
 
 /// All that is to be seen of a network at once.
-fn marks(profile: Profile, classic: Classic) -> String {
-    let classic = if classic == Classic::Yes { " classic" } else { "" };
+fn marks(profile: Profile, takes: Takes) -> String {
+    let classic = if takes.classic { " classic" } else { "" };
     format!("{classic}{}", insecure_mark(profile))
 }
 
-fn json_of(n: &Network, classic: Classic, signing: Signing) -> Value {
+fn json_of(n: &Network, takes: Takes, signing: Signing) -> Value {
     json!({
         "name": n.name, "net": n.net.to_string(), "pan": format!("{:04x}", n.pan), "levels": n.profile.as_str(),
         "group": n.group.to_string(), "insecure": n.profile == Profile::DangerLinkOnly, "override": n.override_words,
-        "classic": classic == Classic::Yes, "sign": signing.to_string(),
+        "classic": takes.classic, "sensors": takes.sensors, "sign": signing.to_string(),
     })
 }

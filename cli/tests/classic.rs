@@ -237,3 +237,19 @@ fn a_node_that_can_be_flashed_gets_a_key_of_the_hardened_profile_in_a_file_for_i
     assert!(header.contains("ff_cloud_key[32] = {") && header.contains("ff_cloud_key_epoch = 1;"));
     assert!(site.says(&["device", "list"]).contains("classic: hardened"));
 }
+
+#[test]
+fn a_network_takes_sensors_of_the_users_own_and_names_mistakes_by_line() {
+    let site = Site::new();
+    let good = site.file("own.toml", b"[[sensor]]\nid = 22\ntag = \"SNOW\"\ntype = \"float32\"\n");
+    let bad = site.file("bad.toml", b"[[sensor]]\nid = 22\ntag = \"SNOW\"\ntype = \"float32\"\n[[sensor]]\nid = 22\ntag = \"ICE\"\ntype = \"uint8\"\n");
+    site.refused(&["network", "set", "mast", "--sensors", &bad], &["bad.toml", "line 5", "id 22 is SNOW already"]);
+    site.refused(&["network", "add", "yard", "--classic", "--sensors", &bad], &["line 5"]);
+    site.refused(&["network", "set", "mast"], &["--sensors"]);
+    assert_eq!(site.answer(&["network", "list"]).as_array().unwrap().len(), 1, "nothing was added");
+    assert_eq!(site.answer(&["network", "set", "mast", "--sensors", &good])["sensors"], 1);
+    let yard = site.answer(&["network", "add", "yard", "--classic", "--sensors", &good]);
+    assert_eq!((&yard["classic"], &yard["sensors"]), (&json!(true), &json!(1)));
+    assert!(site.says(&["network", "set", "mast", "--no-sensors"]).contains("0 sensors of your own"));
+    assert_eq!(site.answer(&["network", "list"])[0]["sensors"], 0);
+}

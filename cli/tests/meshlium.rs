@@ -105,8 +105,10 @@ fn an_early_dump_is_taken_over_too() {
     let lines: Vec<Value> =
         fs::read_to_string(report).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(&Value::Array(lines), &said["notes"]);
-    let sensors: Value = serde_json::from_str(&fs::read_to_string(sensors).unwrap()).unwrap();
-    assert_eq!((&sensors[0]["tag"], sensors.as_array().unwrap().len()), (&"SNOW".into(), 1));
+    let written: Value = serde_json::from_str(&fs::read_to_string(&sensors).unwrap()).unwrap();
+    assert_eq!((&written["sensor"][0]["tag"], written["sensor"].as_array().unwrap().len()), (&"SNOW".into(), 1));
+    // What was written is what a network takes.
+    assert_eq!(farm.answer(0, &["network", "set", "yard", "--sensors", &sensors])["sensors"], 1);
     // A value in another character set than the dump says.
     let value: String =
         farm.store().query_row("SELECT value FROM imported_value WHERE value LIKE '22.5%'", [], |r| r.get(0)).unwrap();

@@ -275,6 +275,41 @@ fn an_unknown_sensor_leaves_what_was_read_and_the_rest_raw() {
 }
 
 #[test]
+fn sensors_of_a_users_own_are_read_as_the_file_of_the_network_says() {
+    let own = "[[sensor]]\nid = 22\ntag = \"SNOW\"\ntype = \"float32\"\ndecimals = 1\n\n\
+               [[sensor]]\nid = 200\ntag = \"ICE\"\ntype = \"uint16\"\nfields = 2\ntable = \"v12\"\n";
+    // SNOW 10.0, then BAT 80; of v12: ICE 3 and 4.
+    let fields = [22, 0, 0, 0x20, 0x41, 52, 80];
+    let of_v12 = b"<=>\x00\x10\x17\x15\x30\x1bnode1#\x01\xc8\x03\x00\x04\x00";
+    let devices = || {
+        vec![
+            Classic { sensors: own, ..Classic::to_cloud() },
+            Classic { sensors: own, ..Classic::plain("387264539", 0x0c02) },
+        ]
+    };
+    let mut w = world(devices());
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, 1, &fields), at(0)), None);
+    assert_eq!(bring_of(&mut w, "387264539", of_v12, at(1)), None);
+    w = w.restart();
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, 2, &fields), at(2)), None);
+    let rows = w.readings();
+    let contents: Vec<_> = rows.iter().map(|r| r.classic.as_ref().unwrap()).collect();
+    for row in [contents[0], contents[2]] {
+        assert_eq!(row.codes, "");
+        assert!(
+            row.content.contains(r#"{"id":22,"tag":"SNOW","values":[10.0]},{"id":52,"tag":"BAT","values":[80]}"#),
+            "{}",
+            row.content
+        );
+    }
+    assert!(contents[1].content.contains(r#"{"id":200,"tag":"ICE","values":[3,4]}"#), "{}", contents[1].content);
+    // Without the file, the rest of the frame stays raw.
+    let mut w = world(vec![Classic::to_cloud()]);
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Cloud, 1, &fields), at(0)), None);
+    assert_eq!(w.readings()[0].classic.as_ref().unwrap().codes, "CL-16");
+}
+
+#[test]
 fn a_flood_under_a_serial_fills_no_disk() {
     let mut w = world(vec![Classic::to_cloud()]);
     let frames: Vec<_> =

@@ -3,7 +3,7 @@
 //! [`vault`] wraps secrets under a passphrase file, [`files`] writes them so that a crash or a neighbour does no harm,
 //! [`registry`] is the operator's book, [`rotation`] how a network's key is changed, [`share`] is what each party is handed of
 //! it, [`ca`] issues certificates, [`enrol`] is what a gateway asks for one with, [`imported`] looks at public keys from
-//! outside, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
+//! outside, [`own_sensors`] reads what users added to the sensors of classic nodes, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
 //! of its runs, [`site`] how a gateway without a cloud is told its state.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
@@ -12,6 +12,7 @@ pub mod enrol;
 pub mod files;
 pub mod imported;
 pub mod key_message;
+pub mod own_sensors;
 pub mod registry;
 pub mod rotation;
 pub mod runs;

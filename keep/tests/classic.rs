@@ -185,6 +185,27 @@ fn a_network_takes_classic_devices_only_where_the_operator_says_so() {
 }
 
 #[test]
+fn a_network_has_the_sensors_of_its_users_file_or_none() {
+    let mut b = book();
+    b.registry.add_network(&b.vault, "new", Profile::ToCloud, None).unwrap();
+    let snow = "[[sensor]]\nid = 22\ntag = \"SNOW\"\ntype = \"float32\"\n";
+    assert!(b.registry.set_classic_sensors("new", Some(snow)).unwrap_err().to_string().contains("no classic devices"));
+    let version = b.registry.version().unwrap();
+    let why = b.registry.set_classic_sensors("old", Some("\n[[sensor]]\nid = 52\ntag = \"A\"\ntype = \"uint8\"\n"));
+    assert!(why.unwrap_err().to_string().starts_with("line 2: sensor 52 (A): id 52 is BAT already"));
+    assert_eq!((b.registry.version().unwrap(), b.registry.classic_sensors().unwrap().len()), (version, 0));
+    let (_, own) = b.registry.set_classic_sensors("old", Some(snow)).unwrap();
+    assert_eq!((own.len(), b.registry.version().unwrap()), (1, version + 1));
+    let of_net = b.registry.classic_sensors().unwrap().remove(&b.net).unwrap();
+    assert_eq!(of_net.of(Table::Default).by_id(22).unwrap().tag, "SNOW");
+    b.registry.set_classic_sensors("old", None).unwrap();
+    assert!(b.registry.classic_sensors().unwrap().is_empty());
+    b.registry.set_classic_sensors("old", Some(snow)).unwrap();
+    b.registry.forbid_classic("old").unwrap();
+    assert!(b.registry.classic_sensors().unwrap().is_empty());
+}
+
+#[test]
 fn a_device_is_renamed_given_other_keys_and_revoked() {
     let mut b = book();
     let new = b.plain("5");
@@ -240,10 +261,11 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     let path = b.folder.path().join("registry.db");
     drop(b.registry);
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
+    db.execute_batch("DROP TABLE classic_sensors; DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
     drop(db);
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.classic_devices().unwrap(), reader.classic_networks().unwrap()), (vec![], vec![]));
+    assert!(reader.classic_sensors().unwrap().is_empty());
     assert_eq!((reader.findings().unwrap(), reader.known_classic(serial("5")).unwrap()), (vec![], None));
     let mut writer = Registry::open(&path).unwrap();
     writer.allow_classic("old").unwrap();

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use fivefold_core::error::Code;
+use fivefold_keep::own_sensors::OwnSensors;
 use fivefold_waspmote::{
     ClassicKey, Clear, Decoded, Encrypted, Field as Found, Frame, Generation, Inner, KeyBits, KeyRefused, Reading,
     Refused, Sensors, Serial, SerialOrder, Table, Text, Tiny, Value as Measured, Weak,
@@ -12,7 +13,6 @@ use fivefold_waspmote::{
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use super::own_sensors;
 use super::{classic_hardened, classic_text};
 use crate::output::{Output, answer};
 
@@ -32,7 +32,7 @@ pub struct ClassicArgs {
     /// Table of the node's sensors; without it, the one that the node's type and hardware have.
     #[arg(long, value_name = "default|agriculture|water|v12", value_parser = parse_table)]
     pub table: Option<Table>,
-    /// Sensors of your own, added to the table: a TOML or JSON file, described in docs/tools.md.
+    /// Sensors of your own, added to the tables: a TOML or JSON file, described in docs/tools.md.
     #[arg(long, value_name = "FILE")]
     pub sensors: Option<PathBuf>,
     /// Hardware that sent the frame, where its type does not say (types 1 to 5).
@@ -67,6 +67,11 @@ impl std::fmt::Debug for KeyText {
 }
 
 impl ClassicArgs {
+    /// The tables, with the sensors of the file that was named.
+    pub(super) fn own_sensors(&self) -> anyhow::Result<OwnSensors> {
+        Ok(self.sensors.as_deref().map(OwnSensors::read_file).transpose()?.map(|(own, _)| own).unwrap_or_default())
+    }
+
     /// The first option that was given and that no other kind of frame has.
     pub fn given(&self) -> Option<&'static str> {
         [
@@ -182,10 +187,10 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
         Ok(key) => key,
         Err(refused) => return Ok(Report::default().refused(refused)),
     };
-    let own = args.sensors.as_deref().map(own_sensors::read).transpose()?.unwrap_or_default();
-    let sensors = |table: Table| own_sensors::table(args.table.unwrap_or(table), &own);
+    let own = args.own_sensors()?;
+    let sensors = |table: Table| own.of(args.table.unwrap_or(table));
     if kind == super::Kind::ClassicTiny {
-        return Ok(tiny(bytes, &sensors(Table::Default)?));
+        return Ok(tiny(bytes, sensors(Table::Default)));
     }
     // A table says which hardware it is for, where the type does not.
     let hardware = |table| if table == Table::V12 { Generation::V12 } else { Generation::V15 };
@@ -197,7 +202,7 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
     };
     let frame = match frame {
         Frame::Clear(clear) => {
-            let read = read_clear(&clear, &sensors(clear.table())?, args.serial_order);
+            let read = read_clear(&clear, sensors(clear.table()), args.serial_order);
             match (&read.refused, key) {
                 (None, Some(_)) => Report { refused: Some(plain()), ..read },
                 _ => read,
@@ -207,8 +212,8 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
             None => sealed(&outer, args.serial_order, None),
             Some((Err(refused), key)) => sealed(&outer, args.serial_order, Some(&key)).refused(refused),
             Some((Ok(inner), key)) => {
-                let sensors = sensors(inner.clear().table())?;
-                opened(sealed(&outer, args.serial_order, Some(&key)), &inner, &sensors, args.serial_order)
+                let sensors = sensors(inner.clear().table());
+                opened(sealed(&outer, args.serial_order, Some(&key)), &inner, sensors, args.serial_order)
             }
         },
         Frame::TimeRequest => time_request(bytes),

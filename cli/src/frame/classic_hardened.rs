@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::classic::{ClassicArgs, Reason, Report, object, read_clear};
-use super::own_sensors;
 
 fn malformed(word: &'static str, sentence: String) -> Report {
     let refused = Some(Reason { code: Code::ClassicMalformed, word, sentence });
@@ -81,9 +80,8 @@ fn open(mut report: Report, sealed: &Sealed<'_>, key: &Key, args: &ClassicArgs) 
             return Ok(report);
         }
     };
-    let own = args.sensors.as_deref().map(own_sensors::read).transpose()?.unwrap_or_default();
-    let sensors = own_sensors::table(args.table.unwrap_or(clear.table()), &own)?;
-    let mut inner = read_clear(&clear, &sensors, SerialOrder::BigEndian);
+    let own = args.own_sensors()?;
+    let mut inner = read_clear(&clear, own.of(args.table.unwrap_or(clear.table())), SerialOrder::BigEndian);
     inner.json.insert("suite".into(), json!("classic-hardened"));
     report.json.insert("inner".into(), Value::Object(inner.json));
     report.text += &format!("The tag is right: a holder of this key sealed it.\n\nInside:\n{}", inner.text);

@@ -13,6 +13,7 @@ use anyhow::Context as _;
 use fivefold_cloud::config::Config;
 use fivefold_cloud::store::{ImportBatch, ImportNote, ImportedFrame, ImportedValue, Imports, Run};
 use fivefold_keep::files::{self, Readers};
+use fivefold_keep::own_sensors;
 use fivefold_keep::registry::{Network, did_of};
 use fivefold_waspmote::{KeyBits, Sensor, Serial};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -78,7 +79,7 @@ pub(crate) struct Import {
     /// File for the report, one JSON object a line.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
-    /// File for the sensors that users added, as `fivefold frame decode --sensors` and gateways take it.
+    /// File for the sensors that users added, as `fivefold network set --sensors` and `frame decode --sensors` take it.
     #[arg(long, value_name = "FILE")]
     sensors_file: Option<PathBuf>,
 }
@@ -332,7 +333,7 @@ impl Import {
             files::write(path, Readers::Everybody, &text)?;
         }
         if let Some(path) = &self.sensors_file {
-            files::write(path, Readers::Everybody, sensors_json(&told.sensors).to_string().as_bytes())?;
+            files::write(path, Readers::Everybody, own_sensors::to_json(&told.sensors).as_bytes())?;
         }
         let mut by_reason: BTreeMap<&str, usize> = BTreeMap::new();
         told.notes.iter().for_each(|n| *by_reason.entry(n.reason.as_str()).or_default() += 1);

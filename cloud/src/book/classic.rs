@@ -7,6 +7,7 @@ use fivefold_core::id::{BootContext, Did, Net, Sid};
 use fivefold_core::time::Millis;
 use fivefold_core::window::Window64;
 use fivefold_core::wire::state::HARDENED_KEYS;
+use fivefold_keep::own_sensors::OwnSensors;
 use fivefold_keep::registry::{ClassicProfile, HardenedHolder, HardenedKey, Registry, RegistryError};
 use fivefold_keep::vault::Vault;
 use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table, hardened};
@@ -37,12 +38,15 @@ pub struct ClassicSource {
     pub hardened: Vec<(hardened::Epoch, hardened::Key)>,
     /// Which of its frames count.
     pub profile: ClassicProfile,
+    /// The tables of its network's nodes.
+    pub sensors: Arc<OwnSensors>,
 }
 
 impl ClassicSource {
     /// Those of a registry that are not revoked, with what the cloud opens of them.
     pub(super) fn read(registry: &Registry, vault: &Vault) -> Result<Vec<Self>, RegistryError> {
         let mut all = Vec::new();
+        let (sensors, usual) = (registry.classic_sensors()?, Arc::new(OwnSensors::default()));
         for d in registry.classic_devices()?.into_iter().filter(|d| d.revoked_at.is_none()) {
             let cloud_key = match d.cloud_key {
                 Some(_) => registry.classic_keys(vault, &d)?.cloud,
@@ -64,6 +68,7 @@ impl ClassicSource {
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),
                 profile: d.profile,
+                sensors: sensors.get(&d.net).unwrap_or(&usual).clone(),
             });
         }
         Ok(all)

@@ -7,6 +7,7 @@ use fivefold_core::profile::LinkClass;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::{BYTES, Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
+use fivefold_keep::own_sensors::OwnSensors;
 use fivefold_keep::registry::ClassicProfile;
 use fivefold_waspmote::{ClassicKey, Encrypted, EncryptedType, Frame, KeyBits, Serial, Table, hardened};
 use serde_json::Value;
@@ -29,6 +30,8 @@ pub struct Classic {
     pub profile: ClassicProfile,
     /// Its key for the cloud in the hardened profile, of epoch 1.
     pub hardened_key: Option<[u8; 32]>,
+    /// Sensors of its network's own, as a file has them.
+    pub sensors: &'static str,
 }
 
 impl Classic {
@@ -41,6 +44,7 @@ impl Classic {
             table: None,
             profile: ClassicProfile::Classic,
             hardened_key: None,
+            sensors: "",
         }
     }
 
@@ -77,6 +81,7 @@ impl Classic {
                 .into_iter()
                 .collect(),
             profile: self.profile,
+            sensors: std::sync::Arc::new(OwnSensors::read(self.sensors).unwrap()),
         }
     }
 }

@@ -5,6 +5,7 @@
 mod desk;
 mod hardened;
 mod secret;
+mod sensors;
 
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
@@ -190,7 +191,10 @@ impl Registry {
                 if left == 1 { "" } else { "s" }
             ));
         }
-        self.change(|tx| tx.execute("DELETE FROM classic_networks WHERE net = ?", [network.net.0]))?;
+        self.change(|tx| {
+            tx.execute("DELETE FROM classic_sensors WHERE net = ?", [network.net.0])?;
+            tx.execute("DELETE FROM classic_networks WHERE net = ?", [network.net.0])
+        })?;
         Ok(network)
     }
 

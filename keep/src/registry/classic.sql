@@ -2,6 +2,10 @@
 CREATE TABLE IF NOT EXISTS classic_networks (  -- those that take classic devices
     net          INTEGER PRIMARY KEY REFERENCES networks
 ) STRICT;
+CREATE TABLE IF NOT EXISTS classic_sensors (   -- sensors that users added to their nodes' software
+    net          INTEGER PRIMARY KEY REFERENCES networks,
+    file         TEXT NOT NULL             -- as the operator gave it
+) STRICT;
 CREATE TABLE IF NOT EXISTS classic_hardened (  -- keys of the hardened profile that were brought by hand
     did          BLOB NOT NULL REFERENCES classic_devices,
     level        INTEGER NOT NULL,         -- 2 for the gateway, 3 for the cloud

@@ -215,11 +215,11 @@ impl Told {
             self.refuse(Code::ClassicRelabelled);
         }
         self.sequence = Some(tiny.sequence);
-        let sensors = Sensors::of(device.source.table.unwrap_or(match device.source.serial {
+        let sensors = device.source.sensors.of(device.source.table.unwrap_or(match device.source.serial {
             Serial::V12(_) => Table::V12,
             Serial::V15(_) => Table::Default,
         }));
-        let ids = self.contents(tiny.fields(&sensors), &sensors, Code::ClassicMalformed);
+        let ids = self.contents(tiny.fields(sensors), sensors, Code::ClassicMalformed);
         self.trace = Some(Trace { sequence: tiny.sequence, heads: 0, fields: ids, blocks: Vec::new() });
     }
 
@@ -230,8 +230,8 @@ impl Told {
         self.node_id = text(clear.node_id);
         let of_type = matches!(clear.kind, FrameType::AgricultureXtreme | FrameType::WaterXtreme);
         let table = device.source.table.filter(|_| !of_type).unwrap_or(clear.table());
-        let sensors = Sensors::of(table);
-        let fields = self.contents(clear.fields(&sensors), &sensors, broken);
+        let sensors = device.source.sensors.of(table);
+        let fields = self.contents(clear.fields(sensors), sensors, broken);
         let (heads, blocks) = around.map_or((0, Vec::new()), |frame| blocks(frame, clear));
         self.trace = Some(Trace { sequence: clear.sequence, heads, fields, blocks });
     }
