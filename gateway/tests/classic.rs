@@ -13,7 +13,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
-use fivefold_core::wire::state::{ClassicDevice, ClassicFlags, Part, State};
+use fivefold_core::wire::state::{ClassicDevice, ClassicFlags, State};
 use fivefold_gateway::gateway::{Activation, Arrival, ClassicDone, Limits, OverLorawan, Setup};
 use serde_json::Value;
 
@@ -62,23 +62,7 @@ fn book(version: u64, devices: &[Known]) -> Vec<u8> {
             hardened: List::default(),
         })
         .collect();
-    let state = State {
-        version,
-        net: NET,
-        group: GROUP,
-        part: Part::WHOLE,
-        devices: List::default(),
-        contexts: List::default(),
-        keys: List::default(),
-        revoked: List::default(),
-        revoked_serials: List::default(),
-        local: List::default(),
-        classic: List::of(&classic),
-    };
-    let mut out = vec![0; 4096];
-    let len = state.emit(&mut out).unwrap();
-    out.truncate(len);
-    out
+    emitted(&State { classic: List::of(&classic), ..bare_state(version) })
 }
 
 fn world(devices: &[Known]) -> World {

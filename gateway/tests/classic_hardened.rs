@@ -10,7 +10,7 @@ use fivefold_core::id::Sid;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_core::wire::envelope::Envelope;
-use fivefold_core::wire::state::{ClassicDevice, ClassicFlags, HardenedKey, Part, State};
+use fivefold_core::wire::state::{ClassicDevice, ClassicFlags, HardenedKey, State};
 use fivefold_gateway::gateway::{Arrival, ClassicDone, Output};
 use fivefold_waspmote::hardened::{Answer, Epoch, Key, Number, Peer, seal};
 
@@ -28,23 +28,7 @@ fn book(version: u64, keys: &[(u32, u8)]) -> Vec<u8> {
         key: None,
         hardened: List::of(&keys),
     };
-    let state = State {
-        version,
-        net: NET,
-        group: GROUP,
-        part: Part::WHOLE,
-        devices: List::default(),
-        contexts: List::default(),
-        keys: List::default(),
-        revoked: List::default(),
-        revoked_serials: List::default(),
-        local: List::default(),
-        classic: List::of(std::slice::from_ref(&device)),
-    };
-    let mut out = vec![0; 1024];
-    let len = state.emit(&mut out).unwrap();
-    out.truncate(len);
-    out
+    emitted(&State { classic: List::of(std::slice::from_ref(&device)), ..bare_state(version) })
 }
 
 fn world() -> World {

@@ -19,6 +19,9 @@ use fivefold_gateway::daemon::Event;
 use fivefold_gateway::gateway::ClassicDone;
 use tempfile::TempDir;
 
+#[path = "common/requests.rs"]
+mod requests;
+
 const FRAME: &str = "3C3D3E0213FF316DF95343503123D71FD9012E0125FF2001";
 const BOUNDS: Bounds = Bounds { connections: 64, connections_per_address: 64, requests_a_minute: 100_000 };
 /// Long enough for a machine that is busy with other things.
@@ -141,23 +144,10 @@ fn frame() -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_modules_request_is_handed_in_once_and_answered_as_its_client_needs() {
-    let file = std::fs::read(format!("{}/../vectors/waspmote/http.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let vectors: serde_json::Value = serde_json::from_slice(&file).unwrap();
     let w = World::new(BOUNDS, PATIENT).await;
     let mut frames = Vec::new();
-    for case in vectors["cases"].as_array().unwrap() {
+    for (case, request) in requests::of_every_module() {
         let text = |key: &str| case[key].as_str();
-        let request = match (text("request_text"), text("body_text"), text("url")) {
-            (Some(request), ..) => request.to_owned(),
-            (None, Some(body), _) => format!(
-                "POST {} HTTP/1.1\r\nHost: h\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n{body}",
-                text("path").unwrap(),
-                text("content_type").unwrap(),
-                body.len()
-            ),
-            (None, None, Some(url)) => format!("GET {url} HTTP/1.1\r\n\r\n"),
-            _ => panic!("{case}"),
-        };
         if let Some((_, token)) = request.split_once("Bearer ") {
             let token = token.split_once('\r').unwrap().0;
             tokens::add(w.folder.path(), token, Some(token), 1).unwrap();

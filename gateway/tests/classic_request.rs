@@ -8,6 +8,9 @@ use fivefold_gateway::classic::http::request::{
 };
 use proptest::prelude::*;
 
+#[path = "common/requests.rs"]
+mod requests;
+
 const FRAME: &str = "3C3D3E0213FF316DF95343503123D71FD9012E0125FF2001";
 
 fn frame() -> Box<[u8]> {
@@ -66,23 +69,8 @@ fn refused(text: impl AsRef<[u8]>) -> Refusal {
 
 #[test]
 fn requests_of_every_module_are_taken_as_they_are() {
-    let file = std::fs::read(format!("{}/../vectors/waspmote/http.json", env!("CARGO_MANIFEST_DIR"))).unwrap();
-    let vectors: serde_json::Value = serde_json::from_slice(&file).unwrap();
-    let cases = vectors["cases"].as_array().unwrap();
-    assert_eq!(cases.len(), 11);
-    for case in cases {
+    for (case, request) in requests::of_every_module() {
         let text = |key: &str| case[key].as_str();
-        let request = match (text("request_text"), text("body_text"), text("url")) {
-            (Some(request), ..) => request.to_owned(),
-            (None, Some(body), _) => format!(
-                "POST {} HTTP/1.1\r\nHost: h\r\nContent-Type: {}\r\nContent-Length: {}\r\n\r\n{body}",
-                text("path").unwrap(),
-                text("content_type").unwrap(),
-                body.len()
-            ),
-            (None, None, Some(url)) => format!("GET {url} HTTP/1.1\r\nHost: h\r\n\r\n"),
-            _ => panic!("{case}"),
-        };
         let request = taken(request);
         assert_eq!(hex::encode(&request.frame), text("frame_hex").unwrap(), "{}", case["module"]);
         let bridge = case["module"] == "cloud bridge";

@@ -302,19 +302,33 @@ pub fn emit_state(
     keys: &[NetworkKey<'_>],
     revoked: &[Did],
 ) -> Vec<u8> {
-    let state = State {
-        version,
-        net: NET,
-        group: GROUP,
-        part: Part::WHOLE,
+    emitted(&State {
         devices: List::of(listed),
         contexts: List::of(contexts),
         keys: List::of(keys),
         revoked: List::of(revoked),
+        ..bare_state(version)
+    })
+}
+
+/// A whole state with nothing in it.
+pub fn bare_state<'s>(version: u64) -> State<'s> {
+    State {
+        version,
+        net: NET,
+        group: GROUP,
+        part: Part::WHOLE,
+        devices: List::default(),
+        contexts: List::default(),
+        keys: List::default(),
+        revoked: List::default(),
         revoked_serials: List::default(),
         local: List::default(),
         classic: List::default(),
-    };
+    }
+}
+
+pub fn emitted(state: &State<'_>) -> Vec<u8> {
     let mut out = vec![0; 512 * 1024];
     let len = state.emit(&mut out).unwrap();
     out.truncate(len);
