@@ -263,19 +263,49 @@ pub fn verdict(rows: &[Row], balances: &[Balance]) -> String {
 
 /// What a stolen gateway obtained in each network, all its attacks together.
 fn stolen_gateway(rows: &[Row]) -> String {
+    let lines: String =
+        together(rows, "gateway-").iter().map(|(network, all)| format!("\n  {network:<14} {all}")).collect();
+    let modern = if lines.is_empty() {
+        String::new()
+    } else {
+        format!("\nWhat a stolen gateway can still do, until somebody revokes it:{lines}")
+    };
+    modern + &stolen_from_the_shore(rows)
+}
+
+/// The same of classic nodes. Their gateway hears whatever a recorder hears, and that has no row of its own among its attacks.
+fn stolen_from_the_shore(rows: &[Row]) -> String {
+    let gateway = together(rows, "classic-gateway-");
+    if gateway.is_empty() {
+        return String::new();
+    }
+    let recorder = together(rows, "classic-recorder-");
+    let more = |network: &str, all: &Outcome| {
+        let recorded = recorder.iter().find(|(name, _)| *name == network).map(|(_, gains)| gains.0.clone());
+        let more: std::collections::BTreeSet<Gain> = recorded.unwrap_or_default().difference(&all.0).copied().collect();
+        if more.is_empty() { String::new() } else { format!("; with what it heard: {}", Outcome(more)) }
+    };
+    let line = |(network, all): &(&str, Outcome)| format!("\n  {network:<14} {all}{}", more(network, all));
+    let lines: String = gateway.iter().map(line).collect();
+    format!(
+        "\nWhat the stolen gateway of the shore can still do, by what a node's sketch does with its frames:{lines}\n\
+         None of it is ever called proven by a node: it is shown as plain or legacy. Revoking the gateway ends it, but the keys of\n\
+         its nodes stay in their sketches until they are flashed, and what it threw away is lost, for classic nodes keep nothing.\n\
+         Only keys for the cloud shut it out: `device add --cloud-key-file`, or better `device harden --peer cloud`."
+    )
+}
+
+/// What the attacks whose name begins so obtained in each network, in the order of the table.
+fn together<'r>(rows: &'r [Row], prefix: &str) -> Vec<(&'r str, Outcome)> {
     let mut obtained: Vec<(&str, Outcome)> = Vec::new();
-    for cell in rows.iter().filter(|r| r.attack.starts_with("gateway-")).flat_map(|r| &r.cells) {
+    for cell in rows.iter().filter(|r| r.attack.starts_with(prefix)).flat_map(|r| &r.cells) {
         let gains = cell.obtained.0.iter().copied();
         match obtained.iter_mut().find(|(network, _)| *network == cell.network) {
             Some((_, all)) => all.0.extend(gains),
             None => obtained.push((&cell.network, Outcome(gains.collect()))),
         }
     }
-    if obtained.is_empty() {
-        return String::new();
-    }
-    let lines: String = obtained.iter().map(|(network, all)| format!("\n  {network:<12} {all}")).collect();
-    format!("\nWhat a stolen gateway can still do, until somebody revokes it:{lines}")
+    obtained
 }
 
 /// What to try while everything runs on. `root` is the demo's folder, with the files `token` and `pids`.
@@ -304,4 +334,49 @@ pub fn width() -> usize {
 #[expect(clippy::disallowed_methods, reason = "the demo waits for real processes")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::siege::Cell;
+    use super::*;
+
+    fn row(attack: &str, cells: &[(&str, &str)]) -> Row {
+        let cell = |(network, outcome): &(&str, &str)| {
+            let outcome: Outcome = outcome.parse().unwrap();
+            Cell {
+                network: (*network).to_owned(),
+                expected: outcome.clone(),
+                obtained: outcome,
+                attempts: 1,
+                counted: BTreeMap::new(),
+                note: String::new(),
+            }
+        };
+        Row { attack: attack.to_owned(), what: String::new(), cells: cells.iter().map(cell).collect() }
+    }
+
+    #[test]
+    fn a_stolen_gateway_is_told_of_the_shore_apart_and_with_what_it_recorded() {
+        let rows = [
+            row("gateway-reads", &[("e1+e3+e4", "nothing"), ("e1+e2+e4", "reads")]),
+            row("gateway-drops", &[("e1+e3+e4", "withholds"), ("e1+e2+e4", "loses")]),
+            row("classic-gateway-reads", &[("in clear", "reads"), ("AES to cloud", "nothing")]),
+            row("classic-gateway-drops", &[("in clear", "loses"), ("AES to cloud", "loses")]),
+            row("classic-recorder-restarts", &[("in clear", "forges"), ("AES to cloud", "forges")]),
+            row("classic-stranger-speaks", &[("in clear", "forges"), ("AES to cloud", "nothing")]),
+        ];
+        let said = stolen_gateway(&rows);
+        let lines: Vec<&str> = said.lines().map(str::trim).collect();
+        for line in [
+            "e1+e3+e4       withholds",
+            "e1+e2+e4       loses, reads",
+            "in clear       loses, reads; with what it heard: forges",
+            "AES to cloud   loses; with what it heard: forges",
+        ] {
+            assert!(lines.contains(&line), "{line} is not in {said}");
+        }
+        assert!(!stolen_gateway(&rows[..2]).contains("shore"));
+        assert_eq!(stolen_gateway(&rows[5..]), "");
+    }
 }
