@@ -4,9 +4,11 @@
 //! [`registry`] is the operator's book, [`rotation`] how a network's key is changed, [`share`] is what each party is handed of
 //! it, [`ca`] issues certificates, [`enrol`] is what a gateway asks for one with, [`imported`] looks at public keys from
 //! outside, [`own_sensors`] reads what users added to the sensors of classic nodes, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
-//! of its runs, [`site`] how a gateway without a cloud is told its state.
+//! of its runs, [`site`] how a gateway without a cloud is told its state, [`broker`] is the way
+//! to an MQTT broker.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod broker;
 pub mod ca;
 pub mod enrol;
 pub mod files;

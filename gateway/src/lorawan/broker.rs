@@ -101,7 +101,7 @@ impl std::fmt::Debug for Mqtt {
 impl Mqtt {
     /// By the words of the operator, and what lies in the files that they name.
     pub fn new(config: &Config, tls: Option<Tls>, login: Option<Login>) -> Self {
-        let mut options = MqttOptions::new(config.client_id.clone(), (config.host.clone(), config.port));
+        let mut options = MqttOptions::new(config.client_id.clone(), (config.broker.host.clone(), config.broker.port));
         options.set_keep_alive(KEEP_ALIVE);
         options.set_clean_session(false);
         options.set_ack_mode(AckMode::Manual);
@@ -109,7 +109,7 @@ impl Mqtt {
         if let Some(login) = login {
             options.set_credentials(login.username, login.password.to_vec());
         }
-        let (host, port) = (config.host.clone(), config.port);
+        let (host, port) = (config.broker.host.clone(), config.broker.port);
         match tls {
             Some(Tls { client, name }) => {
                 let connector = TlsConnector::from(client);

@@ -51,7 +51,7 @@ pub(crate) fn start(
     commands: mpsc::Receiver<Downlink>,
 ) -> Result<Option<JoinHandle<()>>, Unprepared> {
     let Some(config) = &config.lorawan else { return Ok(None) };
-    let dial = Mqtt::new(config, config.tls()?, config.login()?);
+    let dial = Mqtt::new(config, config.broker.tls()?, config.broker.login()?);
     let session = Session { config: config.clone(), dial, engine: engine.clone() };
     Ok(Some(tokio::spawn(session.run(commands))))
 }
