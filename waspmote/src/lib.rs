@@ -71,5 +71,5 @@ pub use sensors::{Kind, Sensor, SensorRefused, Sensors, Table};
 pub use serial::{Generation, Serial, SerialOrder, SerialRefused};
 pub use stamp::{Stamp, stamped};
 pub use text::Text;
-pub use time::{TIME_REQUEST, time_reply};
+pub use time::{Moment, TIME_REQUEST, time_reply};
 pub use tiny::{LONGEST_TINY, Tiny};

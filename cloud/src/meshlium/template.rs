@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use fivefold_core::time::Millis;
+use fivefold_waspmote::Moment;
 
 /// What takes the place of wildcards.
 #[derive(Clone, Copy, Debug)]
@@ -179,8 +180,8 @@ impl Template {
 /// A time in UTC, by the letters of PHP's `date` that [`wildcard`] takes.
 fn date(format: &str, at: Millis) -> String {
     let seconds = at.0 / 1000;
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    // Milliseconds since 1970 are no number of seconds that an i64 does not hold.
+    let Moment { year, month, day, hour, minute, second } = Moment::of_unix(seconds.cast_signed());
     let mut out = String::new();
     for letter in format.chars() {
         let text = match letter {
@@ -198,18 +199,6 @@ fn date(format: &str, at: Millis) -> String {
         out.push_str(&text);
     }
     out
-}
-
-/// Year, month and day of a day since 1970-01-01: years begin in March, in eras of 400.
-const fn civil(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, of_era) = (days / 146_097, days % 146_097);
-    let of_years = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * of_years + of_years / 4 - of_years / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (of_years + era * 400 + if month <= 2 { 1 } else { 0 }, month, day)
 }
 
 #[cfg(test)]
