@@ -207,6 +207,23 @@ fn an_unknown_sensor_keeps_the_rest_raw_until_ones_own_file_names_it() {
 }
 
 #[test]
+fn a_frame_from_before_api_v012_is_read_where_one_says_so() {
+    let frame = "3c3d3e00011b3015176e6f6465312307\
+                 3450";
+    let (code, told) = decode(&[frame]);
+    assert_eq!((code, &told["refused"]), (1, &json!("trailing")), "{told}");
+    let (code, told) = decode(&["--before-v012", frame]);
+    assert_eq!(
+        (code, &told["serial"], &told["serial_decimal"]),
+        (0, &json!("1b301517"), &json!(387_264_539)),
+        "{told}"
+    );
+    assert_eq!(told["fields"], json!([{ "id": 52, "tag": "BAT", "values": [80] }]), "{told}");
+    let (code, told) = decode(&["--before-v012", "3c3d3e00013338373236343533392323073450"]);
+    assert_eq!((code, &told["code"], &told["refused"]), (1, &json!("CL-01"), &json!("serial-text")), "{told}");
+}
+
+#[test]
 fn nothing_from_the_wire_reaches_the_terminal_unescaped() {
     let id = b"\x1b[2J\x9b\xc2\x9b\x7f\xe2\x80\xae";
     let mut frame = b"<=>\x86\x02#0123456789ABCDEF#".to_vec();

@@ -310,6 +310,17 @@ fn sensors_of_a_users_own_are_read_as_the_file_of_the_network_says() {
 }
 
 #[test]
+fn a_frame_from_before_api_v012_is_read_as_what_it_is() {
+    let mut w = world(vec![Classic::plain("387264539", 0x0c02), Classic::plain(SERIAL, 0x0c01)]);
+    let old = b"<=>\x00\x01\x1b\x30\x15\x17node1#\x07\x34\x50";
+    assert_eq!(bring_of(&mut w, "387264539", old, at(0)), None);
+    let row = w.readings()[0].classic.clone().unwrap();
+    assert_eq!((row.sequence, &*row.codes), (Some(7), ""));
+    assert!(row.content.contains(r#""tag":"BAT","values":[80]"#), "{}", row.content);
+    assert_eq!(bring_of(&mut w, SERIAL, old, at(1)), Some(Code::ClassicMalformed), "v15 never sent such");
+}
+
+#[test]
 fn a_flood_under_a_serial_fills_no_disk() {
     let mut w = world(vec![Classic::to_cloud()]);
     let frames: Vec<_> =

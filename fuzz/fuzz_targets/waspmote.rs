@@ -3,7 +3,7 @@
 
 use fivefold_waspmote::{
     Builder, ClassicKey, Clear, Encoding, Encrypted, EncryptedType, Entry, Frame, Generation, Joint, Reading, Sender,
-    Sensors, SerialOrder, Stamp, Table, Tiny, Value, fragments, stamped, tiny_frames,
+    Sensors, SerialOrder, Software, Stamp, Table, Tiny, Value, fragments, stamped, tiny_frames,
 };
 use libfuzzer_sys::fuzz_target;
 
@@ -70,10 +70,16 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     for generation in [None, Some(Generation::V12), Some(Generation::V15)] {
-        match Frame::parse_as(bytes, Reading { generation, order: SerialOrder::BigEndian }) {
+        match Frame::parse_as(bytes, Reading { generation, ..Reading::default() }) {
             Ok(Frame::Clear(read)) => clear(&read, &key),
             Ok(Frame::Encrypted(outer)) => drop(outer.open(&key).map(|inner| inner.clear().sequence)),
             _ => {}
+        }
+    }
+    let old = Reading { software: Software::BeforeV012, ..Reading::default() };
+    if let Ok(Frame::Clear(read)) = Frame::parse_as(bytes, old) {
+        for table in TABLES {
+            read.fields(&Sensors::of(table)).for_each(drop);
         }
     }
 });

@@ -94,6 +94,23 @@ fn last(world: &World, check: impl FnOnce(&Envelope<'_>, &Report<'_>)) {
 }
 
 #[test]
+fn a_frame_from_before_api_v012_is_handed_on_under_the_serial_of_its_node() {
+    let mut w = world(&[known("387264539", 0x0c02)]);
+    // One field in the place of N, and the serial little-endian: BAT 80.
+    let old = b"<=>\x00\x01\x1b\x30\x15\x17node1#\x07\x34\x50";
+    assert_eq!(http(&mut w, old).0, ClassicDone::Stored);
+    last(&w, |envelope, report| {
+        assert_eq!(envelope.originator, Originator::Classic("387264539"));
+        assert_eq!((report.frame, report.code), (&old[..], None));
+    });
+    // Another number of fields than it says is no frame of any age.
+    let mut wrong = old.to_vec();
+    wrong[4] = 2;
+    let (done, _) = http(&mut w, &wrong);
+    assert!(matches!(done, ClassicDone::Refused(rejected) if rejected.code == Code::ClassicMalformed), "{done:?}");
+}
+
+#[test]
 fn every_frame_of_a_known_serial_is_stored_as_it_came_before_anybody_hears_so() {
     for file in ["plain-frames", "encrypted-frames", "sequence-and-timestamp"] {
         for case in vectors(file)["cases"].as_array().unwrap() {

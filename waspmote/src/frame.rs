@@ -45,6 +45,20 @@ pub struct Reading {
     pub generation: Option<Generation>,
     /// Order of the serial's bytes in binary frames of v12.
     pub order: SerialOrder,
+    /// How old the sender's software is.
+    pub software: Software,
+}
+
+/// How old the software of a node is, as far as its binary frames show it (W4).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Software {
+    /// Before API v012 (2014): byte 4 of a binary frame is its number of fields, and nothing says how long it is. Such
+    /// software ran on v12 alone, and its serial is little-endian. Frames in clear alone are read: what encrypted ones of that
+    /// time looked like is not known.
+    BeforeV012,
+    /// API v012 and later.
+    #[default]
+    V012,
 }
 
 /// What follows the end of a frame.
@@ -149,7 +163,7 @@ pub struct Clear<'a> {
     pub sequence: u8,
     /// The fields, as they came.
     pub payload: &'a [u8],
-    /// Fields that the header promises: of ASCII frames alone.
+    /// Fields that the header promises: of ASCII frames, and of binary ones from before API v012.
     pub count: Option<u8>,
     /// The whole frame.
     pub bytes: &'a [u8],
@@ -184,6 +198,9 @@ impl<'a> Clear<'a> {
         let kind = FrameType::from_number(type_byte & 0x7f).ok_or(Refused::Type { byte: type_byte })?;
         match Encoding::of(type_byte) {
             Encoding::Ascii => Self::parse_ascii(kind, bytes, reading, tail),
+            Encoding::Binary if reading.software == Software::BeforeV012 && tail == Tail::Nothing => {
+                Self::parse_counted(kind, bytes, reading)
+            }
             Encoding::Binary => {
                 let (frame, rest) = measured(bytes)?;
                 end(rest, tail)?;
@@ -216,6 +233,45 @@ impl<'a> Clear<'a> {
             return Err(Refused::Stamped);
         }
         Ok(frame)
+    }
+
+    /// A binary frame from before API v012. Since nothing says how long it is, its fields must be as many as it says and end
+    /// where it ends; behind an unknown sensor nobody can count.
+    fn parse_counted(kind: FrameType, bytes: &'a [u8], reading: Reading) -> Result<Self, Refused> {
+        if [kind.generation(), reading.generation].contains(&Some(Generation::V15)) {
+            return Err(Refused::Generation);
+        }
+        let promised = match bytes.get(4).copied() {
+            // What stands there until a field is added.
+            Some(b'?') => 0,
+            count => count.ok_or(Refused::Short { length: bytes.len() })?,
+        };
+        // A field has two bytes at least, so this is N, and the frame a younger one.
+        if usize::from(promised) + 5 == bytes.len() {
+            return Err(Refused::FieldCount { promised, present: 0 });
+        }
+        let frame = Self::parse_binary(kind, bytes, Generation::V12, SerialOrder::LittleEndian)
+            .and_then(|frame| frame.counted(promised));
+        match frame {
+            Err(_) if has_serial_text(bytes) => Err(Refused::SerialText),
+            other => other,
+        }
+    }
+
+    fn counted(self, promised: u8) -> Result<Self, Refused> {
+        let sensors = Sensors::of(Table::V12);
+        let mut present: u8 = 0;
+        for entry in Fields::new(&self, &sensors) {
+            match entry? {
+                Entry::Rest(_) if present < promised => return Ok(Self { count: Some(promised), ..self }),
+                _ => present = present.saturating_add(1),
+            }
+        }
+        if present == promised {
+            Ok(Self { count: Some(promised), ..self })
+        } else {
+            Err(Refused::FieldCount { promised, present })
+        }
     }
 
     /// Whether the node took a 0x23 in the second half of its serial for the `#` before the sequence, and put TST behind
@@ -309,6 +365,12 @@ impl<'a> Decoded<'a> {
         }
         Ok(decoded)
     }
+}
+
+/// Whether a binary frame holds its serial as a decimal, as the very first software wrote it.
+fn has_serial_text(bytes: &[u8]) -> bool {
+    let serial = bytes.get(5..).and_then(|body| until_hash(body, 10));
+    serial.is_some_and(|(digits, _)| Serial::parse_ascii(digits).is_some_and(|s| s.generation() == Generation::V12))
 }
 
 /// Splits at the first `#`, if it comes within `longest` bytes and one.

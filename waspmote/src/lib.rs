@@ -63,7 +63,7 @@ pub use builder::{Builder, MOST_FIELDS, NotAdded, Sender};
 pub use encrypted::{Destination, Encrypted, EncryptedType, Inner, LONGEST_INNER};
 pub use field::{Entry, Field, FieldFault, Fields, RefusedField, Rest, Value, Values, ValuesIter};
 pub use fragment::{Joined, Joint, LONGEST_FRAGMENT, Pieces, fragments, tiny_frames};
-pub use frame::{Clear, Decoded, Frame, OverTheAir, Reading};
+pub use frame::{Clear, Decoded, Frame, OverTheAir, Reading, Software};
 pub use key::{ClassicKey, KeyBits, KeyRefused, Weak};
 pub use kind::{Encoding, FrameType};
 pub use refused::Refused;

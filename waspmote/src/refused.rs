@@ -37,6 +37,8 @@ pub enum Refused {
     },
     /// The serial is neither 16 hex digits nor a decimal of 32 bits, or misses bytes.
     Serial,
+    /// A binary frame with its serial as a decimal, as the vendor's first software wrote it: what follows is not known.
+    SerialText,
     /// A frame of this type does not come from hardware with such a serial.
     Generation,
     /// The node id is longer than 16 bytes, or does not end.
@@ -102,6 +104,7 @@ impl Refused {
             Self::Truncated { .. } => "truncated",
             Self::Trailing { .. } => "trailing",
             Self::Serial => "serial",
+            Self::SerialText => "serial-text",
             Self::Generation => "generation",
             Self::NodeId => "node-id",
             Self::Sequence => "sequence",
@@ -142,6 +145,9 @@ impl fmt::Display for Refused {
             }
             Self::Trailing { bytes } => write!(f, "{bytes} bytes follow the end of the frame"),
             Self::Serial => f.write_str("the serial is neither 8 bytes (16 hex digits) nor a number of 32 bits"),
+            Self::SerialText => f.write_str(
+                "a binary frame of the vendor's first software, with its serial as text: its layout is not known",
+            ),
             Self::Generation => f.write_str("the type and the serial belong to different generations of hardware"),
             Self::NodeId => f.write_str("the node id does not end within 16 bytes"),
             Self::Sequence => f.write_str("the sequence is no number from 0 to 255"),

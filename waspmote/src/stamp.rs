@@ -35,7 +35,8 @@ pub fn stamped(frame: &Clear<'_>, epoch: u32, stamp: Stamp) -> Option<Vec<u8>> {
             bytes.extend_from_slice(&epoch.to_le_bytes());
             bytes.extend_from_slice(&tail);
             let n = bytes.get_mut(4)?;
-            *n = n.checked_add(5)?;
+            // Before API v012 it is the number of fields.
+            *n = n.checked_add(if frame.count.is_some() { 1 } else { 5 })?;
         }
     }
     (bytes.len() <= LONGEST).then_some(bytes)

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use fivefold_waspmote::{
-    Builder, Encoding, FrameType, Joined, Joint, Reading, Sender, Sensors, Serial, SerialOrder, Stamp, Table, Text,
-    Tiny, Value, fragments, stamped, tiny_frames,
+    Builder, Encoding, FrameType, Joined, Joint, Reading, Sender, Sensors, Serial, SerialOrder, Software, Stamp, Table,
+    Text, Tiny, Value, fragments, stamped, tiny_frames,
 };
 use fivefold_waspmote::{ClassicKey, Clear, Encrypted, EncryptedType, Entry, Frame, Generation};
 use proptest::prelude::*;
@@ -194,10 +194,11 @@ fn header() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn whatever_the_bytes_are_reading_them_ends_without_a_panic(frame in header(), v12: bool, little: bool) {
+    fn whatever_the_bytes_are_reading_them_ends_without_a_panic(frame in header(), v12: bool, little: bool, old: bool) {
         let reading = Reading {
             generation: Some(if v12 { Generation::V12 } else { Generation::V15 }),
             order: if little { SerialOrder::LittleEndian } else { SerialOrder::BigEndian },
+            software: if old { Software::BeforeV012 } else { Software::V012 },
         };
         for parsed in [Frame::parse(&frame), Frame::parse_as(&frame, reading)] {
             match parsed {

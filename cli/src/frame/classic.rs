@@ -8,7 +8,7 @@ use fivefold_core::error::Code;
 use fivefold_keep::own_sensors::OwnSensors;
 use fivefold_waspmote::{
     ClassicKey, Clear, Decoded, Encrypted, Field as Found, Frame, Generation, Inner, KeyBits, KeyRefused, Reading,
-    Refused, Sensors, Serial, SerialOrder, Table, Text, Tiny, Value as Measured, Weak,
+    Refused, Sensors, Serial, SerialOrder, Software, Table, Text, Tiny, Value as Measured, Weak,
 };
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -41,6 +41,10 @@ pub struct ClassicArgs {
     /// Order of the serial's bytes in binary frames of v12: little for software older than API v026.
     #[arg(long, value_name = "big|little", value_parser = parse_order, default_value = "big")]
     pub serial_order: SerialOrder,
+    /// The node's software is older than API v012 (2014): its binary frames say how many fields they have, and not how long
+    /// they are.
+    #[arg(long)]
+    pub before_v012: bool,
 }
 
 /// A key as it was typed: wiped, and never shown.
@@ -80,6 +84,7 @@ impl ClassicArgs {
             ("--table", self.table.is_some()),
             ("--sensors", self.sensors.is_some()),
             ("--generation", self.generation.is_some()),
+            ("--before-v012", self.before_v012),
         ]
         .into_iter()
         .find_map(|(name, given)| given.then_some(name))
@@ -194,7 +199,12 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
     }
     // A table says which hardware it is for, where the type does not.
     let hardware = |table| if table == Table::V12 { Generation::V12 } else { Generation::V15 };
-    let known = Reading { generation: args.generation, order: args.serial_order };
+    // Whoever counts fields writes the serial the other way round.
+    let (software, order) = match args.before_v012 {
+        true => (Software::BeforeV012, SerialOrder::LittleEndian),
+        false => (Software::V012, args.serial_order),
+    };
+    let known = Reading { generation: args.generation, order, software };
     let told = Reading { generation: args.generation.or(args.table.map(hardware)), ..known };
     let frame = match Frame::parse_as(bytes, told).or_else(|_| Frame::parse_as(bytes, known)) {
         Ok(frame) => frame,
@@ -202,18 +212,18 @@ fn decode(args: &ClassicArgs, kind: super::Kind, bytes: &[u8]) -> anyhow::Result
     };
     let frame = match frame {
         Frame::Clear(clear) => {
-            let read = read_clear(&clear, sensors(clear.table()), args.serial_order);
+            let read = read_clear(&clear, sensors(clear.table()), order);
             match (&read.refused, key) {
                 (None, Some(_)) => Report { refused: Some(plain()), ..read },
                 _ => read,
             }
         }
         Frame::Encrypted(outer) => match key.map(|key| (outer.open(&key), key)) {
-            None => sealed(&outer, args.serial_order, None),
-            Some((Err(refused), key)) => sealed(&outer, args.serial_order, Some(&key)).refused(refused),
+            None => sealed(&outer, order, None),
+            Some((Err(refused), key)) => sealed(&outer, order, Some(&key)).refused(refused),
             Some((Ok(inner), key)) => {
                 let sensors = sensors(inner.clear().table());
-                opened(sealed(&outer, args.serial_order, Some(&key)), &inner, sensors, args.serial_order)
+                opened(sealed(&outer, order, Some(&key)), &inner, sensors, order)
             }
         },
         Frame::TimeRequest => time_request(bytes),

@@ -104,7 +104,10 @@ pub(super) fn clear(frame: &Clear<'_>, sensors: &Sensors) -> String {
             rows.cut(frame.sequence.to_string().len() + 1, "sequence", frame.sequence.to_string());
         }
         Encoding::Binary => {
-            rows.cut(1, "N", "bytes after this one");
+            match frame.count {
+                Some(count) => rows.cut(1, "fields", format!("{count} follow (before API v012)")),
+                None => rows.cut(1, "N", "bytes after this one"),
+            }
             rows.cut(frame.generation().serial_length(), "serial", frame.serial.to_string());
             rows.cut(id.0 + 1, "node id", id.1);
             rows.cut(1, "sequence", frame.sequence.to_string());

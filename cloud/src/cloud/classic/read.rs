@@ -7,7 +7,7 @@ use fivefold_keep::registry::ClassicProfile;
 use fivefold_waspmote::hardened::{Number, Peer, Sealed};
 use fivefold_waspmote::{
     Clear, Destination, Encoding, Encrypted, Entry, Field, FieldFault, Fields, Frame, FrameType, Reading, Refused,
-    Sensors, Serial, Table, Text, Tiny, Value,
+    Sensors, Serial, Software, Table, Text, Tiny, Value,
 };
 use serde_json::json;
 
@@ -70,7 +70,12 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
         trace: None,
         number: None,
     };
-    match Frame::parse_as(report.frame, of_serial(device)) {
+    let known = of_serial(device);
+    let frame = Frame::parse_as(report.frame, known).or_else(|refused| {
+        let old = Frame::parse_as(report.frame, Reading { software: Software::BeforeV012, ..known });
+        old.map_err(|_| refused)
+    });
+    match frame {
         Ok(Frame::Clear(clear)) => {
             told.judge_plain(device, clear.serial);
             told.fields(device, &clear, None, Code::ClassicMalformed);

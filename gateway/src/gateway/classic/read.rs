@@ -3,7 +3,7 @@
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::wire::classic::Carrier;
 use fivefold_waspmote::hardened::Peer;
-use fivefold_waspmote::{Destination, Encrypted, Frame, Generation, Reading, Refused, Serial, Tiny};
+use fivefold_waspmote::{Destination, Encrypted, Frame, Generation, Reading, Refused, Serial, Software, Tiny};
 
 use super::roll::{Classic, Roll};
 use super::{Arrival, Finding};
@@ -37,15 +37,22 @@ const NOT_OPENED: Rejected = Rejected::new(Code::ClassicForged, "the gateway's k
 const FOREIGN: Rejected = Rejected::new(Code::ClassicForeignInner, "the inner frame is of another device");
 
 /// Reads a frame. Nothing in a binary frame of types 1 to 5 says which generation sent it (W2): the one that makes it a
-/// device of the book is right.
+/// device of the book is right. Frames from before API v012 are never taken for others, nor others for them: N of a frame is
+/// greater than its number of fields.
 ///
 /// # Errors
 /// `CL-01`.
 pub(super) fn read<'f>(arrival: &Arrival<'f>, roll: &Roll) -> Result<Seen<'f>, Rejected> {
-    let guesses = [None, Some(Generation::V15), Some(Generation::V12)];
+    let now = Reading::default();
+    let guesses = [
+        now,
+        Reading { generation: Some(Generation::V15), ..now },
+        Reading { generation: Some(Generation::V12), ..now },
+        Reading { software: Software::BeforeV012, ..now },
+    ];
     let mut stranger = None;
-    for generation in guesses {
-        let (serial, content) = match Frame::parse_as(arrival.frame, Reading { generation, ..Reading::default() }) {
+    for guess in guesses {
+        let (serial, content) = match Frame::parse_as(arrival.frame, guess) {
             Ok(Frame::TimeRequest) => return Ok(Seen::TimeRequest),
             Ok(Frame::OverTheAir(_)) => return Ok(Seen::OverTheAir),
             Ok(Frame::Clear(clear)) => (clear.serial, Content::Other),
