@@ -34,6 +34,7 @@ use zeroize::Zeroizing;
 
 use crate::accepted::ContextId;
 use crate::context::ContextSecrets;
+use crate::pulse::Pulse;
 use crate::renewal::{Orders, Runs};
 use crate::restored::{self, Restored};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
@@ -127,10 +128,8 @@ pub(crate) struct Live {
     pub(crate) asked: Option<Millis>,
     /// Where the count for E3-11 began, how many came since, and when.
     pub(crate) gap: Option<(u64, u64, Millis)>,
-    /// When it was heard last, and how often it speaks (milliseconds, smoothed; 0 until that is known).
-    pub(crate) heard: Option<Millis>,
-    pub(crate) period: u64,
-    pub(crate) silent: bool,
+    /// When it was heard, and how often it speaks.
+    pub(crate) pulse: Pulse,
     /// What is open of its evidence.
     pub(crate) dossier: Dossier,
 }
@@ -251,7 +250,7 @@ impl Device {
 
     /// When it was heard last since this process started.
     pub fn heard(&self) -> Option<Millis> {
-        self.live().heard
+        self.live().pulse.heard
     }
 }
 

@@ -189,10 +189,10 @@ fn view(device: &Device, link: &LinkRotation, beside: &Beside) -> (Option<LinkRe
     let live = device.live();
     let told = live.link_told.filter(|_| link.was_given(link.rotation.index, live.link_told)).map(|(_, at)| at);
     let view = View {
-        heard: live.heard.or(beside.heard.get(&device.did).copied()),
+        heard: live.pulse.heard.or(beside.heard.get(&device.did).copied()),
         asked: live.asked,
         told,
-        period: live.period,
+        period: live.pulse.period,
         refused: beside.refused.get(&device.sid).copied(),
         is_ours: device.level() == 3,
     };

@@ -384,6 +384,7 @@ impl<M: Memory> Cloud<M> {
         {
             self.note(pending, accepted.row(), *verdict, &mut write);
         }
+        self.heard_classic(&judged, &written);
         let found = self.weigh(&judged, &written, &committed.verdicts, &mut write);
         Concluded { write: Arc::new(write), verdicts: committed.verdicts, written, judged, found }
     }

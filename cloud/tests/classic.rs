@@ -321,6 +321,29 @@ fn a_frame_from_before_api_v012_is_read_as_what_it_is() {
 }
 
 #[test]
+fn a_node_that_falls_silent_is_counted_once_and_once_more_after_a_day() {
+    let mut w = world(vec![Classic::to_gateway(), Classic::plain("387264539", 0x0c02)]);
+    let watch = |w: &mut World, now| {
+        w.now = now;
+        let write = w.cloud.handle_timeout(now);
+        w.cloud.memory().store().commit_now(write).unwrap();
+        w.count(Code::CloudSilence)
+    };
+    for n in 0..4 {
+        assert_eq!(bring(&mut w, &sealed(EncryptedType::Gateway, n, &[52, 80 + n]), at(15 * u64::from(n))), None);
+    }
+    // Under the same serial, but kept apart: it is not heard by that.
+    assert_eq!(bring(&mut w, &binary(SERIAL, "node_01", 9, FIELDS), at(89)), Some(Code::ClassicRelabelled));
+    assert_eq!(watch(&mut w, at(90)), 0);
+    assert_eq!(watch(&mut w, at(91)), 1, "three periods of 15 minutes since 45");
+    assert_eq!(watch(&mut w, at(900)), 1);
+    assert_eq!(watch(&mut w, at(46 + 24 * 60)), 2);
+    assert_eq!(watch(&mut w, at(3000)), 2, "each is said once; who was never heard is not missed");
+    assert_eq!(bring(&mut w, &sealed(EncryptedType::Gateway, 4, &[52, 70]), at(3001)), None);
+    assert_eq!(watch(&mut w, at(3002)), 2);
+}
+
+#[test]
 fn a_flood_under_a_serial_fills_no_disk() {
     let mut w = world(vec![Classic::to_cloud()]);
     let frames: Vec<_> =

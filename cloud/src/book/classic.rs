@@ -14,6 +14,7 @@ use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table, hardened};
 
 use crate::accepted::ContextId;
 use crate::classic::history::History;
+use crate::pulse::Pulse;
 
 /// A classic device as the registry has it. Keys are opened for each book anew.
 #[derive(Debug)]
@@ -86,6 +87,8 @@ pub(crate) struct Live {
     pub(crate) numbers: HashMap<ContextId, Window64>,
     /// Its last hardened frames, and when a gateway received them.
     pub(crate) taken: VecDeque<([u8; 8], Millis)>,
+    /// When it was heard, and how often it speaks.
+    pub(crate) pulse: Pulse,
     /// On which day since 1970, and how many of its frames were kept apart.
     pub(crate) aside: (u64, u32),
 }

@@ -23,7 +23,7 @@ use crate::accepted::{Accepted, Content, ContextId, Freshness, flag};
 use crate::book::{Book, ClassicDevice};
 use crate::classic::history::{Glimpse, History, Ruling};
 use crate::classic::{ClassicFrame, UnknownFrame};
-use crate::store::{ContextRow, Standing};
+use crate::store::{ContextRow, Standing, Write};
 use read::{Told, tell};
 
 /// A frame that a batch brought and history remembers, to be forgotten if the batch does not become durable.
@@ -261,6 +261,19 @@ impl<M: Memory> Cloud<M> {
             });
         }
         id
+    }
+
+    /// Frames became durable: whose they are was heard. What is kept apart may be anybody's.
+    pub(super) fn heard_classic(&self, judged: &Judged, written: &Write) {
+        if written.classic.is_empty() {
+            return;
+        }
+        let book = self.book.load();
+        for frame in written.classic.iter().filter(|f| f.accepted.row().flags & flag::QUARANTINED == 0) {
+            if let Some(device) = book.classics.find(judged.gateway.net(), &frame.serial) {
+                device.live().pulse.beat(judged.now);
+            }
+        }
     }
 
     /// A batch did not become durable: its gateway sends it again, and that is no repeat.

@@ -1,6 +1,7 @@
 //! What shows only over time: numbers that never came (E3-11), and silence (E3-12).
 
-use fivefold_core::error::Code;
+use fivefold_core::error::{Code, Severity};
+use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::time::Millis;
 
 use super::{Cloud, Memory};
@@ -10,10 +11,6 @@ use crate::store::{CountKey, Place, Write};
 
 /// Over what time missing numbers are counted, unless set otherwise: a day, in milliseconds.
 const GAP_PERIOD: u64 = 24 * 3600 * 1000;
-/// A device is silent after so many of its periods.
-const PERIODS: u64 = 3;
-/// Periods below this are taken as this, in milliseconds: bursts say nothing about silence.
-const SHORTEST_PERIOD: u64 = 10_000;
 
 /// Settings of the watch.
 #[derive(Debug)]
@@ -31,13 +28,7 @@ impl Default for Watch {
 pub(super) fn heard(live: &mut Live, row: &Row) {
     let counts = live.active().is_some_and(|c| c.id == row.context);
     let now = row.way.ingested;
-    if let Some(before) = live.heard {
-        let gap = now.since(before);
-        // A quarter of each new gap; the first one counts whole.
-        live.period = if live.period == 0 { gap } else { (live.period * 3 + gap) / 4 };
-    }
-    live.heard = Some(now);
-    live.silent = false;
+    live.pulse.beat(now);
     match &mut live.gap {
         // Late ones of a context before: they are no part of the row of numbers.
         _ if !counts => {}
@@ -61,19 +52,13 @@ impl<M: Memory> Cloud<M> {
         let mut write = Write { now, ..Write::default() };
         for device in self.book.load().devices.values() {
             let mut live = device.live();
-            let batches = self.watch_batches(device, &mut live, &mut write);
-            let mut codes = [None, None, self.overdue(device, &mut live, now), batches];
+            let batches = self.watch_batches(device, &mut live, &mut write).map(|code| (code, code.severity()));
+            let silence = live.pulse.misses(now).map(|loud| (Code::CloudSilence, loud));
+            let overdue = self.overdue(device, &mut live, now).map(|code| (code, code.severity()));
+            let mut codes = [silence, None, overdue, batches];
             self.forget(device, &mut live, &mut write);
             let highest = live.active().and_then(|c| c.recent).and_then(|r| r.highest);
-            let Live { heard, period, silent, gap, .. } = &mut *live;
-            if let Some(heard) = *heard
-                && !*silent
-                && *period > 0
-                && now.since(heard) > PERIODS * (*period).max(SHORTEST_PERIOD)
-            {
-                *silent = true;
-                codes[0] = Some(Code::CloudSilence);
-            }
+            let gap = &mut live.gap;
             if let Some((base, came, began)) = *gap
                 && now.since(began) >= gap_period
             {
@@ -81,22 +66,31 @@ impl<M: Memory> Cloud<M> {
                 let span = (highest + 1).saturating_sub(base);
                 let missing = span.saturating_sub(came);
                 if missing > 1 && missing * 10 > span {
-                    codes[1] = Some(Code::CloudPivGap);
+                    codes[1] = Some((Code::CloudPivGap, Code::CloudPivGap.severity()));
                 }
                 *gap = (span > 0).then_some((highest + 1, 0, now));
             }
             drop(live);
-            for code in codes.into_iter().flatten() {
-                tracing::warn!(did = %device.did, %code, "{}", code.condition());
-                write.count(CountKey {
-                    code,
-                    net: Some(device.net),
-                    gateway: None,
-                    sid: Some(device.sid),
-                    place: Place::Cloud,
-                });
+            for said in codes.into_iter().flatten() {
+                say(&mut write, (device.did, device.net, device.sid), said);
+            }
+        }
+        for device in self.book.load().classics.iter() {
+            if let Some(loud) = device.live().pulse.misses(now) {
+                let source = &device.source;
+                say(&mut write, (source.did, source.net, source.sid), (Code::CloudSilence, loud));
             }
         }
         write
     }
+}
+
+/// Counts what shows of a device, and logs it.
+fn say(write: &mut Write, (did, net, sid): (Did, Net, Sid), (code, loud): (Code, Severity)) {
+    if loud >= Severity::High {
+        tracing::error!(%did, %code, "{}", code.condition());
+    } else {
+        tracing::warn!(%did, %code, "{}", code.condition());
+    }
+    write.count(CountKey { code, net: Some(net), gateway: None, sid: Some(sid), place: Place::Cloud });
 }
