@@ -1,7 +1,9 @@
 //! `fivefold device`: devices and their shares.
 
 mod bulk;
+mod check;
 mod classic;
+mod classic_bulk;
 mod enrol;
 mod renewal;
 mod revoke;
@@ -42,10 +44,13 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
     /// Make a device's share, keys and all: to commission by cable, and for tests. Devices that make their own key are
-    /// enrolled with `enrol`; classic ones are entered with `--classic SERIAL`.
+    /// enrolled with `enrol`; classic ones are entered with `--classic SERIAL`, or many from a CSV file.
     Add(Box<Add>),
     /// Certify the signing key of a device that is in the book.
     Certify(signing::Certify),
+    /// Say what the book shows to be wrong with networks and devices, by the rules of docs/protocol.md 15 that it can show.
+    /// Exit code 1 if anything is.
+    Check(Folder),
     /// Enrol a device that made its own key: answer its request, from a file, over a serial line, or many from a CSV file.
     Enrol(Box<enrol::Args>),
     /// Install new secrets under a greater epoch: after a repair, or when a device lost its state.
@@ -234,8 +239,9 @@ fn kid_length(text: &str) -> Result<u8, String> {
 /// The book refuses, or a file cannot be written.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::Add(args) => add(args, output)?,
+        Verb::Add(args) => return add(args, output),
         Verb::Certify(args) => return signing::certify(args, output),
+        Verb::Check(folder) => return check::run(folder, output),
         Verb::Enrol(args) => return enrol::run(args, output),
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
@@ -264,6 +270,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let signers = registry.signers()?;
             let modern = devices.iter().map(|d| json_with(d, renewal_of(d), &signers));
             let value = modern.chain(classics.iter().map(classic::json_of)).collect();
+            let findings = check::hint(&registry)?;
             answer(output, &Value::Array(value), || {
                 let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "RENEWED", "STATE"]);
                 for d in &devices {
@@ -281,7 +288,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                     ]);
                 }
                 t.add_rows(classics.iter().map(classic::row));
-                t.trim_fmt()
+                t.trim_fmt() + &findings
             });
         }
         Verb::Renew(args) => return renewal::order(args, output),
@@ -347,11 +354,15 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<(Device, Pa
     Ok((device, folder))
 }
 
-fn add(args: &Add, output: Output) -> anyhow::Result<()> {
+fn add(args: &Add, output: Output) -> anyhow::Result<ExitCode> {
     args.classic.refuse_alone()?;
     let mut operator = args.folder.open()?;
-    if let Some(serial) = args.classic.classic {
-        return classic::add(&mut operator, (serial, &args.classic), (&args.new.net, args.new.sid), output);
+    if let Some(path) = &args.classic.csv {
+        return classic_bulk::run(&mut operator, path, (&args.classic, &args.new.net), output);
+    }
+    if let Some(serial) = args.classic.classic.flatten() {
+        classic::add(&mut operator, (serial, &args.classic), (&args.new.net, args.new.sid), output)?;
+        return Ok(ExitCode::SUCCESS);
     }
     let (device, folder) = create(&mut operator, &args.new)?;
     let note = match operator.registry.renewal(device.did)? {
@@ -379,7 +390,7 @@ fn add(args: &Add, output: Output) -> anyhow::Result<()> {
             folder.display()
         )
     });
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes the share of a device, and what was asked for beside it.

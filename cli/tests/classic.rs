@@ -253,3 +253,140 @@ fn a_network_takes_sensors_of_the_users_own_and_names_mistakes_by_line() {
     assert!(site.says(&["network", "set", "mast", "--no-sensors"]).contains("0 sensors of your own"));
     assert_eq!(site.answer(&["network", "list"])[0]["sensors"], 0);
 }
+
+#[test]
+fn one_key_on_two_devices_is_said_when_it_is_entered_and_by_the_check() {
+    let site = Site::new();
+    assert_eq!(site.answer(&["device", "check"]), json!([]));
+    let key = site.file("key", b"23582d8aa5e39a9ff365954662d083ff");
+    let add = |serial: &'static str| {
+        vec![
+            "device",
+            "add",
+            "--net",
+            "mast",
+            "--classic",
+            serial,
+            "--gateway-key-file",
+            &key,
+            "--gateway-key-bits",
+            "128",
+        ]
+    };
+    assert!(!site.says(&add(SERIAL)).contains("AR-07"));
+    let said = site.says(&add("387264539"));
+    assert!(said.contains("AR-07: device 8a7384477876150c has a key of it too"), "{said}");
+    let done = site.run(&["device", "check"]);
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    for rule in ["AR-07  classic device 387264539, device 8a7384477876150c have one key", "AR-09  ", "AR-10  "] {
+        assert!(told.contains(rule), "{told}");
+    }
+    assert!(site.says(&["device", "list"]).contains("3 findings: fivefold device check"));
+    let other = site.file("other", b"33582d8aa5e39a9ff365954662d083ff");
+    let set = ["device", "set-keys", "387264539", "--gateway-key-file", &other, "--gateway-key-bits", "128"];
+    assert_eq!(site.answer(&set).get("key_shared_with"), None);
+    let set = ["device", "set-keys", "387264539", "--gateway-key-file", &key, "--gateway-key-bits", "128"];
+    assert_eq!(site.answer(&set)["key_shared_with"], "device 8a7384477876150c");
+}
+
+#[test]
+fn many_devices_are_entered_from_a_file_or_none_with_every_mistake_by_its_line() {
+    let site = Site::new();
+    site.answer(&["network", "add", "yard"]);
+    let good = "serial,node_id,gateway_key,gateway_key_bits,cloud_key,cloud_key_bits,table,dev_eui,sid\n\
+                8a7384477876150c,park-7,Fb9iZ1AeU9Yu9vTf,128,,,,,0a17\r\n\
+                \n387264539,,,,23582d8aa5e39a9ff365954662d083ff,128,v12,70b3d57ed0000002,\n\
+                5,\"a\"\"b\",\"Pq,4-\"\"xT7mK2wZ90\",128,,,,,";
+    let exposed = site.0.path().join("exposed.csv");
+    std::fs::write(&exposed, good).unwrap();
+    std::fs::set_permissions(&exposed, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let add = |file: &str, more: &[&str]| {
+        let mut words = vec!["device", "add", "--net", "mast", "--classic", "--csv", file, "-o", "json"];
+        words.extend_from_slice(more);
+        let done = site.run(&words);
+        let said = if done.status.code() == Some(2) { &done.stderr } else { &done.stdout };
+        (done.status.code().unwrap(), serde_json::from_slice::<Value>(said).unwrap())
+    };
+    assert_eq!(add(exposed.to_str().unwrap(), &[]).0, 2, "others can read it");
+    let bad = format!(
+        "serial,node_id,gateway_key,gateway_key_bits,cloud_key,cloud_key_bits,sid,net,dev_eui,danger_weak_key\n{}",
+        [
+            "1,,,,,,,,,",                                    // line 2
+            "1,,,,,,,,,",                                    // a serial twice
+            "2,,Od2ayZnAVbrzWZHU1,128,,,,,,",                // longer than its key
+            "3,,libelium,128,,,,,,",                         // in a dictionary
+            "4,,Fb9iZ1AeU9,256,,,,,,",                       // short
+            "5,,00000000000000000000000000000000,128,,,,,,", // zero
+            "6,,Fb9iZ1AeU9Yu9vTf,128,,,,,,",                 // one key on two
+            "7,,Fb9iZ1AeU9Yu9vTf,128,,,,,,",
+            "8,,Fb9iZ1AeU9Yu9vTg,,,,,,,", // no size
+            "9,a b,,,,,,,,",              // no node id
+            "10,,,,,,,yard,,",            // a network that takes none
+            "11,,,,,,,nowhere,,",
+            "12,,,,,,fffe,,,", // a reserved sid
+            "x,,,,,,,,,",
+            "13,,,",
+            "14,, Fb9iZ1AeU9Yu9vTh,128,,,,,,", // a blank before the key
+            "15,,,,Fb9iZ1AeU9Yu9vTi,100,,,,",
+            "16,,libelium,128,,,,,,on masts until spring", // taken, in the operator's words
+            "17,,,,,,,,70b3d57ed0000001,",
+            "18,,,,,,,,70b3d57ed0000001,",
+        ]
+        .join("\n")
+    );
+    let bad = site.file("bad.csv", bad.as_bytes());
+    let (code, said) = add(&bad, &[]);
+    assert_eq!((code, &said["rows"], &said["entered"]), (1, &json!(20), &json!(0)), "{said}");
+    let refused: Vec<(u64, &str)> = said["refused"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|r| (r["line"].as_u64().unwrap(), r["error"].as_str().unwrap()))
+        .collect();
+    let expected = [
+        (3, "line 2 has it already"),
+        (4, "17"),
+        (5, "CL-13"),
+        (6, "CL-13"),
+        (7, "CL-13"),
+        (8, "line 9 has a key of it too (AR-07)"),
+        (9, "line 8 has a key of it too (AR-07)"),
+        (10, "gateway_key_bits is missing"),
+        (11, "node id"),
+        (12, "takes no classic devices"),
+        (13, "there is no network nowhere"),
+        (14, "AR-38"),
+        (15, "serial `x`"),
+        (16, "4 fields, and the head has 10"),
+        (17, "blank"),
+        (18, "128, 192 or 256"),
+        (21, "line 20 has the DevEUI"),
+    ];
+    assert_eq!(refused.len(), expected.len(), "{refused:?}");
+    for ((line, why), (at, word)) in refused.iter().zip(expected) {
+        assert!(*line == at && why.contains(word), "line {line}: {why}; expected {at}: {word}");
+        assert!(!why.contains("Fb9iZ1"), "a key is said: {why}");
+    }
+    assert_eq!(site.answer(&["device", "list"]), json!([]));
+    // The good rows alone, where one says so.
+    let (code, said) = add(&bad, &["--skip-bad"]);
+    assert_eq!((code, &said["entered"]), (0, &json!(3)), "{said}");
+    let file = site.file("good.csv", good.as_bytes());
+    let (code, said) = add(&file, &[]);
+    assert_eq!((code, &said["entered"]), (0, &json!(3)), "{said}");
+    let shown = site.answer(&["device", "show", SERIAL]);
+    assert_eq!(
+        (&shown["sid"], &shown["node_id"], &shown["gateway_key"]["bits"]),
+        (&json!("0a17"), &json!("park-7"), &json!(128))
+    );
+    let registry = Registry::open(&Path::new(&site.dir()).join("registry.db")).unwrap();
+    let vault = Vault::open_folder(Path::new(&site.dir())).unwrap();
+    let device = registry.classic_device("5".parse().unwrap()).unwrap();
+    assert_eq!(device.node_id.as_deref(), Some("a\"b"));
+    let keys = registry.classic_keys(&vault, &device).unwrap();
+    assert_eq!(keys.gateway.unwrap().bytes(), b"Pq,4-\"xT7mK2wZ90");
+    site.refused(&["device", "add", "--net", "mast", "--classic"], &["--csv FILE"]);
+    site.refused(&["device", "add", "--net", "mast", "--classic", "5", "--csv", &file], &["--csv FILE"]);
+    site.refused(&["device", "add", "--net", "mast", "--csv", &file], &["--classic"]);
+}

@@ -243,6 +243,43 @@ fn what_classic_devices_cannot_do_is_a_finding() {
 }
 
 #[test]
+fn one_key_on_two_devices_is_a_finding_until_it_is_on_one() {
+    let mut b = book();
+    let other: Vec<u8> = STRONG.iter().map(|byte| byte ^ 0x5A).collect();
+    let shared = |b: &Book| -> Vec<String> {
+        b.registry.findings().unwrap().into_iter().filter(|f| f.rule == "AR-07").map(|f| f.text).collect()
+    };
+    let with = |b: &Book, name: &str, gateway: &[u8], cloud: Option<&[u8]>| NewClassic {
+        keys: ClassicKeys { gateway: key(gateway), cloud: cloud.and_then(key) },
+        ..b.plain(name)
+    };
+    let place = |at: usize| format!("line {}", at + 2);
+    // Among one another first, whatever the key is for.
+    let news = [with(&b, "5", STRONG, None), with(&b, "6", &other, None), with(&b, "7", &[7; 16], Some(STRONG))];
+    let told = b.registry.classic_key_sharers(&b.vault, &news, place).unwrap();
+    assert_eq!(told, [Some("line 4".to_owned()), None, Some("line 2".to_owned())]);
+    b.registry.add_classic(&b.vault, &news[0], 1).unwrap();
+    assert_eq!(shared(&b), Vec::<String>::new());
+    let told = b.registry.classic_key_sharers(&b.vault, &news[1..], place).unwrap();
+    assert_eq!(told, [None, Some("device 5".to_owned())]);
+    assert_eq!(b.registry.classic_key_sharers(&b.vault, &news[..1], place).unwrap(), [None], "itself is nobody else");
+    let words = Some("on masts until spring".to_owned());
+    for new in news.into_iter().skip(1) {
+        b.registry.add_classic(&b.vault, &NewClassic { words: words.clone(), ..new }, 1).unwrap();
+    }
+    let said = shared(&b);
+    assert!(said.len() == 1 && said[0].starts_with("classic device 5, device 7 have one key"), "{said:?}");
+    // A revoked node still has it in its flash.
+    b.registry.revoke_classic(serial("5"), 2).unwrap();
+    assert!(shared(&b)[0].contains("device 5 (revoked)"));
+    let keys = ClassicKeys { gateway: key(&other), cloud: None };
+    b.registry.rekey_classic(&b.vault, serial("7"), &keys, None).unwrap();
+    assert!(shared(&b)[0].starts_with("classic device 6, device 7 have"));
+    b.registry.rekey_classic(&b.vault, serial("7"), &ClassicKeys::default(), None).unwrap();
+    assert_eq!(shared(&b), Vec::<String>::new());
+}
+
+#[test]
 fn keys_are_the_same_under_another_key_of_the_vault() {
     let mut b = book();
     let new = NewClassic { keys: ClassicKeys { gateway: key(STRONG), cloud: None }, ..b.plain("5") };
@@ -261,7 +298,7 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     let path = b.folder.path().join("registry.db");
     drop(b.registry);
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE classic_sensors; DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
+    db.execute_batch("DROP TABLE classic_sensors; DROP TABLE classic_shared; DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
     drop(db);
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.classic_devices().unwrap(), reader.classic_networks().unwrap()), (vec![], vec![]));

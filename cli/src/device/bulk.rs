@@ -45,9 +45,18 @@ const LONG_FILE: u64 = 100_000;
 const MANY_ROWS: u64 = 1000;
 
 /// A row that was refused.
-struct Bad {
-    line: u64,
-    why: String,
+pub(super) struct Bad {
+    pub(super) line: u64,
+    pub(super) why: String,
+}
+
+pub(super) fn json_of(bad: &[Bad]) -> Vec<serde_json::Value> {
+    bad.iter().map(|b| json!({ "line": b.line, "error": b.why })).collect()
+}
+
+/// For people, each on a line of its own.
+pub(super) fn lines_of(bad: &[Bad]) -> String {
+    bad.iter().map(|b| format!("line {}: {}\n", b.line, spoken(b.why.as_bytes()))).collect()
 }
 
 /// A row that can be read.
@@ -168,10 +177,9 @@ struct Told<'a> {
 
 fn say(told: &Told<'_>, output: Output) {
     let Told { path, file, total, enrolled, bad } = told;
-    let refused: Vec<_> = bad.iter().map(|b| json!({ "line": b.line, "error": b.why })).collect();
-    let value = json!({ "rows": total, "enrolled": enrolled, "refused": refused, "answers_file": file });
+    let value = json!({ "rows": total, "enrolled": enrolled, "refused": json_of(bad), "answers_file": file });
     answer(output, &value, || {
-        let mut said: String = bad.iter().map(|b| format!("line {}: {}\n", b.line, spoken(b.why.as_bytes()))).collect();
+        let mut said = lines_of(bad);
         match file {
             Some(file) => said.push_str(&format!(
                 "Enrolled {enrolled} of {total} devices of {}. The answers are in {}, each sealed for its device: column \
@@ -207,7 +215,16 @@ fn read(path: &Path, args: &Args, registry: &Registry, now: u64) -> anyhow::Resu
         .from_path(path)
         .with_context(|| format!("cannot read {shown}"))?;
     let head = reader.headers().with_context(|| format!("{shown}, line 1"))?.clone();
-    let columns = Columns::of(&head).with_context(|| format!("{shown}, line 1"))?;
+    let columns = Columns::of(head.iter().map(str::as_bytes), &COLUMNS)
+        .and_then(|columns| {
+            let has = |name: &str| columns.has(name);
+            anyhow::ensure!(
+                has("request") != (has("did") || has("key")) && has("did") == has("key"),
+                "name the devices by the columns did and key, or by the column request, and not by both"
+            );
+            Ok(columns)
+        })
+        .with_context(|| format!("{shown}, line 1"))?;
     let networks = registry.networks()?;
     let mut signing_of = HashMap::new();
     for network in &networks {
@@ -232,32 +249,44 @@ fn read(path: &Path, args: &Args, registry: &Registry, now: u64) -> anyhow::Resu
 }
 
 /// Where each column stands.
-struct Columns {
+pub(super) struct Columns {
     places: HashMap<&'static str, usize>,
     count: usize,
 }
 
 impl Columns {
-    fn of(head: &csv::StringRecord) -> anyhow::Result<Self> {
-        let mut places = HashMap::new();
-        for (at, name) in head.iter().enumerate() {
-            let known = COLUMNS.into_iter().find(|c| *c == name.trim_start_matches('\u{FEFF}').to_lowercase());
-            let known = known.with_context(|| {
-                format!("no column `{}` is known; there are {}", spoken(name.as_bytes()), COLUMNS.join(", "))
-            })?;
-            anyhow::ensure!(places.insert(known, at).is_none(), "column `{known}` is there twice");
+    /// Of a head, whose names are among the known ones.
+    pub(super) fn of<'h>(head: impl Iterator<Item = &'h [u8]>, known: &[&'static str]) -> anyhow::Result<Self> {
+        let (mut places, mut count) = (HashMap::new(), 0);
+        for (at, name) in head.enumerate() {
+            let text =
+                std::str::from_utf8(name).unwrap_or_default().trim_start_matches('\u{FEFF}').trim().to_lowercase();
+            let found = known.iter().copied().find(|c| *c == text);
+            let found = found
+                .with_context(|| format!("no column `{}` is known; there are {}", spoken(name), known.join(", ")))?;
+            anyhow::ensure!(places.insert(found, at).is_none(), "column `{found}` is there twice");
+            count = at + 1;
         }
-        let has = |name: &str| places.contains_key(name);
-        anyhow::ensure!(
-            has("request") != (has("did") || has("key")) && has("did") == has("key"),
-            "name the devices by the columns did and key, or by the column request, and not by both"
-        );
-        Ok(Self { places, count: head.len() })
+        Ok(Self { places, count })
     }
 
-    /// What stands in a column; `None` where it is not there, or empty.
-    fn cell<'r>(&self, record: &'r csv::ByteRecord, name: &str) -> anyhow::Result<Option<&'r str>> {
-        let Some(cell) = self.places.get(name).and_then(|at| record.get(*at)) else { return Ok(None) };
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.places.contains_key(name)
+    }
+
+    /// A row has as many fields as the head.
+    pub(super) fn fit(&self, fields: usize) -> anyhow::Result<()> {
+        anyhow::ensure!(fields == self.count, "{fields} fields, and the head has {}", self.count);
+        Ok(())
+    }
+
+    /// What stands in a column of the row that `at` gives; `None` where it is not there, or empty.
+    pub(super) fn cell<'r>(
+        &self,
+        at: impl FnOnce(usize) -> Option<&'r [u8]>,
+        name: &str,
+    ) -> anyhow::Result<Option<&'r str>> {
+        let Some(cell) = self.places.get(name).and_then(|place| at(*place)) else { return Ok(None) };
         let cell = std::str::from_utf8(cell).ok().with_context(|| format!("{name}: not UTF-8"))?;
         Ok((!cell.is_empty()).then_some(cell))
     }
@@ -276,6 +305,12 @@ fn with_signing(request: Request, asked: &[u8], now: u64) -> anyhow::Result<Requ
     Ok(Request { signing: Some(asked.signing), ..request })
 }
 
+/// The network that a row names.
+pub(super) fn network_of<'n>(networks: &'n [Network], net: &str) -> anyhow::Result<&'n Network> {
+    let network = networks.iter().find(|n| n.name == net || n.net.to_string() == net);
+    network.with_context(|| format!("there is no network {net}; see: fivefold network list"))
+}
+
 fn row(
     columns: &Columns,
     record: &csv::ByteRecord,
@@ -283,8 +318,8 @@ fn row(
     (networks, signing_of): (&[Network], &HashMap<Net, u8>),
     now: u64,
 ) -> anyhow::Result<(Request, NewDevice)> {
-    anyhow::ensure!(record.len() == columns.count, "{} fields, and the head has {}", record.len(), columns.count);
-    let cell = |name| columns.cell(record, name);
+    columns.fit(record.len())?;
+    let cell = |name| columns.cell(|at| record.get(at), name);
     let request = match cell("request")? {
         Some(text) => check(&paper::bytes_of(text.as_bytes())?, now)?,
         None => {
@@ -303,8 +338,7 @@ fn row(
         Some(text) => with_signing(request, &paper::bytes_of(text.as_bytes())?, now)?,
     };
     let net = cell("net")?.or(args.net.as_deref()).context("net is missing, here and as --net")?;
-    let network = networks.iter().find(|n| n.name == net || n.net.to_string() == net);
-    let network = network.with_context(|| format!("there is no network {net}; see: fivefold network list"))?;
+    let network = network_of(networks, net)?;
     let sid = cell("sid")?.map(|s| s.parse().with_context(|| format!("sid `{s}`"))).transpose()?;
     let number = |name| {
         let parse =

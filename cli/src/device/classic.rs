@@ -23,30 +23,45 @@ pub(crate) const MARK: &str = "classic";
 #[derive(Clone, Debug, clap::Args)]
 #[group(skip)]
 pub(super) struct New {
-    /// Enter a classic device (Waspmote, Plug & Sense!) by its serial: 16 hex digits, or a decimal number on v12.
+    /// Enter a classic device (Waspmote, Plug & Sense!) by its serial: 16 hex digits, or a decimal number on v12. Without
+    /// one, those of --csv.
     #[arg(
         long,
         value_name = "SERIAL",
+        num_args = 0..=1,
         conflicts_with_all = [
             "did", "mode", "alg", "kid_length", "ack_every", "radio", "danger_no_link", "bind", "air", "parents", "aiocoap",
             "first_contexts", "sign", "no_downlink",
         ]
     )]
-    pub(super) classic: Option<Serial>,
+    pub(super) classic: Option<Option<Serial>>,
+    /// Classic: many at once, from a CSV file with a head, readable by you alone since it holds keys: serial, and net, sid,
+    /// node_id, table, dev_eui, hardened (yes, no), gateway_key, gateway_key_bits, cloud_key, cloud_key_bits, danger_weak_key
+    /// where they differ from what is typed here.
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "classic",
+        conflicts_with_all = ["sid", "node_id", "dev_eui", "gateway_key_file", "cloud_key_file"]
+    )]
+    pub(super) csv: Option<PathBuf>,
+    /// With --csv: enter the good rows although others are refused.
+    #[arg(long, requires = "csv")]
+    pub(super) skip_bad: bool,
     /// Classic: the name that the node has, up to 16 characters.
     #[arg(long, value_name = "ID", requires = "classic")]
     node_id: Option<String>,
     /// Classic: its sensor table, where it is not that of its hardware: default, agriculture, water or v12.
     #[arg(long, value_name = "TABLE", requires = "classic", value_parser = table)]
-    table: Option<Table>,
+    pub(super) table: Option<Table>,
     /// Classic: its DevEUI, where its frames come by LoRaWAN.
     #[arg(long, value_name = "EUI", requires = "classic")]
     dev_eui: Option<Did>,
     /// Classic: it speaks the hardened profile; its other frames count for nothing.
     #[arg(long, requires = "classic")]
-    hardened: bool,
+    pub(super) hardened: bool,
     #[command(flatten)]
-    keys: Keys,
+    pub(super) keys: Keys,
 }
 
 /// Keys of a classic device. They come from files, since what is typed stays in the shell's history.
@@ -58,41 +73,43 @@ pub(super) struct Keys {
     #[arg(long, value_name = "FILE", requires = "gateway_key_bits")]
     gateway_key_file: Option<PathBuf>,
     /// Classic: size of that key, as in the sketch.
-    #[arg(long, value_name = "128|192|256", requires = "gateway_key_file", value_parser = key_bits)]
-    gateway_key_bits: Option<KeyBits>,
+    #[arg(long, value_name = "128|192|256", value_parser = key_bits)]
+    pub(super) gateway_key_bits: Option<KeyBits>,
     /// Classic: file with its key for the cloud (E3), in the same form. Gateways never get it.
     #[arg(long, value_name = "FILE", requires = "cloud_key_bits")]
     cloud_key_file: Option<PathBuf>,
     /// Classic: size of that key.
-    #[arg(long, value_name = "128|192|256", requires = "cloud_key_file", value_parser = key_bits)]
-    cloud_key_bits: Option<KeyBits>,
+    #[arg(long, value_name = "128|192|256", value_parser = key_bits)]
+    pub(super) cloud_key_bits: Option<KeyBits>,
     /// Classic: takes a key that is zero, short or in a dictionary, which anybody can guess. Your words are kept.
     #[arg(long, value_name = "WORDS")]
-    danger_weak_key: Option<String>,
+    pub(super) danger_weak_key: Option<String>,
 }
 
-fn table(text: &str) -> Result<Table, String> {
+pub(super) fn table(text: &str) -> Result<Table, String> {
     Table::from_word(text).ok_or_else(|| "expected default, agriculture, water or v12".into())
 }
 
-fn key_bits(text: &str) -> Result<KeyBits, String> {
+pub(super) fn key_bits(text: &str) -> Result<KeyBits, String> {
     text.parse().ok().and_then(KeyBits::from_bits).ok_or_else(|| "expected 128, 192 or 256".into())
 }
 
 impl Keys {
     fn is_given(&self) -> bool {
-        self.gateway_key_file.is_some() || self.cloud_key_file.is_some() || self.danger_weak_key.is_some()
+        let files = self.gateway_key_file.is_some() || self.cloud_key_file.is_some();
+        files || self.gateway_key_bits.is_some() || self.cloud_key_bits.is_some() || self.danger_weak_key.is_some()
     }
 
     fn read(&self) -> anyhow::Result<ClassicKeys> {
         Ok(ClassicKeys {
-            gateway: read_key(self.gateway_key_file.as_deref(), self.gateway_key_bits)?,
-            cloud: read_key(self.cloud_key_file.as_deref(), self.cloud_key_bits)?,
+            gateway: read_key("gateway", self.gateway_key_file.as_deref(), self.gateway_key_bits)?,
+            cloud: read_key("cloud", self.cloud_key_file.as_deref(), self.cloud_key_bits)?,
         })
     }
 }
 
-fn read_key(file: Option<&Path>, bits: Option<KeyBits>) -> anyhow::Result<Option<ClassicSecret>> {
+fn read_key(of: &str, file: Option<&Path>, bits: Option<KeyBits>) -> anyhow::Result<Option<ClassicSecret>> {
+    anyhow::ensure!(file.is_some() == bits.is_some(), "--{of}-key-file and --{of}-key-bits go together");
     let (Some(file), Some(bits)) = (file, bits) else { return Ok(None) };
     let text = files::read_private(file)?;
     ClassicSecret::read(&text, bits).map(Some).with_context(|| format!("{} holds no key", file.display()))
@@ -104,6 +121,10 @@ impl New {
         anyhow::ensure!(
             self.classic.is_some() || !self.keys.is_given(),
             "these keys are for classic devices: add --classic SERIAL"
+        );
+        anyhow::ensure!(
+            self.classic.is_none_or(|serial| serial.is_some() != self.csv.is_some()),
+            "name one classic device, --classic SERIAL, or a file of many, --classic --csv FILE"
         );
         Ok(())
     }
@@ -129,17 +150,42 @@ pub(super) fn add(
         words: new.keys.danger_weak_key.clone(),
     };
     let device = operator.registry.add_classic(&operator.vault, &entry, clock::now()?)?;
-    answer(output, &json_of(&device), || {
+    let shares = sharers(operator, &device, entry.keys)?;
+    answer(output, &with_sharers(&device, shares.as_deref()), || {
         format!(
-            "Entered classic device {} in network {net} as {} ({}).\n{}\n\nNext: point it at a gateway of this network: \
+            "Entered classic device {} in network {net} as {} ({}).\n{}{}\n\nNext: point it at a gateway of this network: \
              docs/operate.md, \"Point a classic fleet at Fivefold\".",
             device.serial,
             device.sid,
             protection(&device),
             warning(&device),
+            shared(shares.as_deref()),
         )
     });
     Ok(())
+}
+
+/// Who else has a key of this device (AR-07).
+fn sharers(operator: &Operator, device: &ClassicDevice, keys: ClassicKeys) -> anyhow::Result<Option<String>> {
+    let entry = NewClassic { keys, ..NewClassic::plain(device.serial, device.net) };
+    let place = |_| device.serial.to_string();
+    Ok(operator.registry.classic_key_sharers(&operator.vault, &[entry], place)?.pop().flatten())
+}
+
+fn with_sharers(device: &ClassicDevice, sharers: Option<&str>) -> Value {
+    let mut value = json_of(device);
+    if let (Some(object), Some(who)) = (value.as_object_mut(), sharers) {
+        object.insert("key_shared_with".into(), json!(who));
+    }
+    value
+}
+
+fn shared(sharers: Option<&str>) -> String {
+    sharers.map_or(String::new(), |who| {
+        format!(
+            "\nAR-07: {who} has a key of it too: whoever takes one of these nodes is all of them. Give each its own."
+        )
+    })
 }
 
 /// Arguments of `fivefold device set-keys`.
@@ -159,8 +205,15 @@ pub(super) fn set_keys(args: &SetKeys, output: Output) -> anyhow::Result<()> {
     let keys = args.keys.read()?;
     let words = args.keys.danger_weak_key.as_deref();
     let device = operator.registry.rekey_classic(&operator.vault, args.serial, &keys, words)?;
-    answer(output, &json_of(&device), || {
-        format!("Classic device {} now has: {}.\n{}", device.serial, protection(&device), warning(&device))
+    let shares = sharers(&operator, &device, keys)?;
+    answer(output, &with_sharers(&device, shares.as_deref()), || {
+        format!(
+            "Classic device {} now has: {}.\n{}{}",
+            device.serial,
+            protection(&device),
+            warning(&device),
+            shared(shares.as_deref())
+        )
     });
     Ok(())
 }

@@ -6,6 +6,7 @@ mod desk;
 mod hardened;
 mod secret;
 mod sensors;
+mod shared;
 
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
@@ -275,8 +276,11 @@ impl Registry {
         let seal =
             |(device, keys): &(&ClassicDevice, &ClassicKeys)| vault.seal(&keys_name(device.did), &keys.to_bytes());
         let sealed = entries.iter().map(seal).collect::<std::result::Result<Vec<_>, _>>()?;
+        let dids: Vec<_> = entries.iter().map(|(device, keys)| (device.did, *keys)).collect();
+        let sharers = self.sharers_after(vault, &dids)?;
         let entered = self.change(|tx| {
-            entries.iter().zip(&sealed).try_for_each(|((device, _), sealed)| insert(tx, device, sealed).map(drop))
+            entries.iter().zip(&sealed).try_for_each(|((device, _), sealed)| insert(tx, device, sealed).map(drop))?;
+            sharers.write(tx)
         });
         match entered {
             Err(RegistryError::Database { source, .. })
@@ -306,7 +310,9 @@ impl Registry {
         check_keys(keys, words).or_else(refuse)?;
         let sealed = vault.seal(&keys_name(device.did), &keys.to_bytes())?;
         let [gateway, cloud] = [keys.gateway.as_ref(), keys.cloud.as_ref()].map(|k| k.map(ClassicSecret::kind));
+        let sharers = self.sharers_after(vault, &[(device.did, keys)])?;
         self.change(|tx| {
+            sharers.write(tx)?;
             tx.execute(
                 "UPDATE classic_devices SET gateway_bits = ?, gateway_weak = ?, cloud_bits = ?, cloud_weak = ?, words = ?, \
                  sealed = ? WHERE did = ?",
@@ -342,8 +348,8 @@ impl Registry {
 
     /// What the book shows to be wrong with classic devices, network by network.
     pub(super) fn classic_findings(&self) -> Result<Vec<Finding>> {
-        let mut findings = Vec::new();
         let devices = self.classic_devices()?;
+        let mut findings = self.sharing_findings(&devices)?;
         for network in self.networks()? {
             let of_net: Vec<_> = devices.iter().filter(|d| d.net == network.net && d.revoked_at.is_none()).collect();
             let keys = |d: &ClassicDevice| [d.gateway_key, d.cloud_key];

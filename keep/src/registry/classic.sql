@@ -6,6 +6,11 @@ CREATE TABLE IF NOT EXISTS classic_sensors (   -- sensors that users added to th
     net          INTEGER PRIMARY KEY REFERENCES networks,
     file         TEXT NOT NULL             -- as the operator gave it
 ) STRICT;
+CREATE TABLE IF NOT EXISTS classic_shared (    -- devices that have one key with others (AR-07); the key does not stand here
+    grp          INTEGER NOT NULL,         -- each key is one group
+    did          BLOB NOT NULL,
+    PRIMARY KEY (grp, did)
+) STRICT;
 CREATE TABLE IF NOT EXISTS classic_hardened (  -- keys of the hardened profile that were brought by hand
     did          BLOB NOT NULL REFERENCES classic_devices,
     level        INTEGER NOT NULL,         -- 2 for the gateway, 3 for the cloud
