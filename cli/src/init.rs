@@ -11,7 +11,7 @@ use fivefold_keep::ca::{Authority, ISSUER_DAYS, LONGEST_DAYS, Role};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{
-    self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudApi, CloudIngest, CloudRenewal, CloudSettings,
+    self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudApi, CloudIngest, CloudLog, CloudRenewal, CloudSettings,
 };
 use fivefold_keep::vault::Vault;
 use serde_json::json;
@@ -78,6 +78,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
         api: CloudApi { bind: args.api },
         renewal: CloudRenewal::default(),
         meshlium_mqtt: None,
+        log: CloudLog::default(),
     };
     let heading =
         "The Fivefold cloud. Paths are relative to this file. Run it with: fivefold cloud run --dir THIS_FOLDER";

@@ -4,8 +4,10 @@
 
 mod campaign;
 mod classic;
+mod evidence;
 mod imported;
 mod kept;
+mod log;
 mod show;
 
 use std::collections::HashMap;
@@ -46,6 +48,7 @@ use crate::store::{self, CommandState, Page, StoreError, Write};
 pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
 pub use imported::{Imported, ImportedShown};
+pub use log::{LogShown, WitnessShown};
 pub use show::{CommandShown, CountShown, DeviceShown, GatewayShown, Health, ReadingShown, Readings, RecordShown};
 
 /// Readings in one answer, at most.
@@ -123,6 +126,9 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(campaign::rotation))
         .routes(routes!(classic::quarantine))
         .routes(routes!(classic::unknown))
+        .routes(routes!(evidence::evidence))
+        .routes(routes!(log::log))
+        .routes(routes!(log::checkpoint))
         .split_for_parts();
     api.info.title = "Fivefold cloud".into();
     api.info.version = env!("CARGO_PKG_VERSION").into();
@@ -146,11 +152,13 @@ pub fn app(service: Arc<Service>) -> Router {
         "/openapi.json",
         axum::routing::get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
     );
+    let files = Router::new().route("/log/{*path}", axum::routing::get(log::file)).with_state(service.clone());
     let limits = Arc::new(Limits::default());
     router
         .layer(middleware::from_fn_with_state(service.clone(), need_token))
         .with_state(service)
         .merge(open)
+        .merge(files)
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing here; see /openapi.json")
         })
@@ -574,10 +582,13 @@ mod tests {
             "/v1/networks/{net}/rotation",
             "/v1/quarantine",
             "/v1/classic/unknown",
+            "/v1/evidence",
+            "/v1/log",
+            "/v1/log/checkpoint",
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 13);
+        assert_eq!(paths.len(), 16);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

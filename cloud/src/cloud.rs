@@ -48,6 +48,8 @@ use crate::store::{
 
 use answer::Pending;
 pub use due::RenewalSettings;
+#[cfg(feature = "server")]
+pub(crate) use judge::holds_reading;
 pub use renewal::{Agreement, Exchange, OFFERS_OF_GATEWAY, Outcome};
 
 /// Hashes of envelopes that are remembered of one gateway run, to tell a repeat from other content under its number.

@@ -3,13 +3,19 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use fivefold_evidence::checkpoint::LogKey;
+use fivefold_evidence::note::VKey;
 use fivefold_keep::ca::{Authority, CaError};
 use fivefold_keep::files::{self, FileError};
-use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, ShareError, read_config};
+use fivefold_keep::share::{
+    CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, CloudWitness, ShareError, read_config,
+};
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
 
 use crate::cloud::RenewalSettings;
+use crate::log::{Serving, WitnessConfig};
+use crate::log_key::{self, LOG_FOLDER, LogKeyError};
 use crate::meshlium::MeshliumMqtt;
 
 /// File name of the sealed key of the cloud's certificate.
@@ -74,6 +80,9 @@ pub enum ConfigError {
         /// What is wrong.
         source: CaError,
     },
+    /// The log's key cannot be used.
+    #[error(transparent)]
+    LogKey(#[from] LogKeyError),
     /// The certificate cannot be used.
     #[error("{path}: {source}", path = path.display())]
     Tls {
@@ -115,6 +124,14 @@ pub struct Config {
     pub issuer: PathBuf,
     /// That key, sealed.
     pub issuer_key: PathBuf,
+    /// Folder of the cloud, with the sealed key of the log.
+    pub folder: PathBuf,
+    /// Where the log lies.
+    pub log: PathBuf,
+    /// Whether the API serves the log's files.
+    pub log_serving: Serving,
+    /// Who cosigns its heads.
+    pub witnesses: Vec<WitnessConfig>,
 }
 
 impl Config {
@@ -137,7 +154,14 @@ impl Config {
             key: wrong.key,
             reason: wrong.reason,
         })?;
+        let wrong = |key, reason| ConfigError::Wrong { file: file.clone(), key, reason };
+        let witnesses = s.log.witnesses.iter().map(|w| witness(w, folder)).collect::<Result<_, _>>();
+        let witnesses = witnesses.map_err(|reason| wrong("log.witnesses", reason))?;
         let config = Self {
+            folder: folder.to_owned(),
+            log: folder.join(LOG_FOLDER),
+            log_serving: if s.log.serve { Serving::ToEverybody } else { Serving::ToNobody },
+            witnesses,
             meshlium_mqtt,
             registry: folder.join(s.registry),
             vault: folder.join(s.vault),
@@ -218,6 +242,14 @@ impl Config {
         Ok(Some(issuing))
     }
 
+    /// The log's key; it is made where there is none yet, in folders of versions without a log.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn log_key(&self, vault: &Vault) -> Result<LogKey, ConfigError> {
+        Ok(log_key::open_or_make(&self.folder, vault, &self.ca_pem()?)?)
+    }
+
     /// As it was resolved, one setting a line.
     pub fn describe(&self) -> String {
         let Self {
@@ -225,11 +257,12 @@ impl Config {
         } = self;
         let passphrase_file =
             passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();
+        let witnesses: String = self.witnesses.iter().map(|w| format!("\nlog.witness = {}", w.url)).collect();
         let mqtt = self.meshlium_mqtt.as_ref().map(|m| format!("\nmeshlium_mqtt = {m}")).unwrap_or_default();
         format!(
             "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
-             renewal.installed_after_s = {}{mqtt}",
+             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}{witnesses}{mqtt}",
             registry.display(),
             vault.display(),
             store.display(),
@@ -240,7 +273,21 @@ impl Config {
             certificate.display(),
             key.display(),
             ca.display(),
-            renewals.installed_after / 1000
+            renewals.installed_after / 1000,
+            self.log.display(),
+            self.log_serving == Serving::ToEverybody
         )
     }
+}
+
+/// A witness as the file names it.
+fn witness(words: &CloudWitness, folder: &Path) -> Result<WitnessConfig, String> {
+    let keys = words.vkey.as_slice().iter().map(|key| key.parse::<VKey>());
+    let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|e| format!("the vkey of {}: {e}", words.url))?;
+    if keys.is_empty() {
+        return Err(format!("{} has no vkey; the witness prints it", words.url));
+    }
+    let ca =
+        words.ca.as_ref().map(|path| files::read_text(&folder.join(path))).transpose().map_err(|e| e.to_string())?;
+    Ok(WitnessConfig { url: words.url.clone(), keys, ca })
 }

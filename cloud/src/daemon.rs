@@ -16,9 +16,10 @@ use crate::clock::{self, ClockWrong};
 use crate::config::{Config, ConfigError};
 use crate::enrol::Desk;
 use crate::ingest::Doors;
+use crate::log::{Logging, Missed};
 use crate::service::{Service, ServiceError};
 use crate::store::{Store, StoreError};
-use crate::{api, ingest, meshlium};
+use crate::{api, ingest, meshlium, witnesses};
 
 /// How often the registry is looked at: a revocation is in force within a second.
 const REGISTRY: Duration = Duration::from_millis(300);
@@ -26,6 +27,8 @@ const REGISTRY: Duration = Duration::from_millis(300);
 const CERTIFICATE: Duration = Duration::from_secs(2);
 /// How often it is seen whether a rotation of a network's key can take its next step.
 const ROTATIONS: Duration = Duration::from_secs(1);
+/// How often it is seen whether something waits for the log, when nothing is stored.
+const LOG: Duration = Duration::from_secs(1);
 /// How often the engine looks at silence and gaps.
 const WATCH: Duration = Duration::from_secs(10);
 /// How long open requests may take to end.
@@ -174,6 +177,20 @@ impl Running {
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
+        if let Some(logging) = service.logging() {
+            tasks.spawn(write_log(service.clone()));
+            let (log, witnesses, wanted) = (logging.log(), logging.witnesses(), logging.wanted());
+            let missed = Missed::new(service.clone());
+            let heads = witnesses::run(
+                log.clone(),
+                witnesses.clone(),
+                witnesses::LONGEST_PAUSE,
+                wanted.clone(),
+                stop.subscribe(),
+                move |_| missed.look(clock::now()),
+            );
+            tasks.spawn(heads);
+        }
         if let Some(mqtt) = &config.meshlium_mqtt {
             let options = mqtt.prepare()?;
             tasks.spawn(meshlium::run(service.clone(), mqtt.clone(), options));
@@ -215,7 +232,8 @@ impl Running {
         };
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
-        let watchers = 4 + usize::from(self.config.meshlium_mqtt.is_some());
+        let watchers =
+            4 + usize::from(self.config.meshlium_mqtt.is_some()) + 2 * usize::from(self.service.logging().is_some());
         for _ in 0..50 {
             if Arc::strong_count(&self.service) <= watchers {
                 break;
@@ -236,6 +254,15 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     let desk = Desk::new(config.issuing(&vault)?, config.ca_pem()?);
     let book = config.registry.clone();
     let service = Service::open(store, book, vault.clone(), config.renewals, now)?.with_desk(desk);
+    let key = config.log_key(&vault)?;
+    // Readings go on being stored: what waits for the log waits in the store.
+    let service = match Logging::open(&config.log, key, &config.witnesses, config.log_serving, service.cloud.memory()) {
+        Ok(logging) => service.with_logging(logging),
+        Err(error) => {
+            tracing::error!(code = "EV-05", %error, "nothing is logged");
+            service
+        }
+    };
     Ok((config, identity, vault, service))
 }
 
@@ -313,6 +340,24 @@ async fn watch_time(service: Arc<Service>) {
             && let Err(error) = service.commit(write).await
         {
             tracing::error!(%error, "what was seen over time could not be counted");
+        }
+    }
+}
+
+/// What became durable goes to the log. A head is signed when there is something new since a while, by its own clock.
+async fn write_log(service: Arc<Service>) {
+    let mut stored = service.stored();
+    let mut complained = false;
+    loop {
+        let _ = tokio::time::timeout(LOG, stored.changed()).await;
+        let at = service.clone();
+        match tokio::task::spawn_blocking(move || at.write_log()).await {
+            Ok(Ok(_)) => complained = false,
+            Ok(Err(error)) if !complained => {
+                complained = true;
+                tracing::error!(%error, "what waits for the log cannot be written to it");
+            }
+            _ => {}
         }
     }
 }

@@ -29,7 +29,11 @@ pub mod daemon;
 #[cfg(feature = "server")]
 pub mod enrol;
 #[cfg(feature = "server")]
+pub mod evidence;
+#[cfg(feature = "server")]
 pub mod ingest;
+#[cfg(feature = "server")]
+pub mod log;
 #[cfg(feature = "server")]
 pub mod log_key;
 #[cfg(feature = "server")]

@@ -19,6 +19,7 @@ use crate::book::{Book, Maker, Remembered, Source};
 use crate::cloud::{BatchRefused, Cloud, RenewalSettings};
 use crate::embedded::Embedded;
 use crate::enrol::Desk;
+use crate::log::{Events, Logging, LoggingError};
 use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
 use crate::store::{Committed, CountKey, Ledger as _, Place, Store, StoreError, Write};
@@ -80,6 +81,9 @@ pub struct Service {
     // When the store was put back from a copy.
     restored: Option<Millis>,
     notes: Notes,
+    // What was queued for the log.
+    events: Mutex<Events>,
+    logging: Option<Arc<Logging>>,
     work: renewal::Work,
 }
 
@@ -117,6 +121,9 @@ impl Service {
             now,
         };
         let book = maker.book(source, &Book::default(), remembered, &mut write);
+        let mut events = Events::of(&memory.read(|r| r.log_records())?);
+        write.log.records = events.news(&book, restored);
+        events.take(&write.log.records);
         let generation = memory.store().commit_now(write)?.generation.unwrap_or(0);
         let version = watch::Sender::new(book.version);
         Ok(Self {
@@ -134,6 +141,8 @@ impl Service {
             reading: Mutex::new(reading),
             restored,
             notes,
+            events: Mutex::new(events),
+            logging: None,
             work: renewal::Work::default(),
         })
     }
@@ -142,6 +151,25 @@ impl Service {
     #[must_use]
     pub fn with_desk(self, desk: Desk) -> Self {
         Self { desk, ..self }
+    }
+
+    /// The same with a log.
+    #[must_use]
+    pub fn with_logging(self, logging: Logging) -> Self {
+        Self { logging: Some(Arc::new(logging)), ..self }
+    }
+
+    /// The log, if it can be written.
+    pub const fn logging(&self) -> Option<&Arc<Logging>> {
+        self.logging.as_ref()
+    }
+
+    /// Puts what waits into the log. Blocks.
+    ///
+    /// # Errors
+    /// [`LoggingError`].
+    pub fn write_log(&self) -> Result<usize, LoggingError> {
+        self.logging.as_ref().map_or(Ok(0), |logging| logging.write(self.cloud.memory()))
     }
 
     /// Looks whether the registry changed, and takes over what did. May block: not for async tasks.
@@ -175,9 +203,14 @@ impl Service {
         };
         // Rows of contexts that this process never saw, of a device that was revoked and is back, say.
         let book = maker.book(source, &before, Remembered::default(), &mut write);
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = events.news(&book, self.restored);
+        write.log.records.clone_from(&news);
         if !write.is_empty() {
             self.changed(&memory.store().commit_now(write)?);
         }
+        events.take(&news);
+        drop(events);
         let version = book.version;
         self.cloud.replace_book(book);
         self.version.send_replace(version);

@@ -7,6 +7,8 @@
 mod classic;
 mod evidence;
 mod imported;
+mod log;
+mod proof;
 mod read;
 mod reseal;
 mod restored;
@@ -36,6 +38,8 @@ pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
     SeenRow, seen_classic,
 };
+pub use log::{LogRecord, LogWrite, Placed, Waiting};
+pub use proof::{EvidenceRow, Proof};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
 pub use restored::restored;
@@ -49,6 +53,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0006_classic.sql"),
     include_str!("store/migrations/0007_imported.sql"),
     include_str!("store/migrations/0008_evidence.sql"),
+    include_str!("store/migrations/0009_log.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -322,6 +327,8 @@ pub struct Write {
     pub adopted: Vec<MessageHash>,
     /// What devices signed.
     pub evidence: Evidence,
+    /// What goes to the log, and where it stands there.
+    pub log: LogWrite,
     /// The receipt over the batch.
     pub receipt: Option<ReceiptRow>,
     /// New commands.
@@ -359,6 +366,7 @@ impl Write {
             && self.orphans.is_empty()
             && self.adopted.is_empty()
             && self.evidence.is_empty()
+            && self.log.is_empty()
             && self.receipt.is_none()
             && self.commands.is_empty()
             && self.results.is_empty()

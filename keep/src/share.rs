@@ -2,6 +2,7 @@
 //! secrets and nobody else's. A gateway's share has no field for MS3, K_e2root, K_blind or root_psk (K1).
 
 mod classic;
+mod log;
 mod meshlium;
 mod signing;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
+pub use log::{CloudLog, CloudWitness, OneOrMore};
 pub use meshlium::CloudMeshliumMqtt;
 pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, signing_point};
 
@@ -728,6 +730,9 @@ pub struct CloudSettings {
     /// Where values of classic frames are published, by MQTT.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meshlium_mqtt: Option<CloudMeshliumMqtt>,
+    /// The log of what devices signed, and who witnesses it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub log: CloudLog,
 }
 
 /// `[renewal]` of `cloud.toml`.

@@ -398,7 +398,7 @@ impl<M: Memory> Cloud<M> {
         if wanted {
             flags |= flag::ANSWERED;
         }
-        let salt = refused.is_none().then(|| salt(device, live, context, piv)).flatten();
+        let salt = refused.is_none().then(|| salt(device, live, context, piv, payload)).flatten();
         if refused.is_none() {
             let said = self.read_control(judged, device, payload);
             self.read_evidence(judged, device, context, payload);
@@ -607,7 +607,7 @@ impl<M: Memory> Cloud<M> {
         };
         self.read_evidence(judged, device, context, payload);
         judged.pending.push(Pending { device: device.clone(), context, question: None });
-        let salt = salt(device, &live, context, opened.piv);
+        let salt = salt(device, &live, context, opened.piv, payload);
         let payload = payload.to_vec();
         Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload, salt }
     }
@@ -619,9 +619,18 @@ enum Answer {
     TooLate,
 }
 
+/// Whether there is something else than control maps in a payload: those are in no batch.
+pub(crate) fn holds_reading(payload: &[u8]) -> bool {
+    match Payload::parse(payload) {
+        Ok(Payload::Sequence(items)) => items.into_iter().any(|i| !matches!(i, Item::Control(_))),
+        Ok(Payload::Classic(_)) => true,
+        Err(_) => false,
+    }
+}
+
 /// What hides the leaf of a message, if its device signs. Its K_blind lives as long as its context.
-fn salt(device: &Device, live: &Live, context: ContextId, piv: u64) -> Option<Salt> {
-    if device.policy.sign != Sign::Batch {
+fn salt(device: &Device, live: &Live, context: ContextId, piv: u64, payload: &[u8]) -> Option<Salt> {
+    if device.policy.sign != Sign::Batch || !holds_reading(payload) {
         return None;
     }
     let of_context = || live.contexts.iter().find(|c| c.id == context)?.blind.as_ref();

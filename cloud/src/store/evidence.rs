@@ -8,6 +8,7 @@ use fivefold_core::proof::Signature;
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::{Salt, SignedLevel, Subject};
 use fivefold_core::time::Millis;
+use fivefold_evidence::log::EntryKind;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::read::{boot, origin_number, uint};
@@ -268,6 +269,8 @@ fn signed(tx: &Transaction<'_>, batch: &SignedBatch) -> Result<bool> {
         .optional()?;
     let Some(id) = id else { return Ok(false) };
     proves(tx, id, &p.readings)?;
+    // It is called verified, so it goes to the log (W9).
+    super::log::queue(tx, EntryKind::Batch, id)?;
     // They are in its leaves now.
     for table in ["batch_part", "batch_leaf"] {
         let sql = format!("DELETE FROM {table} WHERE did = ? AND number = ?");

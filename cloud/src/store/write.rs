@@ -3,6 +3,7 @@
 use fivefold_core::error::Code;
 use fivefold_core::id::GatewayId;
 use fivefold_core::time::Millis;
+use fivefold_evidence::log::EntryKind;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::{Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, ReceiptRow, SequenceVerdict, Verdict, Write};
@@ -75,6 +76,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     write.unknown.iter().try_for_each(|u| super::classic::unknown(tx, u))?;
     kept_aside(tx, write)?;
     counts.extend(super::evidence::put(tx, &write.evidence)?);
+    super::log::put(tx, &write.log)?;
     let sequence = match &write.receipt {
         Some(receipt) => sequence(tx, receipt)?,
         None => SequenceVerdict::InOrder,
@@ -325,11 +327,15 @@ fn sequence(tx: &Transaction<'_>, r: &ReceiptRow) -> Result<SequenceVerdict> {
             if other == 1 { SequenceVerdict::Different } else { SequenceVerdict::Repeat }
         }
     };
-    tx.prepare_cached(
-        "INSERT INTO receipt (gateway, boot, first, count, root, at, cose) VALUES (?, ?, ?, ?, ?, ?, ?)
-         ON CONFLICT DO NOTHING",
-    )?
-    .execute(params![gateway, boot, first, int(r.count), r.root.0, int(r.at.0), r.cose])?;
+    let inserted = tx
+        .prepare_cached(
+            "INSERT INTO receipt (gateway, boot, first, count, root, at, cose) VALUES (?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT DO NOTHING",
+        )?
+        .execute(params![gateway, boot, first, int(r.count), r.root.0, int(r.at.0), r.cose])?;
+    if inserted == 1 {
+        super::log::queue(tx, EntryKind::Receipt, tx.last_insert_rowid())?;
+    }
     tx.prepare_cached(
         "INSERT INTO sequence VALUES (?1, ?2, ?3) ON CONFLICT (gateway, boot) DO UPDATE SET next = max(next, ?3)",
     )?

@@ -6,15 +6,17 @@ use std::sync::Arc;
 use fivefold_core::id::{BootContext, Epoch};
 use fivefold_core::profile::{Mode, Profile, Sign as Signed};
 use fivefold_core::proof::merkle::{Hash, root};
+use fivefold_core::proof::possession::SigningPoint;
 use fivefold_core::proof::statement::{BlindKey, CONTEXT, SignedLevel, Statement, Subject};
 use fivefold_core::proof::{Header, Sign as _, ToBeSigned};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::{Batch, Leaves, Uplink};
+use fivefold_keep::ca::Authority;
 use fivefold_keep::registry;
 use fivefold_keep::sign::SigningKey;
 
-use super::{Node, Sent, World, device};
+use super::{NOW, Node, Sent, World, device};
 
 /// A batch that was signed.
 #[derive(Clone, Debug)]
@@ -79,6 +81,16 @@ impl Signer {
             certified_at: 1,
             revoked_at: None,
         });
+        world.reload();
+    }
+
+    /// Its key is certified.
+    pub fn certify(&self, world: &mut World, authority: &Authority) {
+        let point = SigningPoint::from_spki(self.key.spki()).unwrap();
+        let certified = authority.certify_device(self.subject.did, &point, NOW.0 / 1000 - 60, 365).unwrap();
+        for signer in world.source.signers.iter_mut().filter(|s| s.did == self.subject.did) {
+            signer.chain.clone_from(&certified.chain);
+        }
         world.reload();
     }
 

@@ -1,0 +1,171 @@
+//! Evidence for strangers: only what is signed, logged and witnessed gets a bundle, and the rest is named.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use common::signer::{Signer, signature_item, signing_world};
+use common::*;
+use fivefold_cloud::evidence::{Exported, Missing, export};
+use fivefold_cloud::log::{Logging, Serving, WitnessConfig};
+use fivefold_cloud::store::{LogRecord, Write};
+use fivefold_core::profile::{Mode, Policy, Profile};
+use fivefold_core::time::Millis;
+use fivefold_evidence::bundle::{Bundle, Bundles};
+use fivefold_evidence::checkpoint::LogKey;
+use fivefold_evidence::cosignature::CosigningKey;
+use fivefold_evidence::log::EntryKind;
+use fivefold_evidence::note::Kind;
+use fivefold_evidence::record::{Configured, Enrolment, Made, Revocations};
+use fivefold_evidence::trust::{self, Trust};
+use fivefold_evidence::verify::{Verdict, verify_file};
+use fivefold_keep::ca::Authority;
+use zeroize::Zeroizing;
+
+const NOW_S: u64 = NOW.0 / 1000;
+
+struct Station {
+    world: World,
+    node: Node,
+    signer: Signer,
+    logging: Logging,
+    witnesses: [CosigningKey; 2],
+    authority: Authority,
+    _folder: tempfile::TempDir,
+}
+
+impl Station {
+    fn new(witnesses: usize) -> Self {
+        let (mut world, node, signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+        let (authority, _) = Authority::create("operator").unwrap();
+        signer.certify(&mut world, &authority);
+        let folder = tempfile::tempdir().unwrap();
+        let key = |n: u8| CosigningKey::from_seed(&format!("w{n}"), Kind::Witness, &Zeroizing::new([n; 32])).unwrap();
+        let keys = [key(1), key(2)];
+        let config = |k: &CosigningKey| WitnessConfig {
+            url: "http://127.0.0.1:1".into(),
+            keys: vec![k.vkey().clone()],
+            ca: None,
+        };
+        let configs: Vec<_> = keys.iter().take(witnesses).map(config).collect();
+        let log = LogKey::from_seed("fivefold.00000000/log", &Zeroizing::new([5; 32])).unwrap();
+        let logging = Logging::open(folder.path(), log, &configs, Serving::ToNobody, world.cloud.memory()).unwrap();
+        Self { world, node, signer, logging, witnesses: keys, authority, _folder: folder }
+    }
+
+    /// What the service queues of the operator's book.
+    fn records(&self) {
+        let device = &self.world.source.devices[0];
+        let mut policy = [0; Policy::LONGEST];
+        let len = device.policy.emit(&mut policy).unwrap();
+        let (did, net, sid) = (device.did, device.net, device.sid);
+        let spki = &self.world.source.signers[0].spki;
+        let enrolled = Enrolment { did, net, sid, spki, made: Made::OnDevice }.emit().unwrap();
+        let configured = Configured { did, policy: &policy[..len], templates: Vec::new() }.emit().unwrap();
+        let record = |kind, did, record| LogRecord { kind, did, record };
+        let mut write = Write::default();
+        write.log.records = vec![
+            record(EntryKind::Revocation, None, Revocations::default().emit().unwrap()),
+            record(EntryKind::Enrolment, Some(did), enrolled),
+            record(EntryKind::Policy, Some(did), configured),
+        ];
+        self.world.cloud.memory().store().commit_now(write).unwrap();
+    }
+
+    fn reading(&mut self, n: u8) {
+        let sent = self.signer.reading(&mut self.node, &[0x82, 0x01, 0x18, 0x64 + n]);
+        self.world.post(&[sent.envelope()]);
+    }
+
+    fn sign(&mut self) {
+        let carrier = self.node.send(&signature_item(&self.signer.close()));
+        self.world.post(&[carrier.envelope()]);
+    }
+
+    fn write(&self) {
+        self.logging.write(self.world.cloud.memory()).unwrap();
+    }
+
+    /// A head that so many witnesses cosign.
+    fn head(&self, witnesses: usize, at: u64) {
+        let log = self.logging.log();
+        let mut signed = log.sign().unwrap();
+        let head = signed.unverified().clone();
+        for key in self.witnesses.iter().take(witnesses) {
+            signed.add(key.danger_cosign(at, &head).unwrap()).unwrap();
+        }
+        log.show(&signed).unwrap();
+    }
+
+    fn export(&self) -> Exported {
+        let did = self.world.source.devices[0].did;
+        let book = self.world.cloud.book();
+        self.world
+            .cloud
+            .memory()
+            .read(|r| Ok(export(r, &book, &self.logging, did, Millis(0), NOW.plus(1_000_000)).unwrap()))
+            .unwrap()
+    }
+}
+
+#[test]
+fn a_reading_gets_its_bundle_once_it_is_signed_logged_and_witnessed() {
+    let mut station = Station::new(2);
+    station.records();
+    station.reading(0);
+    station.reading(1);
+    let only = |missing: Missing| Exported { missing, ..Exported::default() };
+    assert_eq!(station.export(), only(Missing { unsigned: 2, ..Missing::default() }));
+    station.sign();
+    assert_eq!(station.export(), only(Missing { unlogged: 2, ..Missing::default() }), "what carried it is no reading");
+    station.write();
+    assert_eq!(station.export(), only(Missing { unwitnessed: 2, ..Missing::default() }));
+    station.head(1, NOW_S);
+    assert_eq!(station.export(), only(Missing { unwitnessed: 2, ..Missing::default() }), "two are needed");
+    station.reading(2);
+    station.write();
+    station.head(2, NOW_S + 60);
+    let exported = station.export();
+    assert_eq!((exported.proven, exported.missing), (2, Missing { unsigned: 1, ..Missing::default() }));
+    let bundles: Vec<Bundle<'_>> = Bundles::new(&exported.bundles).unwrap().map(Result::unwrap).collect();
+    assert_eq!(bundles.len(), 2);
+    for (n, bundle) in bundles.iter().enumerate() {
+        assert_eq!((bundle.path.index, bundle.path.size, bundle.chain.len()), (n as u64, 2, 1));
+        assert!(bundle.tbs.ends_with(&[0x82, 0x01, 0x18, 0x64 + n as u8]));
+    }
+    // As a stranger sees it: by the operator's CA, the log's key and two witnesses.
+    let witnesses: Vec<_> = station.witnesses.iter().map(|k| k.vkey().clone()).collect();
+    let ca = station.authority.certificate().to_owned();
+    let text = trust::write(&[ca], station.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
+    let trust: Trust = text.parse().unwrap();
+    for (n, report) in verify_file(&exported.bundles, &trust).iter().enumerate() {
+        assert_eq!((report.verdict, report.step), (Verdict::Proven, None), "{:?}", report.reason);
+        assert_eq!((report.batch, report.order, report.piv), (Some(1), Some(n as u64), Some(n as u64)));
+    }
+    // Nobody's authority but that one.
+    let (other, _) = Authority::create("other").unwrap();
+    let text =
+        trust::write(&[other.certificate().to_owned()], station.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
+    let refused = verify_file(&exported.bundles, &text.parse().unwrap());
+    assert_eq!((refused[0].verdict, refused[0].step), (Verdict::Refused, Some("chain")));
+}
+
+#[test]
+fn without_a_witness_or_a_record_nothing_is_proven() {
+    let mut station = Station::new(0);
+    station.records();
+    station.reading(0);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S);
+    assert_eq!(station.export().missing, Missing { unwitnessed: 1, ..Missing::default() }, "nobody is asked");
+    let mut station = Station::new(1);
+    station.reading(0);
+    station.sign();
+    station.write();
+    station.head(1, NOW_S);
+    assert_eq!(station.export().missing, Missing { unrecorded: 1, ..Missing::default() });
+    station.records();
+    station.write();
+    station.head(1, NOW_S + 60);
+    assert_eq!((station.export().proven, station.export().missing), (1, Missing::default()));
+}
