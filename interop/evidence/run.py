@@ -68,18 +68,25 @@ def samples(options, folder):
         expect(said == [(case["verdict"], case["step"])], f"{case['file']} ({case['what']}): {answers}")
     agreed("samples of our own", [(folder / case["file"], trust) for case in expected], options.verifier)
     good = [case["file"] for case in expected if case["verdict"] == "proven"]
-    return [(folder / file).read_bytes() for file in good[:20]], trusted
+    return [(folder / file).read_bytes() for file in good[:20]], trust
 
 
-def alterations(bundles, trusted):
-    """Every byte to every value, of one of our own and of one with a timestamp made here."""
+def alterations(bundles, trust, options, folder):
+    """Every byte of one of our own bundles and of one with a timestamp made here: by this verifier to every value, by ours to
+    --values of them."""
+    folder.mkdir()
     smallest = min((b for b in bundles if verify.maps(b)[0][9]), key=len)
     stamped = make.World(make.Options(stamps=1, gateway_certificate="by an issuer"), 1)
+    (folder / "stamped.toml").write_text(make.toml(stamped.trust))
     mine = make.cbor(min(stamped.bundles, key=lambda b: len(make.cbor(b))))
-    for data, trust, values in ((smallest, trusted, 255), (mine, note.trust_of(stamped.trust), 8)):
+    for called, data, trust, values in (("own", smallest, trust, 255), ("stamped", mine, folder / "stamped.toml", 8)):
         begun = time.monotonic()
-        expect(alter.report(data, trust, values), "an altered bundle is proven")
-        say(f"  ({time.monotonic() - begun:.0f} s)")
+        expect(alter.report(data, note.trust(trust), values), "an altered bundle is proven")
+        say(f"  ({time.monotonic() - begun:.0f} s; this verifier)")
+        (folder / f"{called}.evb").write_bytes(data)
+        begun = time.monotonic()
+        say(run(options.examples / "alter", folder / f"{called}.evb", trust, options.values).rstrip())
+        say(f"  ({time.monotonic() - begun:.0f} s; our own)")
 
 
 def independent(bundles, trusted, folder, options):
@@ -159,6 +166,7 @@ def main():
     parser.add_argument("--examples", type=Path, default=ROOT / "target/release/examples")
     parser.add_argument("--number", type=int, default=1000, help="bundles of each kind")
     parser.add_argument("--entries", type=int, default=100_000, help="entries of the log")
+    parser.add_argument("--values", type=int, default=8, help="values that each byte takes before our own verifier; 255 is every one")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     options.verifier = [str(options.fivefold), "-o", "json", "evidence", "verify"]
@@ -166,11 +174,11 @@ def main():
     try:
         say(standards.check())
         expect(cases.main([]) == 0, "cases")
-        good, trusted = samples(options, folder / "samples")
+        good, trust = samples(options, folder / "samples")
         agreed("bundles made here", compare.made(folder / "made", options.number, 1), options.verifier)
-        alterations(good, trusted)
+        alterations(good, trust, options, folder / "altered")
         (folder / "peers").mkdir()
-        independent(good, trusted, folder / "peers", options)
+        independent(good, note.trust(trust), folder / "peers", options)
         log(options, folder / "log")
         for sentence in witness.run(options.fivefold, folder / "witness"):
             say("the witness " + sentence)
