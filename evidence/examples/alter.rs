@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let parts: Vec<_> = std::thread::scope(|scope| {
-        let run = |first| scope.spawn({ let (whole, trust) = (&whole, &trust); move || alter(whole, trust, first, threads, values) });
+        let (whole, trust) = (&whole, &trust);
+        let run = |first| scope.spawn(move || alter(whole, trust, first, threads, values));
         let running: Vec<_> = (0..threads).map(run).collect();
         running.into_iter().map(|part| part.join().unwrap()).collect()
     });
@@ -34,7 +35,12 @@ fn main() -> ExitCode {
         proven.extend(found);
     }
     let tried = whole.len() * values.min(255);
-    println!("{tried} alterations of one byte in {} bytes: {} refused, {} not", whole.len(), tried - proven.len(), proven.len());
+    println!(
+        "{tried} alterations of one byte in {} bytes: {} refused, {} not",
+        whole.len(),
+        tried - proven.len(),
+        proven.len()
+    );
     println!("  {steps:?}");
     proven.iter().take(20).for_each(|(at, value)| println!("  proven with byte {at} changed to {value:02x}"));
     if proven.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

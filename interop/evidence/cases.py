@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import cbor2
+from cryptography import x509
 
 import make
 import note
@@ -198,6 +199,8 @@ def _broken(c):
         change(b, 4, cbor(cbor2.CBORTag(18, [*tagged[:3], tagged[3][:32] + s.to_bytes(32, "big")]))))
     add("certificate that is none", "chain", change(b, 5, [b"\x30\0"]))
     add("certificate with something behind it", "chain", change(b, 5, [b[5][0] + b"\0"]))
+    ca = x509.load_pem_x509_certificate(trust["operator"]["ca"][0].encode())
+    add("the pinned certificate in the chain", "chain", change(b, 5, [b[5][0], make.der(ca)]))
     add("a certificate twice", "chain", change(b, 5, [b[5][0], b[5][0]]))
 
     en = cbor2.loads(b[6][0])

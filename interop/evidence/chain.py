@@ -114,6 +114,7 @@ def public_key(der_bytes):
 def stands(chain, rule, pinned):
     """The chain from its own certificate up to one of the pinned CAs."""
     certificates = [parsed(c) for c in chain]
+    need(not set(chain) & set(pinned), "the pinned certificate is in the chain")
     _own(certificates[0], rule)
     for depth, certificate in enumerate(certificates[1:]):
         _above(certificate, depth, rule)

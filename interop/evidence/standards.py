@@ -62,16 +62,6 @@ def tlog():
     file, n = read("tlog-c2sp.json"), 0
     keys = {called: note.vkey(key["vkey"]) for called, key in file["keys"].items()}
     log, trusted = keys["log"], note.Trust((), keys["log"], (keys["w1"], keys["w2"]), 2, 0, ())
-    example = file["public"][0]
-    key, point = note.vkey(example["vkeys"][0]), note.signed_note(example["note"])
-    mine = note.Checkpoint(point[0], point[1], key.name, 0, b"")
-    expect(holds(note.by_log, mine, key), "the example of signed-note")
-    for case in file["tessera"]["checkpoints"]:
-        point = note.checkpoint(case["checkpoint"])
-        note.by_log(point, note.vkey(file["tessera"]["vkey"]))
-        leaves = [leaf_hash(h(e)) for e in file["tessera"]["entries"][:case["size"]]]
-        expect((point.size, point.root) == (case["size"], tree(leaves)), f"tessera {case['size']}")
-        n += 1
     for case in file["own_checkpoints"]:
         point = note.checkpoint(case["checkpoint"])
         note.by_log(point, log)

@@ -72,6 +72,7 @@ def verified(token, certificates, lists, imprint, pinned):
     time = _info(info, imprint)
     _signer(_exactly(rest[0][1], SEQUENCE)[0], data[1][1], info, certificates)
     need(certificates, "a token without certificates")
+    need(not set(certificates) & set(pinned), "a pinned certificate is in the token's list")
     chain, authorities = [parsed(c) for c in certificates], [x509.load_der_x509_certificate(c) for c in pinned]
     _authorities(chain, authorities)
     valid_at(certificates, time)
