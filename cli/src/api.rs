@@ -58,6 +58,32 @@ impl Api {
         })
     }
 
+    /// `GET /v1/evidence`: bundles, at most so many bytes, and what has none.
+    ///
+    /// # Errors
+    /// The cloud cannot be reached, refuses, or sends more.
+    pub fn fetch_evidence(&self, query: &str, most: usize) -> anyhow::Result<Evidence> {
+        let url = format!("{}/v1/evidence?{query}", self.base);
+        self.runtime.block_on(async {
+            let request = self.client.get(&url).bearer_auth(&self.token).timeout(Duration::from_secs(600));
+            let mut answer = request.send().await.with_context(|| format!("cannot reach {}", self.base))?;
+            let status = answer.status();
+            if !status.is_success() {
+                let body: Value = answer.json().await.unwrap_or_default();
+                let reason = body.get("public").and_then(Value::as_str).unwrap_or("no reason").to_owned();
+                anyhow::ensure!(status == reqwest::StatusCode::CONFLICT, "the cloud answered {status}: {reason}");
+                return Ok(Evidence { bundles: Vec::new(), not_proven: Some(reason) });
+            }
+            let said = answer.headers().get("fivefold-not-proven").and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let mut bundles = Vec::new();
+            while let Some(part) = answer.chunk().await.with_context(|| format!("{url} broke off"))? {
+                anyhow::ensure!(bundles.len() + part.len() <= most, "{url} answers with more than {most} bytes");
+                bundles.extend_from_slice(&part);
+            }
+            Ok(Evidence { bundles, not_proven: said })
+        })
+    }
+
     /// Follows a stream of server-sent events: `hear` gets the data of each, and says whether it wants more. A broken
     /// connection is made again, from where it broke.
     ///
@@ -119,6 +145,15 @@ impl Api {
         }
         Ok(More::Yes)
     }
+}
+
+/// What the cloud has of evidence.
+#[derive(Debug)]
+pub struct Evidence {
+    /// Bundles, one after the other; none if nothing is proven yet.
+    pub bundles: Vec<u8>,
+    /// Which readings have no evidence, and what they wait for, in one sentence.
+    pub not_proven: Option<String>,
 }
 
 /// Whether the listener wants more.

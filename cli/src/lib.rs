@@ -11,6 +11,7 @@ pub mod cloud;
 pub mod compare;
 pub mod demo;
 pub mod device;
+pub mod evidence;
 pub mod frame;
 pub mod gateway;
 pub(crate) mod gateway_join;
@@ -66,6 +67,8 @@ enum Noun {
     Demo(demo::Args),
     /// Devices: enrol, add, list, show, enrol again, revoke.
     Device(device::Args),
+    /// Evidence for readings: export it, verify it, add timestamps; the trust file.
+    Evidence(evidence::Args),
     /// Frames: decode one, and say what each byte is.
     Frame(frame::FrameArgs),
     /// Gateways: invite, join, list, show, revoke, run.
@@ -141,6 +144,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Compare(args) => compare::run(&args, output),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
+        Noun::Evidence(args) => evidence::run(&args, output),
         Noun::Frame(args) => frame::run(&args, output),
         Noun::Gateway(args) => gateway::run(&args, output),
         Noun::Import(args) => import::run(&args, output),

@@ -23,6 +23,11 @@ pub fn answer(output: Output, value: &Value, text: impl FnOnce() -> String) {
     }
 }
 
+/// Answers a program with several values, one a line.
+pub fn lines(values: &[Value]) {
+    values.iter().for_each(|value| println!("{}", printable(&value.to_string())));
+}
+
 /// JSON without characters that a terminal obeys. Those below 0x20 are escaped already, and what is left stands in strings
 /// alone.
 fn printable(json: &str) -> String {
