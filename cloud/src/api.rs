@@ -1,6 +1,7 @@
 //! The cloud's HTTPS API: JSON for people and programs, with a bearer token, and described by `/openapi.json`.
 //!
-//! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one.
+//! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one; the
+//! page that checks evidence (`/evidence`) reads nothing of ours.
 
 mod campaign;
 mod classic;
@@ -9,6 +10,7 @@ mod imported;
 mod kept;
 mod log;
 mod show;
+mod verify;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -144,8 +146,8 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
     (router, api)
 }
 
-/// The whole API, ready to be served.
-pub fn app(service: Arc<Service>) -> Router {
+/// The whole API, ready to be served. `trust` is the trust file of this deployment, which need not be there.
+pub fn app(service: Arc<Service>, trust: &std::path::Path) -> Router {
     let (router, api) = routes();
     let document = Bytes::from(api.to_json().unwrap_or_default());
     let open = Router::new().route(
@@ -159,6 +161,7 @@ pub fn app(service: Arc<Service>) -> Router {
         .with_state(service)
         .merge(open)
         .merge(files)
+        .merge(verify::routes(trust))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing here; see /openapi.json")
         })
@@ -171,9 +174,10 @@ pub async fn serve(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     service: Arc<Service>,
+    trust: &std::path::Path,
     mut stop: watch::Receiver<bool>,
 ) {
-    let app = app(service);
+    let app = app(service, trust);
     let acceptor = TlsAcceptor::from(tls);
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     loop {

@@ -25,6 +25,8 @@ pub const KEY_FILE: &str = "key.sealed";
 pub const ISSUER_FILE: &str = "issuer.pem";
 /// See [`ISSUER_FILE`].
 pub const ISSUER_KEY_FILE: &str = "issuer-key.sealed";
+/// File name of the deployment's trust file, written by `fivefold evidence trust`, if the cloud is to have one.
+pub const TRUST_FILE: &str = "trust.toml";
 
 /// Why a configuration cannot be used. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +134,8 @@ pub struct Config {
     pub log_serving: Serving,
     /// Who cosigns its heads.
     pub witnesses: Vec<WitnessConfig>,
+    /// Whom the page for evidence believes if it is told nobody else; it need not be there.
+    pub trust: PathBuf,
 }
 
 impl Config {
@@ -176,6 +180,7 @@ impl Config {
             renewals: RenewalSettings { installed_after: s.renewal.installed_after_s.saturating_mul(1000) },
             issuer: folder.join(ISSUER_FILE),
             issuer_key: folder.join(ISSUER_KEY_FILE),
+            trust: folder.join(TRUST_FILE),
         };
         let named: [(&'static str, Option<&Path>); 4] = [
             ("registry", Some(&config.registry)),

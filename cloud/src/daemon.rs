@@ -173,7 +173,8 @@ impl Running {
         let stop = watch::Sender::new(false);
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(ingest::serve(to_gateways, doors, service.clone(), stop.subscribe()));
-        tasks.spawn(api::serve(to_people, Arc::new(https), service.clone(), stop.subscribe()));
+        let api = (Arc::new(https), service.clone(), config.trust.clone(), stop.subscribe());
+        tasks.spawn(async move { api::serve(to_people, api.0, api.1, &api.2, api.3).await });
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
