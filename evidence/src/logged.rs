@@ -2,31 +2,10 @@
 
 use fivefold_core::suite::sha256;
 
+use crate::log::{Entry, EntryKind};
 use crate::note::Kind;
 use crate::tlog_proof::{NotIncluded, TlogProof};
 use crate::trust::Trust;
-
-/// What an entry is about, as its first two bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
-    Batch,
-    Configured,
-    Enrolment,
-    Receipt,
-    Revocations,
-}
-
-impl Of {
-    const fn letters(self) -> &'static [u8; 2] {
-        match self {
-            Self::Batch => b"b1",
-            Self::Configured => b"cf",
-            Self::Enrolment => b"en",
-            Self::Receipt => b"g1",
-            Self::Revocations => b"rv",
-        }
-    }
-}
 
 /// A place in the log that enough witnesses saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,7 +50,7 @@ impl Unproven {
 }
 
 /// Checks that the hash of `record` is an entry of the pinned log, and that enough of the pinned witnesses saw it.
-pub(crate) fn check(of: Of, record: &[u8], proof: &str, trust: &Trust) -> Result<Place, Unproven> {
+pub(crate) fn check(kind: EntryKind, record: &[u8], proof: &str, trust: &Trust) -> Result<Place, Unproven> {
     let log = |why: String| Unproven::Log(why);
     let read = TlogProof::parse(proof.as_bytes()).map_err(|e| log(e.to_string()))?;
     if read.extra.is_some() {
@@ -80,39 +59,22 @@ pub(crate) fn check(of: Of, record: &[u8], proof: &str, trust: &Trust) -> Result
     if read.to_string() != proof {
         return Err(log("the proof is not written in its one form".into()));
     }
-    let [a, b] = *of.letters();
-    let mut entry = [0; 34];
-    entry.iter_mut().zip([a, b].into_iter().chain(sha256(&[record]))).for_each(|(e, byte)| *e = byte);
-    let authentic = read.verify(&entry, &trust.log).map_err(|e| match e {
+    let authentic = read.verify(Entry::of(kind, record).as_bytes(), &trust.log).map_err(|e| match e {
         NotIncluded::Checkpoint(e) => log(e.to_string()),
         NotIncluded::Path(e) => log(format!("the entry is not in this tree: {e}")),
     })?;
-    let mut pinned = std::iter::once(&trust.log).chain(&trust.witnesses);
+    let mut pinned = std::iter::once(&trust.log).chain(trust.rule.keys());
     if pinned.any(|key| read.checkpoint.note().lines().iter().filter(|line| key.wrote(line)).count() > 1) {
         return Err(log("a pinned key signed the checkpoint twice".into()));
     }
-    let cosigned = authentic.cosigned(&trust.witnesses).map_err(|e| Unproven::Witnesses(e.to_string()))?;
-    // Keys of one name are one witness.
-    let mut seen: Vec<Seen> = Vec::new();
-    for c in &cosigned {
-        let is_pq = c.key.kind() == Kind::WitnessPq;
-        match seen.iter_mut().find(|s| s.name == c.key.name()) {
-            Some(s) => (s.at, s.is_pq) = (s.at.min(c.at), s.is_pq | is_pq),
-            None => seen.push(Seen { name: c.key.name().into(), at: c.at, is_pq }),
-        }
-    }
-    let (there, pq) = (seen.len(), seen.iter().filter(|s| s.is_pq).count());
-    let mut times: Vec<u64> = seen.iter().map(|s| s.at).collect();
-    times.sort_unstable();
-    let time = times
-        .get(trust.need.saturating_sub(1))
-        .copied()
-        .ok_or_else(|| Unproven::Witnesses(format!("{there} of the pinned witnesses cosigned, {} must", trust.need)))?;
-    if pq < trust.pq_need {
-        let need = trust.pq_need;
-        return Err(Unproven::Witnesses(format!("{pq} of the pinned witnesses cosigned by ML-DSA-44, {need} must")));
-    }
-    let strangers = authentic.strangers(&trust.log, &trust.witnesses).into_iter().map(str::to_owned).collect();
+    let witnessed = trust.rule.check(&authentic).map_err(|e| Unproven::Witnesses(e.to_string()))?;
+    // Every line of a pinned key holds, once there is a rule that is met.
+    let by_pq = |name: &str| {
+        let mut keys = trust.rule.keys().iter().filter(|k| k.kind() == Kind::WitnessPq && k.name() == name);
+        keys.any(|key| read.checkpoint.note().lines().iter().any(|line| key.wrote(line)))
+    };
+    let seen = witnessed.witnesses.into_iter().map(|(name, at)| Seen { is_pq: by_pq(&name), name, at }).collect();
+    let strangers = authentic.strangers(&trust.log, trust.rule.keys()).into_iter().map(str::to_owned).collect();
     let note = sha256(&[read.checkpoint.to_string().as_bytes()]);
-    Ok(Place { index: read.index, size: authentic.head().size, seen, time, strangers, note })
+    Ok(Place { index: read.index, size: authentic.head().size, seen, time: witnessed.at, strangers, note })
 }

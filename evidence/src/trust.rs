@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::pem::Pem;
 
 use crate::chain::Anchor;
+use crate::cosignature::Rule;
 use crate::note::{Kind, VKey};
 
 /// Bytes of a trust file, at most.
@@ -39,12 +40,8 @@ pub struct Trust {
     pub operators: Vec<Anchor>,
     /// The log.
     pub log: VKey,
-    /// Who may cosign.
-    pub witnesses: Vec<VKey>,
-    /// How many of them must have, 1 at least.
-    pub need: usize,
-    /// How many by ML-DSA-44.
-    pub pq_need: usize,
+    /// Who must have cosigned.
+    pub rule: Rule,
     /// Who may say what time it was; nobody, if timestamps are not asked for.
     pub timestamps: Vec<Anchor>,
 }
@@ -168,7 +165,8 @@ impl FromStr for Trust {
         let pq_need = usize::try_from(file.witnesses.pq_need).ok().filter(|n| *n <= there);
         let pq_need = pq_need.ok_or(NotTrust::PqNeed { need: file.witnesses.pq_need, there })?;
         let timestamps = file.timestamps.map_or(Ok(Vec::new()), |t| anchors(&t.ca, "timestamps.ca"))?;
-        Ok(Self { operators, log, witnesses, need, pq_need, timestamps })
+        let rule = Rule::new(witnesses, need, pq_need).map_err(|e| NotTrust::Form(e.to_string()))?;
+        Ok(Self { operators, log, rule, timestamps })
     }
 }
 

@@ -38,7 +38,8 @@ use fivefold_keep::sign::VerifyingKey;
 use crate::bundle::{Bundle, Bundles};
 use crate::chain::{self, Certified, Whom};
 use crate::der::{self, NotDer};
-use crate::logged::{self, Of, Place, Unproven};
+use crate::log::EntryKind;
+use crate::logged::{self, Place, Unproven};
 use crate::record::{Configured, Enrolment, Revocations};
 use crate::timestamp;
 use crate::trust::Trust;
@@ -199,7 +200,7 @@ pub fn verify<'b>(bundle: &Bundle<'b>, trust: &Trust) -> Result<Proven<'b>, Refu
     let enrolment = enrolled(bundle, did, &certified, trust)?;
     let template = configured(bundle, &tbs, trust)?;
 
-    let place = logged::check(Of::Batch, bundle.signed, bundle.proof, trust).map_err(|e| match e {
+    let place = logged::check(EntryKind::Batch, bundle.signed, bundle.proof, trust).map_err(|e| match e {
         Unproven::Log(reason) => Step::Log.refused(reason),
         Unproven::Witnesses(reason) => Step::Witnesses.refused(reason),
     })?;
@@ -282,7 +283,8 @@ fn enrolled<'b>(bundle: &Bundle<'b>, did: Did, certified: &Certified, trust: &Tr
         return Err(step.refused("the device was enrolled with another key"));
     }
     let logged = bundle.enrolment;
-    logged::check(Of::Enrolment, logged.record, logged.proof, trust).map_err(|e| step.refused(e.into_reason()))?;
+    logged::check(EntryKind::Enrolment, logged.record, logged.proof, trust)
+        .map_err(|e| step.refused(e.into_reason()))?;
     Ok(enrolment)
 }
 
@@ -293,7 +295,7 @@ fn configured<'b>(bundle: &Bundle<'b>, tbs: &Tbs<'b>, trust: &Trust) -> Result<O
     if record.did != tbs.subject.did {
         return Err(step.refused("the policy is of another device"));
     }
-    logged::check(Of::Configured, logged.record, logged.proof, trust).map_err(|e| step.refused(e.into_reason()))?;
+    logged::check(EntryKind::Policy, logged.record, logged.proof, trust).map_err(|e| step.refused(e.into_reason()))?;
     let Some(shown) = &bundle.template else { return Ok(None) };
     let registered = record.templates.iter().find(|(id, _)| *id == shown.id);
     if registered.is_none_or(|(_, hash)| *hash != sha256(&[shown.definition])) {
@@ -332,7 +334,7 @@ fn not_revoked(
     let step = Step::Revocation;
     let logged = bundle.revocations;
     let list = Revocations::parse(logged.record).map_err(|e| step.malformed(e))?;
-    let at = logged::check(Of::Revocations, logged.record, logged.proof, trust)
+    let at = logged::check(EntryKind::Revocation, logged.record, logged.proof, trust)
         .map_err(|e| step.refused(e.into_reason()))?;
     if at.size < place.size {
         return Err(step.refused("the list of revoked keys is from a smaller log than the batch"));

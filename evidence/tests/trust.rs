@@ -3,6 +3,7 @@
 
 mod sample;
 
+use fivefold_evidence::cosignature::Rule;
 use fivefold_evidence::trust::{NotTrust, Trust};
 use sample::{NOW, Village};
 
@@ -10,7 +11,9 @@ use sample::{NOW, Village};
 fn a_trust_file_is_read_as_it_was_written() {
     let village = Village::new(40);
     let trust = village.trust();
-    assert_eq!((trust.need, trust.pq_need, trust.witnesses.len(), trust.operators.len()), (3, 1, 3, 1));
+    let keys: Vec<_> = village.log.witnesses.iter().map(|w| w.vkey().clone()).collect();
+    assert_eq!(Ok(&trust.rule), Rule::new(keys, 3, 1).as_ref());
+    assert_eq!(trust.operators.len(), 1);
     assert_eq!(&trust.log, village.log.key.vkey());
     assert_eq!(trust.operators[0].der(), village.ca.der);
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 
 use fivefold_core::id::BootContext;
 use fivefold_core::proof::statement::SignedLevel;
+use fivefold_evidence::cosignature::Rule;
 use fivefold_evidence::trust::Trust;
 use fivefold_evidence::verify::{Report, Verdict, verify_file};
 use fivefold_evidence::words;
@@ -34,7 +35,7 @@ fn what_a_proven_bundle_says() {
     assert_eq!(said.existed_before, Some(NOW + 30));
     let times: Vec<_> = said.witnesses.iter().map(|w| (w.name.as_str(), w.time, w.pq)).collect();
     let [one, two, three] = ["witness.example/one", "witness.example/two", "witness.example/three"];
-    assert_eq!(times, [(one, SEEN[0], false), (two, SEEN[1], false), (three, SEEN[2], true)]);
+    assert_eq!(times, [(one, SEEN[0], false), (three, SEEN[2], true), (two, SEEN[1], false)]);
     assert_eq!(said.heard.iter().map(|h| h.gateway.as_str()).collect::<Vec<_>>(), ["000000a1", "000000a2"]);
     assert_eq!(said.values.len(), 1, "{:?}", said.values);
     let text = words::report(&said, 1, 1);
@@ -157,11 +158,10 @@ fn what_one_trusts_decides() {
     assert_eq!(with(&|t| t.operators.extend(other.operators.clone())), None, "one of two is enough");
     // The first proof that is looked at is that of the enrolment.
     assert_eq!(with(&|t| t.log = other.log.clone()), Some("enrolment"));
-    assert_eq!(with(&|t| t.witnesses = other.witnesses.clone()), Some("enrolment"));
+    assert_eq!(with(&|t| t.rule = other.rule.clone()), Some("enrolment"));
     let said = {
         let mut trust = mine.clone();
-        trust.witnesses.truncate(2);
-        (trust.need, trust.pq_need) = (2, 0);
+        trust.rule = Rule::new(mine.rule.keys()[..2].to_vec(), 2, 0).unwrap();
         one(&bundle, &trust)
     };
     assert_eq!((said.verdict, &said.ignored[..]), (Verdict::Proven, &["witness.example/three".to_owned()][..]));

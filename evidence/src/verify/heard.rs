@@ -13,7 +13,8 @@ use super::{Refused, Step, Tbs, signed_by};
 use crate::bundle::{Bundle, Heard};
 use crate::chain::{self, Whom};
 use crate::der::{self, NotDer};
-use crate::logged::{self, Of};
+use crate::log::EntryKind;
+use crate::logged;
 use crate::record::{Enrolment, Revocations};
 use crate::trust::Trust;
 
@@ -66,7 +67,7 @@ fn one(
     let spki = der::spki_of(first).map_err(|NotDer| "the certificate of the gateway cannot be read")?;
     signed_by(&signed, spki, CONTEXT)?;
     let certified = chain::follow(&heard.chain, &trust.operators, whom)?;
-    let place = logged::check(Of::Receipt, heard.receipt, heard.proof, trust).map_err(|e| e.into_reason())?;
+    let place = logged::check(EntryKind::Receipt, heard.receipt, heard.proof, trust).map_err(|e| e.into_reason())?;
     if !certified.covers(place.time) {
         return Err("a certificate of the gateway was not valid when witnesses saw the receipt".into());
     }
