@@ -91,7 +91,7 @@ def running(fivefold, folder, vkey):
     """`fivefold log witness` for a log: its address and its keys."""
     child = subprocess.Popen(
         [fivefold, "-o", "json", "log", "witness", "--dir", folder, "--name", "witness.example/ci", "--log", vkey,
-         "--insecure-http", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+         "--insecure-http", "127.0.0.1:0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
         line = child.stdout.readline()
         expect(line, "fivefold log witness does not say where it listens")
