@@ -3,6 +3,8 @@
 //! Nothing is added up: a message of every length is sealed by the encoders that nodes use, under throwaway keys, until one
 //! does not fit any more.
 
+pub mod signatures;
+
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -52,6 +54,9 @@ pub struct Args {
     /// With the boot id in the frame, as devices in mode R send it now and then.
     #[arg(long)]
     boot_id: bool,
+    /// What a batch's signature takes on the air for each reading in it, for batches of 1, 8, 32 and 64.
+    #[arg(long)]
+    signatures: bool,
 }
 
 /// Bytes of one full frame, from the outside in. They add up to `frame`, the radio's limit.
@@ -275,6 +280,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let boot = args.boot_id.then_some(BootContext([0xB0; 8]));
     let radios = args.radio.map_or(RADIOS.to_vec(), |r| vec![r]);
     let profiles = args.levels.map_or(Profile::ALL.to_vec(), |p| vec![p]);
+    if args.signatures {
+        return signed(args, &radios, &profiles, Numbering { number, boot }, output);
+    }
     let mut rows = table(&["radio", "levels", "kid", "frame", "E1", "mesh", "tiny", "E2", "E3", "left"]);
     let (mut values, mut refused) = (Vec::new(), None);
     for radio in radios {
@@ -312,6 +320,38 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         None => rows.to_string(),
     });
     Ok(if only && refused.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The table of `--signatures`.
+fn signed(
+    args: &Args,
+    radios: &[Radio],
+    profiles: &[Profile],
+    numbering: Numbering,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let mut rows = table(&signatures::COLUMNS);
+    let mut values = Vec::new();
+    for radio in radios.iter().copied() {
+        for profile in profiles {
+            let kid_length = args.kid_length.unwrap_or(usual_kid_length(radio));
+            let mode = if args.boot_id { Mode::Random } else { Mode::Persistent };
+            let policy = Policy { radio, kid_length, mode, ..Policy::new(*profile) };
+            let kid = if kid_length == KidLength::Two { 2 } else { 0 };
+            let row = signatures::row(&policy, numbering).map_err(|e| anyhow!("{radio}: {e}"))?;
+            // E1 alone has no messages that could be signed.
+            let Some((words, batches)) = row else { continue };
+            rows.add_row(
+                [radio.as_str().to_owned(), profile.as_str().to_owned(), kid.to_string()].into_iter().chain(words),
+            );
+            values.push(json!({
+                "radio": radio.as_str(), "levels": profile.as_str(), "kid_length": kid, "batches": batches,
+            }));
+        }
+    }
+    let value = json!({ "piv_length": args.piv_length, "boot_id": args.boot_id, "signatures": values });
+    answer(output, &value, || format!("{rows}\n\n{}", signatures::note()));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn merged(mut named: serde_json::Value, more: &serde_json::Value) -> serde_json::Value {

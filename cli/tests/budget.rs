@@ -132,3 +132,18 @@ fn what_is_not_allowed_has_no_budget() {
         assert!(told.contains(sentence), "{args:?}: {told}");
     }
 }
+
+#[test]
+fn a_batch_of_32_costs_a_reading_less_than_five_bytes_on_a_mesh() {
+    use fivefold::budget::signatures::cost;
+    let mesh = Policy::new(Profile::ToCloud);
+    let of = |policy: &Policy, readings| cost(policy, Numbering::TYPICAL, readings).unwrap().unwrap();
+    // One frame each: a full one holds 84 bytes, and the control map of 32 readings has 80.
+    let whole = of(&mesh, 32);
+    assert_eq!((whole.messages, whole.bytes), (1, 127 - 84 + 80));
+    assert!(whole.each() < 5.0 && of(&mesh, 1).each() > 64.0);
+    let nested = of(&Policy::new(Profile::ToBoth), 32);
+    assert_eq!(nested.messages, 2);
+    let narrow = Policy { radio: Radio::Lorawan, ..Policy::new(Profile::ToBoth) };
+    assert_eq!(of(&narrow, 64).messages, 5);
+}

@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
-use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_keep::share::{NodeLink, NodeSecrets, NodeShare};
+use fivefold_core::profile::{Overrides, Policy, Profile, Sign};
+use fivefold_keep::share::{NodeLink, NodeSecrets, NodeShare, make_signing_key};
+use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
 
 fn free() -> SocketAddr {
@@ -42,6 +43,16 @@ fn share(dir: &Path, sid: u16, epoch: u16, bind: SocketAddr, air: SocketAddr, pa
     }
     .write(dir)
     .unwrap();
+}
+
+/// The same node, one that is to sign each of its readings.
+fn signing_share(dir: &Path, blind: Option<[u8; 32]>) {
+    share(dir, 0x0a11, 1, free(), free(), "0000");
+    let mut share = NodeShare::read(dir).unwrap();
+    (share.policy.sign, share.policy.batch) = (Sign::Batch, 1);
+    share.secrets.blind = blind.map(Zeroizing::new);
+    fs::remove_dir_all(dir).unwrap();
+    share.write(dir).unwrap();
 }
 
 fn node(dir: &Path, arguments: &[&str]) -> Command {
@@ -115,6 +126,32 @@ fn numbers_go_on_after_a_restart_and_lost_counters_are_an_error() {
 }
 
 const SHARE: [&str; 4] = ["node.toml", "passphrase", "secrets.sealed", "vault.toml"];
+
+#[test]
+fn a_node_whose_policy_wants_signatures_signs_or_says_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("n");
+    let events =
+        |output: &Output, event: &str| said(output).into_iter().filter(|l| l["event"] == event).collect::<Vec<_>>();
+    signing_share(&folder, Some([4; 32]));
+    let without = node(&folder, &ONCE).output().unwrap();
+    let [unsigned] = &events(&without, "unsigned")[..] else { panic!("{}", sentence(&without)) };
+    assert!(unsigned["reason"].as_str().unwrap().contains("signing-request"), "{unsigned}");
+    assert_eq!((events(&without, "batch_signed").len(), numbers(&without).len()), (0, 1));
+    make_signing_key(&Vault::open_folder(&folder).unwrap(), &folder).unwrap();
+    for batch in 1..3 {
+        let with = node(&folder, &ONCE).output().unwrap();
+        let [signed] = &events(&with, "batch_signed")[..] else { panic!("{}", sentence(&with)) };
+        assert_eq!((signed["batch"].as_u64(), signed["readings"].as_u64()), (Some(batch), Some(1)), "over restarts");
+        assert_eq!(events(&with, "unsigned").len(), 0);
+    }
+    // A share of before has nothing to hide leaves with.
+    let old = dir.path().join("o");
+    signing_share(&old, None);
+    make_signing_key(&Vault::open_folder(&old).unwrap(), &old).unwrap();
+    let output = node(&old, &ONCE).output().unwrap();
+    assert_eq!((events(&output, "unsigned").len(), numbers(&output).len()), (1, 1), "{}", sentence(&output));
+}
 
 #[test]
 fn every_mistake_gets_one_sentence_with_the_next_step() {
