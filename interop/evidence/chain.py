@@ -1,5 +1,6 @@
 """Certificates (docs/evidence.md 8), with the parser of `cryptography` and rules that stand here one by one."""
 
+import warnings
 from dataclasses import dataclass
 
 from cryptography import x509
@@ -7,6 +8,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from forms import Wrong, der, der_all, der_one, kept, need
@@ -14,6 +16,9 @@ from forms import Wrong, der, der_all, der_one, kept, need
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
 NAMED = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName, x509.NameConstraints)
 MOST = 8
+
+# It warns of what later versions will not read at all: bytes from outside, which are refused here anyway.
+warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
 
 
 @kept

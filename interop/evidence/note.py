@@ -12,7 +12,7 @@ from forms import Wrong, decimal, included, kept, leaf_hash, need, sha, unbase64
 
 ED25519, COSIGNATURE, PQ_COSIGNATURE = 1, 4, 6
 KEY_BYTES = {ED25519: 32, COSIGNATURE: 32, PQ_COSIGNATURE: 1312}
-LINES = 64
+LINES, LONGEST, HASHES = 64, 256 << 10, 63
 
 
 def is_name(name):
@@ -121,6 +121,7 @@ def certificates(pems):
 @kept
 def signed_note(note):
     """(text, ((name, id, signature), …))"""
+    need(len(note.encode()) <= LONGEST, "a note that is too long")
     need(not any(c < " " and c != "\n" for c in note), "a control character in a note")
     need(note.endswith("\n"), "a note that does not end with its line")
     text, found, rest = note.rpartition("\n\n")
@@ -237,7 +238,7 @@ def tlog_proof(text):
     need(empty and rows[0] == "c2sp.org/tlog-proof@v1", "not a tlog-proof")
     need(len(rows) >= 2 and rows[1].startswith("index "), "a tlog-proof without its index, or with something extra")
     hashes = tuple(unbase64(row) for row in rows[2:])
-    need(all(len(h) == 32 for h in hashes), "a hash of other than 32 bytes")
+    need(len(hashes) <= HASHES and all(len(h) == 32 for h in hashes), "a hash of other than 32 bytes, or too many of them")
     return decimal(rows[1][6:]), hashes, note
 
 
