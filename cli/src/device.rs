@@ -5,6 +5,7 @@ mod check;
 mod classic;
 mod classic_bulk;
 mod enrol;
+mod key_messages;
 mod renewal;
 mod revoke;
 mod signing;
@@ -57,6 +58,8 @@ enum Verb {
     EnrolAgain(EnrolAgain),
     /// Draw a key of the hardened profile for a classic device and the primary gateway of its network, under the next epoch.
     Harden(classic::Harden),
+    /// Let a hardened classic device draw its next keys itself, by the RSA key message, and write what its sketch needs for that.
+    KeyMessages(key_messages::KeyMessages),
     /// List all devices.
     List(Folder),
     /// Order devices to renew their contexts by EDHOC: one, those of a network, or all.
@@ -260,6 +263,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             });
         }
         Verb::Harden(args) => classic::harden(args, output)?,
+        Verb::KeyMessages(args) => key_messages::run(args, output)?,
         Verb::List(folder) => {
             let (_, registry) = folder.open_book()?;
             let devices = registry.devices()?;

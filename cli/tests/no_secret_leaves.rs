@@ -162,6 +162,12 @@ fn scenario(form: &'static str) -> Heard {
     let header = fs::read_to_string(header).unwrap();
     let digits: String = header.split("0x").skip(1).filter_map(|byte| byte.get(..2)).collect();
     heard.secrets.push(Secret { name: "key of the hardened profile".into(), bytes: hex::decode(digits).unwrap() });
+    let header = at(&heard, "key-messages.h");
+    heard.run("device key-messages", &["8a7384477876150c", "--out", &header]);
+    let header = fs::read_to_string(header).unwrap();
+    let key = header.lines().find(|line| line.contains("enrolment_key")).unwrap();
+    let digits: String = key.split("0x").skip(1).filter_map(|byte| byte.get(..2)).collect();
+    heard.secrets.push(Secret { name: "enrolment key of a classic node".into(), bytes: hex::decode(digits).unwrap() });
 
     // A device that makes its own key.
     let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));

@@ -29,18 +29,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::{BootContext, Did, GatewayId, Net, Sid};
+use fivefold_core::id::{BootContext, Did, GatewayId, Net, Serial, Sid};
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::proof::{Sign1, Verify as _};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Batch, Envelope, Item, Originator};
+use fivefold_core::wire::key_message::{KeyEpoch, KeyLevel};
 use fivefold_keep::registry::CloudIdentity;
 
 use crate::accepted::ContextId;
 use crate::accepted::signed::Claim;
 use crate::book::Book;
 use crate::classic::history::Glimpse;
+use crate::key_desk::{Answer, Asked};
 use crate::store::{
     BatchPast, CommandRow, Committed, CountKey, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict,
     Verdict, Write,
@@ -93,6 +95,9 @@ pub trait Memory: Send + Sync {
     }
 }
 
+/// A key of a classic device that a frame was sealed under: whose, what for, and which.
+pub type Used = (Serial, KeyLevel, KeyEpoch);
+
 /// What a gateway said of itself last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Health {
@@ -119,6 +124,8 @@ struct Heard {
     offers: (u64, u16),
     // The same of devices that were ordered to renew.
     orders: (u64, u16),
+    // The same of key messages of classic devices.
+    key_messages: (u64, u16),
 }
 
 /// The engine.
@@ -152,6 +159,10 @@ pub struct Judged {
     classics: Vec<classic::Remembered>,
     /// Classic devices of which it has frames with numbers of their own.
     numbered: Vec<Arc<crate::book::ClassicDevice>>,
+    /// Key messages of classic devices, to be answered behind the batch.
+    asked: Vec<Asked>,
+    /// Keys that frames of it take into use.
+    used: Vec<Used>,
     now: Millis,
 }
 
@@ -173,6 +184,8 @@ pub struct Concluded {
     written: Arc<Write>,
     judged: Judged,
     found: Vec<evidence::Found>,
+    /// What goes back to classic nodes for their key messages.
+    pub key_answers: Vec<Answer>,
 }
 
 impl<M: Memory> Cloud<M> {
@@ -280,6 +293,8 @@ impl<M: Memory> Cloud<M> {
             hashes: Vec::with_capacity(envelopes.len()),
             classics: Vec::new(),
             numbered: Vec::new(),
+            asked: Vec::new(),
+            used: Vec::new(),
             now,
         };
         if receipt.count > 0 {
@@ -388,7 +403,8 @@ impl<M: Memory> Cloud<M> {
         }
         self.heard_classic(&judged, &written);
         let found = self.weigh(&judged, &written, &committed.verdicts, &mut write);
-        Concluded { write: Arc::new(write), verdicts: committed.verdicts, written, judged, found }
+        let (verdicts, key_answers) = (committed.verdicts, Vec::new());
+        Concluded { write: Arc::new(write), verdicts, written, judged, found, key_answers }
     }
 
     /// Queues a command for a device, to be sent in its next answers. Commit what comes back; then call
@@ -432,6 +448,12 @@ pub enum NoCommand {
 }
 
 impl Judged {
+    /// What is left to do for keys of classic devices once [`Judged::write`] is durable: messages to be answered, and keys
+    /// that are in use from now on.
+    pub fn take_keys(&mut self) -> (Vec<Asked>, Vec<Used>) {
+        (std::mem::take(&mut self.asked), std::mem::take(&mut self.used))
+    }
+
     fn key(&self, code: Code, sid: Option<Sid>) -> CountKey {
         let (net, gateway) = (Some(self.gateway.net()), Some(self.gateway.gateway()));
         CountKey { code, net, gateway, sid, place: Place::Cloud }

@@ -334,6 +334,10 @@ async fn watch_time(service: Arc<Service>) {
             tracing::error!(%error, "devices with old keys cannot be ordered to renew; type: fivefold device renew");
         }
         let at = service.clone();
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || at.expire_keys(clock::now())).await {
+            tracing::error!(%error, "keys of classic nodes that have drained cannot be erased; it is tried again");
+        }
+        let at = service.clone();
         let Ok(write) = tokio::task::spawn_blocking(move || at.cloud.handle_timeout(clock::now())).await else {
             return;
         };

@@ -12,6 +12,7 @@ pub mod classic;
 pub mod cloud;
 pub mod context;
 pub mod embedded;
+pub mod key_desk;
 mod pulse;
 pub mod push;
 mod renewal;

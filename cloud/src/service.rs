@@ -1,5 +1,6 @@
 //! What the running cloud shares: the engine, the operator's registry behind it, and who is told when either changes.
 
+mod key_messages;
 mod renewal;
 mod rotations;
 
@@ -19,6 +20,7 @@ use crate::book::{Book, Maker, Remembered, Source};
 use crate::cloud::{BatchRefused, Cloud, RenewalSettings};
 use crate::embedded::Embedded;
 use crate::enrol::Desk;
+use crate::key_desk::KeyDesk;
 use crate::log::{Events, Logging, LoggingError};
 use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
@@ -85,6 +87,8 @@ pub struct Service {
     events: Mutex<Events>,
     logging: Option<Arc<Logging>>,
     work: renewal::Work,
+    // Serves key messages of classic nodes. Taken behind `reading` or alone, never before it.
+    keys: Mutex<KeyDesk>,
 }
 
 impl Service {
@@ -111,6 +115,8 @@ impl Service {
         let history = reading.history_version()?;
         let roll = Arc::new(LiveRoll::from_pointee(reading.roll()?));
         let source = Source::read(&reading, &vault, &Book::default())?;
+        let mut keys = KeyDesk::default();
+        keys.follow(&reading, &vault)?;
         // A store that was restored from a copy must not say anything under a version of before (docs/protocol.md 8.4).
         let mut write = Write { now, new_generation: true, ..Write::default() };
         let maker = Maker {
@@ -144,6 +150,7 @@ impl Service {
             events: Mutex::new(events),
             logging: None,
             work: renewal::Work::default(),
+            keys: Mutex::new(keys),
         })
     }
 
@@ -192,6 +199,7 @@ impl Service {
             return Ok(());
         }
         let source = Source::read(&registry, &self.vault, &before)?;
+        self.follow_keys(&registry)?;
         let memory = self.cloud.memory();
         let mut write = Write { now, ..Write::default() };
         let maker = Maker {
@@ -262,7 +270,12 @@ impl Service {
     ///
     /// # Errors
     /// [`IngestError`].
-    pub async fn ingest(&self, gateway: &ProvenGateway, body: &[u8], now: Millis) -> Result<Vec<u8>, IngestError> {
+    pub async fn ingest(
+        self: &Arc<Self>,
+        gateway: &ProvenGateway,
+        body: &[u8],
+        now: Millis,
+    ) -> Result<Vec<u8>, IngestError> {
         let mut judged = match self.cloud.judge(gateway, body, now) {
             Ok(judged) => judged,
             Err(refused) => {
@@ -281,12 +294,19 @@ impl Service {
         };
         self.changed(&committed);
         let stored = !write.accepted.is_empty() || !write.classic.is_empty();
-        let concluded = self.cloud.conclude(judged, write, committed);
+        let (asked, used) = judged.take_keys();
+        let mut concluded = self.cloud.conclude(judged, write, committed);
         if !concluded.write.is_empty() {
             memory.commit(concluded.write.clone()).await?;
         }
         if stored {
             self.stored.send_modify(|n| *n += 1);
+        }
+        if !used.is_empty() {
+            self.take_into_use(used, now).await;
+        }
+        if !asked.is_empty() {
+            concluded.key_answers = self.answer_keys(gateway, asked, now).await;
         }
         Ok(self.cloud.reply(concluded))
     }

@@ -105,7 +105,7 @@ async fn ids(heard: &Heard, count: usize) -> Vec<i64> {
     }
 }
 
-async fn bring(service: &Service, gateway: &mut Gateway, sequence: u8) {
+async fn bring(service: &Arc<Service>, gateway: &mut Gateway, sequence: u8) {
     let at = Millis(NOW.0 + u64::from(sequence) * 60_000);
     let said = report(&binary(SERIAL, "node_01", sequence, &[52, sequence]), None);
     let body = gateway.batch(&[envelope(SERIAL, &said, at)]);

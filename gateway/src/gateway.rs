@@ -6,7 +6,7 @@
 //! | Hides       | nothing that it passes on; what it opened under C2 it reads |
 //! | Proves      | to the cloud that a C2 message was new and of that device: the gateway's word |
 //! | Binds       | every message to the number, window and hash that were durable before it was answered or handed on |
-//! | Drops as    | all of `E1`, `T`, `E2`; `E3-01`, `E3-05`, `E3-08`, `E3-09`; `E4-03`, `E4-04`; `CL-01`, `CL-07`, `CL-09`, `CL-10`; counted, and told upward |
+//! | Drops as    | all of `E1`, `T`, `E2`; `E3-01`, `E3-05`, `E3-08`, `E3-09`; `E4-03`, `E4-04`; `E5-08`; `CL-01`, `CL-07`, `CL-09`, `CL-10`; counted, and told upward |
 //! | Does not    | read C3, answer in the cloud's place, change what it forwards, trust what it stored in the clear |
 //! | Spec        | docs/protocol.md 4 to 6, 8, 9, 10 |
 //!
@@ -53,7 +53,7 @@ use fivefold_waspmote::hardened::Window;
 
 use answer::{C2Answer, Held};
 pub use classic::{Arrival, ClassicDone, OverLorawan};
-use classic::{Roll, ToAnswer};
+use classic::{KeyParts, Roll, ToAnswer};
 use devices::Devices;
 use downlink::Asked;
 use flight::{Flights, Timer};
@@ -173,6 +173,8 @@ enum Then {
     AnswerLease { sid: Sid, context: ContextName, bound: u32 },
     Classic(u64, Option<Box<ToAnswer>>),
     Flight(u64),
+    KeyAnswer(Box<classic::Answered>),
+    KeyMessage(Box<classic::Passed>),
     Run { sid: Sid, back: renewal::Back, payload: Box<[u8]> },
     LinkLease(LeaseWrite),
 }
@@ -201,6 +203,7 @@ pub struct Gateway {
     runs: renewal::Runs,
     site: Option<Site>,
     classic: Roll,
+    key_parts: KeyParts,
     module_class: LinkClass,
     /// In which minute, and how many devices were ordered to renew.
     orders: (u64, u16),
@@ -265,6 +268,7 @@ impl Gateway {
             cloud: if setup.local.is_some() { Cloud::Absent } else { Cloud::Away },
             site: setup.local.map(|local| Site::new(local, &restored.agreed)),
             classic: Roll::new(restored.hardened),
+            key_parts: KeyParts::default(),
             module_class: LinkClass::None,
             orders: (0, 0),
             coap_devices: setup.coap_devices,
@@ -317,7 +321,7 @@ impl Gateway {
             if self.tally.has_news() { self.last_event.plus(EVENT_PAUSE) } else { self.last_event.plus(SIGN_OF_LIFE) };
         let timer = self.timers.first().map(|(at, _)| *at);
         let link = self.link.poll_timeout().filter(|_| self.link.keys().is_ready());
-        [Some(event), timer, link, self.flights.expiry()].into_iter().flatten().min()
+        [Some(event), timer, link, self.flights.expiry(), self.key_parts.expiry()].into_iter().flatten().min()
     }
 
     /// Time has passed.
@@ -346,6 +350,7 @@ impl Gateway {
         self.expire_local(now);
         self.expire_pieces(now);
         self.classic.expire(now);
+        self.expire_key_parts(now);
         if self.cloud == Cloud::Away
             && let Some(long) = AWAY_LONG.get(self.away_said)
             && now.since(self.away_since) >= *long
@@ -378,6 +383,8 @@ impl Gateway {
                 }
 
                 Then::Classic(ticket, to) => self.classic_is_durable(now, ticket, to.as_deref()),
+                Then::KeyAnswer(answered) => self.send_key_answer(*answered),
+                Then::KeyMessage(passed) => self.key_message_is_durable(now, *passed),
                 Then::Flight(id) => self.flight_is_durable(now, id),
                 Then::Run { sid, back, payload } => self.answer_run(sid, back, &payload),
                 Then::LinkLease(lease) => {

@@ -22,8 +22,9 @@ use fivefold_core::id::Did;
 use fivefold_core::wire::classic::Carrier;
 use fivefold_keep::files::{self, FileError};
 use fivefold_waspmote::Frame;
+use fivefold_waspmote::key_message::TYPE as KEY_MESSAGE;
 use fivefold_waspmote::xbee::{LinkKey, Refused};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::classic::{ClassicEvent, Desk};
@@ -34,6 +35,8 @@ use module::{Heard, Peer, Said, Sender, Settings};
 
 /// Classic frames that wait for the engine, at most.
 const QUEUE: usize = 256;
+/// Parts of key messages that wait for what becomes of them, at most.
+const KEY_MESSAGES: usize = 64;
 /// What every classic frame begins with (W2).
 const CLASSIC: &[u8] = b"<=>";
 
@@ -126,17 +129,35 @@ pub(crate) fn start(
 
 /// Brings classic frames to the desk, in the order in which they came, and sends what is to be answered.
 async fn classic(mut heard: mpsc::Receiver<Heard>, time: Time, desk: Desk, sender: Sender) {
+    let places = Arc::new(Semaphore::new(KEY_MESSAGES));
     while let Some(Heard { from, rssi, payload, .. }) = heard.recv().await {
         if time == Time::Ignored && matches!(Frame::parse(&payload), Ok(Frame::TimeRequest)) {
             continue;
         }
         let source = if let Peer::Long(did) = from { Some(did.0) } else { None };
         let event = ClassicEvent { carrier: Carrier::Xbee, source, rssi, frame: payload.into(), done: None };
-        if let ClassicDone::Answer(answer) = desk.bring(event).await
-            && let Err(why) = sender.send(from, answer)
-        {
-            tracing::warn!("an answer is not sent: {why}");
+        if event.frame.get(3) != Some(&KEY_MESSAGE) {
+            bring(&desk, &sender, from, event).await;
+            continue;
         }
+        // Its answer comes from the cloud: what is heard meanwhile does not wait for it.
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            desk.refuse(BUSY);
+            continue;
+        };
+        let (desk, sender) = (desk.clone(), sender.clone());
+        tokio::spawn(async move {
+            bring(&desk, &sender, from, event).await;
+            drop(place);
+        });
+    }
+}
+
+async fn bring(desk: &Desk, sender: &Sender, from: Peer, event: ClassicEvent) {
+    if let ClassicDone::Answer(answer) = desk.bring(event).await
+        && let Err(why) = sender.send(from, answer)
+    {
+        tracing::warn!("an answer is not sent: {why}");
     }
 }
 

@@ -273,6 +273,14 @@ impl KeyMessages {
         self.devices.insert(serial, Record { device, messages: Budget::default(), repeats: Budget::default() });
     }
 
+    /// Knows of a device what the book says now. What was counted against its rates stays, other than with [`Self::enrol`].
+    pub fn amend(&mut self, serial: Serial, device: Device) {
+        match self.devices.get_mut(&serial) {
+            Some(record) => record.device = device,
+            None => self.enrol(serial, device),
+        }
+    }
+
     /// Knows a device no longer, and hands back what was known.
     pub fn retire(&mut self, serial: Serial) -> Option<Device> {
         self.devices.remove(&serial).map(|record| record.device)

@@ -27,8 +27,8 @@ use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 pub use crate::rotation::Rotation;
 pub use certificates::{Certificate, Deed, Event, IssuedTo, NotIssued, Word};
 pub use classic::{
-    ClassicDevice, ClassicKeyKind, ClassicKeys, ClassicProfile, ClassicSecret, HardenedHolder, HardenedKey, NewClassic,
-    did_of, is_refused,
+    ClassicDevice, ClassicKeyKind, ClassicKeys, ClassicProfile, ClassicSecret, Enrolled, HardenedHolder, HardenedKey,
+    MessageServer, NewClassic, NodeEnrolment, did_of, is_refused,
 };
 pub use enrolment::Entry;
 pub use local::Local;

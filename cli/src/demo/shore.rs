@@ -1,7 +1,7 @@
 //! The fifth network of the demo: classic nodes (Waspmote, Plug & Sense!), as their owners have them, through one gateway.
 //!
-//! One node speaks in clear, one encrypts for the gateway, one for the cloud, one has the hardened profile; a fifth is the
-//! insider's own. Two more send one
+//! One node speaks in clear, one encrypts for the gateway, one for the cloud, one has the hardened profile and gets
+//! its key by a message of its own; a fifth is the insider's own. Two more send one
 //! frame each that the vendor's code made. All these send by HTTP, through a wire that the recorder hears; two send by
 //! emulated XBee modules on serial lines.
 
@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use fivefold_core::id::Net;
 use fivefold_core::profile::Profile;
+use fivefold_core::wire::key_message::{KeyLevel, RsaSize};
 use fivefold_gateway::xbee::kind::Kind;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::{ClassicKeys, ClassicProfile, ClassicSecret, NewClassic};
@@ -25,6 +26,7 @@ use super::processes::{Obedient, Process, free_tcp, free_udp};
 use super::village::{Gateway, strings, text};
 use crate::attack::plan::Station;
 use crate::gateway;
+use crate::node::waspmote::{NodeKeys, PeerWord};
 use crate::operator::{Folder, Operator};
 use crate::xbee_air::{Place, XbeeAir};
 
@@ -97,7 +99,7 @@ pub struct Node {
     pub sketch: Sketch,
     /// Its serial.
     pub serial: Serial,
-    /// Its key, if it has one.
+    /// Its key, if it has one; the last word of the file.
     pub key_file: Option<PathBuf>,
     /// The software node.
     pub process: Process,
@@ -248,11 +250,18 @@ impl Shore {
             // With a name of one letter, the first block of ciphertext ends with the sequence (W7).
             let mut arguments = strings(&[&fixed[..], &["--node-id", "7"]].concat());
             arguments.extend_from_slice(more);
-            if let Some(path) = key_file.as_ref().filter(|_| more.is_empty()) {
-                arguments.extend(strings(&["--seal", sketch.seal(), "--key-file", &text(path)]));
-                if sketch == Sketch::Hardened {
-                    arguments.extend(strings(&["--state", &text(&path.with_extension("eeprom"))]));
+            let mut key_file = key_file;
+            match key_file.as_mut().filter(|_| more.is_empty()) {
+                Some(path) if sketch == Sketch::Hardened => {
+                    // It draws its key itself, and keeps it beside its numbers.
+                    let eeprom = text(&path.with_extension("eeprom"));
+                    let keys =
+                        ["--seal", sketch.seal(), "--key-messages", &text(path), "--state", &eeprom].map(str::to_owned);
+                    arguments.extend(keys);
+                    *path = format!("{eeprom}.key").into();
                 }
+                Some(path) => arguments.extend(strings(&["--seal", sketch.seal(), "--key-file", &text(path)])),
+                None => {}
             }
             let process = Process::prepare(logs, &format!("node {NAME} {serial}"), arguments);
             Node { sketch, serial, key_file, process }
@@ -353,9 +362,11 @@ fn enrol(
     if sketch != Sketch::Hardened {
         return Ok((sketch, serial, key_file));
     }
-    let (_, drawn) = operator.registry.harden_classic(&operator.vault, serial, now)?;
-    let path = folder.join(format!("{serial}.key"));
-    files::write(&path, Readers::Owner, hex::encode(drawn.key.as_slice()).as_bytes())?;
+    let wanted = (KeyLevel::E2, RsaSize::Rsa2048);
+    let (_, enrolment) = operator.registry.enrol_for_messages(&operator.vault, serial, wanted, now)?;
+    let path = folder.join(format!("{serial}.toml"));
+    let keys = NodeKeys::of(serial, PeerWord::Gateway, &enrolment).to_text()?;
+    files::write(&path, Readers::Owner, keys.as_bytes())?;
     Ok((sketch, serial, Some(path)))
 }
 

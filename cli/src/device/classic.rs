@@ -255,7 +255,7 @@ pub(super) struct Harden {
 
 /// Who holds the other copy of a key of the hardened profile.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Holder {
+pub(super) enum Holder {
     Cloud,
     Gateway,
 }

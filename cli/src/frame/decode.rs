@@ -253,7 +253,7 @@ impl Walk<'_> {
                 self.below(payload.map(|bytes| Some(bytes.to_vec())))
             }
             Carried::DangerPlain => Ok(Some(envelope.bytes.to_vec())),
-            Carried::Edhoc | Carried::Classic | Carried::Event => Ok(None),
+            Carried::Edhoc | Carried::Classic | Carried::Event | Carried::KeyMessage => Ok(None),
         }
     }
 

@@ -81,6 +81,7 @@ const fn words(kind: Kind) -> &'static str {
         Kind::Classic => "classic frame",
         Kind::Event => "event at the gateway",
         Kind::CloudCoap => "C3 message that came as CoAP over UDP",
+        Kind::KeyMessage => "key message of a classic device (KR1)",
         Kind::DangerPlain => "payload that only the link protected (INSECURE)",
     }
 }

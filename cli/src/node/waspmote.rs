@@ -3,18 +3,18 @@
 //! It does what the vendor's library does: its counter starts at 0 at every start and goes on at 0 after 255, nobody
 //! acknowledges a frame, and what was not heard is lost. Only the hardened profile has numbers that never come again.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+mod keys;
+mod road;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use fivefold_gateway::xbee::tty;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::ClassicSecret;
 use fivefold_waspmote::hardened::{self, Epoch, Lease, Number, Peer};
-use fivefold_waspmote::xbee::{Address16, Address64, Mode, Packet};
+use fivefold_waspmote::xbee::Address64;
 use fivefold_waspmote::{
     Builder, ClassicKey, Encoding, Encrypted, EncryptedType, Frame, Generation, KeyBits, Kind, Sender, Sensors, Serial,
     SerialOrder, Table, Text, Value,
@@ -23,13 +23,11 @@ use serde_json::{Value as Json, json};
 use zeroize::Zeroizing;
 
 use crate::output::Output as Form;
+use keys::Renewal;
+use road::Road;
 
-/// The path at which Meshlium takes frames (W13).
-const PATH: &str = "/getpost_frame_parser.php";
-/// Speed of an XBee module's line.
-const BAUD: u32 = 115_200;
-/// A module waits so long for an answer.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) use keys::{NodeKeys, PeerWord};
+pub(crate) use road::post;
 
 /// `fivefold node waspmote`.
 #[derive(Debug, clap::Args)]
@@ -54,9 +52,7 @@ pub(super) struct Args {
     #[arg(long, value_enum, default_value_t = Seal::None)]
     seal: Seal,
     /// File with its key: as many hex digits as the key has, or the text that stands in the sketch. Hardened: 64 hex digits.
-    #[arg(long, value_name = "FILE", required_if_eq_any = [
-        ("seal", "gateway"), ("seal", "cloud"), ("seal", "hardened-gateway"), ("seal", "hardened-cloud"),
-    ])]
+    #[arg(long, value_name = "FILE", required_if_eq_any = [("seal", "gateway"), ("seal", "cloud")])]
     key_file: Option<PathBuf>,
     /// Size of the key in bits: 128, 192 or 256.
     #[arg(long, value_name = "BITS", default_value_t = 256)]
@@ -67,6 +63,13 @@ pub(super) struct Args {
     /// Epoch of its hardened key.
     #[arg(long, value_name = "N", default_value_t = 1)]
     epoch: u32,
+    /// Draw its hardened keys itself: a file of `fivefold device key-messages --form toml`. Its keys stand beside --state; without
+    /// one there, and without --key-file, it asks for its first before it sends anything.
+    #[arg(long, value_name = "FILE", requires = "state")]
+    key_messages: Option<PathBuf>,
+    /// Renew the key after so many frames.
+    #[arg(long, value_name = "N", requires = "key_messages", value_parser = clap::value_parser!(u64).range(1..))]
+    renew_every: Option<u64>,
     /// Send frames in ASCII.
     #[arg(long)]
     ascii: bool,
@@ -103,13 +106,15 @@ pub(super) enum Seal {
 pub(super) fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
     anyhow::ensure!((0.001..=1e9).contains(&args.every), "--every {} is no number of seconds above 0", args.every);
     let mut node = Node::new(args)?;
-    let mut road = Road::open(args)?;
+    let mut road = road(args)?;
     say(form, &json!({ "event": "started", "serial": args.serial.to_string(), "suite": node.suite() }));
     let mut lost = 0;
     for number in 0..args.count.unwrap_or(u64::MAX) {
         if number > 0 {
             std::thread::sleep(Duration::from_secs_f64(args.every));
         }
+        let is_time = args.renew_every.is_some_and(|every| number > 0 && number % every == 0);
+        node.sealer.renew(&mut road, is_time, form, Duration::from_secs_f64(args.every))?;
         let (clear, frame) = node.next()?;
         let reading = json!({ "event": "reading", "number": number, "payload": hex::encode(&clear), "frame": hex::encode(&frame) });
         say(form, &reading);
@@ -151,8 +156,18 @@ struct Node {
 enum Sealer {
     Clear,
     Ecb(EncryptedType, ClassicKey),
-    Hardened { peer: Peer, key: hardened::Key, epoch: Epoch, lease: Lease, state: PathBuf },
+    Hardened(Box<Hardened>),
     Recorded(Vec<Vec<u8>>),
+}
+
+/// The sketch of a hardened node.
+struct Hardened {
+    peer: Peer,
+    key: Option<hardened::Key>,
+    epoch: Epoch,
+    lease: Lease,
+    state: PathBuf,
+    renewal: Option<Renewal>,
 }
 
 impl Node {
@@ -169,7 +184,7 @@ impl Node {
     }
 
     const fn suite(&self) -> &'static str {
-        if matches!(self.sealer, Sealer::Hardened { .. }) { "classic-hardened" } else { "classic" }
+        if matches!(self.sealer, Sealer::Hardened(_)) { "classic-hardened" } else { "classic" }
     }
 
     /// The next frame in clear, and as it goes out.
@@ -248,17 +263,62 @@ impl Sealer {
     }
 
     fn hardened(args: &Args, peer: Peer) -> anyhow::Result<Self> {
-        let text = key_text(args)?;
-        let mut bytes = Zeroizing::new([0; 32]);
-        hex::decode_to_slice(text.as_slice(), bytes.as_mut_slice()).context("a hardened key is 64 hex digits")?;
         let state = args.state.clone().unwrap_or_default();
+        let renewal =
+            args.key_messages.as_deref().map(|path| Renewal::open(path, &state, args.serial, peer)).transpose()?;
+        let kept = match &renewal {
+            Some(renewal) => renewal.kept()?,
+            None => None,
+        };
+        let (epoch, key) = match kept {
+            Some((epoch, key)) => (epoch, Some(key)),
+            None if args.key_file.is_none() && renewal.is_some() => (Epoch(0), None),
+            None => {
+                let text = key_text(args)?;
+                let mut bytes = Zeroizing::new([0; 32]);
+                hex::decode_to_slice(text.as_slice(), bytes.as_mut_slice())
+                    .context("a hardened key is 64 hex digits")?;
+                (Epoch(args.epoch), Some(hardened::Key::from_bytes(*bytes)))
+            }
+        };
         let stored = match std::fs::read_to_string(&state) {
             Ok(end) => end.trim().parse().with_context(|| format!("{} is no number", state.display()))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", state.display())),
         };
-        let (key, epoch) = (hardened::Key::from_bytes(*bytes), Epoch(args.epoch));
-        Ok(Self::Hardened { peer, key, epoch, lease: Lease::boot(stored), state })
+        let lease = Lease::boot(stored);
+        Ok(Self::Hardened(Box::new(Hardened { peer, key, epoch, lease, state, renewal })))
+    }
+
+    /// Sees to it that a hardened node has a key: where it has none, where it is time for the next, and where a message of it
+    /// waits for its answer. Only without any key is it tried until it works.
+    fn renew(&mut self, road: &mut Road, is_time: bool, form: Form, pause: Duration) -> anyhow::Result<()> {
+        let Self::Hardened(node) = self else { return Ok(()) };
+        let Some(renewal) = &mut node.renewal else { return Ok(()) };
+        if node.key.is_some() && !is_time && !renewal.waits(node.epoch)? {
+            return Ok(());
+        }
+        loop {
+            let (frames, offer, epoch) = renewal.offer(node.epoch, road.room())?;
+            say(form, &json!({ "event": "key-message", "epoch": epoch.0, "parts": frames.len() }));
+            let why = match road.ask(&frames) {
+                Ok(Some(frame)) => match renewal.take((offer, epoch), &frame)? {
+                    Ok(key) => {
+                        (node.key, node.epoch) = (Some(key), epoch);
+                        say(form, &json!({ "event": "renewed", "epoch": epoch.0 }));
+                        return Ok(());
+                    }
+                    Err(_) => "an answer that is not to this message (E5-08)".to_owned(),
+                },
+                Ok(None) => "no answer".to_owned(),
+                Err(why) => format!("{why:#}"),
+            };
+            say(form, &json!({ "event": "unanswered", "epoch": epoch.0, "why": why }));
+            if node.key.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(pause.max(Duration::from_millis(200)));
+        }
     }
 
     fn seal(&mut self, clear: &[u8]) -> anyhow::Result<Vec<u8>> {
@@ -268,7 +328,9 @@ impl Sealer {
                 let Frame::Clear(inner) = Frame::parse(clear)? else { bail!("no frame in clear") };
                 Ok(Encrypted::seal(*kind, &inner, key)?)
             }
-            Self::Hardened { peer, key, epoch, lease, state } => {
+            Self::Hardened(node) => {
+                let Hardened { peer, key, epoch, lease, state, .. } = &mut **node;
+                let key = key.as_ref().context("no key")?;
                 if let Some(end) = lease.due() {
                     files::write(state, Readers::Owner, end.to_string().as_bytes())?;
                     lease.extend(end);
@@ -298,64 +360,12 @@ fn classic_key(args: &Args, bits: KeyBits) -> anyhow::Result<ClassicKey> {
 }
 
 /// The way to the gateway.
-enum Road {
-    Http(String),
-    Xbee { line: std::fs::File, to: Address64 },
-}
-
-impl Road {
-    fn open(args: &Args) -> anyhow::Result<Self> {
-        match (&args.http, &args.xbee, args.to) {
-            (Some(host), ..) => Ok(Self::Http(host.clone())),
-            (None, Some(path), Some(to)) => Ok(Self::Xbee { line: tty::open(path, BAUD)?, to }),
-            _ => bail!("give --http HOST:PORT, or --xbee LINE with --to MAC"),
-        }
+fn road(args: &Args) -> anyhow::Result<Road> {
+    match (&args.http, &args.xbee, args.to) {
+        (Some(host), ..) => Ok(Road::Http(host.clone())),
+        (None, Some(path), Some(to)) => Road::by_radio(path, to),
+        _ => bail!("give --http HOST:PORT, or --xbee LINE with --to MAC"),
     }
-
-    /// Sends a frame, and says what is known of it then.
-    fn send(&mut self, frame: &[u8]) -> anyhow::Result<&'static str> {
-        match self {
-            Self::Http(host) => post(host, frame).map(|()| "delivered"),
-            Self::Xbee { line, to } => {
-                let (destination, network) = (*to, Address16::UNKNOWN);
-                let packet = Packet::Transmit { id: 0, destination, network, radius: 0, options: 0, payload: frame };
-                write(line, &packet.emit(Mode::Escaped)?)?;
-                Ok("sent")
-            }
-        }
-    }
-}
-
-/// Writes to a line that does not wait.
-fn write(line: &mut std::fs::File, mut bytes: &[u8]) -> std::io::Result<()> {
-    while !bytes.is_empty() {
-        match line.write(bytes) {
-            Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(Duration::from_millis(5)),
-            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-/// As a 4G module posts it: any answer with a body is taken for success.
-pub(crate) fn post(host: &str, frame: &[u8]) -> anyhow::Result<()> {
-    let mut stream = TcpStream::connect(host).with_context(|| format!("cannot connect to {host}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let body = format!("frame={}", hex::encode_upper(frame));
-    let request = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/x-www-form-urlencoded\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(4096).read_to_end(&mut answer)?;
-    let answer = String::from_utf8_lossy(&answer);
-    let status = answer.split_whitespace().nth(1).unwrap_or("nothing");
-    anyhow::ensure!(status == "200", "{host} answered {status}");
-    Ok(())
 }
 
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {

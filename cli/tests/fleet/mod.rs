@@ -67,7 +67,8 @@ impl Verdict {
             return aside["code"].as_str().unwrap().to_owned();
         }
         let flag = self.reading.as_ref().and_then(|r| r["flags"][0].as_str()).map(str::to_owned);
-        let refused = self.said.1.split_whitespace().find(|w| w.starts_with("CL-")).map(str::to_owned);
+        let refused =
+            self.said.1.split_whitespace().find(|w| w.starts_with("CL-") || w.starts_with("E5-")).map(str::to_owned);
         flag.or(refused).unwrap_or_else(|| "-".into())
     }
 

@@ -3,18 +3,24 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fivefold_core::id::{BootContext, Did, Net, Sid};
+use fivefold_core::id::{BootContext, Did, Net, Serial as KeySerial, Sid};
 use fivefold_core::time::Millis;
 use fivefold_core::window::Window64;
-use fivefold_core::wire::state::HARDENED_KEYS;
+use fivefold_core::wire::key_message::{KeyEpoch, KeyLevel};
+use fivefold_keep::key_message::PENDING;
 use fivefold_keep::own_sensors::OwnSensors;
 use fivefold_keep::registry::{ClassicProfile, HardenedHolder, HardenedKey, Registry, RegistryError};
 use fivefold_keep::vault::Vault;
+use fivefold_waspmote::hardened::Peer;
 use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table, hardened};
 
 use crate::accepted::ContextId;
 use crate::classic::history::History;
+use crate::cloud::Used;
 use crate::pulse::Pulse;
+
+/// Keys of a device that the cloud tries, at most: the one in use, those that wait, and some that drain.
+const KEYS: usize = 1 + PENDING + 3;
 
 /// A classic device as the registry has it. Keys are opened for each book anew.
 #[derive(Debug)]
@@ -37,6 +43,8 @@ pub struct ClassicSource {
     pub cloud_key: Option<ClassicKey>,
     /// Its keys for the cloud in the hardened profile, by epoch.
     pub hardened: Vec<(hardened::Epoch, hardened::Key)>,
+    /// Keys that wait for their first frame: level (2, 3) and epoch. Of a device that sends no key messages there are none.
+    pub unused: Vec<(u8, hardened::Epoch)>,
     /// Which of its frames count.
     pub profile: ClassicProfile,
     /// The tables of its network's nodes.
@@ -44,17 +52,31 @@ pub struct ClassicSource {
 }
 
 impl ClassicSource {
+    /// The key that a frame under this epoch takes into use, if that is one of those.
+    pub(crate) fn takes_into_use(&self, peer: Peer, epoch: hardened::Epoch) -> Option<Used> {
+        let Serial::V15(serial) = self.serial else { return None };
+        let (number, level) = match peer {
+            Peer::Gateway => (2, KeyLevel::E2),
+            Peer::Cloud => (3, KeyLevel::E3),
+        };
+        let used = (KeySerial(serial), level, KeyEpoch(epoch.0));
+        self.unused.contains(&(number, epoch)).then_some(used)
+    }
+
     /// Those of a registry that are not revoked, with what the cloud opens of them.
     pub(super) fn read(registry: &Registry, vault: &Vault) -> Result<Vec<Self>, RegistryError> {
         let mut all = Vec::new();
         let (sensors, usual) = (registry.classic_sensors()?, Arc::new(OwnSensors::default()));
+        let mut unused: HashMap<Did, Vec<_>> = HashMap::new();
+        for (did, level, epoch) in registry.unused_hardened()? {
+            unused.entry(did).or_default().push((level, hardened::Epoch(epoch)));
+        }
         for d in registry.classic_devices()?.into_iter().filter(|d| d.revoked_at.is_none()) {
             let cloud_key = match d.cloud_key {
                 Some(_) => registry.classic_keys(vault, &d)?.cloud,
                 None => None,
             };
-            // As many as a gateway has of its own.
-            let keys = registry.hardened_keys(vault, &d, HardenedHolder::Cloud, HARDENED_KEYS)?;
+            let keys = registry.hardened_keys(vault, &d, HardenedHolder::Cloud, KEYS)?;
             let key_of = |k: HardenedKey| (hardened::Epoch(k.epoch), hardened::Key::from_bytes(*k.key));
             let hardened = keys.into_iter().map(key_of).collect();
             all.push(Self {
@@ -66,6 +88,7 @@ impl ClassicSource {
                 table: d.table,
                 gateway_key: d.gateway_key.map(|k| k.bits),
                 hardened,
+                unused: unused.remove(&d.did).unwrap_or_default(),
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),
                 profile: d.profile,

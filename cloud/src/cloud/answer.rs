@@ -115,7 +115,7 @@ impl<M: Memory> Cloud<M> {
 
     /// Seals the answers of a batch and writes the reply. What [`Concluded::write`] holds is durable by now.
     pub fn reply(&self, concluded: Concluded) -> Vec<u8> {
-        let Concluded { write, verdicts, written, judged, found } = concluded;
+        let Concluded { write, verdicts, written, judged, found, key_answers } = concluded;
         self.found(found, &write);
         let now = judged.now;
         let book = self.book.load();
@@ -157,6 +157,14 @@ impl<M: Memory> Cloud<M> {
         }
         refused.sort_unstable_by_key(|(seq, _)| *seq);
         let refused: Vec<_> = refused.into_iter().map(|(seq, code)| Refusal { seq, code }).collect();
+        let key_answers: Vec<_> = key_answers.iter().map(|a| (a, a.kr2.to_bytes())).collect();
+        let keys = key_answers.iter().map(|(answer, kr2)| Downlink {
+            kind: DownlinkKind::KeyMessage,
+            originator: Some(Originator::Classic(&answer.serial)),
+            bytes: kr2,
+            seq: Some(answer.seq),
+            expires: None,
+        });
         let downlinks: Vec<_> = answers
             .iter()
             .map(|(way, seq, bytes)| Downlink {
@@ -166,9 +174,13 @@ impl<M: Memory> Cloud<M> {
                 seq: Some(*seq),
                 expires: None,
             })
+            .chain(keys)
             .collect();
         let reply = Reply { durable_upto: judged.upto, refused: List::of(&refused), downlinks: List::of(&downlinks) };
-        let size = 64 + refused.len() * 24 + answers.iter().map(|(_, _, b)| b.len() + 64).sum::<usize>();
+        let size = 64
+            + refused.len() * 24
+            + answers.iter().map(|(_, _, b)| b.len() + 64).sum::<usize>()
+            + key_answers.iter().map(|(a, kr2)| a.serial.len() + kr2.len() + 64).sum::<usize>();
         let mut out = vec![0; size];
         let len = reply.emit(&mut out).unwrap_or_else(|error| {
             // The bound above holds for every reply; an empty one would lose answers, never readings.

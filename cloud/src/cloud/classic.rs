@@ -23,6 +23,7 @@ use crate::accepted::{Accepted, Content, ContextId, Freshness, flag};
 use crate::book::{Book, ClassicDevice};
 use crate::classic::history::{Glimpse, History, Ruling};
 use crate::classic::{ClassicFrame, UnknownFrame};
+use crate::key_desk::{Asked, MESSAGES_OF_GATEWAY};
 use crate::store::{ContextRow, Standing, Write};
 use read::{Told, tell};
 
@@ -42,6 +43,9 @@ impl<M: Memory> Cloud<M> {
         serial: &str,
         seen: bool,
     ) {
+        if envelope.kind == Kind::KeyMessage {
+            return self.hand_on_key_message(judged, envelope, serial);
+        }
         if envelope.kind != Kind::Classic {
             return judged.refuse(envelope, Code::CloudUnknownKid);
         }
@@ -68,6 +72,23 @@ impl<M: Memory> Cloud<M> {
             tracing::debug!(net = %judged.gateway.net(), serial, gateway = %judged.gateway.gateway(), %rejected, "refused");
             judged.refused.push((envelope.seq, code));
         }
+    }
+
+    /// A KR1 is answered behind its batch, however often the batch comes: whether it is a repeat, its server knows.
+    fn hand_on_key_message(&self, judged: &mut Judged, envelope: &Envelope<'_>, serial: &str) {
+        let minute = judged.now.0 / 60_000;
+        let mut heard = self.heard();
+        let known = heard.entry(judged.gateway.gateway()).or_default();
+        if known.key_messages.0 != minute {
+            known.key_messages = (minute, 0);
+        }
+        known.key_messages.1 = known.key_messages.1.saturating_add(1);
+        let admitted = known.key_messages.1 <= MESSAGES_OF_GATEWAY;
+        drop(heard);
+        if !admitted {
+            return judged.refuse(envelope, Code::KeyMessageRefused);
+        }
+        judged.asked.push(Asked { seq: envelope.seq, serial: serial.to_owned(), bytes: envelope.bytes.to_vec() });
     }
 
     /// Judges what a frame tells by the frames before it, and has it written. What comes back is why it is no reading.
@@ -125,6 +146,7 @@ impl<M: Memory> Cloud<M> {
             let context = self.classic_context(judged, device, &mut live, of_key(peer, number.epoch));
             match self.take_number(&mut live, context, (peer, number), (first8(report.frame), envelope.received)) {
                 Number::New => {
+                    judged.used.extend(device.source.takes_into_use(peer, number.epoch));
                     judged.numbered.push(device.clone());
                     place = Some((context, u64::from(number.sequence)));
                 }

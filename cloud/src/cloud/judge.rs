@@ -98,7 +98,9 @@ impl<M: Memory> Cloud<M> {
                 self.danger_plain(judged, device, envelope, opened)
             }
             (Kind::Edhoc, _) => Err(Rejected::new(Code::TinyMalformed, "EDHOC is asked and answered, not stored")),
-            (Kind::Classic, _) => Err(Rejected::new(Code::CloudUnknownKid, "no classic device has this short id")),
+            (Kind::Classic | Kind::KeyMessage, _) => {
+                Err(Rejected::new(Code::CloudUnknownKid, "no classic device has this short id"))
+            }
             _ => Err(Rejected::new(Code::CloudLevelMissing, "below the level that the device's record declares")),
         };
         if let Err(rejected) = outcome {

@@ -80,6 +80,7 @@ impl Classic {
                 .map(|k| (hardened::Epoch(1), hardened::Key::from_bytes(k)))
                 .into_iter()
                 .collect(),
+            unused: Vec::new(),
             profile: self.profile,
             sensors: std::sync::Arc::new(OwnSensors::read(self.sensors).unwrap()),
         }

@@ -31,11 +31,13 @@ pub enum Kind {
     /// 7: the payload of a device with E1 alone, under the operator's override; with item 8, whose epoch is 0. Nothing
     /// but the link protected it. Our addition: docs/protocol.md, "Differences from the draft".
     DangerPlain,
+    /// 8: a whole KR1 of a classic device (docs/protocol.md 12).
+    KeyMessage,
 }
 
 impl Kind {
-    /// All, in the order of their wire numbers 1 to 7.
-    pub const ALL: [Self; 7] = [
+    /// All, in the order of their wire numbers 1 to 8.
+    pub const ALL: [Self; 8] = [
         Self::CloudTiny,
         Self::GatewayOpened,
         Self::Edhoc,
@@ -43,6 +45,7 @@ impl Kind {
         Self::Event,
         Self::CloudCoap,
         Self::DangerPlain,
+        Self::KeyMessage,
     ];
 
     /// Its number in item 3.
@@ -55,6 +58,7 @@ impl Kind {
             Self::Event => 5,
             Self::CloudCoap => 6,
             Self::DangerPlain => 7,
+            Self::KeyMessage => 8,
         }
     }
 
@@ -68,6 +72,7 @@ impl Kind {
             5 => Some(Self::Event),
             6 => Some(Self::CloudCoap),
             7 => Some(Self::DangerPlain),
+            8 => Some(Self::KeyMessage),
             _ => None,
         }
     }
@@ -395,6 +400,8 @@ pub enum DownlinkKind {
     State,
     /// 5: one context for the gateway, ahead of its next state ([`Added`](crate::wire::state::Added)).
     Context,
+    /// 6: the KR2 that answers a classic device's KR1 (docs/protocol.md 12).
+    KeyMessage,
 }
 
 /// Something for a device, or for the gateway itself: `{1: kind, ?2: originator, 3: bytes, ?4: seq, ?5: expires}`.
@@ -449,6 +456,7 @@ impl<'b> Element<'b> for Downlink<'b> {
                         3 => DownlinkKind::Edhoc,
                         4 => DownlinkKind::State,
                         5 => DownlinkKind::Context,
+                        6 => DownlinkKind::KeyMessage,
                         _ => return Err(Malformed::new("downlink: unknown kind")),
                     });
                 }
@@ -476,6 +484,7 @@ impl<'b> Element<'b> for Downlink<'b> {
             DownlinkKind::Edhoc => 3,
             DownlinkKind::State => 4,
             DownlinkKind::Context => 5,
+            DownlinkKind::KeyMessage => 6,
         })?;
         if let Some(originator) = &self.originator {
             w.unsigned(2u8)?;

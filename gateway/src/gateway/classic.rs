@@ -3,6 +3,7 @@
 //! Nothing in such a frame proves who sent it: what the gateway finds wrong it says beside the frame, and the cloud judges.
 
 mod hardened;
+pub(super) mod key_message;
 mod read;
 mod roll;
 
@@ -17,6 +18,7 @@ use fivefold_waspmote::time_reply;
 
 use super::{Activation, Gateway, Output, Then};
 pub(super) use hardened::ToAnswer;
+pub(super) use key_message::{Answered, KeyParts, Passed};
 use read::{Content, Seen};
 pub(super) use roll::Roll;
 
@@ -49,6 +51,8 @@ pub struct OverLorawan {
 pub enum ClassicDone {
     /// This is to be sent back to where it came from: the answer to a time request, or to a hardened frame that is durable.
     Answer(Box<[u8]>),
+    /// A part of a key message, kept in memory until the others are there: its node sends all of them until it has its answer.
+    Noted,
     /// It is not stored, and was counted.
     Refused(Rejected),
     /// It is durable: whoever acknowledges frames may do so now.
@@ -58,6 +62,9 @@ pub enum ClassicDone {
 /// What was done with a frame that was not refused.
 enum Taken {
     Answer(Box<[u8]>),
+    KeyMessage(Box<Passed>),
+    Noted,
+    Waits,
     Written(Option<Box<ToAnswer>>),
 }
 
@@ -77,8 +84,11 @@ impl Gateway {
     /// A frame of a classic device. What comes of it is an [`Output::Classic`] with `ticket`: at once when it is refused or
     /// answered, and when it is durable otherwise.
     pub fn handle_classic(&mut self, now: Millis, ticket: u64, arrival: Arrival<'_>) {
-        let done = match self.take_classic(now, &arrival) {
+        let done = match self.take_classic(now, ticket, &arrival) {
             Ok(Taken::Written(answer)) => return self.after_persist(Then::Classic(ticket, answer)),
+            Ok(Taken::KeyMessage(passed)) => return self.after_persist(Then::KeyMessage(passed)),
+            Ok(Taken::Waits) => return,
+            Ok(Taken::Noted) => ClassicDone::Noted,
             Ok(Taken::Answer(bytes)) => ClassicDone::Answer(bytes),
             Err((rejected, sid)) => {
                 self.count(rejected, sid);
@@ -103,14 +113,20 @@ impl Gateway {
     pub(super) fn fail_classic(&mut self) {
         self.outputs.retain(|output| matches!(output, Output::Classic { .. }));
         let rejected = Rejected::new(Code::StoreFull, "the store cannot be written");
+        let mut tickets = self.abandon_key_messages();
         for (_, then) in std::mem::take(&mut self.then) {
-            if let Then::Classic(ticket, _) = then {
-                self.outputs.push_back(Output::Classic { ticket, done: ClassicDone::Refused(rejected) });
+            match then {
+                Then::Classic(ticket, _) => tickets.push(ticket),
+                Then::KeyAnswer(answered) => tickets.extend(answered.tickets),
+                Then::KeyMessage(passed) => tickets.push(passed.ticket()),
+                _ => {}
             }
         }
+        let refused = tickets.into_iter().map(|ticket| (ticket, ClassicDone::Refused(rejected)));
+        self.outputs.extend(refused.map(|(ticket, done)| Output::Classic { ticket, done }));
     }
 
-    fn take_classic(&mut self, now: Millis, arrival: &Arrival<'_>) -> Result<Taken, Refusal> {
+    fn take_classic(&mut self, now: Millis, ticket: u64, arrival: &Arrival<'_>) -> Result<Taken, Refusal> {
         if arrival.frame.len() > classic::FRAME {
             return Err((TOO_LONG, None));
         }
@@ -138,6 +154,7 @@ impl Gateway {
                 self.admit(now, at)?;
                 return self.take_hardened(now, arrival, at);
             }
+            Seen::Known(at, Content::KeyMessage) => return self.take_key_part(now, ticket, arrival, at),
             Seen::Known(at, Content::Sealed(sealed)) => {
                 (at, self.classic.device(at).and_then(|device| read::open(&sealed, device)))
             }

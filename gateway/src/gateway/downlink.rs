@@ -54,6 +54,9 @@ impl Gateway {
         }
         let sid = match downlink.originator {
             Some(Originator::Node { net, sid }) if net == self.net => Some(sid),
+            Some(Originator::Classic(serial)) if downlink.kind == DownlinkKind::KeyMessage => {
+                return self.take_key_answer(serial, downlink).unwrap_or_else(|rejected| self.count(rejected, None));
+            }
             None => None,
             Some(_) => return self.count(Rejected::new(Code::ChannelWrongNet, "downlink: another network's"), None),
         };
@@ -66,7 +69,7 @@ impl Gateway {
             (DownlinkKind::Answer, Some(sid)) => self.take_answer(now, sid, downlink),
             (DownlinkKind::Request, Some(sid)) => self.send_request(now, sid, downlink.bytes),
             // What belongs to a run of EDHOC comes as the reply to it, and in no other way.
-            (DownlinkKind::Context | DownlinkKind::Edhoc | DownlinkKind::Answer | DownlinkKind::Request, _) => Ok(()),
+            (_, _) => Ok(()),
         };
         if let Err(rejected) = done {
             self.count(rejected, sid);

@@ -62,6 +62,8 @@ impl Gateway {
             AppliedState { version: whole.version, applied: now, parts: whole.parts.into_iter().flatten().collect() };
         self.apply(now, &applied)?;
         self.persist(Record::State(applied));
+        // Behind it: a key that is not durable here must not be in use anywhere.
+        self.release_key_answers();
         Ok(())
     }
 

@@ -211,7 +211,7 @@ impl<D: Dial> Session<D> {
                 true
             }
             (Some(ClassicDone::Refused(rejected)), _) => rejected.code != Code::StoreFull,
-            (Some(ClassicDone::Answer(_) | ClassicDone::Stored), _) => true,
+            (Some(ClassicDone::Answer(_) | ClassicDone::Noted | ClassicDone::Stored), _) => true,
             (None, _) => false,
         };
         match receipt {

@@ -63,6 +63,7 @@ pub trait VerifyPss: Send + Sync {
 pub struct PublicRsaKey {
     size: RsaSize,
     modulus: Vec<u8>,
+    spki: Vec<u8>,
     /// RSAPublicKey of RFC 8017 A.1.1.
     der: Vec<u8>,
     kid: ServerKid,
@@ -91,7 +92,7 @@ impl PublicRsaKey {
         }
         let [a, b, c, d, ..] = sha256(&[spki]);
         let der = info.subject_public_key.data.to_vec();
-        Ok(Self { size, modulus: modulus.to_vec(), der, kid: ServerKid([a, b, c, d]) })
+        Ok(Self { size, modulus: modulus.to_vec(), spki: spki.to_vec(), der, kid: ServerKid([a, b, c, d]) })
     }
 
     /// Its size.
@@ -102,6 +103,16 @@ impl PublicRsaKey {
     /// Its name as srv_kid: SHA-256 of the SubjectPublicKeyInfo, the first four bytes.
     pub const fn kid(&self) -> ServerKid {
         self.kid
+    }
+
+    /// Its SubjectPublicKeyInfo (DER).
+    pub fn spki(&self) -> &[u8] {
+        &self.spki
+    }
+
+    /// Its modulus, big-endian, without zeros before it: k bytes.
+    pub fn modulus(&self) -> &[u8] {
+        &self.modulus
     }
 
     /// Whether the private operation works on it in full: 1 < c < n - 1. Others a library refuses at once.

@@ -4,6 +4,7 @@
 
 mod desk;
 mod hardened;
+mod key_messages;
 mod secret;
 mod sensors;
 mod shared;
@@ -18,6 +19,8 @@ use crate::vault::{Vault, VaultError};
 use desk::Desk;
 pub(super) use hardened::hardened_name;
 pub use hardened::{HardenedHolder, HardenedKey};
+pub use key_messages::{Enrolled, MessageServer, NodeEnrolment};
+pub(super) use key_messages::{enrolment_name, server_name};
 pub use secret::{ClassicKeys, ClassicSecret};
 
 /// The tables, which an older book gets when it is opened for changes.
@@ -129,7 +132,8 @@ pub fn did_of(serial: Serial) -> Did {
 }
 
 pub(super) fn prepare(db: &Connection) -> rusqlite::Result<()> {
-    db.execute_batch(SCHEMA)
+    db.execute_batch(SCHEMA)?;
+    key_messages::prepare(db)
 }
 
 pub(super) fn keys_name(did: Did) -> String {

@@ -3,7 +3,7 @@
 use fivefold_core::id::{Did, Epoch, Net};
 use rusqlite::{Connection, Row, params};
 
-use super::classic::{hardened_name, keys_name};
+use super::classic::{enrolment_name, hardened_name, keys_name, server_name};
 use super::renewal::cloud_key_name;
 use super::{Registry, RegistryError, Result, key_name, secret_name};
 use crate::vault::Vault;
@@ -16,13 +16,19 @@ struct Sealed {
     name: fn(&Row<'_>) -> rusqlite::Result<String>,
 }
 
-const SEALED: [Sealed; 5] = [
+const SEALED: [Sealed; 7] = [
     Sealed { table: "classic_devices", columns: "did", name: |r| Ok(keys_name(Did(r.get("did")?))) },
+    Sealed {
+        table: "classic_enrolled",
+        columns: "did, level",
+        name: |r| Ok(enrolment_name(Did(r.get("did")?), r.get("level")?)),
+    },
     Sealed {
         table: "classic_hardened",
         columns: "did, level, epoch",
         name: |r| Ok(hardened_name(Did(r.get("did")?), r.get("level")?, r.get("epoch")?)),
     },
+    Sealed { table: "classic_servers", columns: "kid", name: |r| Ok(server_name(r.get("kid")?)) },
     Sealed { table: "cloud_keys", columns: "kid", name: |r| Ok(cloud_key_name(r.get("kid")?)) },
     Sealed {
         table: "devices",

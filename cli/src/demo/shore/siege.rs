@@ -303,7 +303,9 @@ impl<'s> Siege<'s> {
             }
             plan.database = std::fs::read_dir(&folder)?.map(|e| Ok(e?.path())).collect::<std::io::Result<_>>()?;
             let key = victim.key_file.as_ref().map(std::fs::read).transpose()?;
-            plan.oracle_secrets = key.map(hex::encode).into_iter().collect();
+            let word =
+                |key: Vec<u8>| key.split(u8::is_ascii_whitespace).rfind(|word| !word.is_empty()).map(hex::encode);
+            plan.oracle_secrets = key.and_then(word).into_iter().collect();
         }
         Ok(plan)
     }

@@ -18,6 +18,8 @@ pub enum Answer {
     Bearer,
     /// Nobody could take it in time, or too many came from there.
     Busy,
+    /// A part of a key message was taken, into memory.
+    Noted,
     /// The request is none.
     Refused(Refusal),
     /// The engine refuses the frame.
@@ -32,7 +34,7 @@ impl Answer {
     /// Its status.
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Answered(_) | Self::Stored => 200,
+            Self::Answered(_) | Self::Noted | Self::Stored => 200,
             Self::Bearer => 401,
             Self::Busy => 503,
             Self::Slow => 408,
@@ -57,7 +59,7 @@ impl Answer {
             Self::Refused(refusal) => format!("refused: {}\n", refusal.sentence()),
             Self::Rejected(rejected) => format!("refused: {} {}\n", rejected.code.as_str(), rejected.reason),
             Self::Slow => "the request did not come in time\n".to_owned(),
-            Self::Stored => "200 ok\n".to_owned(),
+            Self::Noted | Self::Stored => "200 ok\n".to_owned(),
         };
         let again = match self.status() {
             503 => "retry-after: 30\r\n",

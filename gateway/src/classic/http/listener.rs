@@ -226,6 +226,7 @@ impl Listener {
         let event = ClassicEvent { carrier, source: None, rssi: None, frame: request.frame, done: None };
         let answer = match timeout(self.patience.engine, self.desk.bring(event)).await {
             Ok(ClassicDone::Stored) => Answer::Stored,
+            Ok(ClassicDone::Noted) => Answer::Noted,
             Ok(ClassicDone::Answer(frame)) => Answer::Answered(frame),
             Ok(ClassicDone::Refused(rejected)) => Answer::Rejected(rejected),
             Err(_) => Answer::Busy,

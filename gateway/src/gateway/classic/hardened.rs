@@ -43,6 +43,12 @@ impl Hardened {
     }
 }
 
+impl Hardened {
+    pub(super) const fn is_of(&self, epoch: u32) -> bool {
+        self.epoch.0 == epoch
+    }
+}
+
 /// An opened frame that is to be answered when its mark is durable.
 pub(in super::super) struct ToAnswer {
     serial: Serial,

@@ -26,6 +26,8 @@ pub(super) enum Seen<'f> {
 pub(super) enum Content<'f> {
     /// A frame of the hardened profile for this gateway.
     Hardened,
+    /// A part of a key message.
+    KeyMessage,
     /// Anything that the gateway only hands on.
     Other,
     /// AES in ECB.
@@ -60,7 +62,8 @@ pub(super) fn read<'f>(arrival: &Arrival<'f>, roll: &Roll) -> Result<Seen<'f>, R
             Ok(Frame::Hardened(frame)) if frame.get(3) == Some(&Peer::Gateway.frame_type()) => {
                 (hardened_serial(frame)?, Content::Hardened)
             }
-            Ok(Frame::Hardened(frame) | Frame::KeyMessage(frame)) => (hardened_serial(frame)?, Content::Other),
+            Ok(Frame::Hardened(frame)) => (hardened_serial(frame)?, Content::Other),
+            Ok(Frame::KeyMessage(frame)) => (hardened_serial(frame)?, Content::KeyMessage),
             Ok(_) => return Err(NO_FRAME),
             Err(_) => continue,
         };

@@ -27,8 +27,12 @@ pub(in super::super) struct Classic {
     pub(super) key: Option<ClassicKey>,
     /// Its keys of the hardened profile.
     pub(super) hardened: Vec<Hardened>,
+    /// Whether it is hardened, as the operator says.
+    pub(super) is_hardened: bool,
     minute: u64,
     frames: u16,
+    /// In which minute, and how many key messages of it were passed on.
+    key_messages: (u64, u16),
 }
 
 impl Classic {
@@ -39,6 +43,15 @@ impl Classic {
         }
         self.frames = self.frames.saturating_add(1);
         self.frames <= limit
+    }
+
+    /// Counts a key message against its rate; `false` above `limit` in this minute.
+    pub(super) fn admits_key_message(&mut self, now: Millis, limit: u16) -> bool {
+        if self.key_messages.0 != now.0 / MINUTE {
+            self.key_messages = (now.0 / MINUTE, 0);
+        }
+        self.key_messages.1 = self.key_messages.1.saturating_add(1);
+        self.key_messages.1 <= limit
     }
 }
 
@@ -75,15 +88,18 @@ impl Roll {
         self.by_serial.clear();
         self.by_dev_eui.clear();
         for c in parts.iter().flat_map(|p| p.classic.iter()) {
-            let (minute, frames) = old.remove(c.serial).map_or((0, 0), |d| (d.minute, d.frames));
+            let rates = old.remove(c.serial).map(|d| (d.minute, d.frames, d.key_messages));
+            let (minute, frames, key_messages) = rates.unwrap_or_default();
             let at = self.devices.len();
             self.devices.push(Classic {
                 serial: c.serial.into(),
                 sid: c.sid,
                 key: c.key.and_then(|key| ClassicKey::from_bytes(key).ok()),
                 hardened: Hardened::of(&c, |name| self.restored.get(&name).copied()),
+                is_hardened: c.flags.hardened,
                 minute,
                 frames,
+                key_messages,
             });
             if let Ok(serial) = c.serial.parse() {
                 self.by_serial.insert(serial, at);
@@ -104,6 +120,12 @@ impl Roll {
     /// The one with this serial; of v12, also with its bytes in the other order.
     pub(super) fn find(&self, serial: Serial) -> Option<usize> {
         self.by_serial.get(&serial).or_else(|| self.by_serial.get(&serial.reversed())).copied()
+    }
+
+    /// Whether the key of a v15 device of that epoch is here.
+    pub(super) fn has_hardened(&self, serial: &[u8; 8], epoch: u32) -> bool {
+        let device = self.find(Serial::V15(*serial)).and_then(|at| self.device(at));
+        device.is_some_and(|device| device.hardened.iter().any(|h| h.is_of(epoch)))
     }
 
     /// The one with this DevEUI.

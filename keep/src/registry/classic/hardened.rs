@@ -1,7 +1,7 @@
-//! Keys of the hardened profile that are brought to a classic device by hand (docs/protocol.md 12.4): drawn here, once for each
-//! epoch, and flashed with the sketch.
+//! Keys of the hardened profile (docs/protocol.md 12.4). Those that are brought to a classic device by hand are drawn here, once
+//! for each epoch, and flashed with the sketch.
 
-use fivefold_core::id::{Did, GatewayId};
+use fivefold_core::id::{Did, GatewayId, Net};
 use fivefold_waspmote::Serial;
 use rusqlite::params;
 use zeroize::Zeroizing;
@@ -21,14 +21,14 @@ pub enum HardenedHolder {
 
 impl HardenedHolder {
     /// The level of docs/protocol.md 12: 2 or 3.
-    const fn level(self) -> u8 {
+    pub(super) const fn level(self) -> u8 {
         match self {
             Self::Gateway(_) => 2,
             Self::Cloud => 3,
         }
     }
 
-    const fn gateway(self) -> Option<u32> {
+    pub(super) const fn gateway(self) -> Option<u32> {
         match self {
             Self::Gateway(gateway) => Some(gateway.0),
             Self::Cloud => None,
@@ -54,6 +54,10 @@ pub(in super::super) fn hardened_name(did: Did, level: u8, epoch: u32) -> String
     format!("hardened key {did} {level} {epoch}")
 }
 
+pub(super) fn no_primary(net: Net) -> String {
+    format!("network {net} has no primary gateway that could hold the other copy: add one with fivefold gateway add")
+}
+
 impl Registry {
     /// Draws a key for a classic device and the primary gateway of its network, under the next epoch. From now on only its
     /// hardened frames count.
@@ -68,14 +72,10 @@ impl Registry {
         now_unix_s: u64,
     ) -> Result<(ClassicDevice, HardenedKey)> {
         let device = self.hardenable(serial)?;
-        let primary = self.gateways()?.into_iter().find(|g| g.net == device.net && g.primary && g.revoked_at.is_none());
-        let Some(primary) = primary else {
-            return Err(RegistryError::Refused(format!(
-                "network {} has no primary gateway that could hold the other copy: add one with fivefold gateway add",
-                device.net
-            )));
+        let Some(primary) = self.primary_of(device.net)? else {
+            return Err(RegistryError::Refused(no_primary(device.net)));
         };
-        self.draw_hardened(vault, &device, HardenedHolder::Gateway(primary.gateway), now_unix_s)
+        self.draw_hardened(vault, &device, HardenedHolder::Gateway(primary), now_unix_s)
     }
 
     /// Draws a key for a classic device and the cloud, under the next epoch. From now on only its hardened frames count.
@@ -92,7 +92,7 @@ impl Registry {
         self.draw_hardened(vault, &device, HardenedHolder::Cloud, now_unix_s)
     }
 
-    fn hardenable(&self, serial: Serial) -> Result<ClassicDevice> {
+    pub(super) fn hardenable(&self, serial: Serial) -> Result<ClassicDevice> {
         let device = self.classic_device(serial)?;
         let refused = match serial {
             _ if device.revoked_at.is_some() => Some(format!("device {serial} is revoked")),
@@ -126,16 +126,8 @@ impl Registry {
         Ok((self.classic_device(device.serial)?, key))
     }
 
-    fn hardened_epochs(&self, did: Did, holder: HardenedHolder) -> Result<Vec<u32>> {
-        let read = || {
-            let sql = "SELECT epoch FROM classic_hardened WHERE did = ? AND level = ? AND gw IS ? ORDER BY epoch";
-            let row = params![did.0, holder.level(), holder.gateway()];
-            self.db.prepare_cached(sql)?.query_map(row, |r| r.get(0))?.collect::<rusqlite::Result<Vec<u32>>>()
-        };
-        read().map_err(|e| self.failed(e))
-    }
-
-    /// The keys of a classic device in the hardened profile that somebody holds, by epoch: the newest `most`.
+    /// The keys of a classic device in the hardened profile that somebody holds, by epoch: `most` of them, the one in
+    /// use and the newest.
     ///
     /// # Errors
     /// [`RegistryError::Vault`].
@@ -146,20 +138,20 @@ impl Registry {
         holder: HardenedHolder,
         most: usize,
     ) -> Result<Vec<HardenedKey>> {
-        if !self.has_table("classic_hardened")? {
+        // A book of before has none until it is opened for changes, and the cloud does that.
+        if !self.has_table("classic_standing")? {
             return Ok(Vec::new());
         }
-        let epochs = self.hardened_epochs(device.did, holder)?;
-        let newest = epochs.get(epochs.len().saturating_sub(most)..).unwrap_or_default();
+        let epochs = self.standing_epochs(device.did, holder, most)?;
         let sql = "SELECT sealed FROM classic_hardened WHERE did = ? AND level = ? AND epoch = ?";
-        let mut keys = Vec::with_capacity(newest.len());
-        for epoch in newest {
+        let mut keys = Vec::with_capacity(epochs.len());
+        for epoch in epochs {
             let row = params![device.did.0, holder.level(), epoch];
             let sealed: Vec<u8> = self.db.query_row(sql, row, |r| r.get(0)).map_err(|e| self.failed(e))?;
-            let name = hardened_name(device.did, holder.level(), *epoch);
+            let name = hardened_name(device.did, holder.level(), epoch);
             let opened = vault.open(&name, &sealed)?;
             let key: [u8; 32] = opened.as_slice().try_into().map_err(|_| VaultError::Damaged { name })?;
-            keys.push(HardenedKey { epoch: *epoch, key: Zeroizing::new(key) });
+            keys.push(HardenedKey { epoch, key: Zeroizing::new(key) });
         }
         Ok(keys)
     }
