@@ -291,7 +291,8 @@ fn stolen_from_the_shore(rows: &[Row]) -> String {
         "\nWhat the stolen gateway of the shore can still do, by what a node's sketch does with its frames:{lines}\n\
          None of it is ever called proven by a node: it is shown as plain or legacy. Revoking the gateway ends it, but the keys of\n\
          its nodes stay in their sketches until they are flashed, and what it threw away is lost, for classic nodes keep nothing.\n\
-         Only keys for the cloud shut it out: `device add --cloud-key-file`, or better `device harden --peer cloud`."
+         Only keys for the cloud keep it from reading and inventing (`device add --cloud-key-file`), and only those of the hardened\n\
+         profile also from playing what it heard (`device harden --peer cloud`)."
     )
 }
 
