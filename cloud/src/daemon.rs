@@ -227,9 +227,10 @@ impl Running {
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
         let ended = async {
-            // Ingest and API end by themselves; the watchers never do.
-            self.tasks.join_next().await;
-            self.tasks.join_next().await;
+            // Ingest, API and the log's heads end by themselves; the watchers never do.
+            for _ in 0..2 + usize::from(self.service.logging().is_some()) {
+                self.tasks.join_next().await;
+            }
         };
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.

@@ -248,12 +248,51 @@ fn ev_03_a_gap_in_the_chain_is_no_fork() {
     let reply = world.post(&[carrier.envelope()]);
     assert_eq!(told(&node, &carrier, &reply), Some((3, 1, vec![0b11])), "all are here: begin the chain anew");
     assert_eq!((world.count(Code::EvidenceSignature), world.count(Code::EvidenceChain)), (0, 0));
-    // It signs again, chained to the last that was settled.
-    let again = signer.chained(&third, signer.statement(1));
+    // It signs again, chained to nothing; the next is chained to that.
+    let again = signer.chained(&third, Hash([0; 32]));
     let carrier = node.send(&signature_item(&again));
     let reply = world.post(&[carrier.envelope()]);
     assert_eq!(told(&node, &carrier, &reply), Some((3, 0, vec![])));
     assert_eq!((world.count(Code::EvidenceIncomplete), world.count(Code::EvidenceChain)), (1, 0));
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((4, 0, vec![])));
+    // Three more never come, and this one names the last that was settled.
+    for _ in 0..3 {
+        readings(&mut world, &mut node, &mut signer, 2, &[]);
+        signer.close();
+    }
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let last = signer.close();
+    let last = signer.chained(&last, signer.statement(4));
+    let carrier = node.send(&signature_item(&last));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((8, 0, vec![])));
+    assert_eq!((world.count(Code::EvidenceIncomplete), world.count(Code::EvidenceChain)), (2, 0));
+}
+
+#[test]
+fn ev_03_a_second_signature_that_was_lost_is_no_forgery_of_the_next() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let first = signer.close();
+    let carrier = node.send(&signature_item(&first));
+    world.post(&[carrier.envelope()]);
+    // It signs again over what is here, and that never comes; what was missing does.
+    signer.again(&first, 0b101);
+    world.post(&[sent[1].envelope()]);
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let second = signer.close();
+    let carrier = node.send(&signature_item(&second));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((2, 1, vec![0b11])));
+    let carrier = node.send(&signature_item(&signer.chained(&second, Hash([0; 32]))));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));
+    let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
+    assert_eq!(counted, [0, 1, 0]);
 }
 
 #[test]

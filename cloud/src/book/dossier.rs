@@ -60,6 +60,8 @@ pub struct Dossier {
     pub(crate) overdue: Option<Millis>,
     /// What the device is to be told, with the number of the batch.
     pub(crate) to_say: VecDeque<(u64, Told)>,
+    /// Numbers of batches that it was asked to sign again, since this process started.
+    again: VecDeque<u64>,
 }
 
 impl Dossier {
@@ -72,6 +74,21 @@ impl Dossier {
     pub(crate) fn unsigned(&mut self, at: Millis) {
         let so_far = self.unsigned.unwrap_or(Unsigned { since: at, count: 0 });
         self.unsigned = Some(Unsigned { count: so_far.count.saturating_add(1), ..so_far });
+    }
+
+    /// Whether it was asked to sign this batch again.
+    pub(crate) fn was_asked(&self, number: u64) -> bool {
+        self.again.contains(&number)
+    }
+
+    /// It is asked to sign this batch again.
+    pub(crate) fn ask(&mut self, number: u64) {
+        if !self.was_asked(number) {
+            self.again.push_back(number);
+        }
+        if self.again.len() > 2 * Self::MOST {
+            self.again.pop_front();
+        }
     }
 
     /// To be said with the next answer; what was to be said of the same batch is out of date.

@@ -157,8 +157,7 @@ impl<M: Memory> Cloud<M> {
         let (mut told, mut fresh, mut at) = (Vec::new(), Vec::new(), 0);
         while let Some((claim, is_asked)) = due.get(at).cloned() {
             at += 1;
-            let asked = dossier.open.iter().find(|o| o.claim.is_same(&claim)).map_or(0, |o| o.asked);
-            match self.weigh_claim(device, &claim, asked, &fresh) {
+            match self.weigh_claim(device, &claim, dossier, &fresh) {
                 Weighed::Holds(batch, code) => {
                     let proven = batch.proven();
                     let (number, hash, context) = (claim.number, proven.statement, proven.context);
@@ -180,6 +179,7 @@ impl<M: Memory> Cloud<M> {
                 Weighed::Unchained if is_asked => told.push((claim.number, ask(dossier, &claim, u64::MAX))),
                 Weighed::Invalid => {
                     tracing::error!(did = %device.did, number = claim.number, "the signature of a batch does not hold");
+                    dossier.ask(claim.number);
                     told.push((claim.number, Told::SignAgain(claim.bitmap)));
                     let key = key(judged, device, Code::EvidenceSignature);
                     write.evidence.closed.push(Closed::new(claim, State::Invalid, key));
@@ -217,7 +217,7 @@ impl<M: Memory> Cloud<M> {
         claims
     }
 
-    fn weigh_claim(&self, device: &Device, claim: &Claim, asked: u8, fresh: &[StatementRow]) -> Weighed {
+    fn weigh_claim(&self, device: &Device, claim: &Claim, dossier: &Dossier, fresh: &[StatementRow]) -> Weighed {
         let book = self.book.load();
         // A key that was revoked or replaced counts for what came before.
         let came = claim.at.0 / 1000;
@@ -241,7 +241,7 @@ impl<M: Memory> Cloud<M> {
         }
         for (candidate, signer) in past.candidates.iter().flat_map(|c| keys.iter().map(move |k| (c, k))) {
             if let Some(batch) = SignedBatch::verify(claim, candidate, &past.given, &previous, &signer.key) {
-                let code = chain(&past, &batch);
+                let code = chain(&past, &batch, dossier);
                 return Weighed::Holds(Box::new(batch), code);
             }
         }
@@ -260,7 +260,10 @@ impl<M: Memory> Cloud<M> {
         let is_chained = before(&past, claim).next().is_some()
             || claim.number <= FIRST && !past.statements.iter().any(|s| s.number < claim.number);
         // Another statement of the number before may be what this one names, and it was never whole here.
-        if is_chained && (past.claims_before <= 1 || asked >= 2) { Weighed::Invalid } else { Weighed::Unchained }
+        let is_another =
+            past.claims_before > 1 || claim.number.checked_sub(1).is_some_and(|before| dossier.was_asked(before));
+        let asked = dossier.open.iter().find(|o| o.claim.is_same(claim)).map_or(0, |o| o.asked);
+        if is_chained && (!is_another || asked >= 2) { Weighed::Invalid } else { Weighed::Unchained }
     }
 
     /// Takes note of what is durable now.
@@ -359,7 +362,11 @@ fn ask(dossier: &mut Dossier, claim: &Claim, have: u64) -> Told {
         o.asked = o.asked.saturating_add(1);
         o.asked
     });
-    if asked > 2 && asked % 2 == 1 { Told::SendLeaves } else { Told::SignAgain(claim.bitmap.only(have)) }
+    if asked > 2 && asked % 2 == 1 {
+        return Told::SendLeaves;
+    }
+    dossier.ask(claim.number);
+    Told::SignAgain(claim.bitmap.only(have))
 }
 
 fn before<'p>(past: &'p BatchPast, claim: &Claim) -> impl Iterator<Item = &'p StatementRow> + use<'p> {
@@ -368,7 +375,7 @@ fn before<'p>(past: &'p BatchPast, claim: &Claim) -> impl Iterator<Item = &'p St
 }
 
 /// What is wrong with the place of a verified batch in the chain of its device: EV-03 for a gap, EV-04 for a fork.
-fn chain(past: &BatchPast, batch: &SignedBatch) -> Option<Code> {
+fn chain(past: &BatchPast, batch: &SignedBatch, dossier: &Dossier) -> Option<Code> {
     let proven = batch.proven();
     let claim = &proven.claim;
     let is_other = |s: &StatementRow| {
@@ -381,16 +388,16 @@ fn chain(past: &BatchPast, batch: &SignedBatch) -> Option<Code> {
     if before(past, claim).any(|s| s.hash == proven.previous) {
         return None;
     }
-    if before(past, claim).next().is_some() {
+    // Signed again because what it was chained to never came: the chain begins anew.
+    let begins_anew = proven.previous == NOTHING && dossier.was_asked(claim.number);
+    if before(past, claim).next().is_some() && !begins_anew {
         return Some(Code::EvidenceChain);
     }
-    if proven.previous != NOTHING {
-        let gap = lower.any(|s| s.hash == proven.previous);
-        return Some(if gap { Code::EvidenceIncomplete } else { Code::EvidenceChain });
+    if proven.previous == NOTHING {
+        // The first of all, or one that was signed again because what came before is not known.
+        let is_first = claim.number <= FIRST && lower.next().is_none() && before(past, claim).next().is_none();
+        return (!is_first).then_some(Code::EvidenceIncomplete);
     }
-    match lower.next() {
-        Some(_) => Some(Code::EvidenceChain),
-        None if claim.number <= FIRST => None,
-        None => Some(Code::EvidenceIncomplete),
-    }
+    let is_gap = lower.any(|s| s.hash == proven.previous);
+    Some(if is_gap { Code::EvidenceIncomplete } else { Code::EvidenceChain })
 }
