@@ -139,13 +139,13 @@ impl<E: Evidence> engine::Engine for Option<E> {
         now: Millis,
         close: Close,
         chain: Chain,
-        is_waiting: impl Fn(Epoch, u64) -> bool,
+        on_its_way: (impl Fn(Epoch, u64) -> bool, impl Fn(u32) -> bool),
     ) -> Option<Chain> {
-        self.as_mut()?.tend(now, close, chain, is_waiting)
+        self.as_mut()?.tend(now, close, chain, on_its_way)
     }
 
-    fn item(&mut self, now: Millis, room: usize, out: &mut [u8]) -> Option<Item> {
-        self.as_mut()?.item(now, room, out)
+    fn item(&mut self, now: Millis, room: usize, is_about: impl Fn(u32) -> bool, out: &mut [u8]) -> Option<Item> {
+        self.as_mut()?.item(now, room, is_about, out)
     }
 
     fn item_sealed(&mut self, item: Item) {
@@ -222,22 +222,23 @@ pub mod engine {
             let _ = (now, subject, next, piv, payload);
         }
 
-        /// Signs what is due. `is_waiting` says whether a message is still on its way. Returns what must be durable before
-        /// anything else leaves.
+        /// Signs what is due. The pair says whether a message, and whether something about a batch, is still on its way.
+        /// Returns what must be durable before anything else leaves.
         fn tend(
             &mut self,
             now: Millis,
             close: Close,
             chain: Chain,
-            is_waiting: impl Fn(Epoch, u64) -> bool,
+            on_its_way: (impl Fn(Epoch, u64) -> bool, impl Fn(u32) -> bool),
         ) -> Option<Chain> {
-            let _ = (now, close, chain, is_waiting);
+            let _ = (now, close, chain, on_its_way);
             None
         }
 
-        /// The next item, in a control map of its own of at most `room` bytes.
-        fn item(&mut self, now: Millis, room: usize, out: &mut [u8]) -> Option<Item> {
-            let _ = (now, room, out);
+        /// The next item, in a control map of its own of at most `room` bytes. `is_about` says whether a message about a batch
+        /// is still on its way.
+        fn item(&mut self, now: Millis, room: usize, is_about: impl Fn(u32) -> bool, out: &mut [u8]) -> Option<Item> {
+            let _ = (now, room, is_about, out);
             None
         }
 

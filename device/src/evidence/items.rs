@@ -54,6 +54,8 @@ pub(super) struct Closed {
     pub(super) fewer: bool,
     /// It was signed again, chained to nothing.
     pub(super) unchained: bool,
+    /// It was asked for such a statement while the batch before was on its way.
+    pub(super) late: bool,
 }
 
 impl Closed {
@@ -141,7 +143,8 @@ const fn uint(n: u32) -> usize {
 pub fn signature_messages(number: u32, members: Members, room: usize, mut each: impl FnMut(usize)) -> bool {
     let subject = Subject { level: SignedLevel::Cloud, did: Did([0; 8]), epoch: Epoch(1), bctx: None };
     let (signature, pieces) = (Signature([0; 64]), Pieces::SIGNATURE);
-    let mut batch = Closed { number, subject, members, signature, pieces, have: 0, fewer: false, unchained: false };
+    let mut batch =
+        Closed { number, subject, members, signature, pieces, have: 0, fewer: false, unchained: false, late: false };
     let mut out = [0; PAYLOAD];
     while let Pieces::Signature { next, bytes } = batch.pieces {
         let Some(item) = batch.signature(next, bytes, room, &mut out) else { return false };

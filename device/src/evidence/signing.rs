@@ -23,6 +23,8 @@ use crate::node::Event;
 const LONGEST: u64 = 86_400_000;
 /// After a signer failed, the next try is so much later, in milliseconds.
 const RETRY: u64 = 60_000;
+/// A batch waits so long, again and again, for the one before it, in milliseconds.
+const HOLD: u64 = 1_000;
 /// Batches that were signed and are not settled, at most.
 const CLOSED: usize = 4;
 /// Readings in a batch of a device without downlink, at most (docs/protocol.md 13.1).
@@ -53,6 +55,9 @@ pub struct Signing<S, const L: usize = 64> {
     closed: [Option<Closed>; CLOSED],
     /// What the last statement was chained to.
     before: Hash,
+    /// The last statement, where it is a second one. Whether that one arrives nobody knows after a reboot: in the record stand
+    /// zeros in its place.
+    again: Option<Hash>,
     /// Nothing is signed before.
     signs_at: Millis,
     /// Nothing is said before.
@@ -96,6 +101,7 @@ impl<S: Sign, const L: usize> Signing<S, L> {
             open: None,
             closed: [None; CLOSED],
             before: Chain::NONE.statement,
+            again: None,
             signs_at: Millis(0),
             says_at: Millis(0),
             events: Deque::new(),
@@ -162,7 +168,8 @@ impl<S: Sign, const L: usize> Signing<S, L> {
     fn close(&mut self, now: Millis, chain: Chain) -> Option<Chain> {
         let (open, at) = (self.open?, self.place()?);
         let Open { number, subject, members, .. } = open;
-        let claim = Claim { subject, number: number.into(), members, previous: chain.statement };
+        let previous = self.again.unwrap_or(chain.statement);
+        let claim = Claim { subject, number: number.into(), members, previous };
         let (stated, signature) = self.sign(now, &claim)?;
         let first = match self.downlink {
             Downlink::Heard => Pieces::SIGNATURE,
@@ -178,14 +185,20 @@ impl<S: Sign, const L: usize> Signing<S, L> {
             have: 0,
             fewer: false,
             unchained: false,
+            late: false,
         });
-        (self.open, self.before) = (None, chain.statement);
+        (self.open, self.before, self.again) = (None, previous, None);
         self.tell(Event::BatchSigned { number, readings: members.count() as u8 });
         Some(Chain { number, statement: stated.hash() })
     }
 
     /// Answers what the other side has of a batch, once nothing that it lacks is on its way any more.
-    fn settle(&mut self, now: Millis, chain: Chain, is_waiting: &impl Fn(Epoch, u64) -> bool) -> Option<Chain> {
+    fn settle(
+        &mut self,
+        now: Millis,
+        chain: Chain,
+        (is_waiting, is_about): (&impl Fn(Epoch, u64) -> bool, &impl Fn(u32) -> bool),
+    ) -> Option<Chain> {
         for at in 0..CLOSED {
             let Some(batch) = self.closed.get(at).copied().flatten() else { continue };
             let Some(have) = batch.have() else { continue };
@@ -193,6 +206,20 @@ impl<S: Sign, const L: usize> Signing<S, L> {
                 continue;
             }
             if batch.members.are_within(&have) {
+                // The batch before may be on its way yet: then this one is said once more when that is there.
+                let before = batch.number.saturating_sub(1);
+                let part = |b: &Closed| {
+                    let lacks = b.members.numbers().any(|piv| is_waiting(b.subject.epoch, piv));
+                    b.number == before && (b.pieces != Pieces::Nothing || lacks)
+                };
+                if is_about(before) || self.closed.iter().flatten().any(part) {
+                    self.change(at, |b| b.late = true);
+                    continue;
+                }
+                if batch.late {
+                    self.change(at, |b| (b.have, b.late, b.pieces) = (0, false, Pieces::SIGNATURE));
+                    continue;
+                }
                 // It lacks nothing but the statement before, which may have been lost with a message or a reboot.
                 let again = Closed { have: 0, pieces: Pieces::SIGNATURE, unchained: true, ..batch };
                 if batch.unchained || !self.has_leaves(&batch) {
@@ -225,8 +252,8 @@ impl<S: Sign, const L: usize> Signing<S, L> {
         if number != chain.number {
             return Some(chain);
         }
-        self.before = previous;
-        Some(Chain { number, statement: stated.hash() })
+        (self.before, self.again) = (previous, Some(stated.hash()));
+        Some(Chain { number, ..Chain::NONE })
     }
 
     fn change(&mut self, at: usize, change: impl FnOnce(&mut Closed)) {
@@ -316,21 +343,27 @@ impl<S: Sign, const L: usize> engine::Engine for Signing<S, L> {
         now: Millis,
         close: Close,
         chain: Chain,
-        is_waiting: impl Fn(Epoch, u64) -> bool,
+        (is_waiting, is_about): (impl Fn(Epoch, u64) -> bool, impl Fn(u32) -> bool),
     ) -> Option<Chain> {
         if now < self.signs_at && close != Close::Now {
             return None;
         }
         let closed = if self.is_due(now, close) { self.close(now, chain) } else { None };
-        closed.or_else(|| self.settle(now, chain, &is_waiting))
+        closed.or_else(|| self.settle(now, chain, (&is_waiting, &is_about)))
     }
 
-    fn item(&mut self, now: Millis, room: usize, out: &mut [u8]) -> Option<Item> {
+    fn item(&mut self, now: Millis, room: usize, is_about: impl Fn(u32) -> bool, out: &mut [u8]) -> Option<Item> {
         if now < self.says_at {
             return None;
         }
         while let Some(at) = self.to_say() {
             let batch = self.closed.get(at).copied().flatten()?;
+            // What it is chained to was signed again: that comes first.
+            let again = |c: &Closed| c.number.saturating_add(1) == batch.number && (c.fewer || c.unchained);
+            if self.closed.iter().flatten().any(|c| again(c) && is_about(c.number)) {
+                self.says_at = now.plus(HOLD);
+                return None;
+            }
             let item = match batch.pieces {
                 Pieces::Nothing => None,
                 Pieces::Signature { next, bytes } => batch.signature(next, bytes, room, out),

@@ -49,7 +49,9 @@ impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
     pub(super) fn tend_evidence(&mut self, now: Millis, close: Close) {
         let outbox = &self.outbox;
         let is_waiting = |epoch, piv| outbox.numbers().any(|n| n.epoch == epoch && u64::from(n.value) == piv);
-        if let Some(chain) = self.evidence.tend(now, close, self.durable.record().chain, is_waiting) {
+        let is_about = |batch: u32| outbox.is_about(batch.into());
+        let on_its_way = (is_waiting, is_about);
+        if let Some(chain) = self.evidence.tend(now, close, self.durable.record().chain, on_its_way) {
             self.durable.change().chain = chain;
         }
         while let Some(event) = self.evidence.event() {
@@ -74,7 +76,9 @@ impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
         let mut out = [0; PAYLOAD];
         while self.may_take().is_ok() {
             let room = self.room().min(out.len());
-            let Some(item) = self.evidence.item(now, room, &mut out) else { return };
+            let outbox = &self.outbox;
+            let is_about = |batch: u32| outbox.is_about(batch.into());
+            let Some(item) = self.evidence.item(now, room, is_about, &mut out) else { return };
             let Ok(payload) = Vec::from_slice(out.get(..item.len).unwrap_or_default()) else { return };
             let body = Body { payload, carried: Carried { batch: item.batch, ..Carried::default() } };
             if self.seal(now, &body).is_err() {

@@ -45,7 +45,8 @@ impl<'w> Device<'w> {
     }
 
     fn tend(&mut self, close: Close, waiting: &[u64]) {
-        let made = self.evidence.tend(self.now, close, self.chain, |_, piv| waiting.contains(&piv));
+        let on_its_way = (|_, piv| waiting.contains(&piv), |_| false);
+        let made = self.evidence.tend(self.now, close, self.chain, on_its_way);
         self.chain = made.unwrap_or(self.chain);
     }
 
@@ -59,7 +60,7 @@ impl<'w> Device<'w> {
     fn says(&mut self, room: usize, mut hear: impl FnMut(&Uplink<'_>)) -> usize {
         let mut out = [0; 101];
         let mut count = 0;
-        while let Some(item) = self.evidence.item(self.now, room, &mut out) {
+        while let Some(item) = self.evidence.item(self.now, room, |_| false, &mut out) {
             assert!(item.len <= room);
             hear(&Uplink::parse(&out[..item.len]).unwrap());
             self.evidence.item_sealed(item);
@@ -158,7 +159,7 @@ fn pieces_of_one_size_make_the_whole_and_begin_anew_when_the_room_shrinks() {
     let mut device = Device::new(&works, Downlink::Heard, 4);
     (0..4).for_each(|piv| device.read(piv));
     let mut out = [0; 101];
-    let item = device.evidence.item(Millis(0), 47, &mut out).unwrap();
+    let item = device.evidence.item(Millis(0), 47, |_| false, &mut out).unwrap();
     device.evidence.item_sealed(item);
     let mut whole = heapless::Vec::<u8, 101>::new();
     whole.extend_from_slice(&[0xA1, 0x01]).unwrap();
