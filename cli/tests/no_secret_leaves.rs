@@ -71,6 +71,14 @@ impl Heard {
         String::from_utf8_lossy(&done.stdout).into_owned()
     }
 
+    /// Runs one whose exit code says whether it found something.
+    fn look(&mut self, words: &str, more: &[&str]) {
+        let done = self.command(words, more).output().unwrap();
+        assert!(matches!(done.status.code(), Some(0 | 1)), "{words} {more:?}");
+        self.commands.insert(words.to_owned());
+        self.said.push((format!("{words} {more:?}"), [done.stdout, done.stderr].concat()));
+    }
+
     /// Runs a command that is to fail.
     fn fail(&mut self, words: &str, more: &[&str]) {
         let done = self.command(words, more).output().unwrap();
@@ -168,6 +176,7 @@ fn scenario(form: &'static str) -> Heard {
     let key = header.lines().find(|line| line.contains("enrolment_key")).unwrap();
     let digits: String = key.split("0x").skip(1).filter_map(|byte| byte.get(..2)).collect();
     heard.secrets.push(Secret { name: "enrolment key of a classic node".into(), bytes: hex::decode(digits).unwrap() });
+    heard.look("device check", &[]);
 
     // A device that makes its own key.
     let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));
