@@ -2,13 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fivefold_evidence::checkpoint::LogKey;
 use fivefold_evidence::note::VKey;
 use fivefold_keep::ca::{Authority, CaError};
 use fivefold_keep::files::{self, FileError};
 use fivefold_keep::share::{
-    CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, CloudWitness, ShareError, read_config,
+    CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, CloudWitness, HEAD_EVERY_S, ShareError, read_config,
 };
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
@@ -132,6 +133,8 @@ pub struct Config {
     pub log: PathBuf,
     /// Whether the API serves the log's files.
     pub log_serving: Serving,
+    /// Time between two heads of it.
+    pub head_every: Duration,
     /// Who cosigns its heads.
     pub witnesses: Vec<WitnessConfig>,
     /// Whom the page for evidence believes if it is told nobody else; it need not be there.
@@ -161,10 +164,14 @@ impl Config {
         let wrong = |key, reason| ConfigError::Wrong { file: file.clone(), key, reason };
         let witnesses = s.log.witnesses.iter().map(|w| witness(w, folder)).collect::<Result<_, _>>();
         let witnesses = witnesses.map_err(|reason| wrong("log.witnesses", reason))?;
+        if !(1..=HEAD_EVERY_S).contains(&s.log.head_every_s) {
+            return Err(wrong("log.head_every_s", format!("expected 1 to {HEAD_EVERY_S} seconds")));
+        }
         let config = Self {
             folder: folder.to_owned(),
             log: folder.join(LOG_FOLDER),
             log_serving: if s.log.serve { Serving::ToEverybody } else { Serving::ToNobody },
+            head_every: Duration::from_secs(s.log.head_every_s.into()),
             witnesses,
             meshlium_mqtt,
             registry: folder.join(s.registry),

@@ -185,7 +185,7 @@ impl Running {
             let heads = witnesses::run(
                 log.clone(),
                 witnesses.clone(),
-                witnesses::LONGEST_PAUSE,
+                config.head_every,
                 wanted.clone(),
                 stop.subscribe(),
                 move |_| missed.look(clock::now()),

@@ -2,13 +2,17 @@
 #![no_main]
 
 use fivefold_core::wire::base45;
-use fivefold_core::wire::enrolment::{Answer, Grant, Request, TEXT_LONGEST, emit_text, parse_text};
+use fivefold_core::wire::enrolment::{Answer, Grant, Request, SigningRequest, TEXT_LONGEST, emit_text, parse_text};
 use fivefold_core::wire::serial::{Deframer, LONGEST};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
     let mut out = [0; 1024];
     if let Ok(request) = Request::parse(bytes) {
+        let len = request.emit(&mut out).expect("it fits");
+        assert_eq!(&out[..len], bytes);
+    }
+    if let Ok(request) = SigningRequest::parse(bytes) {
         let len = request.emit(&mut out).expect("it fits");
         assert_eq!(&out[..len], bytes);
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
-pub use log::{CloudLog, CloudWitness, OneOrMore};
+pub use log::{CloudLog, CloudWitness, HEAD_EVERY_S, OneOrMore};
 pub use meshlium::CloudMeshliumMqtt;
 pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, signing_point};
 
