@@ -22,6 +22,10 @@ use crate::output::{Output, answer};
 /// File name of the sealed key of the cloud's certificate.
 pub const CLOUD_KEY_FILE: &str = "key.sealed";
 
+/// First lines of `cloud.toml`.
+pub const CLOUD_HEADING: &str =
+    "The Fivefold cloud. Paths are relative to this file. Run it with: fivefold cloud run --dir THIS_FOLDER";
+
 /// Arguments of `fivefold init`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -80,9 +84,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
         meshlium_mqtt: None,
         log: CloudLog::default(),
     };
-    let heading =
-        "The Fivefold cloud. Paths are relative to this file. Run it with: fivefold cloud run --dir THIS_FOLDER";
-    share::write_config(&cloud.join(CLOUD_FILE), heading, &settings)?;
+    share::write_config(&cloud.join(CLOUD_FILE), CLOUD_HEADING, &settings)?;
     let host = args.cloud_names.first().context("at least one --cloud-name is needed")?;
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let settings = Settings {

@@ -36,6 +36,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::Output as Form;
 use air::{Air, Heard, Module};
+pub use readings::Measures;
 use readings::{Lines, Sensor};
 use report::Report;
 use state::{Files, State};
@@ -82,6 +83,9 @@ pub struct Run {
     /// Take readings from standard input, one JSON record of SenML per line, e.g. {"n":"temp","u":"Cel","v":21.5}.
     #[arg(long, conflicts_with = "every")]
     pub stdin: bool,
+    /// What its made-up sensor measures.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t, conflicts_with = "stdin")]
+    pub sensor: Measures,
     /// Try a message that nobody answered again after so many seconds, doubled each time up to sixteen times as much.
     #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
     pub retry: f64,
@@ -305,7 +309,7 @@ impl Process<'_> {
         self.script().await?;
         self.report.started(&self.node);
         let mut lines = args.stdin.then(Lines::start);
-        let mut sensor = Sensor::new();
+        let mut sensor = Sensor::new(args.sensor);
         let every = Millis((args.every * 1000.0).max(1.0) as u64).0;
         let mut next = self.clock.now();
         let mut taken = 0u64;

@@ -274,7 +274,7 @@ impl Config {
         format!(
             "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
-             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}{witnesses}{mqtt}",
+             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}",
             registry.display(),
             vault.display(),
             store.display(),
@@ -287,7 +287,8 @@ impl Config {
             ca.display(),
             renewals.installed_after / 1000,
             self.log.display(),
-            self.log_serving == Serving::ToEverybody
+            self.log_serving == Serving::ToEverybody,
+            self.head_every.as_secs()
         )
     }
 }

@@ -1,6 +1,8 @@
 //! `fivefold demo`: the dam of Black Hat 2018, with the levels switched on. One cloud, five gateways, four networks, and the
-//! shore with its classic nodes, as processes with real sockets and files; then every attack of docs/threats.md against each network.
+//! shore with its classic nodes, as processes with real sockets and files; then every attack of docs/threats.md against each network;
+//! at the end the level of the water is proven to a stranger.
 
+pub mod evidence;
 pub mod processes;
 pub mod renewal;
 pub mod shore;
@@ -22,6 +24,7 @@ use serde_json::json;
 
 use crate::api::Api;
 use crate::output::Output;
+use evidence::{Cut, Proven};
 use renewal::Renewed;
 use shore::Shore;
 use siege::{Row, Siege};
@@ -127,14 +130,15 @@ fn besiege(
     let Seen { rows, renewals, mut balances } = seen?;
     let (classic_rows, balance) = classic_seen?;
     balances.push(balance);
+    let proven = prove(args, progress, village, shore)?;
     let lost: Vec<&Balance> = balances.iter().filter(|b| !b.is_whole()).collect();
     let all: Vec<Row> = rows.iter().chain(&classic_rows).cloned().collect();
     let wrong = all.iter().flat_map(|r| &r.cells).filter(|c| !c.is_as_stated()).count();
-    let ok = wrong == 0 && lost.is_empty() && renewals.iter().all(Renewed::is_whole);
+    let ok = wrong == 0 && lost.is_empty() && renewals.iter().all(Renewed::is_whole) && proven.is_whole();
     match output {
         Output::Json => {
             let tables = json!({ "networks": balances, "attacks": rows, "classic_attacks": classic_rows,
-                                 "renewals": renewals, "as_stated": ok });
+                                 "renewals": renewals, "evidence": proven, "as_stated": ok });
             println!("{tables:#}");
         }
         Output::Human => {
@@ -149,10 +153,27 @@ fn besiege(
             if !renewals.is_empty() {
                 println!("\n{}", renewal::words(&renewals));
             }
+            println!("\n{}", evidence::words(&proven));
             println!("\n{}", tables::verdict(&all, &balances));
         }
     }
     Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Proves the level of the water to a stranger, with the network cut.
+fn prove(args: &Args, progress: &Progress, village: &mut Village, shore: &mut Shore) -> anyhow::Result<Proven> {
+    progress.tell("proving the level of the water to a stranger");
+    let fetched = evidence::fetch(&Siege::new(village)?)?;
+    let cut = if evidence::is_namespace_allowed() {
+        Cut::Namespace
+    } else if args.keep {
+        Cut::NotCut
+    } else {
+        village.end();
+        shore.end();
+        Cut::NobodyListens
+    };
+    evidence::prove(fetched, cut)
 }
 
 /// What came of the four networks.

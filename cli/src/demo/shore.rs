@@ -326,6 +326,12 @@ impl Shore {
         Ok(nodes.into_iter().chain([self.gateway.process.leave_running()]).flatten().collect())
     }
 
+    /// Ends every process.
+    pub fn end(&mut self) {
+        let nodes = self.nodes.iter_mut().chain([&mut self.own]).chain(&mut self.by_radio).chain(&mut self.recorded);
+        nodes.map(|n| &mut n.process).chain([&mut self.gateway.process]).for_each(Process::stop);
+    }
+
     /// Every process that should be running and is not, with its last words.
     pub fn casualties(&mut self) -> Vec<String> {
         let nodes = self.nodes.iter_mut().chain([&mut self.own]).chain(&mut self.by_radio).map(|n| &mut n.process);

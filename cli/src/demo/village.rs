@@ -16,6 +16,7 @@ use fivefold_core::profile::{Mode, Profile, Radio};
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewayMetrics, GatewaySettings};
 use serde_json::Value;
 
+use super::evidence::{self, Witnesses};
 use super::processes::{Obedient, Process, free_tcp, free_udp};
 use crate::attack::plan::Station;
 use crate::operator::{Folder, Operator};
@@ -33,6 +34,10 @@ const NETWORKS: [(&str, Profile, usize); 4] = [
     ("gallery", Profile::ToBoth, 2),
     ("bench", Profile::DangerLinkOnly, 1),
 ];
+/// The network of the gauge: its signer measures the level of the water.
+pub const GAUGE: &str = "crest";
+/// Readings that a node signs at once.
+const BATCH: u8 = 4;
 /// What the operator said to have a network with E1 alone.
 const OVERRIDE: &str = "a demo of what E1 alone does not protect";
 
@@ -161,6 +166,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// Which node signs its readings, in [`GAUGE`] and [`Self::ROBBED`].
+    pub const SIGNER: usize = 1;
+    /// The network in whose signer's name its stolen gateway invents readings.
+    pub const ROBBED: &str = "spillway";
+
     /// As it heads a column: `e1+e3+e4`, or `e1 only`.
     pub fn title(&self) -> &'static str {
         if self.profile == Profile::DangerLinkOnly { "e1 only" } else { self.profile.as_str() }
@@ -186,6 +196,8 @@ pub struct Village {
     pub backhaul: Obedient,
     /// The networks.
     pub networks: Vec<Network>,
+    /// Who has seen the cloud's log.
+    pub witnesses: Witnesses,
 }
 
 /// Addresses of one network before anything runs.
@@ -256,7 +268,8 @@ impl Village {
         let mut operator = Folder { dir: dir.clone(), passphrase_file: None }.open()?;
         let token = operator.registry.add_token("demo", crate::clock::now()?)?.to_string();
 
-        tell("starting the cloud and the wires to it");
+        tell("starting two witnesses, the cloud and the wires to it");
+        let witnesses = Witnesses::start(root, &dir, &logs)?;
         let cloud = Process::start(
             &logs,
             "cloud",
@@ -274,7 +287,17 @@ impl Village {
             tell(&format!("enrolling network {name} ({profile})"));
             networks.push(settle(&mut operator, &logs, (name, profile, count), &mut wires, capture, every)?);
         }
-        Ok(Self { dir, logs, cloud, ingest, api, token, backhaul, networks })
+        Ok(Self { dir, logs, cloud, ingest, api, token, backhaul, networks, witnesses })
+    }
+
+    /// Ends every process but the machine in the middle, which listens for nobody then.
+    pub fn end(&mut self) {
+        let networks = self.networks.iter_mut();
+        let parts = networks.flat_map(|n| {
+            let gateways = n.gateways.iter_mut().map(|g| &mut g.process);
+            gateways.chain(n.nodes.iter_mut().map(|n| &mut n.process)).chain([&mut n.ear])
+        });
+        parts.chain([&mut self.cloud]).chain(&mut self.witnesses.processes).for_each(Process::stop);
     }
 
     /// Every process that should be running and is not, with its last words.
@@ -284,7 +307,7 @@ impl Village {
             let gateways = n.gateways.iter_mut().map(|g| &mut g.process);
             gateways.chain(n.nodes.iter_mut().map(|n| &mut n.process)).chain([&mut n.ear])
         });
-        parts.chain([&mut self.cloud]).filter_map(Process::has_died).collect()
+        parts.chain([&mut self.cloud]).chain(&mut self.witnesses.processes).filter_map(Process::has_died).collect()
     }
 
     /// Lets everything run on, and says under which process ids. The gateways start again, on their way to the cloud itself:
@@ -308,7 +331,8 @@ impl Village {
         let parts = networks.flat_map(|n| {
             n.gateways.iter_mut().map(|g| &mut g.process).chain(n.nodes.iter_mut().map(|n| &mut n.process))
         });
-        Ok(parts.chain([&mut self.cloud]).filter_map(Process::leave_running).collect())
+        let parts = parts.chain([&mut self.cloud]).chain(&mut self.witnesses.processes);
+        Ok(parts.filter_map(Process::leave_running).collect())
     }
 }
 
@@ -378,6 +402,8 @@ fn settle(
     for (n, &bind) in site.nodes.iter().enumerate() {
         let hops = [1, 2, 3, 1, 1].get(n).copied().unwrap_or(1);
         let parent = if hops == 1 { Sid::ANY_GATEWAY } else { sid_of(n - 1) };
+        let signs = n == Network::SIGNER && matches!(name, GAUGE | Network::ROBBED);
+        let sign = signs.then_some(device::Signing { batch: Some(BATCH) });
         let (made, folder) = device::create(
             operator,
             &device::New {
@@ -392,7 +418,7 @@ fn settle(
                     ack_every: None,
                     radio: Radio::Ieee802154,
                     danger_no_link: None,
-                    signs: device::Signs::default(),
+                    signs: device::Signs { sign, no_downlink: false },
                 },
                 handing: device::Handing {
                     bind: Some(bind),
@@ -409,8 +435,14 @@ fn settle(
             sid: made.sid.to_string(),
             eui64: made.did.to_string(),
         };
+        if signs {
+            evidence::certify(&operator.dir, &folder, &made.did.to_string())?;
+        }
         let (dir, every) = (text(&folder), every.to_string());
-        let arguments = strings(&["-o", "json", "node", "run", "--dir", &dir, "--every", &every, "--retry", "3"]);
+        let mut arguments = strings(&["-o", "json", "node", "run", "--dir", &dir, "--every", &every, "--retry", "3"]);
+        if signs && name == GAUGE {
+            arguments.extend(strings(&["--sensor", "level"]));
+        }
         let process = Process::start(logs, &station.name, arguments)?;
         nodes.push(Node { did: made.did, sid: made.sid, station, folder, hops, process });
     }

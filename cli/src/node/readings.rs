@@ -7,26 +7,44 @@ use fivefold_core::reading::{Fields, Number, Reading, Value};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
-/// A thermometer with a battery, made up.
+/// What a made-up sensor measures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Measures {
+    /// The level of water, in metres.
+    Level,
+    /// The temperature, in degrees.
+    #[default]
+    Temperature,
+}
+
+/// A thermometer or a gauge with a battery, made up.
 pub(super) struct Sensor {
-    /// Tenths of a degree.
-    temperature: i64,
+    measures: Measures,
+    /// Tenths of a degree, or centimetres.
+    value: i64,
     /// Millivolts.
     battery: i64,
 }
 
 impl Sensor {
-    pub(super) fn new() -> Self {
-        Self { temperature: 180 + i64::from(random() % 80), battery: 3600 + 2 * i64::from(random()) }
+    pub(super) fn new(measures: Measures) -> Self {
+        let value = match measures {
+            Measures::Level => 4100 + i64::from(random()),
+            Measures::Temperature => 180 + i64::from(random() % 80),
+        };
+        Self { measures, value, battery: 3600 + 2 * i64::from(random()) }
     }
 
     /// The next reading, without the battery where there is no room for it.
     pub(super) fn reading(&mut self, room: usize) -> Vec<u8> {
-        self.temperature += i64::from(random() % 7) - 3;
+        self.value += i64::from(random() % 7) - 3;
         self.battery -= i64::from(random().is_multiple_of(16));
-        let temperature = self.temperature as f64 / 10.0;
-        let whole = pack(&[("temp", "Cel", temperature), ("batt", "mV", self.battery as f64)]);
-        if whole.len() <= room { whole } else { pack(&[("temp", "Cel", temperature)]) }
+        let measured = match self.measures {
+            Measures::Level => ("level", "m", self.value as f64 / 100.0),
+            Measures::Temperature => ("temp", "Cel", self.value as f64 / 10.0),
+        };
+        let whole = pack(&[measured, ("batt", "mV", self.battery as f64)]);
+        if whole.len() <= room { whole } else { pack(&[measured]) }
     }
 }
 
@@ -170,11 +188,13 @@ mod tests {
 
     #[test]
     fn a_made_up_reading_is_a_senml_pack_that_fits() {
-        let mut sensor = Sensor::new();
-        for room in [84, 75, 25] {
-            let reading = sensor.reading(room);
-            assert!(reading.len() <= room, "{} > {room}", reading.len());
-            assert!(matches!(Payload::parse(&reading), Ok(Payload::Sequence(_))));
+        for measures in [Measures::Level, Measures::Temperature] {
+            let mut sensor = Sensor::new(measures);
+            for room in [84, 75, 25] {
+                let reading = sensor.reading(room);
+                assert!(reading.len() <= room, "{} > {room}", reading.len());
+                assert!(matches!(Payload::parse(&reading), Ok(Payload::Sequence(_))));
+            }
         }
     }
 
