@@ -278,7 +278,7 @@ fn not_proven(proven: &Proven<'_>) -> Vec<String> {
         all.push("what its timestamps say: the trust file names no authority for them".into());
     }
     if has_unknown_columns(proven) {
-        all.push("what the columns of its template mean: their definition is not in the bundle".into());
+        all.push("what the columns of its template mean: no definition that fits them is in the bundle".into());
     }
     all
 }
