@@ -125,6 +125,26 @@ fn numbers_go_on_after_a_restart_and_lost_counters_are_an_error() {
     assert!(old.status.code() == Some(2) && sentence(&old).contains("enrol the device again"), "{}", sentence(&old));
 }
 
+#[test]
+fn counters_that_an_earlier_version_wrote_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    share(dir.path(), 0x0a11, 1, free(), free(), "0000");
+    // 256 bytes of version 2: epoch 1, network key 1, no message from number 64 on.
+    let mut record = [0; 256];
+    (record[0], record[1], record[11], record[13]) = (0x46, 2, 1, 2);
+    (record[15], record[19], record[32], record[33]) = (1, 64, 1, 1);
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 };
+    let crc = record[..252].iter().fold(!0, |crc, &b| (0..8).fold(crc ^ u32::from(b), |crc, _| step(crc)));
+    record[252..].copy_from_slice(&(!crc).to_be_bytes());
+    let vault = Vault::open_folder(dir.path()).unwrap();
+    fs::create_dir(dir.path().join("state")).unwrap();
+    for slot in ["slot-a.sealed", "slot-b.sealed"] {
+        vault.seal_file(&dir.path().join("state").join(slot), &record).unwrap();
+    }
+    let output = node(dir.path(), &ONCE).output().unwrap();
+    assert_eq!(numbers(&output), [64], "{}", sentence(&output));
+}
+
 const SHARE: [&str; 4] = ["node.toml", "passphrase", "secrets.sealed", "vault.toml"];
 
 #[test]

@@ -220,9 +220,8 @@ impl Place {
     }
 }
 
-/// Lives a while, and checks what the cloud calls signed. Signed readings, all that the cloud has, and how often it counted a
-/// signature of this honest device as invalid: it does where a second statement crossed the first on the way, and asks again.
-fn live(seed: u64, batch: u8, calm: bool) -> (usize, usize, u64) {
+/// Lives a while, and checks what the cloud calls signed. Signed readings, and all that the cloud has.
+fn live(seed: u64, batch: u8, calm: bool) -> (usize, usize) {
     let mut place = Place::new(seed, batch);
     place.storm = !calm;
     for n in 0..120u8 {
@@ -232,7 +231,7 @@ fn live(seed: u64, batch: u8, calm: bool) -> (usize, usize, u64) {
     }
     place.heal();
     let world = place.world.as_ref().unwrap();
-    for code in [Code::CloudNonceReuse, Code::CloudForged] {
+    for code in [Code::EvidenceSignature, Code::CloudNonceReuse, Code::CloudForged] {
         assert_eq!(world.count(code), 0, "seed {seed}: {code}");
     }
     let rows = world.readings();
@@ -254,26 +253,24 @@ fn live(seed: u64, batch: u8, calm: bool) -> (usize, usize, u64) {
     if calm {
         assert_eq!(place.signed.difference(&place.complete).count(), 0);
     }
-    (signed, readings, world.count(Code::EvidenceSignature))
+    (signed, readings)
 }
 
 #[test]
 fn on_a_calm_day_every_batch_is_verified_and_the_device_hears_so() {
     for batch in [1, 5, 32, 64] {
-        let (signed, readings, invalid) = live(1, batch, true);
-        assert_eq!(invalid, 0);
+        let (signed, readings) = live(1, batch, true);
         assert!(readings >= 100 && signed >= readings / 2, "{signed} of {readings} in batches of {batch}");
     }
 }
 
 #[test]
 fn loss_repeats_delay_reboots_and_restarts_never_sign_falsely_and_leave_what_they_can() {
-    let (mut signed, mut readings, mut invalid) = (0, 0, 0);
+    let (mut signed, mut readings) = (0, 0);
     for seed in 1..=24 {
-        let (s, r, i) = live(seed, [1, 3, 8, 20][seed as usize % 4], false);
-        (signed, readings, invalid) = (signed + s, readings + r, invalid + i);
+        let (s, r) = live(seed, [1, 3, 8, 20][seed as usize % 4], false);
+        (signed, readings) = (signed + s, readings + r);
     }
-    println!("{signed} of {readings} readings signed, {invalid} signatures counted as invalid");
-    assert!(invalid <= 2, "{invalid}");
+    println!("{signed} of {readings} readings signed");
     assert!(signed * 10 > readings * 7, "{signed} of {readings}");
 }
