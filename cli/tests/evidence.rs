@@ -1,27 +1,15 @@
 //! `fivefold evidence verify` answers by its exit code, in words, and in one JSON object a line, and opens no socket.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
-use std::path::Path;
+mod bundles;
+
 use std::process::{Command, Output};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use bundles::put;
 use serde_json::Value;
 
 fn fivefold(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_fivefold")).args(arguments).output().unwrap()
-}
-
-/// Writes one of the vectors into the folder: `evb` and `trust.toml`.
-fn put(folder: &Path, id: &str) -> [String; 2] {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/evidence/bundles.json");
-    let vectors: Value = serde_json::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-    let case = vectors["cases"].as_array().unwrap().iter().find(|c| c["id"] == id).unwrap();
-    let trust = vectors["trust"][case["trust"].as_str().unwrap()].as_str().unwrap();
-    let [bundle, believed] = ["bundle.evb", "trust.toml"].map(|name| folder.join(name));
-    std::fs::write(&bundle, STANDARD.decode(case["bundle"].as_str().unwrap()).unwrap()).unwrap();
-    std::fs::write(&believed, trust).unwrap();
-    [bundle, believed].map(|p| p.to_str().unwrap().to_owned())
 }
 
 #[test]

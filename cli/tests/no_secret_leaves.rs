@@ -1,6 +1,7 @@
 //! Every command and every route of the API, with every secret of the deployment looked for in what they say.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
+mod bundles;
 mod farm;
 
 use std::collections::BTreeSet;
@@ -211,6 +212,9 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("reading unknown", &["--token-file", &token]);
     let follow = heard.start("reading follow", &["--token-file", &token]);
     ask_everything(&mut heard, &did);
+    let evidence = at(&heard, "reading.evb");
+    let always = ["--from", "2020-01-01T00:00:00Z", "--to", "2100-01-01T00:00:00Z", "--out", &evidence];
+    heard.look("evidence export", &[&["--token-file", &token, "--device", &did][..], &always].concat());
     for _ in 0..20 {
         heard.run("node run", &send);
         if fs::metadata(&follow.1).unwrap().len() > 0 {
@@ -256,7 +260,8 @@ fn scenario(form: &'static str) -> Heard {
     for words in ["network list", "gateway list", "device list", "token list", "budget"] {
         heard.run(words, &[]);
     }
-    a_log(&mut heard);
+    let witness = a_log(&mut heard);
+    evidence_of_others(&mut heard, &witness);
     heard.run("gateway show", &["north"]);
     heard.run("device show", &[&did]);
     heard.run("frame decode", &["--kind", "e1", "--keys", &keys, &frame]);
@@ -297,11 +302,13 @@ fn without_a_cloud(heard: &mut Heard) {
     heard.run("reading forget", &["--dir", &barn, "--upto", "1"]);
 }
 
-/// A witness with its keys, and a log with heads.
-fn a_log(heard: &mut Heard) {
+/// A witness with its keys, of which one that is public is returned, and a log with heads.
+fn a_log(heard: &mut Heard) -> String {
     let [witness, log, memory] = ["w", "a log", "memory.toml"].map(|p| heard.farm.folder.path().join(p));
     let [w, l, m] = [&witness, &log, &memory].map(|path| path.display().to_string());
-    heard.run("log witness", &["--dir", &w, "--name", "w.example/1"]);
+    let told = heard.run("log witness", &["--dir", &w, "--name", "w.example/1"]);
+    let mut words = told.split(|c: char| c.is_whitespace() || c == '"');
+    let public = words.find(|word| word.starts_with("w.example/1+")).unwrap().to_owned();
     let vault = Vault::open_folder(&witness).unwrap();
     for file in ["ed25519-seed.sealed", "ml-dsa-44-seed.sealed"] {
         let bytes = vault.open_file(&witness.join(file)).unwrap().to_vec();
@@ -316,6 +323,18 @@ fn a_log(heard: &mut Heard) {
     heard.run("log show", &[]);
     heard.run("log check", &[&l, "--log", &vkey]);
     heard.run("log monitor", &[&l, "--log", &vkey, "--memory", &m]);
+    public
+}
+
+/// A bundle, which is no secret, and what is believed of this deployment.
+fn evidence_of_others(heard: &mut Heard, witness: &str) {
+    let [bundle, trust] = bundles::put(heard.farm.folder.path(), "plain");
+    let [question, own] =
+        ["question.tsq", "own-trust.toml"].map(|p| heard.farm.folder.path().join(p).display().to_string());
+    heard.run("evidence show", &[&bundle]);
+    heard.run("evidence verify", &[&bundle, "--trust", &trust]);
+    heard.run("evidence timestamp", &[&bundle, "--request", &question]);
+    heard.run("evidence trust", &["--witness", witness, "--out", &own]);
 }
 
 /// Where one request by HTTP is answered.
