@@ -52,7 +52,7 @@ pub struct Glimpse {
     pub sequence: u8,
     /// Blocks that hold the sequence: the first of `blocks`.
     pub heads: u8,
-    /// How many repeats in a row it ends, all of them taken.
+    /// How many repeats in a row it ends, all of them taken. A boot that nobody believes counts as one.
     pub again: u8,
     /// One byte for each of its fields: the id, or what stands for a tag.
     pub fields: Vec<u8>,
@@ -126,6 +126,11 @@ impl History {
             return Ruling::Plausible;
         }
         match (self.spliced(frame), passage) {
+            // No boot is so fast: what follows it is a row of repeats, if it was heard before.
+            (Splice::None, Passage::Hasty) if frame.sequence == 0 => {
+                frame.again = 1;
+                Ruling::Doubtful(Code::ClassicSequence)
+            }
             (Splice::None, Passage::Hasty) => {
                 if elapsed.saturating_mul(HASTE) < self.takes(before, frame.sequence) {
                     Ruling::Doubtful(Code::ClassicSequence)
@@ -185,6 +190,8 @@ impl History {
         let step = sequence.wrapping_sub(before.sequence);
         let goes_on = !(1..ROW).contains(&before.again);
         match passage {
+            // A row of repeats goes on as fast as its node does.
+            Passage::Next if step == 1 && hurried && before.again > 0 => Ruling::Refused(Code::ClassicReplayed),
             // Equal readings, once around or of a node that boots for every frame. A row of repeats stays one.
             Passage::Next if step == 1 && goes_on => Ruling::Plausible,
             Passage::Next if step == 0 && !hurried => Ruling::Plausible,
@@ -199,7 +206,7 @@ impl History {
     fn passage(&self, before: &Glimpse, sequence: u8, elapsed: u64) -> Passage {
         let step = sequence.wrapping_sub(before.sequence);
         let needed = self.takes(before, sequence);
-        if step == 1 || sequence == 0 {
+        if is_next(step, sequence, elapsed) {
             Passage::Next
         } else if elapsed < needed {
             Passage::Hasty
@@ -226,7 +233,7 @@ impl History {
         let earlier = frames.clone().skip(1);
         let steps = frames.zip(earlier).filter(|(f, e)| {
             let step = f.sequence.wrapping_sub(e.sequence);
-            f.again == 0 && (step == 1 || f.sequence == 0) && f.received > e.received
+            f.again == 0 && is_next(step, f.sequence, f.received.since(e.received)) && f.received > e.received
         });
         let (mut count, mut fastest) = (0, u64::MAX);
         for (f, e) in steps.take(STEPS) {
@@ -266,6 +273,12 @@ impl History {
         let seen = |block: &[u8; 4]| self.frames.iter().any(|(_, f)| f.blocks.contains(block));
         if tail.iter().all(seen) { Splice::Whole } else { Splice::Head }
     }
+}
+
+/// Whether a number follows the one before it: the next, or the first after a boot, which takes its time; a node that boots for
+/// every frame is as fast as it is.
+const fn is_next(step: u8, sequence: u8, elapsed: u64) -> bool {
+    step == 1 || sequence == 0 && (step == 0 || elapsed >= BOOT)
 }
 
 /// What of a frame was seen in earlier ones.
@@ -327,6 +340,63 @@ impl Glimpse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn frame(sequence: u8, at: u64) -> Glimpse {
+        Glimpse {
+            hash: [sequence; 8],
+            received: Millis(at),
+            gateway: GatewayId(1),
+            envelope: at,
+            sequence,
+            heads: 0,
+            again: 0,
+            fields: vec![74],
+            blocks: Vec::new(),
+        }
+    }
+
+    /// The first frame after a boot was refused or lost, and a recorder has it: with it in front, all that he heard after it
+    /// would come in its turn.
+    #[test]
+    fn a_recorder_who_has_a_first_frame_that_nobody_took_starts_no_boot() {
+        for known in [5, 40] {
+            let mut history = History::default();
+            for sequence in 1..=known {
+                assert_eq!(history.judge(&mut frame(sequence, u64::from(sequence) * 2_000)), Ruling::Plausible);
+                history.remember(frame(sequence, u64::from(sequence) * 2_000));
+            }
+            let now = u64::from(known) * 2_000 + 116;
+            let mut boot = frame(0, now);
+            assert_eq!(history.judge(&mut boot), Ruling::Doubtful(Code::ClassicSequence));
+            history.remember(boot);
+            for after in [1, 60, 400, 900] {
+                for sequence in 1..=known {
+                    let ruling = history.judge(&mut frame(sequence, now + after));
+                    assert_eq!(ruling, Ruling::Refused(Code::ClassicReplayed), "{sequence} of {known}, {after}");
+                }
+            }
+            // The node goes on: its readings are kept, if with the flag.
+            let next = known + 1;
+            let ruling = history.judge(&mut frame(next, u64::from(next) * 2_000));
+            assert!(matches!(ruling, Ruling::Plausible | Ruling::Doubtful(Code::ClassicSequence)), "{ruling:?}");
+        }
+    }
+
+    #[test]
+    fn a_boot_that_takes_its_time_and_a_node_that_boots_for_every_frame_are_believed() {
+        let mut history = History::default();
+        for (sequence, at) in [(7, 0), (8, 1_500), (0, 3_600), (1, 5_100), (0, 7_200)] {
+            let mut next = Glimpse { hash: [at as u8; 8], ..frame(sequence, at) };
+            assert_eq!(history.judge(&mut next), Ruling::Plausible, "{sequence} at {at}");
+            history.remember(next);
+        }
+        let mut sleeper = History::default();
+        for at in (0..20_000).step_by(1_000) {
+            let mut next = Glimpse { hash: [(at / 1_000) as u8; 8], ..frame(0, at) };
+            assert_eq!(sleeper.judge(&mut next), Ruling::Plausible, "at {at}");
+            sleeper.remember(next);
+        }
+    }
 
     #[test]
     fn a_glimpse_is_read_as_it_was_stored_and_not_when_cut_or_longer() {
