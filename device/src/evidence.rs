@@ -2,7 +2,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | Key held    | the device's signing key, behind [`Sign`]: in flash, or in a secure element; never the DH key (AR-26) |
+//! | Key held    | the device's signing key, behind [`Sign`](fivefold_core::proof::Sign): in flash, or in a secure element; never the DH key (AR-26) |
 //! | Signs       | a statement over the leaves of up to N_batch readings: when they are so many, after 24 hours, before an epoch is left |
 //! | Keeps       | the leaf hashes of the last `L` readings, in RAM; the number and hash of the last statement, in the record |
 //! | Takes       | item 4: done, sign again over what came, send the leaf hashes |
