@@ -357,7 +357,7 @@ fn the_page_for_tools_shows_what_the_commands_print() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("keys.json"), &blocks(&page, "json")[0]).unwrap();
     let (commands, shown) = (blocks(&page, "sh"), blocks(&page, "text"));
-    assert_eq!((commands.len(), shown.len()), (5, 5));
+    assert_eq!((commands.len(), shown.len()), (6, 6));
     for (command, shown) in commands.iter().zip(shown) {
         let args: Vec<&str> = command.split_whitespace().skip(1).collect();
         let bin = env!("CARGO_BIN_EXE_fivefold");

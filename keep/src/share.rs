@@ -863,7 +863,7 @@ mod tests {
     fn a_share_of_before_renewal_reads_as_one_that_does_not_renew() {
         let folder = tempfile::tempdir().unwrap();
         let mut before = node();
-        (before.cloud, before.secrets.dh_key) = (None, None);
+        (before.cloud, before.secrets.dh_key, before.secrets.blind) = (None, None, None);
         before.write(folder.path()).unwrap();
         let vault = Vault::open_folder(folder.path()).unwrap();
         let path = folder.path().join(SECRETS_FILE);
