@@ -47,7 +47,7 @@ have() { command -v "$1" >/dev/null 2>&1; }
 need_deb() {
     local missing=() p
     for p in "$@"; do
-        dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'install ok installed' || missing+=("$p")
+        dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep 'install ok installed' >/dev/null || missing+=("$p")
     done
     [ ${#missing[@]} -eq 0 ] && return
     have apt-get || die "install these yourself, there is no apt-get here: ${missing[*]}"
@@ -62,8 +62,8 @@ need_deb() {
 need_cargo() {
     local tool=$1 version=$2
     shift 2
-    if have "$tool" && "$tool" "${tool#cargo-}" --version 2>/dev/null | grep -qF "$version"; then return; fi
-    if have "$tool" && "$tool" --version 2>/dev/null | grep -qF "$version"; then return; fi
+    if have "$tool" && "$tool" "${tool#cargo-}" --version 2>/dev/null | grep -F "$version" >/dev/null; then return; fi
+    if have "$tool" && "$tool" --version 2>/dev/null | grep -F "$version" >/dev/null; then return; fi
     say "installing $tool $version"
     cargo install "$tool" --locked --version "$version" "$@"
 }
@@ -247,7 +247,7 @@ case "${1:-all}" in
     *)
         job=$1
         shift
-        names "${JOBS[@]}" "${EXTRA[@]}" | grep -qxF -- "$job" || { echo "ci.sh: no job '$job'. The jobs:" >&2; list >&2; exit 2; }
+        names "${JOBS[@]}" "${EXTRA[@]}" | grep -xF -- "$job" >/dev/null || { echo "ci.sh: no job '$job'. The jobs:" >&2; list >&2; exit 2; }
         "job_$job" "$@"
         ;;
 esac

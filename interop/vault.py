@@ -39,6 +39,8 @@ class NodeSecrets:
     e2_root: bytes
     # For renewal; of a node that does not renew, empty.
     dh_key: bytes
+    # K_blind, of a node with installed contexts that may sign; of others empty.
+    blind: bytes
 
     @classmethod
     def of(cls, folder: Path) -> "NodeSecrets":
@@ -60,5 +62,7 @@ class NodeSecrets:
         # The shares of nodes that do not renew end before it.
         dh_key = field() if rest else b""
         assert len(dh_key) in (0, 32), f"{folder}: a key for renewal of {len(dh_key)} bytes"
+        blind = field() if rest else b""
+        assert len(blind) in (0, 32), f"{folder}: a K_blind of {len(blind)} bytes"
         assert not rest, f"{folder}: {len(rest)} bytes follow the secrets"
-        return cls(index, network_key, root_psk, ms3, salt3, e2_root, dh_key)
+        return cls(index, network_key, root_psk, ms3, salt3, e2_root, dh_key, blind)
