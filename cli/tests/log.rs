@@ -132,7 +132,17 @@ fn a_log_is_shown_cosigned_checked_and_monitored_and_a_changed_one_is_found() {
     let asked = Arc::new(vec![Witness::new(&url, keys, None).unwrap()]);
     let published = runtime.block_on(publish(&forked, &asked)).unwrap();
     assert!(published.failed[0].1.is_alarm(), "{:?}", published.failed);
-    assert!(std::fs::read_dir(w.join("state")).unwrap().count() == 2, "the head, and the proof of the fork");
+    let mut kept: Vec<_> = std::fs::read_dir(w.join("state"))
+        .unwrap()
+        .filter_map(|f| Some(f.unwrap().path().extension()?.to_string_lossy().into_owned()))
+        .collect();
+    kept.sort();
+    assert_eq!(kept, ["fork-0", "head"], "beside the lock, which has no extension");
+    // A second process on the same records could cosign another head of one size.
+    let second =
+        ask(&["log", "witness", "--dir", w.to_str().unwrap(), "--log", vkey, "--insecure-http", "127.0.0.1:0"]);
+    assert_eq!(second.0, 2, "{}", second.1);
+    assert!(second.1.to_string().contains("stop that one first"), "{}", second.1);
 
     let mut there = monitor;
     there[2] = fork.to_str().unwrap();

@@ -16,9 +16,9 @@ use crate::clock::{self, ClockWrong};
 use crate::config::{Config, ConfigError};
 use crate::enrol::Desk;
 use crate::ingest::Doors;
-use crate::log::{Logging, Missed};
+use crate::log::{EVIDENCE_LOG, Logging, Missed};
 use crate::service::{Service, ServiceError};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Write};
 use crate::{api, ingest, meshlium, witnesses};
 
 /// How often the registry is looked at: a revocation is in force within a second.
@@ -180,17 +180,16 @@ impl Running {
         tasks.spawn(watch_time(service.clone()));
         if let Some(logging) = service.logging() {
             tasks.spawn(write_log(service.clone()));
-            let (log, witnesses, wanted) = (logging.log(), logging.witnesses(), logging.wanted());
-            let missed = Missed::new(service.clone());
-            let heads = witnesses::run(
-                log.clone(),
-                witnesses.clone(),
-                config.head_every,
-                wanted.clone(),
-                stop.subscribe(),
-                move |_| missed.look(clock::now()),
-            );
-            tasks.spawn(heads);
+            let (wanted, missed) = (logging.wanted().clone(), Arc::new(Missed::new(service.clone())));
+            let at = service.clone();
+            let publish = move || {
+                let (service, missed) = (at.clone(), missed.clone());
+                async move {
+                    service.publish_head(clock::now()).await;
+                    missed.look(clock::now());
+                }
+            };
+            tasks.spawn(witnesses::run(config.head_every, wanted, stop.subscribe(), publish));
         }
         if let Some(mqtt) = &config.meshlium_mqtt {
             let options = mqtt.prepare()?;
@@ -262,6 +261,9 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
         Ok(logging) => service.with_logging(logging),
         Err(error) => {
             tracing::error!(code = "EV-05", %error, "nothing is logged");
+            let mut write = Write { now, ..Write::default() };
+            write.count(EVIDENCE_LOG);
+            service.cloud.memory().store().commit_now(write)?;
             service
         }
     };

@@ -20,10 +20,10 @@ use tokio::sync::Notify;
 
 use crate::embedded::Embedded;
 use crate::store::{LogWrite, StoreError, Write};
-use crate::witnesses::{Witness, WitnessError};
+use crate::witnesses::{self, Published, Witness, WitnessError};
 
 pub(crate) use events::Events;
-pub(crate) use missed::Missed;
+pub(crate) use missed::{EVIDENCE_LOG, Missed};
 
 /// Entries that go to the log at a time.
 const GROUP: u32 = 1024;
@@ -81,8 +81,10 @@ pub struct Logging {
     witnesses: Arc<Vec<Witness>>,
     wanted: Arc<Notify>,
     serving: Serving,
-    // Held while entries go to the log: their order is that of the queue.
-    writing: Mutex<()>,
+    // Held while entries go to the log: their order is that of the queue. Rows and places that the store does not know yet.
+    writing: Mutex<Vec<(i64, u64)>>,
+    // Held while a head is signed, witnessed and shown: of two at a time, the later one would look like a rollback.
+    publishing: tokio::sync::Mutex<()>,
 }
 
 impl Logging {
@@ -104,8 +106,14 @@ impl Logging {
         };
         let witnesses = witnesses.iter().map(witness).collect::<Result<Vec<_>, WitnessError>>()?;
         let wanted = Arc::new(Notify::new());
-        let this =
-            Self { log: Arc::new(log), witnesses: Arc::new(witnesses), wanted, serving, writing: Mutex::default() };
+        let this = Self {
+            log: Arc::new(log),
+            witnesses: Arc::new(witnesses),
+            wanted,
+            serving,
+            writing: Mutex::default(),
+            publishing: tokio::sync::Mutex::default(),
+        };
         this.find_places(memory)?;
         Ok(this)
     }
@@ -158,20 +166,35 @@ impl Logging {
     /// Puts what waits into the log, and its places into the store; says how many. Blocks.
     ///
     /// # Errors
-    /// [`LoggingError`]: what is durable in the log has its place after the next start.
+    /// [`LoggingError`]: what is durable in the log gets its place with the next call, before anything else, or the next start.
     pub fn write(&self, memory: &Embedded) -> Result<usize, LoggingError> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = 0;
         loop {
+            if !written.is_empty() {
+                let placed = written.clone();
+                memory
+                    .store()
+                    .commit_now(Write { log: LogWrite { placed, ..LogWrite::default() }, ..Write::default() })?;
+                all += written.len();
+                written.clear();
+            }
             let waiting = memory.read(|r| r.log_waiting(GROUP))?;
             if waiting.is_empty() {
                 return Ok(all);
             }
             let entries: Vec<Entry> = waiting.iter().map(|w| w.entry).collect();
             let first = self.log.append(&entries)?;
-            let placed = (first..).zip(&waiting).map(|(index, w)| (w.row, index)).collect();
-            memory.store().commit_now(Write { log: LogWrite { placed, ..LogWrite::default() }, ..Write::default() })?;
-            all += entries.len();
+            written.extend(waiting.iter().map(|w| w.row).zip(first..));
         }
+    }
+
+    /// Signs a head, asks the witnesses and shows it, one at a time.
+    ///
+    /// # Errors
+    /// [`LogError`]; never because of a witness.
+    pub async fn publish(&self) -> Result<Published, LogError> {
+        let _alone = self.publishing.lock().await;
+        witnesses::publish(&self.log, &self.witnesses).await
     }
 }

@@ -241,6 +241,12 @@ pub struct Published {
 /// # Errors
 /// [`LogError`] when the log does not go on or the disk fails; never because of a witness.
 pub async fn publish(log: &Arc<Log>, witnesses: &Arc<Vec<Witness>>) -> Result<Published, LogError> {
+    let done = sign_and_show(log, witnesses).await;
+    tell(&done);
+    done
+}
+
+async fn sign_and_show(log: &Arc<Log>, witnesses: &Arc<Vec<Witness>>) -> Result<Published, LogError> {
     let at = log.clone();
     let prepared = tokio::task::spawn_blocking(move || {
         let signed = at.sign()?;
@@ -273,15 +279,28 @@ pub async fn publish(log: &Arc<Log>, witnesses: &Arc<Vec<Witness>>) -> Result<Pu
     Ok(Published { signed, failed })
 }
 
-/// Publishes every `every` (at most [`LONGEST_PAUSE`]) and whenever `wanted` is told, until `stop` says so. `published`
-/// hears of each.
-pub async fn run(
-    log: Arc<Log>,
-    witnesses: Arc<Vec<Witness>>,
+/// Says it in words: alone what a witness did is no reason for the caller to stop.
+fn tell(done: &Result<Published, LogError>) {
+    match done {
+        Err(error) => tracing::error!(%error, "no head of the log could be signed and shown"),
+        Ok(done) => {
+            for (url, error) in &done.failed {
+                if error.is_alarm() {
+                    tracing::error!(code = "EV-05", witness = url, %error, "a witness contradicts the log");
+                } else {
+                    tracing::warn!(witness = url, %error, "a witness has not cosigned");
+                }
+            }
+        }
+    }
+}
+
+/// Calls `publish` every `every` (at most [`LONGEST_PAUSE`]) and whenever `wanted` is told, until `stop` says so.
+pub async fn run<F: Future<Output = ()> + Send>(
     every: Duration,
     wanted: Arc<Notify>,
     mut stop: watch::Receiver<bool>,
-    mut published: impl FnMut(&Result<Published, LogError>) + Send,
+    mut publish: impl FnMut() -> F + Send,
 ) {
     let mut pulse = tokio::time::interval(every.min(LONGEST_PAUSE));
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -291,19 +310,6 @@ pub async fn run(
             () = wanted.notified() => {}
             () = stopped(&mut stop) => return,
         }
-        let done = publish(&log, &witnesses).await;
-        match &done {
-            Err(error) => tracing::error!(%error, "no head of the log could be signed and shown"),
-            Ok(done) => {
-                for (url, error) in &done.failed {
-                    if error.is_alarm() {
-                        tracing::error!(code = "EV-05", witness = url, %error, "a witness contradicts the log");
-                    } else {
-                        tracing::warn!(witness = url, %error, "a witness has not cosigned");
-                    }
-                }
-            }
-        }
-        published(&done);
+        publish().await;
     }
 }

@@ -64,6 +64,26 @@ fn receipts_and_batches_go_to_the_log_in_their_order_and_once() {
 }
 
 #[test]
+fn a_store_that_fails_behind_the_log_doubles_nothing_when_it_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = signed();
+    let open = logging(&world, folder.path()).unwrap();
+    // The log has taken all, and the store takes no place.
+    let trouble = rusqlite::Connection::open(&world.path).unwrap();
+    trouble
+        .execute_batch("CREATE TRIGGER trouble BEFORE UPDATE ON log_entry BEGIN SELECT RAISE(ABORT, 'disk'); END")
+        .unwrap();
+    for _ in 0..3 {
+        assert!(matches!(open.write(world.cloud.memory()), Err(LoggingError::Store(_))));
+        assert_eq!((open.log().durable(), waiting(&world)), (4, 4));
+    }
+    trouble.execute_batch("DROP TRIGGER trouble").unwrap();
+    assert_eq!(open.write(world.cloud.memory()).unwrap(), 4);
+    assert_eq!((open.log().durable(), waiting(&world)), (4, 0));
+    assert_eq!(kinds(open.log()), ["g1", "g1", "g1", "b1"]);
+}
+
+#[test]
 fn a_crash_behind_any_entry_loses_none_and_doubles_none() {
     for written in 0..=4 {
         let folder = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ mod request;
 
 use core::fmt;
 use std::collections::BTreeMap;
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
 use fivefold_core::proof::merkle::{self, Hash};
@@ -200,10 +201,12 @@ fn goes_on(ours: &Checkpoint, head: &Checkpoint, proof: &[Hash]) -> Result<(), m
     }
 }
 
-/// A witness's records as files, one for each log.
-#[derive(Clone, Debug)]
+/// A witness's records as files, one for each log. While it lives nobody else has them: two witnesses with one set of keys could
+/// cosign two heads of one size.
+#[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    _lock: std::fs::File,
 }
 
 /// Why records could not be read or written.
@@ -212,6 +215,12 @@ pub enum StoreError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Another witness has them.
+    #[error("{path} is held by a witness that runs: stop that one first; two with one set of keys could cosign a fork", path = path.display())]
+    Taken {
+        /// The lock.
+        path: PathBuf,
+    },
     /// It is no record. To begin anew would let a log be rolled back: nothing is cosigned.
     #[error("{path} is no record of a log: {source}; bring back the right one, for without it the log could be rolled back", path = path.display())]
     Malformed {
@@ -229,10 +238,17 @@ impl Store {
     /// In a folder, which is made if it is not there.
     ///
     /// # Errors
-    /// [`FileError`].
-    pub fn open(folder: &Path) -> Result<Self, FileError> {
+    /// [`StoreError::Taken`] while another one has them, or a file.
+    pub fn open(folder: &Path) -> Result<Self, StoreError> {
         files::create_folder(folder)?;
-        Ok(Self { folder: folder.into() })
+        let path = folder.join("lock");
+        let lock = std::fs::File::options().create(true).append(true).open(&path);
+        let lock = lock.map_err(|source| FileError::Write { path: path.clone(), source })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: folder.into(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StoreError::Taken { path }),
+            Err(TryLockError::Error(source)) => Err(FileError::Write { path, source }.into()),
+        }
     }
 
     /// What is remembered of a log.

@@ -172,6 +172,8 @@ fn what_is_durable_is_remembered_and_what_is_not_was_never_cosigned() {
     let (folder, state) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let log = log(&folder, 0, 10);
     let store = Store::open(state.path()).unwrap();
+    // A second process with the same keys would remember for itself alone.
+    assert!(matches!(Store::open(state.path()), Err(StoreError::Taken { .. })));
     let start = || {
         let mut witness = Witness::new(keys());
         witness.watch(vec![log_key().vkey().clone()], store.read(ORIGIN).unwrap()).unwrap();
@@ -192,7 +194,8 @@ fn what_is_durable_is_remembered_and_what_is_not_was_never_cosigned() {
     let record = store.read(ORIGIN).unwrap().unwrap();
     assert_eq!(Record::parse(record.to_string().as_bytes()).unwrap(), record);
     // A record that cannot be read is no reason to begin anew.
-    let path = fs::read_dir(state.path()).unwrap().next().unwrap().unwrap().path();
+    let mut files = fs::read_dir(state.path()).unwrap().map(|file| file.unwrap().path());
+    let path = files.find(|path| path.extension().is_some_and(|e| e == "head")).unwrap();
     fs::write(&path, "time 0\n").unwrap();
     assert!(matches!(store.read(ORIGIN), Err(StoreError::Malformed { .. })));
     // Nor is one of another key.

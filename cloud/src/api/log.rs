@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{Answer, Problem, ask};
+use crate::clock;
 use crate::log::Logging;
 use crate::service::Service;
-use crate::witnesses;
 
 /// How the log stands.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -99,8 +99,10 @@ pub(super) async fn checkpoint(State(service): State<Arc<Service>>) -> Answer<Lo
     let at = service.clone();
     let written = tokio::task::spawn_blocking(move || at.write_log()).await.map_err(|e| failed(&e))?;
     written.map_err(|e| failed(&e))?;
-    let logging = logging(&service)?;
-    witnesses::publish(logging.log(), logging.witnesses()).await.map_err(|e| failed(&e))?;
+    logging(&service)?;
+    if let Some(done) = service.publish_head(clock::now()).await {
+        done.map_err(|e| failed(&e))?;
+    }
     show(&service).await
 }
 

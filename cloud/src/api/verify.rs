@@ -6,10 +6,11 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,6 +28,9 @@ use super::Problem;
 const BODY: usize = 4 << 20;
 /// Requests that are checked at the same time.
 const AT_ONCE: usize = 2;
+/// Requests that are read at the same time, and how long one may take to come: nobody has shown a token.
+const READ_AT_ONCE: usize = 8;
+const READ_TIME: Duration = Duration::from_secs(10);
 
 /// What is asked.
 #[derive(Debug, Deserialize)]
@@ -59,12 +63,14 @@ struct Said {
 #[derive(Clone)]
 struct Verifier {
     own: Arc<Path>,
+    doors: Arc<Semaphore>,
     places: Arc<Semaphore>,
 }
 
 /// The page and its verifier. `own` is the trust file of this deployment, which need not be there.
 pub(super) fn routes(own: &Path) -> Router {
-    let verifier = Verifier { own: own.into(), places: Arc::new(Semaphore::new(AT_ONCE)) };
+    let of = |count| Arc::new(Semaphore::new(count));
+    let verifier = Verifier { own: own.into(), doors: of(READ_AT_ONCE), places: of(AT_ONCE) };
     let file = |kind: &'static str, text: &'static str| get(move || async move { page(kind, text) });
     Router::new()
         .route("/evidence", file("text/html; charset=utf-8", include_str!("../../web/evidence.html")))
@@ -88,32 +94,41 @@ fn page(kind: &'static str, text: &'static str) -> Response {
     (headers, text).into_response()
 }
 
-async fn verify(State(verifier): State<Verifier>, question: Json<Question>) -> Result<Json<Answer>, Problem> {
-    let bad = |code, public: String| Problem::new(StatusCode::BAD_REQUEST, code, public);
-    let Json(Question { bundle, trust }) = question;
-    let file = STANDARD.decode(bundle).map_err(|_| bad("bad-bundle", "the bundle is not base64".into()))?;
-    let trust = trust.map(|text| text.parse::<Trust>().map_err(|e| bad("bad-trust", e.to_string()))).transpose()?;
-    let believed = if trust.is_some() { "trust-file" } else { "this-deployment" };
+async fn verify(State(verifier): State<Verifier>, request: Request) -> Result<Json<Answer>, Response> {
     let busy =
         || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "others are being answered; try again in a second");
-    let place = verifier.places.try_acquire_owned().map_err(|_| busy())?;
-    let reports = tokio::task::spawn_blocking(move || {
+    let slow = || Problem::new(StatusCode::REQUEST_TIMEOUT, "slow", "the request took too long to come; send it again");
+    let _door = verifier.doors.clone().try_acquire_owned().map_err(|_| busy().into_response())?;
+    let read = tokio::time::timeout(READ_TIME, Json::<Question>::from_request(request, &())).await;
+    let Json(question) = read.map_err(|_| slow().into_response())?.map_err(IntoResponse::into_response)?;
+    let place = verifier.places.clone().try_acquire_owned().map_err(|_| busy().into_response())?;
+    let answer = tokio::task::spawn_blocking(move || {
         let _place = place;
-        let trust = match trust {
-            Some(trust) => trust,
-            None => own(&verifier.own)?,
-        };
-        Ok::<_, Problem>(verify_file(&file, &trust))
+        question.answer(&verifier.own)
     });
     let failed = |e: tokio::task::JoinError| Problem::failed("verifier", "it could not be checked", e.to_string());
-    let reports = reports.await.map_err(failed)??;
-    let of = reports.len();
-    let readings = reports
-        .into_iter()
-        .enumerate()
-        .map(|(at, report)| Said { text: words::report(&report, at + 1, of), report })
-        .collect();
-    Ok(Json(Answer { believed, readings }))
+    let answer = answer.await.map_err(failed).and_then(|answer| answer);
+    answer.map(Json).map_err(IntoResponse::into_response)
+}
+
+impl Question {
+    /// Blocks for as long as it computes.
+    fn answer(self, own_trust: &Path) -> Result<Answer, Problem> {
+        let bad = |code, public: String| Problem::new(StatusCode::BAD_REQUEST, code, public);
+        let file = STANDARD.decode(self.bundle).map_err(|_| bad("bad-bundle", "the bundle is not base64".into()))?;
+        let (believed, trust) = match self.trust {
+            Some(text) => ("trust-file", text.parse::<Trust>().map_err(|e| bad("bad-trust", e.to_string()))?),
+            None => ("this-deployment", own(own_trust)?),
+        };
+        let reports = verify_file(&file, &trust);
+        let of = reports.len();
+        let readings = reports
+            .into_iter()
+            .enumerate()
+            .map(|(at, report)| Said { text: words::report(&report, at + 1, of), report })
+            .collect();
+        Ok(Answer { believed, readings })
+    }
 }
 
 /// Whom this deployment believes.
