@@ -112,9 +112,7 @@ impl History {
             return Ruling::Delivered { again };
         }
         // The oldest so far has nothing that it could follow.
-        let Some(before) = self.newest(frame.received) else { return Ruling::Plausible };
-        let elapsed = frame.received.since(before.received);
-        let passage = self.passage(before, frame.sequence, elapsed);
+        let Some((before, elapsed, passage)) = self.follows(frame) else { return Ruling::Plausible };
         if self.frames.iter().any(|(_, f)| f.hash == frame.hash) {
             let ruling = self.again(before, passage, elapsed, frame.sequence);
             if ruling == Ruling::Doubtful(Code::ClassicReplayed) {
@@ -137,6 +135,11 @@ impl History {
                 } else {
                     Ruling::Plausible
                 }
+            }
+            // Or its gateway's clock is behind another's: a node that boots is not silenced for it.
+            (Splice::Head | Splice::Whole, Passage::Hasty) if frame.sequence == 0 => {
+                frame.again = 1;
+                Ruling::Doubtful(Code::ClassicSpliced)
             }
             (Splice::Head | Splice::Whole, Passage::Hasty) => Ruling::Refused(Code::ClassicSpliced),
             (Splice::Whole, Passage::Explained) => Ruling::Doubtful(Code::ClassicSpliced),
@@ -164,6 +167,27 @@ impl History {
     /// heard when it says.
     fn newest(&self, until: Millis) -> Option<&Glimpse> {
         self.frames.iter().map(|(_, f)| f).filter(|f| f.received <= until).max_by_key(|f| f.received)
+    }
+
+    /// What a frame follows, after how long, and how. In front of a row of repeats the node was itself: who replays a boot must not
+    /// make its own next frames look as if they came too soon.
+    fn follows(&self, frame: &Glimpse) -> Option<(&Glimpse, u64, Passage)> {
+        let after = |before: &Glimpse| {
+            let elapsed = frame.received.since(before.received);
+            (elapsed, self.passage(before, frame.sequence, elapsed))
+        };
+        let before = self.newest(frame.received)?;
+        let (elapsed, passage) = after(before);
+        if passage == Passage::Hasty && before.again > 0 {
+            let itself = self.frames.iter().map(|(_, f)| f).filter(|f| f.again == 0 && f.received <= frame.received);
+            if let Some(itself) = itself.max_by_key(|f| f.received) {
+                let (elapsed, passage) = after(itself);
+                if passage != Passage::Hasty {
+                    return Some((itself, elapsed, passage));
+                }
+            }
+        }
+        Some((before, elapsed, passage))
     }
 
     /// A second gateway, or the module itself: it sends again before it makes another frame.
@@ -375,10 +399,37 @@ mod tests {
                     assert_eq!(ruling, Ruling::Refused(Code::ClassicReplayed), "{sequence} of {known}, {after}");
                 }
             }
-            // The node goes on: its readings are kept, if with the flag.
+            // The node goes on.
             let next = known + 1;
-            let ruling = history.judge(&mut frame(next, u64::from(next) * 2_000));
-            assert!(matches!(ruling, Ruling::Plausible | Ruling::Doubtful(Code::ClassicSequence)), "{ruling:?}");
+            assert_eq!(history.judge(&mut frame(next, u64::from(next) * 2_000)), Ruling::Plausible);
+        }
+    }
+
+    /// Encrypted, with readings that come again: blocks and frames that were seen before, in their turn.
+    #[test]
+    fn who_replays_a_boot_does_not_silence_the_node() {
+        let sealed = |sequence: u8, at: u64, tail: u8| Glimpse {
+            heads: 1,
+            hash: [sequence, tail, 0, 0, 0, 0, 0, 0],
+            blocks: vec![[sequence; 4], [tail, 1, 1, 1]],
+            ..frame(sequence, at)
+        };
+        let mut history = History::default();
+        // Once around, and a hundred more; every other reading as the time before.
+        let mut at = 0;
+        for n in 0..356_u32 {
+            at = u64::from(n) * 10_000;
+            let mut next = sealed(n as u8, at, if n % 2 == 0 { 1 } else { (n / 256) as u8 + 2 });
+            assert!(!matches!(history.judge(&mut next), Ruling::Refused(_)), "{n}");
+            history.remember(next);
+        }
+        let mut boot = sealed(0, at + 3_000, 1);
+        assert_eq!(history.judge(&mut boot), Ruling::Doubtful(Code::ClassicReplayed));
+        history.remember(boot);
+        for n in 356..456_u32 {
+            let mut next = sealed(n as u8, u64::from(n) * 10_000, if n % 2 == 0 { 1 } else { 3 });
+            assert_eq!(history.judge(&mut next), Ruling::Plausible, "{n}");
+            history.remember(next);
         }
     }
 
