@@ -90,7 +90,9 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 fn verify(args: &Verify, output: Output) -> anyhow::Result<ExitCode> {
-    let trust: Trust = files::read_text(&args.trust)?.parse()?;
+    let is_none =
+        || format!("{} is no trust file; the operator writes one with: fivefold evidence trust", args.trust.display());
+    let trust: Trust = files::read_text(&args.trust).with_context(is_none)?.parse().with_context(is_none)?;
     let reports = verify_file(&read_bundles(&args.bundles.file)?, &trust);
     match output {
         Output::Json => lines(&reports.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?),

@@ -263,14 +263,15 @@ fn constrained(certificate: &X509Certificate<'_>, whom: Whom) -> Result<(), Why>
         }
     }
     let names = certificate.name_constraints().map_err(|_| DOUBLED)?;
-    if whom != Whom::Timestamps && names.is_some_and(|n| concern_uris(n.value)) {
+    if names.is_some_and(|n| concern_others(n.value)) {
         return Err("a certificate in the chain has constraints on names that are not known here");
     }
     Ok(())
 }
 
-/// Names of ours are URIs: what excludes host names and addresses alone does not concern them.
-fn concern_uris(constraints: &NameConstraints<'_>) -> bool {
+/// Names of ours are URIs, and those of authorities of timestamps are directory names: what excludes host names and addresses alone
+/// does not concern them.
+fn concern_others(constraints: &NameConstraints<'_>) -> bool {
     let of_hosts = |base: &GeneralName<'_>| matches!(base, GeneralName::DNSName(_) | GeneralName::IPAddress(_));
     constraints.permitted_subtrees.is_some()
         || constraints.excluded_subtrees.iter().flatten().any(|tree| !of_hosts(&tree.base))

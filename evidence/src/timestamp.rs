@@ -75,9 +75,9 @@ pub fn check(stamp: &Timestamp<'_>, imprint: &[u8; 32], anchors: &[Anchor]) -> R
     if !token.certificates.iter().all(|c| is_named(c)) {
         return Err("a certificate in the timestamp token is not in its list");
     }
-    let mut revocation_checked = !stamp.lists.is_empty();
+    let mut revocation_checked = false;
     for list in &stamp.lists {
-        revocation_checked &= not_listed(list, &stamp.chain, anchors, at)?;
+        revocation_checked |= not_listed(list, &stamp.chain, anchors, at)?;
     }
     let authority = chain::read(own)?.subject().to_string();
     Ok(Stamped { authority, at, revocation_checked })
@@ -353,7 +353,8 @@ fn only(values: &[u8]) -> Result<Element<'_>, Why> {
 }
 
 /// A revocation list is that of an issuer in this chain, and has none of its certificates with a time at or before `at`.
-/// Returns whether it may be relied on: one with critical extensions is not whole.
+/// Returns whether it says that the first of them was good then: it is that one's issuer's, whole (no critical extensions), and
+/// not followed by a newer one before `at`.
 fn not_listed(list: &[u8], chain: &[&[u8]], anchors: &[Anchor], at: u64) -> Result<bool, Why> {
     const UNREADABLE: Why = "a revocation list beside a timestamp cannot be read";
     let (rest, read) = CertificateRevocationList::from_der(list).map_err(|_| UNREADABLE)?;
@@ -381,7 +382,12 @@ fn not_listed(list: &[u8], chain: &[&[u8]], anchors: &[Anchor], at: u64) -> Resu
         });
         is(!revoked, "a certificate of the timestamp's authority was revoked before it signed")?;
     }
-    Ok(read.extensions().iter().all(|e| !e.critical))
+    let is_of_signer = chain.first().is_some_and(|own| {
+        chain::read(own).is_ok_and(|certificate| certificate.issuer().as_raw() == read.issuer().as_raw())
+    });
+    let is_current =
+        read.next_update().is_some_and(|next| u64::try_from(next.timestamp()).is_ok_and(|next| next >= at));
+    Ok(is_of_signer && is_current && read.extensions().iter().all(|e| !e.critical))
 }
 
 /// What must hold, and what to say if it does not.

@@ -15,7 +15,8 @@ pub fn report(report: &Report, number: usize, of: usize) -> String {
 
 fn write_report(out: &mut String, report: &Report, number: usize, of: usize) -> std::fmt::Result {
     let which = if of == 1 { "This reading".to_owned() } else { format!("Reading {number} of {of}") };
-    let (step, reason) = (report.step.unwrap_or_default(), report.reason.as_deref().unwrap_or_default());
+    // What others wrote may hold what a terminal obeys.
+    let (step, reason) = (report.step.unwrap_or_default(), plain(report.reason.as_deref().unwrap_or_default()));
     match report.verdict {
         Verdict::Unreadable => {
             return writeln!(out, "UNREADABLE. {which} cannot be read as evidence: {reason}.");
@@ -55,12 +56,13 @@ fn write_report(out: &mut String, report: &Report, number: usize, of: usize) -> 
         writeln!(out, "  Time    existed before {}", time(before))?;
         for w in &report.witnesses {
             let how = if w.pq { ", and signed by ML-DSA-44" } else { "" };
-            writeln!(out, "          witness {} saw it at {}{how}", w.name, time(w.time))?;
+            writeln!(out, "          witness {} saw it at {}{how}", plain(&w.name), time(w.time))?;
         }
     }
     for stamp in &report.timestamps {
         let checked = if stamp.revocation_checked { "" } else { "; whether its certificate was revoked is not known" };
-        writeln!(out, "          {} says that it existed at {}{checked}", stamp.authority, time(stamp.at))?;
+        let authority = plain(&stamp.authority);
+        writeln!(out, "          {authority} says that it existed at {}{checked}", time(stamp.at))?;
     }
     for heard in &report.heard {
         let at = time(heard.at_ms / 1000);
@@ -70,10 +72,26 @@ fn write_report(out: &mut String, report: &Report, number: usize, of: usize) -> 
         writeln!(out, "  Note    the key was revoked later, at {}", time(at))?;
     }
     for stranger in &report.ignored {
+        let stranger = plain(stranger);
         writeln!(out, "  Note    a signature of {stranger}, whom the trust file does not name, was not looked at")?;
     }
     writeln!(out, "  NOT proven:")?;
     report.not_proven.iter().try_for_each(|sentence| writeln!(out, "    - {sentence}"))
+}
+
+/// Without what a terminal obeys: control characters, and those that turn the direction of text.
+fn plain(text: &str) -> String {
+    let obeyed = |c: char| {
+        c.is_control() || matches!(c, '\u{200E}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().fold(String::new(), |mut out, c| {
+        if obeyed(c) {
+            out.extend(c.escape_unicode())
+        } else {
+            out.push(c)
+        }
+        out
+    })
 }
 
 fn write_values(out: &mut String, values: &[Value], payload: &str) -> std::fmt::Result {
@@ -112,6 +130,18 @@ pub fn time(unix_s: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::{Refused, Step};
+
+    #[test]
+    fn what_a_stranger_wrote_gives_a_terminal_no_orders() {
+        let attack = "a\u{9b}2J\u{9b}HPROVEN\u{7f}\u{202e}";
+        let refused = Report::refused(&Refused { step: Step::Log, reason: attack.into() });
+        let proven = Report { verdict: Verdict::Proven, ignored: vec![attack.into()], ..refused.clone() };
+        for said in [refused, proven].map(|r| report(&r, 1, 1)) {
+            assert!(said.contains("PROVEN\\u{7f}") && !said.chars().any(|c| c.is_control() && c != '\n'), "{said}");
+            assert!(!said.contains('\u{202e}'), "{said}");
+        }
+    }
 
     #[test]
     fn times_are_those_of_the_calendar() {

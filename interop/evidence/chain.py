@@ -151,6 +151,10 @@ def _above(certificate, depth, rule):
     need(basic.path_length is None or depth <= basic.path_length, "a chain longer than an authority allows")
     need(usage is not None and usage.key_cert_sign, "a certificate above is not for certificates")
     _usage(certificate, rule)
+    unconstrained(certificate)
+
+
+def unconstrained(certificate):
     limits = extension(certificate, x509.NameConstraints)
     if limits is not None:
         excluded = limits.excluded_subtrees or []

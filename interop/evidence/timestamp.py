@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from chain import extension, fields, parsed, public_key, valid_at
+from chain import extension, fields, parsed, public_key, unconstrained, valid_at
 from forms import Wrong, der_all, der_one, kept, need
 
 SEQUENCE, SET, OCTETS, OID, INTEGER, TIME, BOOLEAN = 0x30, 0x31, 0x04, 0x06, 0x02, 0x18, 0x01
@@ -165,6 +165,7 @@ def _authorities(chain, pinned):
         extended = list(extension(above, x509.ExtendedKeyUsage) or [ExtendedKeyUsageOID.TIME_STAMPING])
         need(ExtendedKeyUsageOID.TIME_STAMPING in extended or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in extended,
              "a certificate above is not for timestamps")
+        unconstrained(above)
     for below, above in zip(chain, chain[1:]):
         need(_issued(below, above), "a certificate of the token is not by the one above it")
     need(any(_issued(chain[-1], ca) for ca in pinned), "the token's certificates do not end at a pinned authority")

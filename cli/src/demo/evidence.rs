@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use fivefold_core::reading::{Item, Number, Payload, Value as Measured};
+use fivefold_evidence::bundle::Bundles;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::share::{self, CLOUD_FILE, CloudLog, CloudSettings, CloudWitness, OneOrMore};
 use serde::Serialize;
@@ -150,7 +151,7 @@ impl Proven {
         self.readings > 0
             && self.witnesses >= 2
             && self.altered.refused
-            && invented.is_none_or(|i| i.bundles == 0 && i.proof != "signed")
+            && invented.is_none_or(|i| i.bundles == 0 && i.proof != "signed" && i.signed > 0)
     }
 }
 
@@ -198,7 +199,11 @@ pub fn fetch(siege: &Siege<'_>) -> anyhow::Result<Fetched> {
         std::thread::sleep(Duration::from_millis(500));
     }
     let lie = folder.join("lie.evb");
-    let invented = invented(&rows, village, |device, second| export(device, (second, second + 1), &lie))?;
+    let invented = invented(&rows, village, |device, second| {
+        // What was not proven leaves no file.
+        let bytes = if export(device, (second, second + 1), &lie)? > 0 { std::fs::read(&lie)? } else { Vec::new() };
+        Ok(Bundles::new(&bytes).map_or(0, |all| all.flatten().filter(|b| holds(b.tbs, LIE.as_bytes())).count()))
+    })?;
     Ok(Fetched { device, trust, bundles, invented, took: began.elapsed() })
 }
 
@@ -266,7 +271,7 @@ fn altered(
 fn invented(
     rows: &[Value],
     village: &Village,
-    export: impl Fn(&str, u64) -> anyhow::Result<usize>,
+    bundles_of: impl Fn(&str, u64) -> anyhow::Result<usize>,
 ) -> anyhow::Result<Option<Invented>> {
     let device = signer_of(village, Network::ROBBED)?;
     let of_device = |row: &&Value| row["device"].as_str() == Some(&device);
@@ -276,11 +281,12 @@ fn invented(
     let at = lie["ingested_ms"].as_u64().context("a reading without a time")?;
     let others: Vec<&Value> = rows.iter().filter(of_device).filter(|r| !is_lie(r)).collect();
     let signed = others.iter().filter(|r| r["proof"] == "signed").count();
-    // All of that second, but what the device itself sent in it.
-    let second = at / 1000;
-    let own = others.iter().filter(|r| r["ingested_ms"].as_u64().is_some_and(|t| t / 1000 == second)).count();
-    let bundles = export(&device, second)?.saturating_sub(own);
+    let bundles = bundles_of(&device, at / 1000)?;
     Ok(Some(Invented { device, proof: lie["proof"].as_str().unwrap_or("?").to_owned(), signed, bundles }))
+}
+
+fn holds(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len().max(1)).any(|w| w == part)
 }
 
 /// `level` of a SenML pack of the gauge.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use fivefold_evidence::bundle::{Bundle, Bundles, Timestamp};
+use fivefold_evidence::bundle::{Bundle, Bundles, FILE_BYTES, Timestamp};
 use fivefold_evidence::timestamp;
 use fivefold_keep::files::{self, Readers};
 use serde_json::json;
@@ -111,11 +111,16 @@ pub(super) fn run(args: &Stamp, output: Output) -> anyhow::Result<ExitCode> {
         Bundle::parse(&bytes).context("a bundle has no room for another timestamp")?;
         stamped.extend(bytes);
     }
+    anyhow::ensure!(
+        stamped.len() <= FILE_BYTES,
+        "with timestamps it is more than {FILE_BYTES} bytes: export fewer readings at a time"
+    );
     let out = args.out.as_ref().unwrap_or(&args.file);
     files::write(out, Readers::Everybody, &stamped)?;
     answer(output, &json!({ "timestamps": added, "file": out }), || {
         format!(
-            "Added {added} timestamps in {}. They count where the trust file names their authority: [timestamps].",
+            "Added {added} timestamps in {}. They count where the trust file names their authority, [timestamps]; where it names only others, \
+             the bundles are refused. Next: fivefold evidence verify",
             out.display()
         )
     });
