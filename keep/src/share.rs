@@ -263,7 +263,7 @@ impl std::fmt::Debug for NodeSecrets {
 
 impl NodeSecrets {
     fn to_bytes(&self) -> Zeroizing<Vec<u8>> {
-        let mut out = Zeroizing::new(Vec::with_capacity(192));
+        let mut out = Zeroizing::new(Vec::with_capacity(256));
         out.push(self.key_index);
         out.extend_from_slice(self.network_key.as_slice());
         out.extend_from_slice(self.root_psk.as_slice());

@@ -62,7 +62,8 @@ impl Service {
             let mut desk = self.desk_of_keys();
             for Asked { seq, serial, bytes } in asked {
                 let taken = desk.take(&mut book, &self.vault, gateway.name(), &bytes, now)?;
-                is_new |= taken.is_new;
+                // A repeat too: it may be the first to be answered.
+                is_new |= taken.is_new || taken.answer.is_some();
                 refused.extend(taken.refused);
                 answers.extend(taken.answer.map(|kr2| Answer { seq, serial, kr2 }));
             }

@@ -69,7 +69,13 @@ impl Gateway {
             (DownlinkKind::Answer, Some(sid)) => self.take_answer(now, sid, downlink),
             (DownlinkKind::Request, Some(sid)) => self.send_request(now, sid, downlink.bytes),
             // What belongs to a run of EDHOC comes as the reply to it, and in no other way.
-            (_, _) => Ok(()),
+            (DownlinkKind::Edhoc | DownlinkKind::Context, _) | (DownlinkKind::Answer | DownlinkKind::Request, None) => {
+                Ok(())
+            }
+            // A classic device has a serial.
+            (DownlinkKind::KeyMessage, _) => {
+                Err(Rejected::new(Code::KeyMessageRefused, "downlink: a key message for no classic device"))
+            }
         };
         if let Err(rejected) = done {
             self.count(rejected, sid);

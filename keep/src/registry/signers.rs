@@ -367,8 +367,8 @@ pub(super) fn enter(tx: &Transaction<'_>, signer: &Signer) -> rusqlite::Result<(
     tx.prepare_cached("UPDATE signing_keys SET revoked_at = ?1 WHERE did = ?2 AND name <> ?3 AND revoked_at IS NULL")?
         .execute(params![now, did, name])?;
     let sql = "INSERT INTO signing_keys VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, NULL)
-               ON CONFLICT (name) DO UPDATE SET chain = ?6, not_after = ?7, origin = ?5 WHERE revoked_at IS NULL";
-    tx.prepare_cached(sql)?.execute(params![
+               ON CONFLICT (name) DO UPDATE SET chain = ?6, not_after = ?7, origin = ?5 WHERE revoked_at IS NULL AND did = ?2";
+    let changed = tx.prepare_cached(sql)?.execute(params![
         name,
         did,
         signer.x().0,
@@ -378,7 +378,8 @@ pub(super) fn enter(tx: &Transaction<'_>, signer: &Signer) -> rusqlite::Result<(
         signer.not_after as i64,
         now
     ])?;
-    Ok(())
+    // Somebody entered the same key meanwhile, for another device.
+    if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }
 }
 
 /// Revokes what a device has in force.

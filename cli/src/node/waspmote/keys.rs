@@ -207,7 +207,8 @@ impl Renewal {
             Err((offer, _)) => return Ok(Err(offer)),
         };
         let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(fresh.danger_key().try_into().context("a key of 32 bytes")?);
-        let text = Zeroizing::new(format!("{} {}\n", epoch.0, hex::encode(bytes.as_slice())));
+        let digits = Zeroizing::new(hex::encode(bytes.as_slice()));
+        let text = Zeroizing::new(format!("{} {}\n", epoch.0, digits.as_str()));
         files::write(&self.key, Readers::Owner, text.as_bytes())?;
         // It is over: should it stay, its epoch says so.
         let _ = std::fs::remove_file(&self.offer);
