@@ -1,0 +1,102 @@
+//! Grades, from A to F, of each network and of the whole.
+//!
+//! | Grade | The worst that is open |
+//! |---|---|
+//! | A | nothing, or of severity low |
+//! | B | one or two findings of severity medium |
+//! | C | more of severity medium |
+//! | D | of severity high |
+//! | F | of severity critical |
+//!
+//! Waived findings do not count, and are counted beside the grade. Whatever is waived: a network with E1 alone has F, and one
+//! with classic frames in ECB has D at best. The whole is as good as its worst part.
+
+use std::fmt;
+
+use crate::facts::Facts;
+use crate::rule::{Finding, Severity};
+use crate::waiver::Sorted;
+
+/// A grade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Grade {
+    /// Nothing of weight.
+    A,
+    /// A little.
+    B,
+    /// Some.
+    C,
+    /// Weak.
+    D,
+    /// Open.
+    F,
+}
+
+impl fmt::Display for Grade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// A network's grade.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkGrade {
+    /// The network, by name.
+    pub network: String,
+    /// Its grade.
+    pub grade: Grade,
+    /// Open findings in it, by severity, the worst first.
+    pub open: [usize; Severity::ALL.len()],
+    /// Waived ones.
+    pub waived: usize,
+    /// What the grade cannot be better than, and why.
+    pub cap: Option<(Grade, &'static str)>,
+}
+
+fn of<'f>(findings: impl Iterator<Item = &'f Finding>) -> (Grade, [usize; Severity::ALL.len()]) {
+    let mut open = [0; Severity::ALL.len()];
+    for finding in findings {
+        for (count, severity) in open.iter_mut().zip(Severity::ALL) {
+            *count += usize::from(severity == finding.severity);
+        }
+    }
+    let [critical, high, medium, _] = open;
+    let grade = match (critical, high, medium) {
+        (0, 0, 0) => Grade::A,
+        (0, 0, 1 | 2) => Grade::B,
+        (0, 0, _) => Grade::C,
+        (0, _, _) => Grade::D,
+        _ => Grade::F,
+    };
+    (grade, open)
+}
+
+/// The grade of each network, and of the whole.
+pub fn grades(facts: &Facts, sorted: &Sorted) -> (Vec<NetworkGrade>, Grade) {
+    let networks: Vec<NetworkGrade> = facts
+        .networks
+        .iter()
+        .map(|network| {
+            let is_its = |f: &&Finding| f.subject.network.as_deref() == Some(&network.name);
+            let (grade, open) = of(sorted.open.iter().filter(is_its));
+            let waived = sorted.waived.iter().filter(|w| is_its(&&w.finding)).count();
+            let cap = cap(facts, &network.name);
+            let grade = cap.map_or(grade, |(most, _)| grade.max(most));
+            NetworkGrade { network: network.name.clone(), grade, open, waived, cap }
+        })
+        .collect();
+    let (all, _) = of(sorted.open.iter().chain(&sorted.of_waivers));
+    let whole = networks.iter().map(|n| n.grade).fold(all, Grade::max);
+    (networks, whole)
+}
+
+/// What nothing that is waived lifts.
+fn cap(facts: &Facts, network: &str) -> Option<(Grade, &'static str)> {
+    if facts.is_link_only(network) {
+        Some((Grade::F, "E1 alone"))
+    } else if facts.has_ecb(network) {
+        Some((Grade::D, "classic frames in ECB"))
+    } else {
+        None
+    }
+}

@@ -1,0 +1,257 @@
+//! What a rule is, and what it can say of what it looks at.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use crate::facts::Facts;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// Strangers read or forge readings, or may soon.
+    Critical,
+    /// A level of protection is missing or much weaker than it looks.
+    High,
+    /// Something is weaker than it needs to be.
+    Medium,
+    /// Good to know.
+    Low,
+}
+
+impl Severity {
+    /// All, the worst first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Medium, Self::Low];
+
+    /// In a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Critical => "critical",
+            Self::High => "high",
+            Self::Medium => "medium",
+            Self::Low => "low",
+        }
+    }
+
+    /// Whether it makes an audit fail.
+    pub const fn is_grave(self) -> bool {
+        matches!(self, Self::Critical | Self::High)
+    }
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Where the facts of a rule are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// In files of the deployment.
+    Files,
+    /// Only in a running process, the one that is named.
+    Live(&'static str),
+}
+
+/// A rule of docs/protocol.md 15.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its id, e.g. `AR-01`.
+    pub id: &'static str,
+    /// How bad a finding of it is, unless the finding says otherwise.
+    pub severity: Severity,
+    /// What it finds, in a few words.
+    pub title: &'static str,
+    /// Why that is bad, in a sentence or two.
+    pub why: &'static str,
+    /// How it is mended, in a sentence or two.
+    pub cure: &'static str,
+    /// Where the rule is from: our section, and whose standard or lesson it is.
+    pub source: &'static str,
+    /// Where its facts are.
+    pub sight: Sight,
+    /// Looks.
+    pub check: fn(&Facts, &mut Found),
+}
+
+/// What sort of thing a finding is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// The whole of it.
+    Deployment,
+    /// The cloud.
+    Cloud,
+    /// A network.
+    Network,
+    /// A gateway.
+    Gateway,
+    /// A device.
+    Device,
+    /// A computer that runs one of them.
+    Host,
+    /// A file.
+    File,
+    /// A waiver.
+    Waiver,
+}
+
+impl Kind {
+    /// In a word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment",
+            Self::Cloud => "cloud",
+            Self::Network => "network",
+            Self::Gateway => "gateway",
+            Self::Device => "device",
+            Self::Host => "host",
+            Self::File => "file",
+            Self::Waiver => "waiver",
+        }
+    }
+}
+
+/// A line of a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: Option<usize>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match self.line {
+            Some(line) => write!(f, "{path}:{line}"),
+            None => write!(f, "{path}"),
+        }
+    }
+}
+
+/// What a finding is about. Its words (`device acde480000000001`) name it in waivers.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject {
+    /// What sort of thing.
+    pub kind: Kind,
+    /// Its name; empty where there is one of the kind.
+    pub name: String,
+    /// The network that it belongs to, by name.
+    pub network: Option<String>,
+    /// Where it is written.
+    pub place: Option<Place>,
+}
+
+impl Subject {
+    /// Something of a kind.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into(), network: None, place: None }
+    }
+
+    /// The whole.
+    pub fn deployment() -> Self {
+        Self::new(Kind::Deployment, "")
+    }
+
+    /// A network.
+    pub fn network(name: &str) -> Self {
+        Self::new(Kind::Network, name).of(name)
+    }
+
+    /// A file, named by its path.
+    pub fn file(path: &Path) -> Self {
+        Self::new(Kind::File, path.display().to_string()).at(path, None)
+    }
+
+    /// It belongs to this network.
+    #[must_use]
+    pub fn of(mut self, network: &str) -> Self {
+        self.network = Some(network.to_owned());
+        self
+    }
+
+    /// It is written there.
+    #[must_use]
+    pub fn at(mut self, path: &Path, line: Option<usize>) -> Self {
+        self.place = Some(Place { path: path.to_owned(), line });
+        self
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.kind.as_str())?;
+        if self.name.is_empty() { Ok(()) } else { write!(f, " {}", self.name) }
+    }
+}
+
+/// Something that is wrong.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// By which rule.
+    pub rule: &'static Rule,
+    /// How bad.
+    pub severity: Severity,
+    /// About what.
+    pub subject: Subject,
+    /// What is wrong, in one sentence.
+    pub sentence: String,
+    /// What mends it: the command to type or the line to write.
+    pub cure: String,
+}
+
+/// Something that could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// What.
+    pub subject: Subject,
+    /// What it would take, as in "needs the running cloud".
+    pub needs: String,
+}
+
+/// What one rule says. A rule says something of each thing that it is about: good, bad, or unknown.
+#[derive(Debug)]
+pub struct Found {
+    rule: &'static Rule,
+    /// What is wrong.
+    pub findings: Vec<Finding>,
+    /// What could not be looked at.
+    pub unknown: Vec<Unknown>,
+    /// How many things are as they should be.
+    pub good: usize,
+}
+
+impl Found {
+    /// Nothing yet.
+    pub const fn of(rule: &'static Rule) -> Self {
+        Self { rule, findings: Vec::new(), unknown: Vec::new(), good: 0 }
+    }
+
+    /// One thing is as it should be.
+    pub const fn good(&mut self) {
+        self.good += 1;
+    }
+
+    /// One thing is not.
+    pub fn bad(&mut self, subject: Subject, sentence: impl Into<String>, cure: impl Into<String>) {
+        self.bad_as(self.rule.severity, subject, sentence, cure);
+    }
+
+    /// One thing is not, and how bad depends on it.
+    pub fn bad_as(
+        &mut self,
+        severity: Severity,
+        subject: Subject,
+        sentence: impl Into<String>,
+        cure: impl Into<String>,
+    ) {
+        let (sentence, cure) = (sentence.into(), cure.into());
+        self.findings.push(Finding { rule: self.rule, severity, subject, sentence, cure });
+    }
+
+    /// One thing could not be looked at.
+    pub fn unknown(&mut self, subject: Subject, needs: impl Into<String>) {
+        self.unknown.push(Unknown { subject, needs: needs.into() });
+    }
+}

@@ -1,0 +1,217 @@
+//! What the operator lives with: who answers for it, why, and until when.
+//!
+//! ```toml
+//! [[waiver]]
+//! rule = "AR-09"
+//! subject = "network old-farm"
+//! owner = "Maria Keller"
+//! reason = "the nodes are replaced in March"
+//! until = "2027-03-31"
+//! ```
+//!
+//! The subject is what a finding says of itself. A waiver that says too little, is past its last day, or names a rule or a
+//! subject that does not exist, waives nothing, and is a finding itself. What is waived stays in the report.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use crate::facts::Facts;
+use crate::rule::{Finding, Found, Kind, Rule, Severity, Sight, Subject};
+use crate::rules;
+
+/// Waivers to a file, at most.
+const MOST: usize = 10_000;
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
+/// A waiver that holds nothing.
+pub static RULE: Rule = Rule {
+    id: "WAIVER",
+    severity: Severity::High,
+    title: "waiver that waives nothing",
+    why: "A weakness is lived with only as long as somebody answers for it, says why, and says until when.",
+    cure: "Give the waiver rule, subject, owner, reason and a last day that is to come; or mend what it waives, and delete it.",
+    source: "docs/protocol.md 15",
+    sight: Sight::Files,
+    check: |_, _| {},
+};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    waiver: Vec<Words>,
+}
+
+/// A waiver as it stands in the file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Words {
+    rule: String,
+    subject: String,
+    owner: String,
+    reason: String,
+    until: String,
+}
+
+/// A waiver that says all it must.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiver {
+    /// Rule.
+    pub rule: &'static str,
+    /// Subject, as findings say it.
+    pub subject: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Why.
+    pub reason: String,
+    /// Its last day, as it was written.
+    pub until: String,
+    /// The end of that day in UTC, Unix seconds.
+    pub ends: u64,
+    /// Which one of the file, from 1.
+    number: usize,
+}
+
+/// A finding that is lived with.
+#[derive(Clone, Debug)]
+pub struct Waived {
+    /// What is wrong.
+    pub finding: Finding,
+    /// By whose word it stays.
+    pub waiver: Waiver,
+}
+
+/// Findings, sorted by waivers.
+#[derive(Clone, Debug, Default)]
+pub struct Sorted {
+    /// Those that count.
+    pub open: Vec<Finding>,
+    /// Those that are lived with.
+    pub waived: Vec<Waived>,
+    /// What is wrong with the waivers.
+    pub of_waivers: Vec<Finding>,
+}
+
+/// Waivers of a file.
+#[derive(Clone, Debug, Default)]
+pub struct Waivers {
+    whole: Vec<Waiver>,
+    broken: Vec<Finding>,
+}
+
+/// The file is no file of waivers.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct NoWaivers(String);
+
+impl Waivers {
+    /// None.
+    pub const NONE: Self = Self { whole: Vec::new(), broken: Vec::new() };
+
+    /// Reads the text of a file; `path` is what findings call it.
+    ///
+    /// # Errors
+    /// It is not of the form above: nothing of it counts.
+    pub fn parse(text: &str, path: &Path, now: u64) -> Result<Self, NoWaivers> {
+        let shown = path.display();
+        let file: File = toml::from_str(text).map_err(|e| {
+            let line = e.span().map_or(1, |s| line_of(text, s.start));
+            NoWaivers(format!("{shown}:{line}: {}", e.message().lines().collect::<Vec<_>>().join("; ")))
+        })?;
+        if file.waiver.len() > MOST {
+            return Err(NoWaivers(format!("{shown} has more than {MOST} waivers; mend some of what they waive")));
+        }
+        let mut all = Self::NONE;
+        for (words, number) in file.waiver.iter().zip(1..) {
+            match words.check(number, now) {
+                Ok(waiver) => all.whole.push(waiver),
+                Err(wrong) => all.broken.push(finding(number, wrong, Some(path))),
+            }
+        }
+        Ok(all)
+    }
+
+    /// Sorts findings: those that are waived, those that are not, and what is wrong with the waivers.
+    pub fn sort(&self, findings: Vec<Finding>, facts: &Facts) -> Sorted {
+        let mut sorted = Sorted { of_waivers: self.broken.clone(), ..Sorted::default() };
+        for finding in findings {
+            let subject = finding.subject.to_string();
+            match self.whole.iter().find(|w| w.rule == finding.rule.id && w.subject == subject) {
+                Some(waiver) => sorted.waived.push(Waived { finding, waiver: waiver.clone() }),
+                None => sorted.open.push(finding),
+            }
+        }
+        let is_known = |w: &Waiver| {
+            sorted.waived.iter().any(|f| f.waiver.number == w.number)
+                || facts.subjects().any(|s| s.to_string() == w.subject)
+        };
+        let unknown = self.whole.iter().filter(|w| !is_known(w)).map(|w| {
+            let wrong = format!("there is no {} here (AR rules name what they find in the report)", w.subject);
+            finding(w.number, wrong, None)
+        });
+        let mut unknown: Vec<_> = unknown.collect();
+        sorted.of_waivers.append(&mut unknown);
+        sorted
+    }
+}
+
+impl Words {
+    fn check(&self, number: usize, now: u64) -> Result<Waiver, String> {
+        let rule = rules::all().find(|r| r.id == self.rule);
+        let rule = rule.ok_or_else(|| format!("there is no rule `{}`; see: fivefold audit rules", self.rule))?;
+        let said = [
+            ("subject", &self.subject, "what it is about, as the finding names it"),
+            ("owner", &self.owner, "who answers for it"),
+            ("reason", &self.reason, "why"),
+            ("until", &self.until, "its last day, as in until = \"2027-03-31\""),
+        ];
+        if let Some((key, _, what)) = said.iter().find(|(_, text, _)| text.trim().is_empty()) {
+            return Err(format!("it has no {key}: say {what}"));
+        }
+        let begins = day(&self.until).ok_or_else(|| {
+            format!("until = \"{}\" is no day; write year, month and day, as in 2027-03-31", self.until)
+        })?;
+        let ends = begins.saturating_add(DAY);
+        if ends <= now {
+            return Err(format!("it ended with {}", self.until));
+        }
+        let text = |text: &str| text.trim().to_owned();
+        let (subject, owner, reason) = (text(&self.subject), text(&self.owner), text(&self.reason));
+        Ok(Waiver { rule: rule.id, subject, owner, reason, until: self.until.clone(), ends, number })
+    }
+}
+
+fn finding(number: usize, wrong: String, path: Option<&Path>) -> Finding {
+    let mut subject = Subject::new(Kind::Waiver, number.to_string());
+    if let Some(path) = path {
+        subject = subject.at(path, None);
+    }
+    let mut found = Found::of(&RULE);
+    found.bad(subject, format!("waiver {number} waives nothing: {wrong}"), RULE.cure);
+    found.findings.remove(0)
+}
+
+fn line_of(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
+}
+
+/// The beginning of a day in UTC, Unix seconds.
+fn day(text: &str) -> Option<u64> {
+    let mut parts = text.split('-');
+    let mut number = |digits: usize| {
+        let part = parts.next()?;
+        (part.len() == digits && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse::<u64>().ok())?
+    };
+    let (year, month, day) = (number(4)?, number(2)?, number(2)?);
+    let is_leap = |y: u64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+    let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
+    if parts.next().is_some() || year < 1970 || !(1..=length).contains(&day) {
+        return None;
+    }
+    let years: u64 = (1970..year).map(|y| 365 + u64::from(is_leap(y))).sum();
+    let months: u64 = lengths.iter().take(usize::try_from(month).ok()? - 1).sum();
+    Some((years + months + day - 1) * DAY)
+}
