@@ -2,12 +2,18 @@
 //!
 //! `None` means that nobody looked, never that there is nothing: a rule says so then.
 
-use std::collections::HashSet;
+mod config;
+
 use std::path::PathBuf;
 
+use fivefold_core::id::Sid;
 use fivefold_core::profile::{Overrides, Policy, Profile};
+use fivefold_keep::registry::KeyOrigin;
+use fivefold_keep::rotation::Rotation;
 
-use crate::rule::{Kind, Subject};
+pub use config::{Config, line_of};
+
+use crate::rule::{Kind, Severity, Subject};
 
 /// Everything that was seen.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +28,26 @@ pub struct Facts {
     pub devices: Vec<Device>,
     /// Classic devices.
     pub classic: Vec<Classic>,
+    /// Groups of classic devices that have one key.
+    pub sharers: Vec<Vec<Sharer>>,
+    /// Gateways.
+    pub gateways: Vec<Gateway>,
+    /// The cloud's config, where it is here.
+    pub cloud: Option<Config<fivefold_keep::share::CloudSettings>>,
+    /// Vaults.
+    pub vaults: Vec<VaultSeen>,
+    /// Certificates in files.
+    pub certificates: Vec<Certificate>,
+    /// Public RSA keys.
+    pub rsa: Vec<Rsa>,
+    /// Secrets that lie in files in the clear, or open to others.
+    pub bare: Vec<Bare>,
+    /// Whether files were searched for such secrets.
+    pub is_searched: bool,
+    /// What somebody else's examination saw, for the rule that it names.
+    pub seen: Vec<Seen>,
+    /// Rules that somebody else's examination looked at, by id.
+    pub examined: Vec<&'static str>,
     /// What could not be read at all, in sentences.
     pub unread: Vec<String>,
 }
@@ -33,6 +59,31 @@ pub struct Network {
     pub name: String,
     /// The levels of its devices.
     pub profile: Profile,
+    /// Its keys, where the vault was opened.
+    pub keys: Option<Vec<KeySeen>>,
+    /// Its key is at least so old: when it was made, or when somebody had it first, Unix seconds.
+    pub key_since: Option<u64>,
+    /// The last change of its key.
+    pub rotation: Option<Rotation>,
+    /// Whether its devices agree keys with a gateway alone.
+    pub is_local: bool,
+}
+
+/// How old the contexts of a device are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Context {
+    /// It has none: E1 alone.
+    None,
+    /// It makes new ones at each boot (mode R).
+    Boot,
+    /// Its gateway knows.
+    AtGateway,
+    /// Agreed then, Unix seconds.
+    Agreed(u64),
+    /// Installed by a file then, Unix seconds.
+    Installed(u64),
+    /// It is in the book, and has none yet.
+    Awaited,
 }
 
 /// A device of the modern suite.
@@ -42,12 +93,40 @@ pub struct Device {
     pub name: String,
     /// Its network, by name.
     pub network: String,
+    /// Short id.
+    pub sid: Sid,
     /// Its policy record.
     pub policy: Policy,
     /// What the operator lets it do that is not safe.
     pub overrides: Overrides,
-    /// Whether it was revoked: then most rules pass it over.
-    pub is_revoked: bool,
+    /// When it was revoked, Unix seconds: then most rules pass it over.
+    pub revoked_at: Option<u64>,
+    /// Its secrets, where the vault was opened.
+    pub keys: Option<Vec<KeySeen>>,
+    /// Its contexts.
+    pub context: Context,
+    /// Its signing key.
+    pub signer: Option<SignerSeen>,
+    /// Its share, where it is here: the file, and what in it is not as in the book.
+    pub share: Option<ShareSeen>,
+}
+
+/// A signing key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignerSeen {
+    /// Where it was made.
+    pub origin: KeyOrigin,
+    /// Whether it is the DH key too.
+    pub is_dh_key: bool,
+}
+
+/// A node's share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareSeen {
+    /// Its config.
+    pub path: PathBuf,
+    /// What is not as in the book, in words.
+    pub differs: Option<String>,
 }
 
 /// A classic device.
@@ -57,10 +136,25 @@ pub struct Classic {
     pub name: String,
     /// Its network, by name.
     pub network: String,
+    /// Short id.
+    pub sid: Sid,
     /// Whether only frames of the hardened profile count.
     pub is_hardened: bool,
     /// Its keys, if it has any.
     pub keys: Vec<KeySeen>,
+    /// Whether its keys come by RSA key messages.
+    pub has_key_messages: bool,
+    /// When it was revoked, Unix seconds.
+    pub revoked_at: Option<u64>,
+}
+
+/// One of those that have a key in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sharer {
+    /// Serial of the device.
+    pub name: String,
+    /// Its network, by name.
+    pub network: String,
     /// Whether it was revoked.
     pub is_revoked: bool,
 }
@@ -70,10 +164,125 @@ pub struct Classic {
 pub struct KeySeen {
     /// Which one, as in "its key for the cloud".
     pub what: String,
+    /// A digest, to find the same key elsewhere.
+    pub print: Option<Print>,
     /// Why it is easy to guess, if it is.
-    pub weak: Option<String>,
-    /// Where it stands, if in a file.
-    pub file: Option<PathBuf>,
+    pub weak: Option<Weakness>,
+}
+
+/// Why a key is easy to guess.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Weakness {
+    /// In words that fit after "it is".
+    pub why: String,
+    /// How bad.
+    pub severity: Severity,
+}
+
+/// A digest of a key. Of a weak one it might be searched for: it is not shown.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Print(pub [u8; 32]);
+
+impl std::fmt::Debug for Print {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Print(..)")
+    }
+}
+
+/// A gateway.
+#[derive(Clone, Debug)]
+pub struct Gateway {
+    /// Its name.
+    pub name: String,
+    /// Its network, by name.
+    pub network: String,
+    /// Short address.
+    pub sid: Sid,
+    /// Whether it may send under C2.
+    pub is_primary: bool,
+    /// Whether it was revoked.
+    pub is_revoked: bool,
+    /// Its newest certificate: when it begins and ends, Unix seconds.
+    pub certificate: Option<(u64, u64)>,
+    /// Its config, where it is here.
+    pub config: Option<Config<fivefold_keep::share::GatewaySettings>>,
+    /// Files beside it that no gateway may have.
+    pub strange: Option<Vec<PathBuf>>,
+}
+
+/// A vault: where the key comes from that opens it.
+#[derive(Clone, Debug)]
+pub struct VaultSeen {
+    /// Whose.
+    pub subject: Subject,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What wraps its key.
+    pub wrap: Wrap,
+}
+
+/// What wraps a vault's key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wrap {
+    /// A passphrase in the same folder.
+    Beside(PathBuf),
+    /// A passphrase in a file elsewhere.
+    Elsewhere(PathBuf),
+    /// A token, or a credential that systemd unwraps.
+    Held(String),
+}
+
+/// A certificate in a file.
+#[derive(Clone, Debug)]
+pub struct Certificate {
+    /// The file.
+    pub path: PathBuf,
+    /// What it is signed with, where that is broken: `SHA-1` or `MD5`.
+    pub broken: Option<&'static str>,
+}
+
+/// A public RSA key.
+#[derive(Clone, Debug)]
+pub struct Rsa {
+    /// Whose.
+    pub subject: Subject,
+    /// Modulus, big-endian.
+    pub modulus: Vec<u8>,
+    /// Public exponent, big-endian.
+    pub exponent: Vec<u8>,
+}
+
+impl Rsa {
+    /// Bits of the modulus.
+    pub fn bits(&self) -> usize {
+        let zeros = self.modulus.iter().take_while(|b| **b == 0).count();
+        let rest = self.modulus.get(zeros..).unwrap_or_default();
+        rest.first().map_or(0, |first| rest.len() * 8 - first.leading_zeros() as usize)
+    }
+}
+
+/// A secret that lies open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bare {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it, in words that fit behind its name.
+    pub why: String,
+    /// What mends it.
+    pub cure: String,
+}
+
+/// What an examination of somebody else's files saw.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Id of the rule that is broken.
+    pub rule: &'static str,
+    /// About what.
+    pub subject: Subject,
+    /// What is wrong, in one sentence.
+    pub sentence: String,
+    /// What mends it; empty: as the rule says.
+    pub cure: String,
 }
 
 impl Network {
@@ -97,6 +306,13 @@ impl Classic {
     }
 }
 
+impl Gateway {
+    /// As a subject.
+    pub fn subject(&self) -> Subject {
+        Subject::new(Kind::Gateway, &self.name).of(&self.network)
+    }
+}
+
 impl Facts {
     /// Nothing seen yet.
     pub fn at(now: u64) -> Self {
@@ -105,36 +321,38 @@ impl Facts {
 
     /// Devices that are not revoked.
     pub fn devices(&self) -> impl Iterator<Item = &Device> {
-        self.devices.iter().filter(|d| !d.is_revoked)
+        self.devices.iter().filter(|d| d.revoked_at.is_none())
     }
 
     /// Classic devices that are not revoked.
     pub fn classic(&self) -> impl Iterator<Item = &Classic> {
-        self.classic.iter().filter(|d| !d.is_revoked)
+        self.classic.iter().filter(|d| d.revoked_at.is_none())
     }
 
-    /// Everything that a finding may be about.
+    /// Gateways that are not revoked.
+    pub fn gateways(&self) -> impl Iterator<Item = &Gateway> {
+        self.gateways.iter().filter(|g| !g.is_revoked)
+    }
+
+    /// Everything that a finding may be about. Files are not among them: what is not found in them any more is mended.
     pub fn subjects(&self) -> impl Iterator<Item = Subject> {
         let networks = self.networks.iter().map(Network::subject);
         let devices = self.devices.iter().map(Device::subject);
         let classic = self.classic.iter().map(Classic::subject);
-        let kinds = [Subject::deployment(), Subject::new(Kind::Cloud, "")];
-        networks.chain(devices).chain(classic).chain(kinds)
+        let gateways = self.gateways.iter().map(Gateway::subject);
+        let kinds = [Subject::deployment(), Subject::cloud()];
+        networks.chain(devices).chain(classic).chain(gateways).chain(kinds)
     }
 
     /// Whether a network, or a device of it, has E1 alone.
     pub fn is_link_only(&self, network: &str) -> bool {
-        self.networks.iter().any(|n| n.name == network && n.profile == Profile::DangerLinkOnly)
-            || self.devices().any(|d| d.network == network && d.policy.profile == Profile::DangerLinkOnly)
+        let alone = Profile::DangerLinkOnly;
+        self.networks.iter().any(|n| n.name == network && n.profile == alone)
+            || self.devices().any(|d| d.network == network && d.policy.profile == alone)
     }
 
     /// Whether a network has classic devices that seal in ECB.
     pub fn has_ecb(&self, network: &str) -> bool {
         self.classic().any(|d| d.network == network && !d.is_hardened && !d.keys.is_empty())
-    }
-
-    /// Networks, by name.
-    pub fn network_names(&self) -> HashSet<&str> {
-        self.networks.iter().map(|n| n.name.as_str()).collect()
     }
 }

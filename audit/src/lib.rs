@@ -15,6 +15,7 @@
 pub mod facts;
 pub mod gather;
 pub mod grade;
+pub mod keys;
 pub mod report;
 pub mod rule;
 pub mod rules;
@@ -76,6 +77,7 @@ impl Audit {
         for rule in rules::all() {
             let mut found = Found::of(rule);
             (rule.check)(facts, &mut found);
+            found.elsewhere(facts);
             findings.append(&mut found.findings);
             rules.push(Judged { rule, good: found.good, unknown: found.unknown });
         }

@@ -47,9 +47,13 @@ impl fmt::Display for Severity {
 /// Where the facts of a rule are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sight {
+    /// No setting breaks it: the code does not offer another way, and this guards it.
+    Code(&'static str),
     /// In files of the deployment.
     Files,
-    /// Only in a running process, the one that is named.
+    /// In a file that somebody has to name.
+    Given(&'static str),
+    /// Only in a running process: what it needs.
     Live(&'static str),
 }
 
@@ -154,6 +158,11 @@ impl Subject {
         Self::new(Kind::Deployment, "")
     }
 
+    /// The cloud.
+    pub fn cloud() -> Self {
+        Self::new(Kind::Cloud, "")
+    }
+
     /// A network.
     pub fn network(name: &str) -> Self {
         Self::new(Kind::Network, name).of(name)
@@ -226,6 +235,19 @@ impl Found {
     /// Nothing yet.
     pub const fn of(rule: &'static Rule) -> Self {
         Self { rule, findings: Vec::new(), unknown: Vec::new(), good: 0 }
+    }
+
+    /// What others saw that this rule is about; and where nobody looked, what it would take.
+    pub(crate) fn elsewhere(&mut self, facts: &Facts) {
+        for seen in facts.seen.iter().filter(|s| s.rule == self.rule.id) {
+            let cure = if seen.cure.is_empty() { self.rule.cure } else { &seen.cure };
+            self.bad(seen.subject.clone(), &seen.sentence, cure);
+        }
+        if let Sight::Given(needs) | Sight::Live(needs) = self.rule.sight
+            && !facts.examined.contains(&self.rule.id)
+        {
+            self.unknown(Subject::deployment(), needs);
+        }
     }
 
     /// One thing is as it should be.

@@ -1,12 +1,19 @@
 //! The rules, by theme: one table each, put together here.
 
+mod channel;
 mod classic;
+mod contexts;
+mod keys;
 mod levels;
 mod signing;
 
-use crate::rule::Rule;
+use fivefold_keep::share::GatewaySettings;
 
-static THEMES: &[&[Rule]] = &[levels::RULES, classic::RULES, signing::RULES];
+use crate::facts::{Config, Facts, Gateway};
+use crate::rule::{Found, Rule};
+
+static THEMES: &[&[Rule]] =
+    &[levels::RULES, keys::RULES, contexts::RULES, channel::RULES, classic::RULES, signing::RULES];
 
 /// All rules, by id.
 pub fn all() -> impl Iterator<Item = &'static Rule> {
@@ -18,4 +25,17 @@ pub fn all() -> impl Iterator<Item = &'static Rule> {
 /// The rule with an id, however it is written.
 pub fn named(id: &str) -> Option<&'static Rule> {
     all().find(|rule| rule.id.eq_ignore_ascii_case(id))
+}
+
+/// What it takes where a gateway's files are elsewhere.
+const NO_CONFIG: &str = "its gateway.toml: run fivefold audit --deployment FOLDER at the gateway";
+
+/// Looks at each gateway's config, and says of which it is not here.
+fn each_config(facts: &Facts, found: &mut Found, look: impl Fn(&Gateway, &Config<GatewaySettings>, &mut Found)) {
+    for gateway in facts.gateways() {
+        match &gateway.config {
+            Some(config) => look(gateway, config, found),
+            None => found.unknown(gateway.subject(), NO_CONFIG),
+        }
+    }
 }

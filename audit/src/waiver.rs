@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::facts::Facts;
+use crate::facts::{Facts, line_of};
 use crate::rule::{Finding, Found, Kind, Rule, Severity, Sight, Subject};
 use crate::rules;
 
@@ -148,7 +148,7 @@ impl Waivers {
                 || facts.subjects().any(|s| s.to_string() == w.subject)
         };
         let unknown = self.whole.iter().filter(|w| !is_known(w)).map(|w| {
-            let wrong = format!("there is no {} here (AR rules name what they find in the report)", w.subject);
+            let wrong = format!("there is no {} here; write the subject as the finding does", w.subject);
             finding(w.number, wrong, None)
         });
         let mut unknown: Vec<_> = unknown.collect();
@@ -191,10 +191,6 @@ fn finding(number: usize, wrong: String, path: Option<&Path>) -> Finding {
     let mut found = Found::of(&RULE);
     found.bad(subject, format!("waiver {number} waives nothing: {wrong}"), RULE.cure);
     found.findings.remove(0)
-}
-
-fn line_of(text: &str, at: usize) -> usize {
-    text.bytes().take(at).filter(|b| *b == b'\n').count() + 1
 }
 
 /// The beginning of a day in UTC, Unix seconds.

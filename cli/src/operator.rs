@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use fivefold_keep::ca::Authority;
 use fivefold_keep::files;
+pub use fivefold_keep::registry::REGISTRY_FILE;
 use fivefold_keep::registry::{Registry, Word};
 use fivefold_keep::share::CA_FILE;
 use fivefold_keep::sign::SigningKey;
@@ -14,8 +15,6 @@ use zeroize::Zeroizing;
 
 /// File name of the sealed key of the CA.
 pub const CA_KEY_FILE: &str = "ca-key.sealed";
-/// File name of the registry.
-pub const REGISTRY_FILE: &str = "registry.db";
 /// File name of what the folder says of itself.
 pub const OPERATOR_FILE: &str = "operator.toml";
 

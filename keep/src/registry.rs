@@ -39,6 +39,9 @@ pub use signers::{KeyOrigin, Replaces, Signer};
 
 use crate::vault::{Vault, VaultError, random};
 
+/// File name of the registry in the operator's folder.
+pub const REGISTRY_FILE: &str = "registry.db";
+
 const SCHEMA: &str = include_str!("registry.sql");
 /// Format of the file (`user_version`).
 const FORMAT: i64 = 2;

@@ -64,8 +64,15 @@ pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
 /// # Errors
 /// [`ShareError::Config`], [`ShareError::File`].
 pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ShareError> {
-    let text = files::read_text(path)?;
-    toml::from_str(&text).map_err(|e| {
+    parse_config(path, &files::read_text(path)?)
+}
+
+/// The same from the text of the file.
+///
+/// # Errors
+/// [`ShareError::Config`].
+pub fn parse_config<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ShareError> {
+    toml::from_str(text).map_err(|e| {
         let line = e.span().map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
         let place = line.map(|l| format!("line {l}: ")).unwrap_or_default();
         malformed(path, format!("{place}{}", e.message().lines().collect::<Vec<_>>().join("; ")))

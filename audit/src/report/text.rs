@@ -1,9 +1,10 @@
 //! For a person: grades first, then what is wrong, the worst first, then what was waived and what was not looked at.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::Audit;
-use crate::rule::Finding;
+use crate::rule::{Finding, Sight};
 
 /// The report in words.
 pub fn text(audit: &Audit) -> String {
@@ -16,33 +17,57 @@ pub fn text(audit: &Audit) -> String {
         let cap = n.cap.map_or(String::new(), |(most, why)| format!(" (never better than {most}: {why})"));
         let _ = writeln!(out, "{}  network {}{waived}{cap}", n.grade, n.network);
     }
-    let _ = writeln!(out, "{}  the whole", audit.grade);
+    let waived = if audit.waived.is_empty() { String::new() } else { format!(", with {} waived", audit.waived.len()) };
+    let _ = writeln!(out, "{}  the whole{waived}", audit.grade);
     for finding in audit.open() {
         let _ = write!(out, "\n{}", one(finding));
     }
     for waived in &audit.waived {
         let w = &waived.waiver;
-        let _ = write!(out, "\nwaived until {} by {} ({}): {}", w.until, w.owner, w.reason, one(&waived.finding));
+        let _ = write!(out, "\nwaived until {} by {} ({}):\n{}", w.until, w.owner, w.reason, one(&waived.finding));
     }
-    let mut unknown = audit.rules.iter().flat_map(|j| j.unknown.iter().map(move |u| (j.rule, u))).peekable();
-    if unknown.peek().is_some() {
-        out.push_str("\nNot looked at:\n");
-    }
-    for (rule, unknown) in unknown {
-        let _ = writeln!(out, "{}  {} ({}): {}", rule.id, rule.title, unknown.subject, unknown.needs);
+    not_looked_at(audit, &mut out);
+    let held = audit.rules.iter().filter(|j| matches!(j.rule.sight, Sight::Code(_))).map(|j| j.rule.id);
+    let held: Vec<&str> = held.collect();
+    if !held.is_empty() {
+        let _ = writeln!(out, "\nNo setting breaks these, and tests guard them: {}.", held.join(", "));
     }
     out.truncate(out.trim_end().len());
     out
 }
 
+/// What no rule could see, once for each reason.
+fn not_looked_at(audit: &Audit, out: &mut String) {
+    let mut reasons: BTreeMap<&str, (Vec<&str>, Vec<String>)> = BTreeMap::new();
+    for judged in &audit.rules {
+        for unknown in &judged.unknown {
+            let (rules, subjects) = reasons.entry(&unknown.needs).or_default();
+            if rules.last() != Some(&judged.rule.id) {
+                rules.push(judged.rule.id);
+            }
+            let subject = unknown.subject.to_string();
+            if !subjects.contains(&subject) && subjects.len() <= SHOWN {
+                subjects.push(subject);
+            }
+        }
+    }
+    if !reasons.is_empty() {
+        out.push_str("\nNot looked at, which is no \"good\":\n");
+    }
+    for (needs, (rules, subjects)) in reasons {
+        let more = if subjects.len() > SHOWN { ", ..." } else { "" };
+        let subjects: Vec<&str> = subjects.iter().take(SHOWN).map(String::as_str).collect();
+        let _ = writeln!(out, "{} ({}{more}): needs {needs}", rules.join(", "), subjects.join(", "));
+    }
+}
+
+/// Subjects that are named for one reason, at most.
+const SHOWN: usize = 5;
+
 fn one(finding: &Finding) -> String {
     let place = finding.subject.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
     format!(
-        "{:<8}  {}  {}: {}{place}\n          {}\n",
-        finding.severity.as_str(),
-        finding.rule.id,
-        finding.subject,
-        finding.sentence,
-        finding.cure
+        "{}  {}: {}{place}\n    subject: {}\n    {}\n",
+        finding.rule.id, finding.severity, finding.sentence, finding.subject, finding.cure
     )
 }

@@ -353,7 +353,7 @@ impl Registry {
     /// What the book shows to be wrong with classic devices, network by network.
     pub(super) fn classic_findings(&self) -> Result<Vec<Finding>> {
         let devices = self.classic_devices()?;
-        let mut findings = self.sharing_findings(&devices)?;
+        let mut findings = self.sharing_findings()?;
         for network in self.networks()? {
             let of_net: Vec<_> = devices.iter().filter(|d| d.net == network.net && d.revoked_at.is_none()).collect();
             let keys = |d: &ClassicDevice| [d.gateway_key, d.cloud_key];

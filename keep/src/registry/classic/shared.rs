@@ -85,32 +85,40 @@ impl Registry {
         Ok(Sharers(groups))
     }
 
-    /// Devices with a common key are a finding, as long as one of them is served.
-    pub(super) fn sharing_findings(&self, devices: &[ClassicDevice]) -> Result<Vec<Finding>> {
+    /// Which devices have one key, group by group; revoked ones are among them.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`](super::super::RegistryError::Database).
+    pub fn classic_sharers(&self) -> Result<Vec<Vec<ClassicDevice>>> {
         if !self.has_table("classic_shared")? {
             return Ok(Vec::new());
         }
-        let by_did: HashMap<Did, &ClassicDevice> = devices.iter().map(|d| (d.did, d)).collect();
-        let mut groups: Vec<(i64, Vec<&ClassicDevice>)> = Vec::new();
+        let by_did: HashMap<Did, ClassicDevice> = self.classic_devices()?.into_iter().map(|d| (d.did, d)).collect();
+        let mut groups: Vec<(i64, Vec<ClassicDevice>)> = Vec::new();
         for (group, did) in
             self.all("SELECT grp, did FROM classic_shared ORDER BY grp, did", |r| Ok((r.get(0)?, Did(r.get(1)?))))?
         {
-            let Some(device) = by_did.get(&did).copied() else { continue };
+            let Some(device) = by_did.get(&did).cloned() else { continue };
             match groups.last_mut() {
                 Some((last, members)) if *last == group => members.push(device),
                 _ => groups.push((group, vec![device])),
             }
         }
-        let of = |(_, members): (i64, Vec<&ClassicDevice>)| {
+        Ok(groups.into_iter().map(|(_, members)| members).collect())
+    }
+
+    /// Devices with a common key are a finding, as long as one of them is served.
+    pub(super) fn sharing_findings(&self) -> Result<Vec<Finding>> {
+        let of = |members: Vec<ClassicDevice>| {
             let is_live = members.iter().any(|d| d.revoked_at.is_none());
-            let names: Vec<String> = members.iter().map(|d| shown(d)).collect();
+            let names: Vec<String> = members.iter().map(shown).collect();
             let text = format!(
                 "classic {} have one key: whoever takes one of these nodes reads and makes the frames of all; give each its own",
                 listed(&names.iter().collect::<Vec<_>>())
             );
             (members.len() > 1 && is_live).then_some(Finding { rule: "AR-07", text })
         };
-        Ok(groups.into_iter().filter_map(of).collect())
+        Ok(self.classic_sharers()?.into_iter().filter_map(of).collect())
     }
 }
 

@@ -1,0 +1,130 @@
+//! Shares that lie in the operator's folder: the cloud's, gateways', nodes'.
+
+use std::path::Path;
+
+use fivefold_core::id::Sid;
+use fivefold_keep::registry::REGISTRY_FILE;
+use fivefold_keep::share::{
+    self, CERTIFICATE_FILE, CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings, NODE_FILE, NodeSettings,
+    PolicySettings,
+};
+use fivefold_keep::vault::{self, Source, VAULT_FILE};
+use serde::de::DeserializeOwned;
+
+use super::{certificates, read};
+use crate::facts::{Config, Device, Facts, Gateway, ShareSeen, VaultSeen, Wrap};
+use crate::rule::Subject;
+
+/// Files that no gateway may have: the operator's, the cloud's, a node's.
+const STRANGE: [&str; 7] =
+    [REGISTRY_FILE, "ca-key.sealed", "issuer-key.sealed", "operator.toml", CLOUD_FILE, NODE_FILE, "nodes"];
+
+fn config<T: DeserializeOwned>(path: &Path, facts: &mut Facts) -> Option<Config<T>> {
+    let read = read::text(path).and_then(|text| {
+        let settings = share::parse_config(path, &text).map_err(|e| e.to_string())?;
+        Ok(Config::new(path, &text, settings))
+    });
+    read.map_err(|wrong| facts.unread.push(wrong)).ok()
+}
+
+/// The cloud's config, if its folder is here.
+pub(super) fn cloud(folder: &Path, path: &Path, facts: &mut Facts) {
+    if folder.exists() {
+        facts.cloud = config::<CloudSettings>(path, facts);
+    }
+}
+
+/// Where the key comes from that opens a folder's vault.
+pub(super) fn vault(subject: Subject, folder: &Path, facts: &mut Facts) {
+    let description = match vault::describe(folder) {
+        Ok(description) => description,
+        Err(e) => return facts.unread.push(e.to_string()),
+    };
+    let wrap = match description.source {
+        Source::PassphraseFile(path) if path.parent() == Some(folder) => Wrap::Beside(path),
+        Source::PassphraseFile(path) => Wrap::Elsewhere(path),
+        source => Wrap::Held(source.to_string()),
+    };
+    facts.vaults.push(VaultSeen { subject, folder: folder.to_owned(), wrap });
+}
+
+/// Gateways of the book, as far as their shares are here.
+pub(super) fn gateways(operator: &Path, facts: &mut Facts) {
+    let own = vault::describe(operator).ok().and_then(|d| d.key);
+    for at in 0..facts.gateways.len() {
+        let Some(gateway) = facts.gateways.get(at).filter(|g| !g.is_revoked) else { continue };
+        let folder = operator.join("gateways").join(&gateway.name);
+        let subject = gateway.subject();
+        if !folder.join(GATEWAY_FILE).exists() {
+            continue;
+        }
+        let config = config::<GatewaySettings>(&folder.join(GATEWAY_FILE), facts);
+        let mut strange: Vec<_> = STRANGE.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect();
+        if own.is_some() && vault::describe(&folder).ok().and_then(|d| d.key) == own {
+            strange.push(folder.join(VAULT_FILE));
+        }
+        vault(subject, &folder, facts);
+        if let Some(gateway) = facts.gateways.get_mut(at) {
+            (gateway.config, gateway.strange) = (config, Some(strange));
+        }
+    }
+}
+
+/// A gateway whose folder this is: there is no book here.
+pub(super) fn gateway_alone(folder: &Path, facts: &mut Facts) {
+    let Some(config) = config::<GatewaySettings>(&folder.join(GATEWAY_FILE), facts) else { return };
+    let strange = STRANGE.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect();
+    let certificate = read::text(&folder.join(CERTIFICATE_FILE)).map(|text| certificates::life(text.as_bytes()));
+    let certificate = certificate.unwrap_or_else(|wrong| {
+        facts.unread.push(wrong);
+        None
+    });
+    let gateway = Gateway {
+        name: config.settings.name.clone(),
+        network: config.settings.net.clone(),
+        sid: config.settings.link.sid.parse().unwrap_or(Sid(0)),
+        is_primary: false,
+        is_revoked: false,
+        certificate,
+        config: Some(config),
+        strange: Some(strange),
+    };
+    vault(gateway.subject(), folder, facts);
+    facts.gateways.push(gateway);
+}
+
+/// Devices of the book, as far as their shares are here.
+pub(super) fn nodes(operator: &Path, facts: &mut Facts) {
+    for at in 0..facts.devices.len() {
+        let Some(device) = facts.devices.get(at).filter(|d| d.revoked_at.is_none()) else { continue };
+        let path = operator.join("nodes").join(&device.name).join(NODE_FILE);
+        if !path.exists() {
+            continue;
+        }
+        let Some(config) = config::<NodeSettings>(&path, facts) else { continue };
+        if let Some(device) = facts.devices.get_mut(at) {
+            let differs = differs(device, &config.settings);
+            device.share = Some(ShareSeen { path, differs });
+        }
+    }
+}
+
+/// What a share says that the book does not.
+fn differs(device: &Device, share: &NodeSettings) -> Option<String> {
+    let book = PolicySettings::of(&device.policy, device.overrides);
+    let here = &share.policy;
+    let sign = |batch: Option<u8>| batch.map_or("none".into(), |n| format!("batch:{n}"));
+    let all = [
+        ("levels", here.profile.clone(), book.profile.clone()),
+        ("alg", here.alg.to_string(), book.alg.to_string()),
+        ("mode", here.mode.clone(), book.mode.clone()),
+        ("kid_length", here.kid_length.to_string(), book.kid_length.to_string()),
+        ("ack_every", here.ack_every.to_string(), book.ack_every.to_string()),
+        ("radio", here.radio.clone(), book.radio.clone()),
+        ("renew_days", here.renew_days.to_string(), book.renew_days.to_string()),
+        ("sign", sign(here.sign_batch), sign(book.sign_batch)),
+        ("short id", share.sid.clone(), device.sid.to_string()),
+    ];
+    let one = all.iter().find(|(_, here, book)| here != book);
+    one.map(|(what, here, book)| format!("{what} is {here} there and {book} in the book"))
+}
