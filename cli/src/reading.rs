@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use fivefold_cloud::api::{ImportedShown, ReadingShown, RecordShown};
+use fivefold_cloud::api::{Followed, ImportedShown, LabelShown, ReadingShown, RecordShown};
 use fivefold_keep::files;
 use fivefold_keep::share::{CA_FILE, read_config};
 use serde_json::Value;
@@ -27,7 +27,7 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
-    /// Print readings as they are stored, until interrupted. Connects again by itself.
+    /// Print readings as they are stored, and labels that are raised later, until interrupted. Connects again by itself.
     Follow(Which),
     /// Delete readings from the store of a gateway without a cloud, once they are read out.
     Forget(kept::Forget),
@@ -145,10 +145,12 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 let mut out = std::io::stdout().lock();
                 let said = match output {
                     Output::Json => writeln!(out, "{data}"),
-                    Output::Human => {
-                        let reading: ReadingShown = serde_json::from_str(data)?;
-                        writeln!(out, "{}", columns(&reading).join("  "))
-                    }
+                    Output::Human => match serde_json::from_str(data)? {
+                        Followed::Reading(reading) => writeln!(out, "{}", columns(&reading).join("  ")),
+                        Followed::Label(LabelShown { label, reading, device, number, .. }) => {
+                            writeln!(out, "{label} now: reading {reading}, number {number} of {device}")
+                        }
+                    },
                 };
                 // Whoever read our output has gone: that ends it.
                 Ok(said.and_then(|()| out.flush()).is_ok())

@@ -51,7 +51,10 @@ pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
 pub use imported::{Imported, ImportedShown};
 pub use log::{LogShown, WitnessShown};
-pub use show::{CommandShown, CountShown, DeviceShown, GatewayShown, Health, ReadingShown, Readings, RecordShown};
+pub use show::{
+    CommandShown, CountShown, DeviceShown, Followed, GatewayShown, Health, LabelShown, ReadingShown, Readings,
+    RecordShown,
+};
 
 /// Readings in one answer, at most.
 const LIMIT: u32 = 1000;
@@ -355,10 +358,12 @@ async fn readings(State(service): State<Arc<Service>>, Query(which): Query<Which
     .await
 }
 
-/// Readings as they are stored, as server-sent events (`event: reading`, `id:` the cursor, `data:` the reading). Starts
-/// after `cursor` or the header Last-Event-ID, else with what comes next.
+/// Readings as they are stored, as server-sent events (`event: reading`, `data:` the reading), and labels that are raised
+/// later (`event: label`, `data:` which reading, and what it is called now). Starts after `cursor`, else with what comes next.
+/// The `id:` of an event, given back in the header Last-Event-ID, goes on with both behind that event. A reading that comes is
+/// called what it is then: no label of before follows.
 #[utoipa::path(get, path = "/v1/readings/stream", params(Which), responses(
-    (status = 200, body = ReadingShown, content_type = "text/event-stream"),
+    (status = 200, body = Followed, content_type = "text/event-stream"),
     (status = 400, body = Problem), (status = 401, body = Problem)))]
 async fn stream(
     State(service): State<Arc<Service>>,
@@ -366,34 +371,41 @@ async fn stream(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let mut query = store::Query { limit: LIMIT, order: Page::Oldest, ..which.check()? };
-    let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    query.cursor = match query.cursor.or(last) {
-        None if query.since.is_none() => Some(ask(&service, |_, r| r.last_id()).await?),
-        cursor => cursor,
-    };
+    let (last, raised) = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map_or((None, None), event_id);
+    let (last_id, last_raised) = ask(&service, |_, r| Ok((r.last_id()?, r.last_raised()?))).await?;
+    query.cursor = query.cursor.or(last).or(query.since.is_none().then_some(last_id));
+    let mut raised = raised.unwrap_or(last_raised);
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let mut stored = service.stored();
     tokio::spawn(async move {
         loop {
             stored.borrow_and_update();
-            let asked = query.clone();
+            let mut asked = query.clone();
             let answer = ask(&service, move |service, reader| {
                 let rows = reader.readings(&asked)?;
                 let book = service.cloud.book();
                 let mut text = String::new();
                 for row in &rows {
                     let json = serde_json::to_string(&ReadingShown::of(row, &book)).unwrap_or_default();
-                    text.push_str(&format!("event: reading\nid: {}\ndata: {json}\n\n", row.id));
+                    text.push_str(&format!("event: reading\nid: {}-{raised}\ndata: {json}\n\n", row.id));
                 }
-                Ok((text, rows.last().map(|r| r.id), rows.len()))
+                asked.cursor = rows.last().map(|r| r.id).or(asked.cursor);
+                let labels = reader.raised(raised, &asked)?;
+                let passed = asked.cursor.unwrap_or(0);
+                for row in &labels.rows {
+                    let json = serde_json::to_string(&LabelShown::of(row)).unwrap_or_default();
+                    text.push_str(&format!("event: label\nid: {passed}-{}\ndata: {json}\n\n", row.id));
+                }
+                let is_cut = rows.len().max(labels.rows.len()) >= LIMIT as usize;
+                Ok((text, asked.cursor, labels.next, is_cut))
             })
             .await;
-            let Ok((text, last, count)) = answer else { return };
-            query.cursor = last.or(query.cursor);
+            let Ok((text, passed, looked_at, is_cut)) = answer else { return };
+            (query.cursor, raised) = (passed, looked_at);
             if !text.is_empty() && sender.send(text.into()).await.is_err() {
                 return;
             }
-            if count == LIMIT as usize {
+            if is_cut {
                 continue;
             }
             match tokio::time::timeout(Duration::from_secs(15), stored.changed()).await {
@@ -410,6 +422,12 @@ async fn stream(
     headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// The last reading and the last label that a follower has, as in `id:`; the second is missing where a reading alone is named.
+fn event_id(text: &str) -> (Option<i64>, Option<i64>) {
+    let (reading, label) = text.split_once('-').unwrap_or((text, ""));
+    (reading.parse().ok(), label.parse().ok())
 }
 
 /// A body that grows.
@@ -565,6 +583,16 @@ mod tests {
         assert_eq!(taken, BURST as usize);
         assert!(limits.take(b, now).is_ok());
         assert!(limits.take(a, now.plus(1000)).is_ok());
+    }
+
+    #[test]
+    fn an_event_id_names_the_last_reading_and_the_last_label_or_the_reading_alone() {
+        assert_eq!(event_id("12-7"), (Some(12), Some(7)));
+        assert_eq!(event_id("12"), (Some(12), None));
+        assert_eq!(event_id("0-0"), (Some(0), Some(0)));
+        for none in ["", "-", "x", "x-y"] {
+            assert_eq!(event_id(none), (None, None), "{none}");
+        }
     }
 
     #[test]

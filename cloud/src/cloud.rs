@@ -39,7 +39,7 @@ use fivefold_core::wire::key_message::{KeyEpoch, KeyLevel};
 use fivefold_keep::registry::CloudIdentity;
 
 use crate::accepted::ContextId;
-use crate::accepted::signed::Claim;
+use crate::accepted::signed::{BatchName, Claim};
 use crate::book::Book;
 use crate::classic::history::Glimpse;
 use crate::key_desk::{Answer, Asked};
@@ -50,6 +50,7 @@ use crate::store::{
 
 use answer::Pending;
 pub use due::RenewalSettings;
+pub(crate) use evidence::PATIENCE;
 #[cfg(feature = "server")]
 pub(crate) use judge::holds_reading;
 pub use renewal::{Agreement, Exchange, OFFERS_OF_GATEWAY, Outcome};
@@ -89,8 +90,8 @@ pub trait Memory: Send + Sync {
     }
 
     /// The signature of a batch whose parts are all here: its bytes.
-    fn batch_parts(&self, did: Did, number: u64) -> Option<Vec<u8>> {
-        let _ = (did, number);
+    fn batch_parts(&self, did: Did, batch: BatchName) -> Option<Vec<u8>> {
+        let _ = (did, batch);
         None
     }
 }

@@ -6,7 +6,7 @@ use fivefold_core::id::{BootContext, Did, Net, Sid};
 use fivefold_core::time::Millis;
 
 use crate::accepted::ContextId;
-use crate::accepted::signed::Claim;
+use crate::accepted::signed::{BatchName, Claim};
 use crate::book::Remembered;
 use crate::classic::history::Glimpse;
 use crate::cloud::Memory;
@@ -110,8 +110,8 @@ impl Memory for Embedded {
         })
     }
 
-    fn batch_parts(&self, did: Did, number: u64) -> Option<Vec<u8>> {
-        self.read(|r| r.batch_parts(did, number)).unwrap_or_else(|error| {
+    fn batch_parts(&self, did: Did, batch: BatchName) -> Option<Vec<u8>> {
+        self.read(|r| r.batch_parts(did, batch)).unwrap_or_else(|error| {
             tracing::error!(%error, %did, "parts of a signature could not be read");
             None
         })

@@ -9,6 +9,7 @@ mod evidence;
 mod imported;
 mod log;
 mod proof;
+mod raised;
 mod read;
 mod reseal;
 mod restored;
@@ -33,13 +34,14 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
 
 pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
-pub use evidence::{BatchPast, Closed, Evidence, LeavesRow, PART, PARTS, PartRow, State, StatementRow};
+pub use evidence::{BatchPast, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
 pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
     SeenRow, seen_classic,
 };
 pub use log::{LogRecord, LogWrite, Placed, Waiting};
 pub use proof::{EvidenceRow, Proof};
+pub use raised::{Raised, RaisedRow};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
 pub use restored::restored;
@@ -54,6 +56,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0007_imported.sql"),
     include_str!("store/migrations/0008_evidence.sql"),
     include_str!("store/migrations/0009_log.sql"),
+    include_str!("store/migrations/0010_batches.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;

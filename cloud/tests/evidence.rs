@@ -5,6 +5,7 @@ mod common;
 
 use common::signer::{Signer, carry, leaves_item, signature_item, signing_world};
 use common::*;
+use fivefold_cloud::store::{Query, State};
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::profile::{Mode, Profile};
@@ -423,6 +424,268 @@ fn a_quarantined_message_never_becomes_signed() {
     let ledger = world.ledger();
     let signed: Vec<u64> = ledger.iter().filter(|r| r.origin == Origin::Signed).map(|r| r.piv).collect();
     assert_eq!(signed, [0]);
+}
+
+/// A batch of two readings of which the second does not come, with its leaf hashes and its signature: it holds without it.
+fn holds_without_the_second(world: &mut World, node: &mut Node, signer: &mut Signer) -> Sent {
+    let (here, missing) = (signer.reading(node, &reading(0)), signer.reading(node, &reading(1)));
+    let batch = signer.close();
+    let (hashes, carrier) = (node.send(&leaves_item(&batch, 0, 2)), node.send(&signature_item(&batch)));
+    world.post(&[here.envelope(), hashes.envelope(), carrier.envelope()]);
+    missing
+}
+
+#[test]
+fn a_reading_that_comes_in_the_moment_in_which_its_batch_is_verified_is_signed() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let batch = signer.close();
+    let hashes = [node.send(&leaves_item(&batch, 0, 2)), node.send(&leaves_item(&batch, 2, 1))];
+    hashes.iter().for_each(|h| drop(world.post(&[h.envelope()])));
+    let carrier = node.send(&signature_item(&batch));
+    let body = world.gateway.batch(&[carrier.envelope()]);
+    let mut judged = world.cloud.judge(&world.gateway.proven, &body, world.now).unwrap();
+    let write = std::sync::Arc::new(std::mem::take(&mut judged.write));
+    let committed = world.cloud.memory().store().commit_now((*write).clone()).unwrap();
+    let concluded = world.cloud.conclude(judged, write, committed);
+    // It is verified, and that is not written yet.
+    world.post_second(&[sent[1].envelope()]);
+    world.cloud.memory().store().commit_now((*concluded.write).clone()).unwrap();
+    world.cloud.reply(concluded);
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
+}
+
+#[test]
+fn however_many_batches_wait_for_a_reading_each_gets_its_own() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let missing: Vec<Sent> = (0..40).map(|_| holds_without_the_second(&mut world, &mut node, &mut signer)).collect();
+    let signed = |world: &World| labels(world).iter().filter(|l| **l == "signed").count();
+    assert_eq!(signed(&world), 40);
+    let (now, later) = missing.split_at(20);
+    world.post(&now.iter().map(Sent::envelope).collect::<Vec<_>>());
+    assert_eq!(signed(&world), 60);
+    let mut world = world.restart();
+    world.post(&later.iter().map(Sent::envelope).collect::<Vec<_>>());
+    assert_eq!(signed(&world), 80);
+    assert!(world.counts().is_empty(), "{:?}", world.counts());
+}
+
+/// A signature of nobody over readings that never come.
+fn invented(signer: &mut Signer, node: &mut Node, number: u64) -> Vec<u8> {
+    let mut invented = signer.clone();
+    invented.reading(node, &reading(0));
+    let batch = invented.close();
+    let mut signature = [0x11; 64];
+    signature[..8].copy_from_slice(&number.to_be_bytes());
+    signature_item(&common::signer::Closed { number, first: batch.first + 100_000, signature, ..batch })
+}
+
+#[test]
+fn a_message_speaks_of_one_batch_and_what_is_more_is_counted() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let batch = signer.close();
+    let mut payload = [signature_item(&batch), leaves_item(&batch, 0, 1)].concat();
+    for number in 10..14 {
+        payload.extend(invented(&mut signer, &mut node, number));
+    }
+    payload.extend(leaves_item(&common::signer::Closed { number: 20, ..batch.clone() }, 0, 1));
+    let carrier = node.send(&payload);
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])), "the first of them is taken");
+    let did = world.source.devices[0].did;
+    let open = world.cloud.memory().read(|r| r.batches(did, State::Open)).unwrap();
+    assert_eq!((open, world.count(Code::CloudLimitReached)), (0, 5));
+}
+
+#[test]
+fn claims_that_nothing_completes_take_a_bounded_room_and_the_oldest_gives_way_counted() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let flood = |world: &mut World, node: &mut Node, signer: &mut Signer, numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let item = invented(signer, node, number);
+            let sent = node.send(&item);
+            world.post(&[sent.envelope()]);
+        }
+    };
+    let did = world.source.devices[0].did;
+    let rows = |world: &World, state| world.cloud.memory().read(|r| r.batches(did, state)).unwrap();
+    flood(&mut world, &mut node, &mut signer, 100..164);
+    assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (64, 0));
+    // What is all here takes nobody's place, and is decided at once.
+    readings(&mut world, &mut node, &mut signer, 3, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (64, 0));
+    flood(&mut world, &mut node, &mut signer, 164..170);
+    assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (65, 5));
+    // A true one that waits for a reading gets it, for it is not the oldest of so many; over a restart too.
+    let mut world = world.restart();
+    let (here, late) = (signer.reading(&mut node, &reading(0)), signer.reading(&mut node, &reading(1)));
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[here.envelope(), carrier.envelope()]);
+    flood(&mut world, &mut node, &mut signer, 170..200);
+    let mut world = world.restart();
+    world.post(&[late.envelope()]);
+    assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 5);
+    assert!(rows(&world, State::Open) <= 65);
+}
+
+#[test]
+fn what_came_to_nothing_is_not_remembered_for_ever() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let batch = signer.close();
+    let mut carriers = Vec::new();
+    for n in 0..300u16 {
+        let mut bad = batch.clone();
+        bad.signature[..2].copy_from_slice(&n.to_be_bytes());
+        carriers.push(node.send(&signature_item(&bad)));
+    }
+    world.post(&carriers.iter().map(Sent::envelope).collect::<Vec<_>>());
+    let did = world.source.devices[0].did;
+    let closed = world.cloud.memory().read(|r| r.batches(did, State::Invalid)).unwrap();
+    assert_eq!((closed, world.count(Code::EvidenceSignature)), (256, 300));
+    let carrier = node.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+}
+
+#[test]
+fn leaf_hashes_of_batches_that_never_verify_give_way_and_those_of_a_batch_to_come_stay() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[1, 2]);
+    let batch = signer.close();
+    let hashes = node.send(&leaves_item(&batch, 0, 2));
+    let carrier = node.send(&signature_item(&batch));
+    world.post(&[hashes.envelope(), carrier.envelope()]);
+    let flood: Vec<Sent> = (100..200)
+        .map(|number| node.send(&leaves_item(&common::signer::Closed { number, ..batch.clone() }, 0, 2)))
+        .collect();
+    world.post(&flood.iter().map(Sent::envelope).collect::<Vec<_>>());
+    let batches = |world: &World| {
+        let db = rusqlite::Connection::open(&world.path).unwrap();
+        let sql = "SELECT count(DISTINCT number) FROM batch_leaf";
+        db.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap()
+    };
+    assert_eq!((batches(&world), world.count(Code::EvidenceIncomplete)), (64, 37));
+    // A claim waits for that one.
+    let rest = node.send(&leaves_item(&batch, 2, 1));
+    let reply = world.post(&[rest.envelope()]);
+    assert_eq!(told(&node, &rest, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[0], "signed");
+    // The others wait no longer than a claim does.
+    world.now = world.now.plus(97 * HOUR);
+    let one = node.send(&leaves_item(&common::signer::Closed { number: 300, ..batch }, 0, 1));
+    world.post(&[one.envelope()]);
+    assert_eq!((batches(&world), world.count(Code::EvidenceIncomplete)), (1, 37));
+}
+
+#[test]
+fn a_device_costs_no_more_than_so_many_verifications_at_a_time() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let batch = signer.close();
+    // All is here, and nothing says what they are chained to: each is weighed again whenever one of its readings is.
+    for number in 100..160 {
+        let carrier = node.send(&signature_item(&common::signer::Closed { number, ..batch.clone() }));
+        world.post(&[carrier.envelope()]);
+    }
+    let carrier = node.send(&signature_item(&batch));
+    world.post(&[carrier.envelope()]);
+    for number in 0..8 {
+        // Statements that hold, so that there is much to try.
+        readings(&mut world, &mut node, &mut signer, 1, &[]);
+        let carrier = node.send(&signature_item(&signer.close()));
+        world.post(&[carrier.envelope()]);
+        assert_eq!(world.count(Code::CloudLimitReached), 0, "{number}");
+    }
+    world.post(&[sent[0].envelope()]);
+    assert_eq!(world.count(Code::CloudLimitReached), 1);
+    assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 10);
+}
+
+#[test]
+fn labels_that_are_raised_are_told_in_order_once_and_from_where_one_left_off() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let late = holds_without_the_second(&mut world, &mut node, &mut signer);
+    let all = Query { limit: 100, cursor: Some(i64::MAX), ..Query::default() };
+    let raised = |world: &World, after, q: &Query| world.cloud.memory().read(|r| r.raised(after, q)).unwrap();
+    let first = raised(&world, 0, &all);
+    assert_eq!(first.rows.iter().map(|r| (r.piv, r.epoch.0, r.bctx)).collect::<Vec<_>>(), [(0, 1, None)]);
+    assert_eq!(raised(&world, first.next, &all).rows, []);
+    let mut world = world.restart();
+    world.post(&[late.envelope()]);
+    let second = raised(&world, first.next, &all);
+    assert_eq!(second.rows.iter().map(|r| r.piv).collect::<Vec<_>>(), [1]);
+    // A reading that the reader has not come to is shown with its label when it is.
+    let behind = Query { cursor: Some(second.rows[0].reading - 1), ..all.clone() };
+    assert_eq!(raised(&world, first.next, &behind).rows, []);
+    // A page has an end, and goes on from there.
+    let one = Query { limit: 1, ..all.clone() };
+    let page = raised(&world, 0, &one);
+    assert_eq!((page.rows.len(), raised(&world, page.next, &one).rows[0].piv), (1, 1));
+    let others = Query { device: Some(fivefold_core::id::Did([9; 8])), ..all };
+    assert_eq!((raised(&world, 0, &others).rows.len(), raised(&world, 0, &others).next), (0, second.next));
+}
+
+#[test]
+fn each_boot_of_mode_r_is_a_chain_of_its_own() {
+    let (mut world, _, mut signer) = signing_world(Profile::ToCloud, Mode::Random);
+    let key = signer.clone();
+    for boot in 3..6 {
+        let mut node = Node::boot(&world.source.devices[0], boot);
+        signer = key.clone();
+        signer.boot(boot);
+        for number in 1..3 {
+            readings(&mut world, &mut node, &mut signer, 2, &[]);
+            let carrier = node.send(&signature_item(&signer.close()));
+            let reply = world.post(&[carrier.envelope()]);
+            assert_eq!(told(&node, &carrier, &reply), Some((number, 0, vec![])));
+        }
+    }
+    assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 12);
+    assert!(world.counts().is_empty(), "{:?}", world.counts());
+    // Within one boot a fork is one.
+    let mut other = signer.clone();
+    let mut node = Node::boot(&world.source.devices[0], 5).at(100);
+    readings(&mut world, &mut node, &mut signer, 1, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    readings(&mut world, &mut node, &mut other, 1, &[]);
+    let carrier = node.send(&signature_item(&other.close()));
+    world.post(&[carrier.envelope()]);
+    assert_eq!(world.count(Code::EvidenceChain), 1);
+}
+
+#[test]
+fn a_boot_is_told_nothing_of_another_boots_batches_and_gets_none_of_its_leaf_hashes() {
+    let (mut world, _, signer) = signing_world(Profile::ToCloud, Mode::Random);
+    let boot = |world: &World, signer: &Signer, boot: u8| {
+        let mut signer = signer.clone();
+        signer.boot(boot);
+        (Node::boot(&world.source.devices[0], boot), signer)
+    };
+    let (mut first, mut of_first) = boot(&world, &signer, 3);
+    readings(&mut world, &mut first, &mut of_first, 2, &[]);
+    let carrier = first.send(&signature_item(&of_first.close()));
+    world.post(&[carrier.envelope()]);
+    // Heard by another gateway as well, which is not the one that answers: what is to be said of it waits.
+    assert!(world.post_second(&[carrier.envelope()]).answers.is_empty());
+    let (mut second, mut of_second) = boot(&world, &signer, 4);
+    let sent = of_second.reading(&mut second, &reading(5));
+    let reply = world.post(&[sent.envelope()]);
+    assert_eq!(told(&second, &sent, &reply), None);
+    of_second.reading(&mut second, &reading(6));
+    let hashes = second.send(&leaves_item(&of_second.close(), 0, 2));
+    world.post(&[hashes.envelope()]);
+    let (mut third, mut of_third) = boot(&world, &signer, 5);
+    readings(&mut world, &mut third, &mut of_third, 2, &[1]);
+    let carrier = third.send(&signature_item(&of_third.close()));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&third, &carrier, &reply), Some((1, 1, vec![0b01])), "its own second reading is missing");
+    assert!(world.counts().get(&Code::EvidenceSignature).is_none(), "{:?}", world.counts());
 }
 
 #[test]

@@ -15,6 +15,7 @@ use fivefold_core::wire::mesh::MAX_HOPS;
 use heapless::Vec;
 
 use crate::entropy::{Entropy, Unhealthy};
+use crate::evidence::Chain;
 use crate::outbox::Patience;
 use crate::relay::{Mesh, Ways};
 use crate::renewal::{Keys, Timers};
@@ -250,6 +251,10 @@ fn next_record(
     };
     next.boots = next.boots.saturating_add(1);
     next.entropy = entropy.mark();
+    if random {
+        // Each boot signs a chain of its own, whether or not something is kept between them (docs/protocol.md 13.1).
+        next.chain = Chain::NONE;
+    }
     Ok(next)
 }
 

@@ -6,7 +6,7 @@ mod world;
 use std::collections::{BTreeMap, BTreeSet};
 
 use fivefold_core::id::{Epoch, Sid};
-use fivefold_core::profile::{Profile, Sign};
+use fivefold_core::profile::{Mode, Profile, Sign};
 use fivefold_core::proof::batch::{Claim, Members, NO_PREVIOUS};
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::{CONTEXT, SignedLevel, Subject};
@@ -333,4 +333,20 @@ fn readings_wait_rather_than_batches_be_lost() {
     let all = Judge::default().verify_all(&world);
     assert_eq!(all.len(), taken);
     assert_eq!(world.devices[0].node.waiting().count(), 0);
+}
+
+#[test]
+fn each_boot_of_mode_r_signs_a_chain_of_its_own_though_its_record_was_kept() {
+    let mut s = settings(SID, Profile::ToCloud);
+    (s.policy.mode, s.epoch, s.policy.sign, s.policy.batch) = (Mode::Random, Epoch(0), Sign::Batch, 2);
+    let mut world = World::of(31, vec![s]);
+    for boot in 1..=2 {
+        world.run(6_000);
+        read(&mut world, 4);
+        world.run(3_000);
+        let numbers: Vec<u64> = Judge::default().said(&world).iter().map(|s| s.number).collect();
+        assert_eq!(numbers.len(), 2 * boot);
+        assert!(numbers.chunks(2).all(|chain| chain == [1, 2]), "{numbers:?}");
+        world.reboot(0);
+    }
 }

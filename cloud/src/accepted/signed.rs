@@ -1,7 +1,7 @@
 //! What devices sign, and the only way in which a reading becomes `signed`: a signature over it was verified here.
 
 use fivefold_core::error::SealError;
-use fivefold_core::id::Did;
+use fivefold_core::id::{BootContext, Did};
 use fivefold_core::proof::merkle::{Hash, root};
 use fivefold_core::proof::statement::{CONTEXT, Salt, Statement, Subject};
 use fivefold_core::proof::{KeyName, Sign, Sign1, SignAlg, SignError, Signature, Verify as _};
@@ -47,11 +47,42 @@ impl Bitmap {
     }
 }
 
+/// In which chain of statements a batch is: that of its device over all its epochs, or, of a device that keeps none of its
+/// numbers (mode R), that of one boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Chain {
+    /// The boot of this context.
+    Boot(ContextId),
+    /// The device's.
+    Device,
+}
+
+impl Chain {
+    /// Of what comes under this context.
+    pub const fn of(context: ContextId, boot: Option<BootContext>) -> Self {
+        match boot {
+            Some(_) => Self::Boot(context),
+            None => Self::Device,
+        }
+    }
+}
+
+/// What tells a batch from all others of its device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BatchName {
+    /// Its chain.
+    pub chain: Chain,
+    /// Its number there.
+    pub number: u64,
+}
+
 /// What a device says that it signed (docs/protocol.md 7.1, item 1). Nothing of it is believed yet.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claim {
     /// The device.
     pub did: Did,
+    /// In which chain.
+    pub chain: Chain,
     /// Number of the batch.
     pub number: u64,
     /// Sender number that bit 0 of the bitmap stands for.
@@ -67,6 +98,11 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// Which batch it is about.
+    pub const fn name(&self) -> BatchName {
+        BatchName { chain: self.chain, number: self.number }
+    }
+
     /// Its numbers with their bits, ascending.
     pub fn numbers(&self) -> impl Iterator<Item = (u32, u64)> + use<> {
         let (bits, first) = (self.bitmap.bits(), self.first);
@@ -195,16 +231,18 @@ pub struct Proven {
 
 impl SignedBatch {
     /// Verifies a claim over messages here and leaf hashes that the device `given`, with one of these statements before it.
-    /// `None` when leaves are missing, or no signature holds.
+    /// `None` when leaves are missing, no signature holds, or no `tries` are left: each takes one.
     pub(crate) fn verify(
         claim: &Claim,
         candidate: &Candidate,
         given: &[(u8, Hash)],
         previous: &[Hash],
         key: &VerifyingKey,
+        tries: &mut u32,
     ) -> Option<Self> {
         let arrangements = candidate.arrangements(claim, given);
         for (leaves, previous) in arrangements.iter().flat_map(|a| previous.iter().map(move |p| (a, *p))) {
+            *tries = tries.checked_sub(1)?;
             let statement = Statement {
                 subject: candidate.subject,
                 number: claim.number,
@@ -251,30 +289,18 @@ impl SignedBatch {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Partial {
-    /// What was claimed.
+    /// What was claimed; the context is that of its readings.
     pub claim: Claim,
-    /// The context of its readings.
-    pub context: ContextId,
     /// Its leaves.
     pub leaves: Vec<Hash>,
     /// Bits of numbers whose reading is not here.
     pub missing: u64,
 }
 
-impl Partial {
-    /// What is left of a batch to wait for; `None` if all of it is here.
-    pub(crate) fn of(batch: &SignedBatch) -> Option<Self> {
-        let Proven { claim, context, leaves, missing, .. } = batch.proven();
-        let (claim, leaves) = (claim.clone(), leaves.clone());
-        (*missing != 0).then_some(Self { claim, context: *context, leaves, missing: *missing })
-    }
-}
-
 /// Readings that came after their batch was verified, and whose leaves are in it. Made like a [`SignedBatch`], and by nobody
-/// else.
+/// else: the store asks in the transaction in which the later of both is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Late {
-    claim: Claim,
     readings: Vec<i64>,
     missing: u64,
 }
@@ -282,22 +308,19 @@ pub struct Late {
 impl Late {
     /// Of those under the batch's numbers, the readings whose leaf it has. `None` when there is none.
     pub(crate) fn of(partial: &Partial, candidate: &Candidate) -> Option<Self> {
+        if candidate.context != partial.claim.context {
+            return None;
+        }
         let (mut readings, mut missing) = (Vec::new(), partial.missing);
         for ((j, piv), leaf) in partial.claim.numbers().zip(&partial.leaves) {
             if partial.missing >> j & 1 == 1
-                && candidate.context == partial.context
                 && let Some((row, _)) = candidate.under(piv).find(|(_, hash)| hash == leaf)
             {
                 missing &= !(1 << j);
                 readings.extend((!row.is_hidden).then_some(row.reading));
             }
         }
-        (missing != partial.missing).then_some(Self { claim: partial.claim.clone(), readings, missing })
-    }
-
-    /// What was claimed of the batch.
-    pub const fn claim(&self) -> &Claim {
-        &self.claim
+        (missing != partial.missing).then_some(Self { readings, missing })
     }
 
     /// Rows of the readings.

@@ -16,7 +16,7 @@ use crate::accepted::flag;
 use crate::book::{Book, ContextState, Device};
 use crate::cloud;
 use crate::service::Service;
-use crate::store::{CommandState, CountRow, GatewaySummary, ReadingRow};
+use crate::store::{CommandState, CountRow, GatewaySummary, RaisedRow, ReadingRow};
 
 /// Bytes of a command's arguments, at most: they share a radio frame with the answer.
 const ARGUMENTS: usize = 32;
@@ -85,6 +85,50 @@ pub struct ReadingShown {
     /// What only classic frames have; nothing of it is in other readings.
     #[serde(flatten)]
     pub classic: Option<ClassicShown>,
+}
+
+/// What comes to those who follow readings: the data of one event.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Followed {
+    /// `event: label`. It has a key `label`, and no reading has.
+    Label(LabelShown),
+    /// `event: reading`.
+    Reading(Box<ReadingShown>),
+}
+
+/// The label of a reading was raised after it was stored: its signature came, or it came behind its signature.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct LabelShown {
+    /// How the reading is proven now: `signed`.
+    pub label: String,
+    /// Id of the reading.
+    pub reading: i64,
+    /// Network, 8 hex digits.
+    pub net: String,
+    /// Device, 16 hex digits.
+    pub device: String,
+    /// Key generation.
+    pub epoch: u16,
+    /// Boot id, in mode R.
+    pub boot: Option<String>,
+    /// The device's sender number.
+    pub number: u64,
+}
+
+impl LabelShown {
+    /// Of a row.
+    pub fn of(row: &RaisedRow) -> Self {
+        Self {
+            label: Origin::Signed.as_str().into(),
+            reading: row.reading,
+            net: row.net.to_string(),
+            device: row.did.to_string(),
+            epoch: row.epoch.0,
+            boot: row.bctx.map(|b| b.to_string()),
+            number: row.piv,
+        }
+    }
 }
 
 /// A SenML record.

@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::BatchState;
 
-use crate::accepted::signed::{Bitmap, Claim, Partial};
+use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim};
+use crate::store::OPEN;
 
 /// What a device is told of a batch (docs/protocol.md 7.3, item 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,21 +53,17 @@ pub struct Unsigned {
 pub struct Dossier {
     /// Claims that are not decided.
     pub open: Vec<Open>,
-    /// Batches that were verified while readings of them were missing.
-    pub partial: Vec<Partial>,
     /// Readings since the last claim.
     pub unsigned: Option<Unsigned>,
     /// When it was last said that a batch is overdue.
     pub(crate) overdue: Option<Millis>,
-    /// What the device is to be told, with the number of the batch.
-    pub(crate) to_say: VecDeque<(u64, Told)>,
-    /// Numbers of batches that it was asked to sign again, since this process started.
-    again: VecDeque<u64>,
+    /// What the device is to be told.
+    to_say: VecDeque<(BatchName, Told)>,
+    /// Batches that it was asked to sign again, since this process started.
+    again: VecDeque<BatchName>,
 }
 
 impl Dossier {
-    /// Claims that are kept open, and batches that wait for readings, at most.
-    pub(crate) const MOST: usize = 16;
     /// What waits to be said, at most.
     const SAYINGS: usize = 4;
 
@@ -76,27 +73,48 @@ impl Dossier {
         self.unsigned = Some(Unsigned { count: so_far.count.saturating_add(1), ..so_far });
     }
 
+    /// A claim that is not decided; the oldest gives way, as it does in the store.
+    pub(crate) fn open(&mut self, claim: &Claim) {
+        if self.open.iter().any(|o| o.claim.is_same(claim)) {
+            return;
+        }
+        self.open.push(Open { claim: claim.clone(), asked: 0 });
+        if self.open.len() > OPEN {
+            self.open.remove(0);
+        }
+    }
+
     /// Whether it was asked to sign this batch again.
-    pub(crate) fn was_asked(&self, number: u64) -> bool {
-        self.again.contains(&number)
+    pub(crate) fn was_asked(&self, batch: BatchName) -> bool {
+        self.again.contains(&batch)
     }
 
     /// It is asked to sign this batch again.
-    pub(crate) fn ask(&mut self, number: u64) {
-        if !self.was_asked(number) {
-            self.again.push_back(number);
+    pub(crate) fn ask(&mut self, batch: BatchName) {
+        if !self.was_asked(batch) {
+            self.again.push_back(batch);
         }
-        if self.again.len() > 2 * Self::MOST {
+        if self.again.len() > OPEN {
             self.again.pop_front();
         }
     }
 
     /// To be said with the next answer; what was to be said of the same batch is out of date.
-    pub(crate) fn say(&mut self, number: u64, told: Told) {
-        self.to_say.retain(|(n, _)| *n != number);
-        self.to_say.push_back((number, told));
+    pub(crate) fn say(&mut self, batch: BatchName, told: Told) {
+        self.to_say.retain(|(b, _)| *b != batch);
+        self.to_say.push_back((batch, told));
         while self.to_say.len() > Self::SAYINGS {
             self.to_say.pop_front();
         }
+    }
+
+    /// What is to be said next of batches of this chain: another boot knows them not, and has others of these numbers.
+    pub(crate) fn next_to_say(&self, chain: Chain) -> Option<(BatchName, Told)> {
+        self.to_say.iter().find(|(b, _)| b.chain == chain).copied()
+    }
+
+    /// It was said.
+    pub(crate) fn said(&mut self, batch: BatchName) {
+        self.to_say.retain(|(b, _)| *b != batch);
     }
 }

@@ -15,6 +15,7 @@ use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Originator, Refusal,
 use super::due::Reason;
 use super::judge::heighten;
 use super::{Cloud, Concluded, Memory};
+use crate::accepted::signed::{BatchName, Chain};
 use crate::accepted::{ContextId, Row};
 use crate::book::{Device, LinkRotation, Live, Told};
 use crate::store::{CountKey, Place, Recent, Standing, Verdict, Write};
@@ -236,11 +237,11 @@ fn answer(
     let mut control = [0; COAP_CONTROL];
     let recent = ctx.recent.unwrap_or_default();
     let said = Said { earlier, renew, link_key };
-    let batch = dossier.to_say.front().copied();
+    let batch = dossier.next_to_say(Chain::of(ctx.id, ctx.bctx));
     let (control, says_batch) =
         control_map(&mut control, limit, &recent, request.piv.value(), said, batch.as_ref(), commands);
-    if says_batch {
-        dossier.to_say.pop_front();
+    if let (Some((name, _)), true) = (batch, says_batch) {
+        dossier.said(name);
     }
     let mut plaintext = [0; COAP_CONTROL + 2];
     let len = Plaintext { code, options: &[], payload: control }.emit(&mut plaintext).ok()?;
@@ -288,7 +289,7 @@ fn control_map<'o>(
     recent: &Recent,
     asked: u64,
     said: Said<'_>,
-    batch: Option<&(u64, Told)>,
+    batch: Option<&(BatchName, Told)>,
     commands: &[crate::store::CommandRow],
 ) -> (&'o [u8], bool) {
     let mut bitmap = [0; 8];
@@ -296,7 +297,7 @@ fn control_map<'o>(
     let received = received.filter(|r| recent.bitmap.count_ones() > 1 || r.base_piv != asked);
     let commands: Vec<Command<'_>> =
         commands.iter().map(|c| Command { id: c.id, op: c.op, arguments: &c.args }).collect();
-    let batch = batch.map(|(number, told)| told.wire(*number));
+    let batch = batch.map(|(name, told)| told.wire(name.number));
     let with = (0..=commands.len()).rev().map(|n| (received, batch, n)).chain([(None, batch, 1), (None, batch, 0)]);
     // A network key alone fills the smallest frame.
     for (received, batch, count) in with.chain([(None, None, 1), (None, None, 0)]) {
@@ -334,7 +335,8 @@ mod tests {
         let said = Said { link_key, ..Said::default() };
         for radio in [Radio::Ieee802154, Radio::Xbee, Radio::Digimesh] {
             let mut out = [0; 64];
-            let map = control_map(&mut out, tiny_control(radio), &recent, 7, said, Some(&(3, Told::Complete)), &[]).0;
+            let batch = (BatchName { chain: Chain::Device, number: 3 }, Told::Complete);
+            let map = control_map(&mut out, tiny_control(radio), &recent, 7, said, Some(&batch), &[]).0;
             assert!(ControlMap::parse(map).unwrap().link_key.is_some(), "{radio}");
         }
     }
@@ -352,7 +354,8 @@ mod tests {
     #[test]
     fn what_became_of_a_batch_goes_out_beside_what_was_received_and_makes_room_for_a_network_key() {
         let recent = Recent { highest: Some(1 << 19), bitmap: u64::MAX, last: Millis(0) };
-        let batch = (u64::MAX, Told::SignAgain(Bitmap::new(&[0xFF; 8]).unwrap()));
+        let longest = BatchName { chain: Chain::Device, number: u64::MAX };
+        let batch = (longest, Told::SignAgain(Bitmap::new(&[0xFF; 8]).unwrap()));
         for radio in [Radio::Ieee802154, Radio::Xbee, Radio::Digimesh] {
             let mut out = [0; 64];
             let (map, says) =

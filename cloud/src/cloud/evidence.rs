@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use fivefold_core::error::Code;
+use fivefold_core::id::{BootContext, Did};
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::Sign;
 use fivefold_core::proof::Signature;
@@ -15,7 +16,7 @@ use fivefold_core::wire::control;
 
 use super::{Cloud, Judged, Memory};
 use crate::accepted::ContextId;
-use crate::accepted::signed::{Bitmap, Claim, Late, Partial, SignedBatch};
+use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim, SignedBatch};
 use crate::book::{DRAIN, Device, Dossier, Live, Open, Told};
 use crate::store::{
     BatchPast, Closed, CountKey, LeavesRow, PART, PARTS, PartRow, Place, State, StatementRow, Verdict, Write,
@@ -24,7 +25,10 @@ use crate::store::{
 /// A batch closes after so long, in milliseconds (docs/protocol.md 13.1).
 const LIMIT: u64 = 24 * 3600 * 1000;
 /// So long a claim waits for readings: gateways keep them for 72 hours at least.
-const PATIENCE: u64 = DRAIN;
+pub(crate) const PATIENCE: u64 = DRAIN;
+/// Signatures that are verified for a device at a time, and how many more for each of its messages.
+const TRIES: u32 = 256;
+const TRIES_FOR_EACH: u32 = 16;
 /// The chain of a device that has never signed begins with one of these numbers.
 const FIRST: u64 = 1;
 /// No statement before.
@@ -34,7 +38,7 @@ const NOTHING: Hash = Hash([0; 32]);
 #[derive(Debug)]
 pub(super) struct Found {
     device: Arc<Device>,
-    told: Vec<(u64, Told)>,
+    told: Vec<(BatchName, Told)>,
 }
 
 /// A device of which messages came, and under what numbers.
@@ -57,38 +61,62 @@ enum Weighed {
     Invalid,
     /// There is nothing to weigh it with.
     Later,
+    /// No more signatures are verified now.
+    Tired,
 }
 
 impl<M: Memory> Cloud<M> {
-    /// Takes note of what a message says of signed batches.
-    pub(super) fn read_evidence(&self, judged: &mut Judged, device: &Device, context: ContextId, payload: &[u8]) {
+    /// Takes note of what a message says of signed batches: of one at most, and of leaf hashes once. What is more, or longer
+    /// than pieces of a signature can be, is counted as a limit that was reached.
+    pub(super) fn read_evidence(
+        &self,
+        judged: &mut Judged,
+        device: &Device,
+        (context, boot): (ContextId, Option<BootContext>),
+        payload: &[u8],
+    ) {
         if device.policy.sign != Sign::Batch {
             return;
         }
         let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return };
-        let (did, at) = (device.did, judged.now);
-        let evidence = &mut judged.write.evidence;
+        let (did, at, chain) = (device.did, judged.now, Chain::of(context, boot));
+        let given_up = key(judged, device, Code::EvidenceIncomplete);
+        let (mut batches, mut hashes, mut over) = (0, 0, 0);
         for item in items {
             let Item::Control(map) = item else { continue };
             let Ok(said) = control::Uplink::parse(map) else { continue };
+            batches += u32::from(said.batch.is_some());
+            hashes += u32::from(said.leaves.is_some());
+            let evidence = &mut judged.write.evidence;
             match said.batch {
+                Some(_) if batches > 1 => over += 1,
                 Some(control::Batch::Signature { number, first_piv, bitmap, signature }) => {
-                    evidence.claims.extend(claim(device, number, first_piv, bitmap, signature, context, at));
+                    let claim = claim(did, (chain, number), first_piv, bitmap, signature, context, at);
+                    evidence.claims.extend(claim.map(|claim| (claim, given_up)));
                 }
                 Some(control::Batch::Chunk { number, index, count, bytes })
                     if count <= PARTS && bytes.len() <= PART =>
                 {
-                    evidence.parts.push(PartRow { did, number, index, count, bytes: bytes.to_vec(), context });
+                    evidence.parts.push(PartRow { did, chain, number, index, count, bytes: bytes.to_vec(), context });
                 }
-                _ => {}
+                Some(control::Batch::Chunk { .. }) => over += 1,
+                None => {}
             }
-            evidence.leaves.extend(said.leaves.map(|l| LeavesRow {
-                did,
-                number: l.number,
-                first: l.first_index,
-                hashes: l.iter().map(|h| Hash(*h)).collect(),
-            }));
+            match said.leaves {
+                Some(_) if hashes > 1 => over += 1,
+                Some(l) => evidence.leaves.push(LeavesRow {
+                    did,
+                    chain,
+                    number: l.number,
+                    first: l.first_index,
+                    hashes: l.iter().map(|h| Hash(*h)).collect(),
+                    at,
+                    given_up,
+                }),
+                None => {}
+            }
         }
+        (0..over).for_each(|_| judged.count(limit(device), Some(device.sid)));
     }
 
     /// Weighs the claims that a durable batch touches. What comes of it goes into `write`.
@@ -132,20 +160,21 @@ impl<M: Memory> Cloud<M> {
         judged: &Judged,
         written: &Write,
         write: &mut Write,
-    ) -> Vec<(u64, Told)> {
+    ) -> Vec<(BatchName, Told)> {
         let said = &written.evidence;
         let assembled = self.assemble(device, said.parts.iter().filter(|p| p.did == device.did), judged.now);
-        write.evidence.claims.extend(assembled.iter().cloned());
+        let given_up = key(judged, device, Code::EvidenceIncomplete);
+        write.evidence.claims.extend(assembled.iter().map(|claim| (claim.clone(), given_up)));
         let mut due: Vec<(Claim, bool)> = Vec::new();
-        for claim in said.claims.iter().filter(|c| c.did == device.did).chain(&assembled) {
+        for claim in said.claims.iter().map(|(c, _)| c).filter(|c| c.did == device.did).chain(&assembled) {
             dossier.unsigned = None;
             dossier.overdue = None;
-            open(dossier, claim);
+            dossier.open(claim);
             due.push((claim.clone(), true));
         }
         let touched = |c: &Claim| {
             rows.iter().any(|(_, piv)| c.covers(*piv))
-                || said.leaves.iter().any(|l| l.did == device.did && l.number == c.number)
+                || said.leaves.iter().any(|l| l.did == device.did && (l.chain, l.number) == (c.chain, c.number))
         };
         for Open { claim, .. } in &dossier.open {
             if touched(claim) && !due.iter().any(|(c, _)| c.is_same(claim)) {
@@ -154,17 +183,23 @@ impl<M: Memory> Cloud<M> {
         }
         // What a statement is chained to comes first.
         due.sort_by_key(|(c, _)| c.number);
+        let messages = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let mut tries = TRIES.saturating_add(messages.saturating_mul(TRIES_FOR_EACH));
         let (mut told, mut fresh, mut at) = (Vec::new(), Vec::new(), 0);
         while let Some((claim, is_asked)) = due.get(at).cloned() {
             at += 1;
-            match self.weigh_claim(device, &claim, dossier, &fresh) {
+            match self.weigh_claim(device, &claim, dossier, &fresh, &mut tries) {
                 Weighed::Holds(batch, code) => {
                     let proven = batch.proven();
-                    let (number, hash, context) = (claim.number, proven.statement, proven.context);
-                    fresh.push(StatementRow { number, hash, context, first: claim.first, bitmap: claim.bitmap });
-                    told.push((number, Told::Complete));
+                    let (name, hash, context) = (claim.name(), proven.statement, proven.context);
+                    fresh.push((
+                        name,
+                        StatementRow { number: name.number, hash, context, first: claim.first, bitmap: claim.bitmap },
+                    ));
+                    told.push((name, Told::Complete));
                     for open in &dossier.open {
-                        if claim.number.checked_add(1) == Some(open.claim.number)
+                        if open.claim.chain == claim.chain
+                            && claim.number.checked_add(1) == Some(open.claim.number)
                             && !due.iter().any(|(c, _)| c.is_same(&open.claim))
                         {
                             due.push((open.claim.clone(), false));
@@ -172,26 +207,24 @@ impl<M: Memory> Cloud<M> {
                     }
                     write.evidence.signed.push((*batch, code.map(|code| key(judged, device, code))));
                 }
-                Weighed::Known => told.push((claim.number, Told::Complete)),
+                Weighed::Known => told.push((claim.name(), Told::Complete)),
                 Weighed::Lacks(have) if is_asked && have != 0 => {
-                    told.push((claim.number, ask(dossier, &claim, have)));
+                    told.push((claim.name(), ask(dossier, &claim, have)));
                 }
-                Weighed::Unchained if is_asked => told.push((claim.number, ask(dossier, &claim, u64::MAX))),
+                Weighed::Unchained if is_asked => told.push((claim.name(), ask(dossier, &claim, u64::MAX))),
                 Weighed::Invalid => {
                     tracing::error!(did = %device.did, number = claim.number, "the signature of a batch does not hold");
-                    dossier.ask(claim.number);
-                    told.push((claim.number, Told::SignAgain(claim.bitmap)));
+                    dossier.ask(claim.name());
+                    told.push((claim.name(), Told::SignAgain(claim.bitmap)));
                     let key = key(judged, device, Code::EvidenceSignature);
                     write.evidence.closed.push(Closed::new(claim, State::Invalid, key));
                 }
+                // What is left waits until it is touched again.
+                Weighed::Tired => {
+                    write.count(key(judged, device, limit(device)));
+                    break;
+                }
                 Weighed::Lacks(_) | Weighed::Unchained | Weighed::Later => {}
-            }
-        }
-        for partial in &dossier.partial {
-            if rows.iter().any(|(context, piv)| *context == partial.context && partial.claim.covers(*piv))
-                && let Some(past) = self.memory.batch_past(device.net, &partial.claim)
-            {
-                write.evidence.late.extend(past.candidates.iter().find_map(|c| Late::of(partial, c)));
             }
         }
         told
@@ -201,7 +234,8 @@ impl<M: Memory> Cloud<M> {
     fn assemble<'p>(&self, device: &Device, parts: impl Iterator<Item = &'p PartRow>, now: Millis) -> Vec<Claim> {
         let mut claims: Vec<Claim> = Vec::new();
         for part in parts {
-            let Some(bytes) = self.memory.batch_parts(device.did, part.number) else { continue };
+            let name = BatchName { chain: part.chain, number: part.number };
+            let Some(bytes) = self.memory.batch_parts(device.did, name) else { continue };
             // They are the value of item 1, as it would stand in one message.
             let map = [&b"\xA1\x01"[..], &bytes].concat();
             if let Ok(control::Uplink { batch: Some(control::Batch::Signature { number, .. }), .. }) =
@@ -210,14 +244,22 @@ impl<M: Memory> Cloud<M> {
                 && let Ok(control::Uplink { batch: Some(said), .. }) = control::Uplink::parse(&map)
                 && let control::Batch::Signature { number, first_piv, bitmap, signature } = said
             {
-                let whole = claim(device, number, first_piv, bitmap, signature, part.context, now);
+                let name = (part.chain, number);
+                let whole = claim(device.did, name, first_piv, bitmap, signature, part.context, now);
                 claims.extend(whole.filter(|w| !claims.iter().any(|c| c.is_same(w))));
             }
         }
         claims
     }
 
-    fn weigh_claim(&self, device: &Device, claim: &Claim, dossier: &Dossier, fresh: &[StatementRow]) -> Weighed {
+    fn weigh_claim(
+        &self,
+        device: &Device,
+        claim: &Claim,
+        dossier: &Dossier,
+        fresh: &[(BatchName, StatementRow)],
+        tries: &mut u32,
+    ) -> Weighed {
         let book = self.book.load();
         // A key that was revoked or replaced counts for what came before.
         let came = claim.at.0 / 1000;
@@ -230,7 +272,7 @@ impl<M: Memory> Cloud<M> {
         if past.state == Some(State::Verified) {
             return Weighed::Known;
         }
-        past.statements.extend_from_slice(fresh);
+        past.statements.extend(fresh.iter().filter(|(name, _)| name.chain == claim.chain).map(|(_, row)| *row));
         let mut previous: Vec<Hash> = before(&past, claim).map(|s| s.hash).collect();
         previous.push(NOTHING);
         let others = past.statements.iter().filter(|s| s.number != claim.number).map(|s| s.hash);
@@ -240,10 +282,13 @@ impl<M: Memory> Cloud<M> {
             }
         }
         for (candidate, signer) in past.candidates.iter().flat_map(|c| keys.iter().map(move |k| (c, k))) {
-            if let Some(batch) = SignedBatch::verify(claim, candidate, &past.given, &previous, &signer.key) {
+            if let Some(batch) = SignedBatch::verify(claim, candidate, &past.given, &previous, &signer.key, tries) {
                 let code = chain(&past, &batch, dossier);
                 return Weighed::Holds(Box::new(batch), code);
             }
+        }
+        if *tries == 0 {
+            return Weighed::Tired;
         }
         let all = claim.bitmap.bits();
         let is_whole = |has: u64| {
@@ -260,8 +305,8 @@ impl<M: Memory> Cloud<M> {
         let is_chained = before(&past, claim).next().is_some()
             || claim.number <= FIRST && !past.statements.iter().any(|s| s.number < claim.number);
         // Another statement of the number before may be what this one names, and it was never whole here.
-        let is_another =
-            past.claims_before > 1 || claim.number.checked_sub(1).is_some_and(|before| dossier.was_asked(before));
+        let name_before = claim.number.checked_sub(1).map(|number| BatchName { number, ..claim.name() });
+        let is_another = past.claims_before > 1 || name_before.is_some_and(|before| dossier.was_asked(before));
         let asked = dossier.open.iter().find(|o| o.claim.is_same(claim)).map_or(0, |o| o.asked);
         if is_chained && (!is_another || asked >= 2) { Weighed::Invalid } else { Weighed::Unchained }
     }
@@ -273,25 +318,13 @@ impl<M: Memory> Cloud<M> {
             let dossier = &mut live.dossier;
             let evidence = &write.evidence;
             for (batch, _) in &evidence.signed {
-                let claim = &batch.proven().claim;
-                dossier.open.retain(|o| !o.claim.is_same(claim));
-                if claim.did == device.did && !dossier.partial.iter().any(|p| p.claim.is_same(claim)) {
-                    dossier.partial.extend(Partial::of(batch));
-                }
+                dossier.open.retain(|o| !o.claim.is_same(&batch.proven().claim));
             }
             for closed in &evidence.closed {
                 dossier.open.retain(|o| !o.claim.is_same(&closed.claim));
             }
-            for late in &evidence.late {
-                for partial in dossier.partial.iter_mut().filter(|p| p.claim.is_same(late.claim())) {
-                    partial.missing &= late.missing();
-                }
-            }
-            dossier.partial.retain(|p| p.missing != 0);
-            let too_many = dossier.partial.len().saturating_sub(Dossier::MOST);
-            dossier.partial.drain(..too_many);
             if device.level() == 3 {
-                told.into_iter().for_each(|(number, told)| dossier.say(number, told));
+                told.into_iter().for_each(|(name, told)| dossier.say(name, told));
             }
         }
     }
@@ -325,8 +358,8 @@ impl<M: Memory> Cloud<M> {
 }
 
 fn claim(
-    device: &Device,
-    number: u64,
+    did: Did,
+    (chain, number): (Chain, u64),
     first: u64,
     bitmap: &[u8],
     signature: &[u8; 64],
@@ -338,18 +371,12 @@ fn claim(
         return None;
     }
     let bitmap = Bitmap::new(bitmap)?;
-    Some(Claim { did: device.did, number, first, bitmap, signature: Signature(*signature), context, at })
+    Some(Claim { did, chain, number, first, bitmap, signature: Signature(*signature), context, at })
 }
 
-fn open(dossier: &mut Dossier, claim: &Claim) {
-    if dossier.open.iter().any(|o| o.claim.is_same(claim)) {
-        return;
-    }
-    dossier.open.push(Open { claim: claim.clone(), asked: 0 });
-    if dossier.open.len() > Dossier::MOST {
-        // It stays in the store, and is weighed again when the device repeats it.
-        dossier.open.remove(0);
-    }
+/// The code of what is over a bound.
+fn limit(device: &Device) -> Code {
+    if device.level() == 3 { Code::CloudLimitReached } else { Code::GatewayLimitReached }
 }
 
 fn key(judged: &Judged, device: &Device, code: Code) -> CountKey {
@@ -365,7 +392,7 @@ fn ask(dossier: &mut Dossier, claim: &Claim, have: u64) -> Told {
     if asked > 2 && asked % 2 == 1 {
         return Told::SendLeaves;
     }
-    dossier.ask(claim.number);
+    dossier.ask(claim.name());
     Told::SignAgain(claim.bitmap.only(have))
 }
 
@@ -389,7 +416,7 @@ fn chain(past: &BatchPast, batch: &SignedBatch, dossier: &Dossier) -> Option<Cod
         return None;
     }
     // Signed again because what it was chained to never came: the chain begins anew.
-    let begins_anew = proven.previous == NOTHING && dossier.was_asked(claim.number);
+    let begins_anew = proven.previous == NOTHING && dossier.was_asked(claim.name());
     if before(past, claim).next().is_some() && !begins_anew {
         return Some(Code::EvidenceChain);
     }

@@ -403,7 +403,7 @@ impl<M: Memory> Cloud<M> {
         let salt = refused.is_none().then(|| salt(device, live, context, piv, payload)).flatten();
         if refused.is_none() {
             let said = self.read_control(judged, device, payload);
-            self.read_evidence(judged, device, context, payload);
+            self.read_evidence(judged, device, (context, sealed.bctx), payload);
             let ctx = live.contexts.iter().find(|c| c.id == context && c.standing == Standing::Active);
             judged
                 .write
@@ -607,7 +607,7 @@ impl<M: Memory> Cloud<M> {
                 }
             }
         };
-        self.read_evidence(judged, device, context, payload);
+        self.read_evidence(judged, device, (context, opened.bctx), payload);
         judged.pending.push(Pending { device: device.clone(), context, question: None });
         let salt = salt(device, &live, context, opened.piv, payload);
         let payload = payload.to_vec();

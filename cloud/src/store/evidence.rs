@@ -9,20 +9,29 @@ use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::{Salt, SignedLevel, Subject};
 use fivefold_core::time::Millis;
 use fivefold_evidence::log::EntryKind;
-use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
 use super::read::{boot, origin_number, uint};
 use super::write::int;
 use super::{CountKey, Reader, StoreError};
-use crate::accepted::signed::{Bitmap, Candidate, Claim, Late, LeafRow, Partial, SignedBatch};
+use crate::accepted::signed::{BatchName, Bitmap, Candidate, Chain, Claim, Late, LeafRow, Partial, SignedBatch};
 use crate::accepted::{ContextId, flag};
 use crate::book::{Dossier, Open, Unsigned};
+use crate::cloud::PATIENCE;
 use fivefold_core::e4_channel::Origin;
 
 /// Contexts of a device whose messages a claim may be about: a batch closes at renewal, and its signature may come later.
 const CONTEXTS: i64 = 6;
-/// Statements of before that are looked at, beside those that should precede.
+/// Statements of before that are looked at, beside those that should precede; and of those, as many.
 const STATEMENTS: i64 = 8;
+/// Claims of one device that wait for something, at most: the oldest is given up (EV-03). What is all here waits for nothing.
+pub const OPEN: usize = 64;
+/// Claims of one device that came to nothing and are remembered, so that none is counted twice, at most.
+const CLOSED: i64 = 256;
+/// Batches of one device of which leaf hashes wait for a signature, at most: those of which any came longest ago are given up.
+const GIVEN: i64 = 64;
+/// Batches that one reading may complete, at most: an honest device makes three statements about it.
+const COMPLETED: i64 = 64;
 /// Parts of one signature, at most, and bytes of one.
 pub const PARTS: u16 = 16;
 /// See [`PARTS`].
@@ -33,6 +42,8 @@ pub const PART: usize = 128;
 pub struct PartRow {
     /// The device.
     pub did: Did,
+    /// In which chain the batch is.
+    pub chain: Chain,
     /// Number of the batch.
     pub number: u64,
     /// Which part, from 0.
@@ -50,12 +61,18 @@ pub struct PartRow {
 pub struct LeavesRow {
     /// The device.
     pub did: Did,
+    /// In which chain the batch is.
+    pub chain: Chain,
     /// Number of the batch.
     pub number: u64,
     /// Which is the first, among the readings of the batch.
     pub first: u8,
     /// The hashes.
     pub hashes: Vec<Hash>,
+    /// When they came.
+    pub at: Millis,
+    /// Under what to count those of others that give way.
+    pub given_up: CountKey,
 }
 
 /// What became of a claim.
@@ -106,16 +123,14 @@ pub struct Closed {
 /// What one write says of evidence.
 #[derive(Clone, Debug, Default)]
 pub struct Evidence {
-    /// What devices said they signed.
-    pub claims: Vec<Claim>,
+    /// What devices said they signed, and under what to count those that give way.
+    pub claims: Vec<(Claim, CountKey)>,
     /// Parts of such.
     pub parts: Vec<PartRow>,
     /// Leaf hashes.
     pub leaves: Vec<LeavesRow>,
     /// Batches that were verified, with what else was noticed.
     pub signed: Vec<(SignedBatch, Option<CountKey>)>,
-    /// Readings that came after their batch was verified.
-    pub late: Vec<Late>,
     /// Claims that come to nothing.
     pub closed: Vec<Closed>,
 }
@@ -127,7 +142,6 @@ impl Evidence {
             && self.parts.is_empty()
             && self.leaves.is_empty()
             && self.signed.is_empty()
-            && self.late.is_empty()
             && self.closed.is_empty()
     }
 }
@@ -156,7 +170,7 @@ pub struct BatchPast {
     pub candidates: Vec<Candidate>,
     /// Leaf hashes that the device gave, by index.
     pub given: Vec<(u8, Hash)>,
-    /// Statements of the device: those of this number and of the one before, and the latest others.
+    /// Statements of the same chain: those of this number and of the one before, and the latest others.
     pub statements: Vec<StatementRow>,
     /// How many claims there are of the number before.
     pub claims_before: u32,
@@ -169,54 +183,91 @@ const SAME: &str = "did = ?1 AND number = ?2 AND first = ?3 AND bitmap = ?4 AND 
 /// Writes what a [`super::Write`] says of evidence; what is to be counted comes back.
 pub(super) fn put(tx: &Transaction<'_>, evidence: &Evidence) -> Result<Vec<(CountKey, u64)>> {
     let mut counts = Vec::new();
-    evidence.claims.iter().try_for_each(|c| claim(tx, c))?;
-    for p in &evidence.parts {
-        // Another division of the same signature, or another signature: what is older is of no use.
-        tx.prepare_cached("DELETE FROM batch_part WHERE did = ? AND (number <> ? OR count <> ?)")?.execute(params![
-            p.did.0,
-            int(p.number),
-            p.count
-        ])?;
-        tx.prepare_cached(
-            "INSERT INTO batch_part VALUES (?1, ?2, ?3, ?4, ?5)
-             ON CONFLICT (did, number, idx) DO UPDATE SET count = ?4, bytes = ?5",
-        )?
-        .execute(params![p.did.0, int(p.number), p.index, p.count, p.bytes])?;
+    // What was here before gives way first, so that a claim which is decided at once takes nobody's place.
+    for (claim, key) in &evidence.claims {
+        counts.push((*key, give_way(tx, claim.did)?));
     }
+    evidence.claims.iter().try_for_each(|(c, _)| claim(tx, c))?;
+    evidence.parts.iter().try_for_each(|p| part(tx, p))?;
     for l in &evidence.leaves {
-        for (i, hash) in (i64::from(l.first)..).zip(&l.hashes) {
-            tx.prepare_cached(
-                "INSERT INTO batch_leaf VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (did, number, idx) DO UPDATE SET hash = ?4",
-            )?
-            .execute(params![l.did.0, int(l.number), i, hash.0])?;
-        }
+        counts.push((l.given_up, leaves(tx, l)?));
     }
     for (batch, key) in &evidence.signed {
         if signed(tx, batch)? {
             counts.extend(key.map(|key| (key, 1)));
         }
     }
-    for late in &evidence.late {
-        let c = late.claim();
-        let sql = format!("UPDATE batch SET missing = missing & ?6 WHERE {SAME} AND state = 1 RETURNING id");
-        let id: Option<i64> = tx
-            .prepare_cached(&sql)?
-            .query_row(
-                params![c.did.0, int(c.number), int(c.first), c.bitmap.as_bytes(), c.signature.0, bits(late.missing())],
-                |r| r.get(0),
-            )
-            .optional()?;
-        if let Some(id) = id {
-            proves(tx, id, late.readings())?;
-        }
-    }
     for closed in &evidence.closed {
-        if close(tx, closed)? {
+        if close(tx, &closed.claim, closed.state)? {
             counts.push((closed.key, 1));
         }
     }
+    counts.retain(|(_, n)| *n > 0);
     Ok(counts)
+}
+
+/// Gives up the oldest open claims that are too many. Says how many of them are to be counted.
+fn give_way(tx: &Transaction<'_>, did: Did) -> Result<u64> {
+    let sql = format!("{CLAIM} FROM batch WHERE did = ? AND state = 0 ORDER BY id DESC LIMIT -1 OFFSET ?");
+    let over = tx.prepare_cached(&sql)?.query_map(params![did.0, OPEN as i64], claimed)?.collect::<Result<Vec<_>>>()?;
+    let mut counted = 0;
+    for claim in over {
+        counted += u64::from(close(tx, &claim, State::Incomplete)?);
+    }
+    Ok(counted)
+}
+
+fn part(tx: &Transaction<'_>, p: &PartRow) -> Result<()> {
+    // Another division of the same signature, or another signature: what is older is of no use.
+    tx.prepare_cached("DELETE FROM batch_part WHERE did = ? AND (chain <> ? OR number <> ? OR count <> ?)")?
+        .execute(params![p.did.0, row_of(p.chain), int(p.number), p.count])?;
+    tx.prepare_cached(
+        "INSERT INTO batch_part VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (did, chain, number, idx) DO UPDATE SET count = ?5, bytes = ?6",
+    )?
+    .execute(params![p.did.0, row_of(p.chain), int(p.number), p.index, p.count, p.bytes])?;
+    Ok(())
+}
+
+/// Says how many batches had to give way. Those for which a claim is open do last, and none that its device still speaks of.
+fn leaves(tx: &Transaction<'_>, l: &LeavesRow) -> Result<u64> {
+    // A claim does not wait longer for its readings either.
+    let expired = l.at.0.saturating_sub(PATIENCE);
+    tx.prepare_cached("DELETE FROM batch_leaf WHERE did = ? AND at < ?")?.execute(params![l.did.0, int(expired)])?;
+    for (i, hash) in (i64::from(l.first)..).zip(&l.hashes) {
+        tx.prepare_cached(
+            "INSERT INTO batch_leaf VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (did, chain, number, idx) DO UPDATE SET hash = ?5, at = ?6",
+        )?
+        .execute(params![l.did.0, row_of(l.chain), int(l.number), i, hash.0, int(l.at.0)])?;
+    }
+    let sql = "SELECT chain, number FROM batch_leaf l WHERE did = ? GROUP BY chain, number ORDER BY EXISTS
+               (SELECT 1 FROM batch b WHERE b.did = l.did AND b.number = l.number AND b.chain = l.chain AND b.state = 0) DESC,
+               max(at) DESC, max(rowid) DESC LIMIT -1 OFFSET ?";
+    let over = tx
+        .prepare_cached(sql)?
+        .query_map(params![l.did.0, GIVEN], |r| Ok((r.get(0)?, r.get(1)?)))?
+        .collect::<Result<Vec<(i64, i64)>>>()?;
+    for (chain, number) in &over {
+        tx.prepare_cached("DELETE FROM batch_leaf WHERE did = ? AND chain = ? AND number = ?")?
+            .execute(params![l.did.0, chain, number])?;
+    }
+    Ok(over.len() as u64)
+}
+
+/// As it stands in the store.
+const fn row_of(chain: Chain) -> i64 {
+    match chain {
+        Chain::Boot(context) => context.0,
+        Chain::Device => 0,
+    }
+}
+
+const fn chain_of(row: i64) -> Chain {
+    match row {
+        0 => Chain::Device,
+        context => Chain::Boot(ContextId(context)),
+    }
 }
 
 const fn bits(bits: u64) -> i64 {
@@ -225,11 +276,12 @@ const fn bits(bits: u64) -> i64 {
 
 fn claim(tx: &Transaction<'_>, c: &Claim) -> Result<()> {
     tx.prepare_cached(
-        "INSERT INTO batch (did, number, first, bitmap, signature, ctx, at) VALUES (?, ?, ?, ?, ?, ?, ?)
+        "INSERT INTO batch (did, chain, number, first, bitmap, signature, ctx, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT DO NOTHING",
     )?
     .execute(params![
         c.did.0,
+        row_of(c.chain),
         int(c.number),
         int(c.first),
         c.bitmap.as_bytes(),
@@ -269,14 +321,82 @@ fn signed(tx: &Transaction<'_>, batch: &SignedBatch) -> Result<bool> {
         .optional()?;
     let Some(id) = id else { return Ok(false) };
     proves(tx, id, &p.readings)?;
+    // One that was missing may have come since it was weighed.
+    complete(tx, id)?;
     // It is called verified, so it goes to the log (W9).
     super::log::queue(tx, EntryKind::Batch, id)?;
     // They are in its leaves now.
     for table in ["batch_part", "batch_leaf"] {
-        let sql = format!("DELETE FROM {table} WHERE did = ? AND number = ?");
-        tx.prepare_cached(&sql)?.execute(params![c.did.0, int(c.number)])?;
+        let sql = format!("DELETE FROM {table} WHERE did = ? AND chain = ? AND number = ?");
+        tx.prepare_cached(&sql)?.execute(params![c.did.0, row_of(c.chain), int(c.number)])?;
     }
     Ok(true)
+}
+
+/// A reading was written: batches that were verified without it may be waiting for it.
+pub(super) fn arrived(tx: &Transaction<'_>, context: ContextId, piv: u64) -> Result<()> {
+    let sql = "SELECT id FROM batch WHERE ctx = ? AND missing <> 0 AND first BETWEEN ? AND ? ORDER BY id LIMIT ?";
+    let waiting = tx
+        .prepare_cached(sql)?
+        .query_map(params![context.0, int(piv.saturating_sub(63)), int(piv), COMPLETED], |r| r.get(0))?
+        .collect::<Result<Vec<i64>>>()?;
+    waiting.into_iter().try_for_each(|id| complete(tx, id))
+}
+
+/// Looks for what is missing of a verified batch. The same transaction that writes the later of both, reading or verification,
+/// comes here: there is no moment between them.
+fn complete(tx: &Transaction<'_>, id: i64) -> Result<()> {
+    let sql = format!("{CLAIM}, missing, leaves FROM batch WHERE id = ? AND missing <> 0");
+    let partial = tx.prepare_cached(&sql)?.query_row([id], partial).optional()?;
+    let Some(partial) = partial else { return Ok(()) };
+    let sql = format!("SELECT {SUBJECT} FROM context WHERE id = ?");
+    let subject = |r: &Row<'_>| subject(partial.claim.did, r);
+    let Some((context, subject)) = tx.prepare_cached(&sql)?.query_row([partial.claim.context.0], subject).optional()?
+    else {
+        return Ok(());
+    };
+    let mut rows = leaf_rows(tx, context, &partial.claim)?;
+    rows.retain(|r| r.piv.checked_sub(partial.claim.first).is_some_and(|j| j < 64 && partial.missing >> j & 1 == 1));
+    let Some(late) = Late::of(&partial, &Candidate { context, subject, rows }) else { return Ok(()) };
+    tx.prepare_cached("UPDATE batch SET missing = ? WHERE id = ?")?.execute(params![bits(late.missing()), id])?;
+    proves(tx, id, late.readings())
+}
+
+fn partial(r: &Row<'_>) -> Result<Partial> {
+    let missing = u64::from_le_bytes(r.get::<_, i64>(8)?.to_le_bytes());
+    let leaves: Vec<u8> = r.get(9)?;
+    let leaves = leaves.chunks_exact(32).filter_map(|l| l.try_into().ok().map(Hash)).collect();
+    Ok(Partial { claim: claimed(r)?, leaves, missing })
+}
+
+const SUBJECT: &str = "id, level, epoch, bctx";
+
+/// What the leaves of a context have in common.
+fn subject(did: Did, r: &Row<'_>) -> Result<(ContextId, Subject)> {
+    let level = if r.get::<_, u8>(1)? == 3 { SignedLevel::Cloud } else { SignedLevel::Gateway };
+    let (epoch, bctx) = (Epoch(r.get(2)?), boot(&r.get::<_, Vec<u8>>(3)?));
+    Ok((ContextId(r.get(0)?), Subject { level, did, epoch, bctx }))
+}
+
+/// The messages of a context under the numbers of a claim.
+fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<LeafRow>> {
+    let sql = "SELECT r.id, r.piv, l.salt, r.payload, r.flags FROM reading r JOIN leaf l ON l.reading = r.id
+               WHERE r.ctx = ? AND r.piv BETWEEN ? AND ? AND r.flags & ? = 0 ORDER BY r.piv, r.variant";
+    let last = int(claim.first).saturating_add(63);
+    let mut rows = db
+        .prepare_cached(sql)?
+        .query_map(params![context.0, int(claim.first), last, flag::REFUSED], |r| {
+            Ok(LeafRow {
+                reading: r.get(0)?,
+                piv: uint(r.get(1)?),
+                salt: Salt(r.get(2)?),
+                payload: r.get(3)?,
+                is_hidden: r.get::<_, u8>(4)? & flag::QUARANTINED != 0,
+            })
+        })?
+        .collect::<Result<Vec<_>>>()?;
+    rows.retain(|r| claim.covers(r.piv));
+    Ok(rows)
 }
 
 /// Nothing else makes a reading `signed`. What was quarantined meanwhile stays what it was, and so do frames of classic
@@ -284,7 +404,8 @@ fn signed(tx: &Transaction<'_>, batch: &SignedBatch) -> Result<bool> {
 fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
     for reading in readings {
         tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ?")?.execute([batch, *reading])?;
-        tx.prepare_cached("UPDATE reading SET origin = ? WHERE id = ? AND flags & ? = 0 AND origin IN (?, ?)")?
+        let raised = tx
+            .prepare_cached("UPDATE reading SET origin = ? WHERE id = ? AND flags & ? = 0 AND origin IN (?, ?)")?
             .execute(params![
                 origin_number(Origin::Signed),
                 reading,
@@ -292,13 +413,15 @@ fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
                 origin_number(Origin::Node),
                 origin_number(Origin::Gateway(fivefold_core::id::GatewayId(0)))
             ])?;
+        if raised > 0 {
+            super::raised::put(tx, *reading)?;
+        }
     }
     Ok(())
 }
 
 /// Whether that is news, and to be counted: it is not where the same readings are in a batch that was verified.
-fn close(tx: &Transaction<'_>, closed: &Closed) -> Result<bool> {
-    let c = &closed.claim;
+fn close(tx: &Transaction<'_>, c: &Claim, state: State) -> Result<bool> {
     let sql = format!("UPDATE batch SET state = ?6 WHERE {SAME} AND state = 0");
     let changed = tx.prepare_cached(&sql)?.execute(params![
         c.did.0,
@@ -306,22 +429,28 @@ fn close(tx: &Transaction<'_>, closed: &Closed) -> Result<bool> {
         int(c.first),
         c.bitmap.as_bytes(),
         c.signature.0,
-        closed.state.number()
+        state.number()
     ])?;
-    if changed == 0 || closed.state == State::Invalid {
+    // Those of long ago are told from nothing any more: no statement to come names one.
+    let sql = "DELETE FROM batch WHERE id IN (SELECT id FROM batch WHERE did = ? AND state > 1 ORDER BY id DESC LIMIT -1 OFFSET ?)";
+    tx.prepare_cached(sql)?.execute(params![c.did.0, CLOSED])?;
+    if changed == 0 || state == State::Invalid {
         return Ok(changed != 0);
     }
-    let sql = "SELECT EXISTS (SELECT 1 FROM batch WHERE did = ? AND number = ? AND first = ? AND state = 1)";
-    let elsewhere: bool =
-        tx.prepare_cached(sql)?.query_row(params![c.did.0, int(c.number), int(c.first)], |r| r.get(0))?;
+    let sql =
+        "SELECT EXISTS (SELECT 1 FROM batch WHERE did = ? AND number = ? AND first = ? AND chain = ? AND state = 1)";
+    let elsewhere: bool = tx
+        .prepare_cached(sql)?
+        .query_row(params![c.did.0, int(c.number), int(c.first), row_of(c.chain)], |r| r.get(0))?;
     Ok(!elsewhere)
 }
 
-const CLAIM: &str = "SELECT did, number, first, bitmap, signature, ctx, at";
+const CLAIM: &str = "SELECT did, number, first, bitmap, signature, ctx, at, chain";
 
 fn claimed(r: &Row<'_>) -> Result<Claim> {
     Ok(Claim {
         did: Did(r.get(0)?),
+        chain: chain_of(r.get(7)?),
         number: uint(r.get(1)?),
         first: uint(r.get(2)?),
         bitmap: Bitmap::new(&r.get::<_, Vec<u8>>(3)?).ok_or(rusqlite::Error::InvalidQuery)?,
@@ -332,7 +461,7 @@ fn claimed(r: &Row<'_>) -> Result<Claim> {
 }
 
 impl Reader {
-    /// What is open of every device's evidence.
+    /// What is open of every device's evidence: at most [`OPEN`] claims of each, by the transaction that takes them.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -340,21 +469,6 @@ impl Reader {
         let mut all: HashMap<Did, Dossier> = HashMap::new();
         for claim in self.all(&format!("{CLAIM} FROM batch WHERE state = 0 ORDER BY id"), [], claimed)? {
             all.entry(claim.did).or_default().open.push(Open { claim, asked: 0 });
-        }
-        let sql = format!("{CLAIM}, missing, leaves FROM batch WHERE state = 1 AND missing <> 0 ORDER BY id");
-        let partial = self.all(&sql, [], |r| {
-            let missing = u64::from_le_bytes(r.get::<_, i64>(7)?.to_le_bytes());
-            let leaves: Vec<u8> = r.get(8)?;
-            let leaves = leaves.chunks_exact(32).filter_map(|l| l.try_into().ok().map(Hash)).collect();
-            let claim = claimed(r)?;
-            Ok(Partial { context: claim.context, claim, leaves, missing })
-        })?;
-        for partial in partial {
-            let known = &mut all.entry(partial.claim.did).or_default().partial;
-            known.push(partial);
-            if known.len() > Dossier::MOST {
-                known.remove(0);
-            }
         }
         let sql = "SELECT c.did, min(r.ingested), count(*)
                    FROM leaf l JOIN reading r ON r.id = l.reading JOIN context c ON c.id = r.ctx
@@ -374,41 +488,27 @@ impl Reader {
     /// [`StoreError`].
     pub fn batch_past(&self, net: Net, claim: &Claim) -> std::result::Result<BatchPast, StoreError> {
         let (did, number, first) = (claim.did.0, int(claim.number), int(claim.first));
-        let last = first.saturating_add(63);
+        let chain = row_of(claim.chain);
         let sql = format!("SELECT state FROM batch WHERE {SAME}");
         let same = params![did, number, first, claim.bitmap.as_bytes(), claim.signature.0];
         let state = self.all(&sql, same, |r| State::from_number(r.get(0)?).ok_or(rusqlite::Error::InvalidQuery))?;
-        let sql = "SELECT id, level, epoch, bctx FROM context WHERE net = ? AND did = ? AND level > 1
-                   ORDER BY id = ? DESC, id DESC LIMIT ?";
-        let contexts = self.all(sql, params![net.0, did, claim.context.0, CONTEXTS], |r| {
-            let level = if r.get::<_, u8>(1)? == 3 { SignedLevel::Cloud } else { SignedLevel::Gateway };
-            let (epoch, bctx) = (Epoch(r.get(2)?), boot(&r.get::<_, Vec<u8>>(3)?));
-            Ok((ContextId(r.get(0)?), Subject { level, did: claim.did, epoch, bctx }))
-        })?;
-        let sql = "SELECT r.id, r.piv, l.salt, r.payload, r.flags FROM reading r JOIN leaf l ON l.reading = r.id
-                   WHERE r.ctx = ? AND r.piv BETWEEN ? AND ? AND r.flags & ? = 0 ORDER BY r.piv, r.variant";
+        // A boot signs its own messages; else a batch closes at renewal, and its signature may come later.
+        let sql = format!(
+            "SELECT {SUBJECT} FROM context WHERE net = ?1 AND did = ?2 AND level > 1
+             AND (id = ?3 OR ?4 = 0 AND bctx = x'') ORDER BY id = ?3 DESC, id DESC LIMIT ?5"
+        );
+        let contexts =
+            self.all(&sql, params![net.0, did, claim.context.0, chain, CONTEXTS], |r| subject(claim.did, r))?;
         let mut candidates = Vec::new();
         for (context, subject) in contexts {
-            let rows = self.all(sql, params![context.0, first, last, flag::REFUSED], |r| {
-                Ok(LeafRow {
-                    reading: r.get(0)?,
-                    piv: uint(r.get(1)?),
-                    salt: Salt(r.get(2)?),
-                    payload: r.get(3)?,
-                    is_hidden: r.get::<_, u8>(4)? & flag::QUARANTINED != 0,
-                })
-            })?;
-            let rows: Vec<LeafRow> = rows.into_iter().filter(|r| claim.covers(r.piv)).collect();
+            let rows = self.ask(|db| leaf_rows(db, context, claim))?;
             if !rows.is_empty() {
                 candidates.push(Candidate { context, subject, rows });
             }
         }
-        let sql = "SELECT idx, hash FROM batch_leaf WHERE did = ? AND number = ? ORDER BY idx";
-        let given = self.all(sql, params![did, number], |r| Ok((r.get(0)?, Hash(r.get(1)?))))?;
-        let sql = "SELECT number, statement, ctx, first, bitmap FROM batch WHERE did = ?1 AND state = 1
-                   AND (number IN (?2, ?2 - 1) OR id IN (SELECT id FROM batch WHERE did = ?1 AND state = 1
-                   ORDER BY id DESC LIMIT ?3)) ORDER BY id DESC LIMIT 64";
-        let statements = self.all(sql, params![did, number, STATEMENTS], |r| {
+        let sql = "SELECT idx, hash FROM batch_leaf WHERE did = ? AND chain = ? AND number = ? ORDER BY idx";
+        let given = self.all(sql, params![did, chain, number], |r| Ok((r.get(0)?, Hash(r.get(1)?))))?;
+        let statement = |r: &Row<'_>| {
             Ok(StatementRow {
                 number: uint(r.get(0)?),
                 hash: Hash(r.get(1)?),
@@ -416,9 +516,21 @@ impl Reader {
                 first: uint(r.get(3)?),
                 bitmap: Bitmap::new(&r.get::<_, Vec<u8>>(4)?).ok_or(rusqlite::Error::InvalidQuery)?,
             })
-        })?;
-        let sql = "SELECT count(*) FROM batch WHERE did = ? AND number = ? - 1";
-        let claims_before = self.all(sql, params![did, number], |r| r.get(0))?.pop().unwrap_or(0);
+        };
+        let of = "SELECT number, statement, ctx, first, bitmap FROM batch WHERE did = ?1 AND chain = ?2 AND state = 1";
+        let of_number = format!("{of} AND number = ?3 ORDER BY id DESC LIMIT ?4");
+        let mut statements = Vec::new();
+        for number in [Some(number), number.checked_sub(1)].into_iter().flatten() {
+            statements.extend(self.all(&of_number, params![did, chain, number, STATEMENTS], statement)?);
+        }
+        let latest = format!("{of} ORDER BY id DESC LIMIT ?3");
+        for latest in self.all(&latest, params![did, chain, STATEMENTS], statement)? {
+            if !statements.contains(&latest) {
+                statements.push(latest);
+            }
+        }
+        let sql = "SELECT count(*) FROM batch WHERE did = ? AND number = ? - 1 AND chain = ?";
+        let claims_before = self.all(sql, params![did, number, chain], |r| r.get(0))?.pop().unwrap_or(0);
         Ok(BatchPast { state: state.into_iter().next(), candidates, given, statements, claims_before })
     }
 
@@ -426,9 +538,10 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn batch_parts(&self, did: Did, number: u64) -> std::result::Result<Option<Vec<u8>>, StoreError> {
-        let sql = "SELECT count, bytes FROM batch_part WHERE did = ? AND number = ? ORDER BY idx";
-        let parts: Vec<(u16, Vec<u8>)> = self.all(sql, params![did.0, int(number)], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    pub fn batch_parts(&self, did: Did, batch: BatchName) -> std::result::Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT count, bytes FROM batch_part WHERE did = ? AND chain = ? AND number = ? ORDER BY idx";
+        let at = params![did.0, row_of(batch.chain), int(batch.number)];
+        let parts: Vec<(u16, Vec<u8>)> = self.all(sql, at, |r| Ok((r.get(0)?, r.get(1)?)))?;
         let whole = parts.first().is_some_and(|(count, _)| usize::from(*count) == parts.len());
         Ok(whole.then(|| parts.into_iter().flat_map(|(_, bytes)| bytes).collect()))
     }

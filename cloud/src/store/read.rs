@@ -208,6 +208,11 @@ impl Reader {
         run().map_err(|e| self.failed(e))
     }
 
+    /// Asks something that takes several steps.
+    pub(super) fn ask<T>(&self, ask: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        ask(&self.db).map_err(|e| self.failed(e))
+    }
+
     /// Readings, without what is quarantined or was refused.
     ///
     /// # Errors

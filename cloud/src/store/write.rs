@@ -205,6 +205,7 @@ fn leaf(tx: &Transaction<'_>, row: &Row) -> Result<()> {
     if let Some(salt) = row.salt {
         let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?)";
         tx.prepare_cached(sql)?.execute(params![tx.last_insert_rowid(), salt.0])?;
+        super::evidence::arrived(tx, row.context, row.piv)?;
     }
     Ok(())
 }
