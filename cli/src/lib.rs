@@ -30,6 +30,7 @@ pub mod output;
 pub(crate) mod paper;
 pub mod reading;
 pub(crate) mod serial;
+pub mod template;
 pub mod token;
 pub mod vault;
 pub mod xbee_air;
@@ -87,6 +88,8 @@ enum Noun {
     Node(node::Args),
     /// Readings that the cloud stored: list, follow.
     Reading(reading::Args),
+    /// Templates: what the columns of rows mean that devices send instead of names and units.
+    Template(template::Args),
     /// Tokens for the cloud's API: add, list, revoke.
     Token(token::Args),
     /// Emulated XBee modules on pseudo-terminals, for tests and demonstrations.
@@ -154,6 +157,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),
+        Noun::Template(args) => template::run(&args, output),
         Noun::Token(args) => token::run(&args, output),
         Noun::Vault(args) => vault::run(&args, output),
         Noun::XbeeAir(args) => xbee_air::run(&args),

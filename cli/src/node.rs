@@ -83,6 +83,10 @@ pub struct Run {
     /// Take readings from standard input, one JSON record of SenML per line, e.g. {"n":"temp","u":"Cel","v":21.5}.
     #[arg(long, conflicts_with = "every")]
     pub stdin: bool,
+    /// Send rows of this template instead of names and units (fivefold template add): of the made-up sensor what it measures,
+    /// and the battery; with --stdin a line is a row, e.g. [21.5,null,true].
+    #[arg(long, value_name = "ID")]
+    pub template: Option<u64>,
     /// What its made-up sensor measures.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t, conflicts_with = "stdin")]
     pub sensor: Measures,
@@ -308,8 +312,8 @@ impl Process<'_> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         self.script().await?;
         self.report.started(&self.node);
-        let mut lines = args.stdin.then(Lines::start);
-        let mut sensor = Sensor::new(args.sensor);
+        let mut lines = args.stdin.then(|| Lines::start(args.template));
+        let mut sensor = Sensor::new(args.sensor, args.template);
         let every = Millis((args.every * 1000.0).max(1.0) as u64).0;
         let mut next = self.clock.now();
         let mut taken = 0u64;

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use fivefold_cloud::api::{Followed, ImportedShown, LabelShown, ReadingShown, RecordShown};
+use fivefold_cloud::api::{ColumnShown, Followed, ImportedShown, LabelShown, ReadingShown, RecordShown, RowShown};
 use fivefold_keep::files;
 use fivefold_keep::share::{CA_FILE, read_config};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::clock;
@@ -234,21 +234,38 @@ fn columns(r: &ReadingShown) -> [String; 7] {
 fn contents(r: &ReadingShown) -> String {
     let record = |record: &RecordShown| {
         let value = match &record.value {
-            Value::String(text) => safe(text),
             Value::Null => record.sum.map_or_else(String::new, |sum| format!("sum {sum}")),
-            other => safe(&other.to_string()),
+            value => bare(value),
         };
-        let unit = record.unit.as_ref().map(|u| format!(" {}", safe(u))).unwrap_or_default();
-        format!("{} {value}{unit}", safe(&record.name))
+        format!("{} {value}{}", safe(&record.name), unit(record.unit.as_ref()))
+    };
+    let column = |column: &ColumnShown| match &column.value {
+        Value::Null => format!("{} missing", safe(&column.name)),
+        value => format!("{} {}{}", safe(&column.name), bare(value), unit(column.unit.as_ref())),
+    };
+    let row = |row: &RowShown| match &row.columns {
+        Some(columns) => columns.iter().map(column).collect(),
+        None => vec![format!("template {} {}", row.id, safe(&json!(row.values).to_string()))],
     };
     let parts: Vec<String> = r
         .records
         .iter()
         .map(record)
-        .chain(r.templates.iter().map(|t| format!("template {} {}", t["id"], t["values"])))
+        .chain(r.templates.iter().flat_map(row))
         .chain(r.other.iter().map(|hex| format!("control {hex}")))
         .collect();
     parts.join(", ")
+}
+
+fn unit(unit: Option<&String>) -> String {
+    unit.map(|u| format!(" {}", safe(u))).unwrap_or_default()
+}
+
+fn bare(value: &Value) -> String {
+    match value {
+        Value::String(text) => safe(text),
+        other => safe(&other.to_string()),
+    }
 }
 
 /// Text of a device for a terminal: what the terminal would obey comes out escaped.

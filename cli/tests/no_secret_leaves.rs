@@ -179,6 +179,12 @@ fn scenario(form: &'static str) -> Heard {
     heard.secrets.push(Secret { name: "enrolment key of a classic node".into(), bytes: hex::decode(digits).unwrap() });
     heard.look("device check", &[]);
 
+    // What the columns of rows mean.
+    let templates = at(&heard, "templates.toml");
+    private(Path::new(&templates), "[[template]]\nid = 3\ncolumns = [{ name = \"level\", unit = \"m\" }]\n");
+    heard.run("template add", &["--net", "one", &templates]);
+    heard.run("template list", &[]);
+
     // A device that makes its own key.
     let [own, asks, told] = ["farm/nodes/own", "own.request", "own.answer"].map(|p| at(&heard, p));
     heard.run("node join", &["--dir", &own, "--sign", "--request-file", &asks, "--request-qr"]);

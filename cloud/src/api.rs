@@ -52,8 +52,8 @@ pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
 pub use imported::{Imported, ImportedShown};
 pub use log::{LogShown, WitnessShown};
 pub use show::{
-    CommandShown, CountShown, DeviceShown, Followed, GatewayShown, Health, LabelShown, ReadingShown, Readings,
-    RecordShown,
+    ColumnShown, CommandShown, CountShown, DeviceShown, Followed, GatewayShown, Health, LabelShown, ReadingShown,
+    Readings, RecordShown, RowShown, UnknownRowsShown,
 };
 
 /// Readings in one answer, at most.
@@ -361,7 +361,7 @@ async fn readings(State(service): State<Arc<Service>>, Query(which): Query<Which
 /// Readings as they are stored, as server-sent events (`event: reading`, `data:` the reading), and labels that are raised
 /// later (`event: label`, `data:` which reading, and what it is called now). Starts after `cursor`, else with what comes next.
 /// The `id:` of an event, given back in the header Last-Event-ID, goes on with both behind that event. A reading that comes is
-/// called what it is then: no label of before follows.
+/// called what it is by then; a label that says the same again may follow.
 #[utoipa::path(get, path = "/v1/readings/stream", params(Which), responses(
     (status = 200, body = Followed, content_type = "text/event-stream"),
     (status = 400, body = Problem), (status = 401, body = Problem)))]
@@ -468,6 +468,7 @@ async fn device(State(service): State<Arc<Service>>, Path(did): Path<String>) ->
             shown.last_heard_ms = Some(last.0);
             shown.readings = Some(count);
         }
+        shown.unknown_rows = reader.unknown_rows(did)?.as_ref().map(UnknownRowsShown::of);
         shown.report = reader.report(did)?.and_then(|(at, control)| show::report(at, &control));
         shown.commands = reader.commands_of(did)?.iter().map(CommandShown::of).collect();
         Ok(Json(shown))
@@ -526,7 +527,8 @@ async fn health(State(service): State<Arc<Service>>) -> Answer<Health> {
     (status = 200, body = String, content_type = "text/plain"), (status = 401, body = Problem)))]
 async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
     let text =
-        ask(&service, |service, reader| Ok(show::metrics(service, &reader.counts()?, reader.last_id()?))).await?;
+        ask(&service, |service, r| Ok(show::metrics(service, &r.counts()?, r.last_id()?, r.all_unknown_rows()?)))
+            .await?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

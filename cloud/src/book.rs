@@ -7,6 +7,7 @@
 mod classic;
 mod dossier;
 mod signers;
+mod templates;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,7 @@ pub use classic::{ClassicDevice, ClassicSource, Classics};
 pub(crate) use dossier::Told;
 pub use dossier::{Dossier, Open, Unsigned};
 pub use signers::{KnownSigner, Signers};
+pub use templates::Templates;
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;
@@ -315,6 +317,8 @@ pub struct Source {
     pub classics: Vec<ClassicSource>,
     /// Signing keys of devices, revoked ones too, by device, the oldest first.
     pub signers: Vec<Signer>,
+    /// Templates, by network.
+    pub templates: Templates,
 }
 
 /// A network whose key is being rotated (docs/protocol.md 4.3).
@@ -396,6 +400,7 @@ impl Source {
                 .collect::<Result<_, RegistryError>>()?,
             classics: ClassicSource::read(registry, vault)?,
             signers: registry.signers()?,
+            templates: Templates::of(registry.templates()?),
         })
     }
 }
@@ -434,6 +439,8 @@ pub struct Book {
     pub classics: Classics,
     /// Signing keys of devices.
     pub signers: Arc<Signers>,
+    /// Templates, by network.
+    pub templates: Arc<Templates>,
 }
 
 /// What remains of earlier runs: contexts, and commands without a result.
@@ -522,6 +529,7 @@ impl Maker<'_> {
         }
         book.classics = Classics::of(source.classics, &before.classics);
         book.signers = Arc::new(Signers::of(source.signers));
+        book.templates = Arc::new(source.templates);
         book.take_gateways(source.gateways);
         book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, Arc::new(r))).collect();
         book.tokens = source.tokens.into_iter().filter(|t| t.revoked_at.is_none()).collect();

@@ -7,11 +7,12 @@ use std::fmt;
 
 use fivefold_core::id::Did;
 use fivefold_core::proof::Sign1;
+use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
-use fivefold_evidence::bundle::{Bundle, FILE_BYTES, Logged, NotAssembled, Parts};
+use fivefold_evidence::bundle::{Bundle, Definition, FILE_BYTES, Logged, NotAssembled, Parts};
 use fivefold_evidence::checkpoint::{Authentic, Signed};
 use fivefold_evidence::log::{EntryKind, LogError};
-use fivefold_evidence::record::Enrolment;
+use fivefold_evidence::record::{Configured, Enrolment};
 
 use crate::book::Book;
 use crate::cloud::holds_reading;
@@ -98,13 +99,14 @@ enum Place {
     Proven(Box<Proven>),
 }
 
-/// What all readings of a batch have in common in their bundles.
+/// What all readings of a batch that use the same template have in common in their bundles.
 struct Proven {
     proof: String,
     chain: Vec<Vec<u8>>,
     enrolment: (Vec<u8>, String),
     revocations: (Vec<u8>, String),
     policy: (Vec<u8>, String),
+    template: Option<(u64, Vec<u8>)>,
 }
 
 /// Puts together what proves the readings of a device that came in this time.
@@ -124,7 +126,7 @@ pub fn export(
         return Err(ExportError::TooMany);
     }
     let mut exported = Exported::default();
-    let mut places: HashMap<i64, Place> = HashMap::new();
+    let mut places: HashMap<(i64, Option<u64>), Place> = HashMap::new();
     for row in &rows {
         if !holds_reading(&row.payload) {
             continue;
@@ -133,9 +135,10 @@ pub fn export(
             exported.missing.unsigned += 1;
             continue;
         };
-        let place = match places.entry(proof.batch) {
+        let template = book.templates.first_of(row.net, &row.payload);
+        let place = match places.entry((proof.batch, template.map(|(id, _)| id))) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(Export { reader, book, logging, did }.place(proof)?),
+            Entry::Vacant(new) => new.insert(Export { reader, book, logging, did }.place(proof, template)?),
         };
         match place {
             Place::Proven(common) => {
@@ -168,7 +171,7 @@ fn bundle(row: &EvidenceRow, proof: &Proof, common: &Proven) -> Result<Vec<u8>, 
         chain: common.chain.iter().map(Vec::as_slice).collect(),
         enrolment: logged(&common.enrolment),
         proof: &common.proof,
-        template: None,
+        template: common.template.as_ref().map(|(id, definition)| Definition { id: *id, definition }),
         receipts: Vec::new(),
         revocations: logged(&common.revocations),
         policy: logged(&common.policy),
@@ -189,7 +192,7 @@ struct Export<'a> {
 }
 
 impl Export<'_> {
-    fn place(&self, proof: &Proof) -> Result<Place, ExportError> {
+    fn place(&self, proof: &Proof, template: Option<(u64, &[u8])>) -> Result<Place, ExportError> {
         let Some(index) = self.reader.log_index(EntryKind::Batch, proof.batch)? else { return Ok(Place::Unlogged) };
         let Some(head) = self.witnessed(index)? else { return Ok(Place::Unwitnessed) };
         let log = self.logging.log();
@@ -202,7 +205,20 @@ impl Export<'_> {
         let enrolments = self.reader.log_placed(EntryKind::Enrolment, Some(self.did))?;
         let policies = self.reader.log_placed(EntryKind::Policy, Some(self.did))?;
         // What held when the batch was logged; if the log began later, what held then.
-        let policy = policies.iter().find(|p| p.index < index).or(policies.last());
+        let held = |all: &[&Placed]| all.iter().find(|p| p.index < index).or(all.last()).map(|p| (**p).clone());
+        let mut policy = held(&policies.iter().collect::<Vec<_>>());
+        // If the template was registered later, the first record that has it and that witnesses saw.
+        let mut shown = None;
+        if let Some((id, definition)) = template {
+            let hash = sha256(&[definition]);
+            let has = |p: &&Placed| Configured::parse(&p.record).is_ok_and(|c| c.templates.contains(&(id, hash)));
+            let with = held(&policies.iter().filter(has).collect::<Vec<_>>());
+            if let Some(with) = with
+                && self.witnessed(with.index)?.is_some()
+            {
+                (policy, shown) = (Some(with), Some((id, definition.to_vec())));
+            }
+        }
         let (Some(enrolment), Some(policy)) = (enrolments.into_iter().find(of_key), policy) else {
             return Ok(Place::Unrecorded);
         };
@@ -222,7 +238,8 @@ impl Export<'_> {
             chain: signer.registered.chain_der(),
             enrolment: (enrolment.record, prove(enrolment.index, enrolled)?),
             revocations: (list.record, prove(list.index, newest)?),
-            policy: (policy.record.clone(), prove(policy.index, configured)?),
+            policy: (policy.record, prove(policy.index, configured)?),
+            template: shown,
         })))
     }
 

@@ -13,6 +13,7 @@ mod raised;
 mod read;
 mod reseal;
 mod restored;
+mod unknown_rows;
 mod write;
 
 use std::fs::File;
@@ -45,6 +46,7 @@ pub use raised::{Raised, RaisedRow};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
 pub use restored::restored;
+pub use unknown_rows::UnknownRows;
 
 const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0001_ledger.sql"),
@@ -57,6 +59,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0008_evidence.sql"),
     include_str!("store/migrations/0009_log.sql"),
     include_str!("store/migrations/0010_batches.sql"),
+    include_str!("store/migrations/0011_templates.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -338,6 +341,8 @@ pub struct Write {
     pub commands: Vec<CommandRow>,
     /// Results of commands.
     pub results: Vec<ResultRow>,
+    /// Rows of templates that nobody registered, by device, with the template's id.
+    pub unknown_rows: Vec<(Did, u64)>,
     /// Control maps in which devices said how they are.
     pub reports: Vec<(Did, Vec<u8>)>,
     /// Network keys that devices said they have.
@@ -373,6 +378,7 @@ impl Write {
             && self.receipt.is_none()
             && self.commands.is_empty()
             && self.results.is_empty()
+            && self.unknown_rows.is_empty()
             && self.reports.is_empty()
             && self.link_keys.is_empty()
             && self.link_told.is_empty()

@@ -12,6 +12,7 @@ use fivefold_core::profile::{LinkClass, Mode, Profile};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap;
 use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
+use fivefold_keep::registry::RegisteredTemplate;
 
 const HOUR: u64 = 3600 * 1000;
 
@@ -491,4 +492,34 @@ fn item_one_covers_a_message_whose_answer_was_lost() {
     let (_, payload, _) = node.open(&b, &reply.answers[0]);
     let map = fivefold_core::wire::control::Downlink::parse(&payload).unwrap();
     assert!(map.received.unwrap().covers(0) && map.received.unwrap().covers(1));
+}
+
+#[test]
+fn rows_that_no_template_fits_are_kept_and_counted_and_nothing_refuses_them() {
+    let mut world = cloud_only();
+    world.source.templates = vec![RegisteredTemplate {
+        net: NET,
+        id: 3,
+        // [3, ["level", "m"]]
+        definition: hex::decode("82038265".to_owned() + "6c6576656c616d").unwrap(),
+        added_at: 1,
+    }];
+    world.reload();
+    let did = world.source.devices[0].did;
+    let mut node = first(&world);
+    let unknown = |world: &World| world.cloud.memory().read(|r| r.unknown_rows(did)).unwrap();
+    let known = node.send(&[0x82, 0x03, 0x01]);
+    world.post(&[known.envelope()]);
+    assert_eq!(unknown(&world), None);
+    // Another id, and a value too many; the first of them comes twice and counts once.
+    let sent = [node.send(&[0x82, 0x18, 0x20, 0x01]), node.send(&[0x83, 0x03, 0x01, 0x02])];
+    world.post(&[sent[0].envelope()]);
+    world.post(&[sent[0].envelope()]);
+    world.post(&[sent[1].envelope()]);
+    let mut world = world.restart();
+    world.reload();
+    let said = unknown(&world).unwrap();
+    assert_eq!((said.count, said.template, said.at), (2, 3, NOW));
+    assert_eq!(world.readings().len(), 3);
+    assert_eq!(world.counts().keys().collect::<Vec<_>>(), [&Code::CloudDuplicate]);
 }

@@ -8,6 +8,7 @@ use common::*;
 use fivefold_cloud::evidence::{Exported, Missing, export};
 use fivefold_cloud::log::{Logging, Serving, WitnessConfig};
 use fivefold_cloud::store::{LogRecord, Write};
+use fivefold_core::id::Did;
 use fivefold_core::profile::{Mode, Policy, Profile};
 use fivefold_core::time::Millis;
 use fivefold_evidence::bundle::{Bundle, Bundles};
@@ -19,6 +20,7 @@ use fivefold_evidence::record::{Configured, Enrolment, Made, Revocations};
 use fivefold_evidence::trust::{self, Trust};
 use fivefold_evidence::verify::{Verdict, verify_file};
 use fivefold_keep::ca::Authority;
+use fivefold_keep::registry::RegisteredTemplate;
 use zeroize::Zeroizing;
 
 const NOW_S: u64 = NOW.0 / 1000;
@@ -55,19 +57,27 @@ impl Station {
     /// What the service queues of the operator's book.
     fn records(&self) {
         let device = &self.world.source.devices[0];
-        let mut policy = [0; Policy::LONGEST];
-        let len = device.policy.emit(&mut policy).unwrap();
         let (did, net, sid) = (device.did, device.net, device.sid);
         let spki = &self.world.source.signers[0].spki;
         let enrolled = Enrolment { did, net, sid, spki, made: Made::OnDevice }.emit().unwrap();
-        let configured = Configured { did, policy: &policy[..len], templates: Vec::new() }.emit().unwrap();
-        let record = |kind, did, record| LogRecord { kind, did, record };
+        self.queue(EntryKind::Revocation, None, Revocations::default().emit().unwrap());
+        self.queue(EntryKind::Enrolment, Some(did), enrolled);
+        self.configured();
+    }
+
+    /// The same of the device's policy and its templates.
+    fn configured(&self) {
+        let device = &self.world.source.devices[0];
+        let mut policy = [0; Policy::LONGEST];
+        let len = device.policy.emit(&mut policy).unwrap();
+        let templates = self.world.cloud.book().templates.hashes(device.net);
+        let configured = Configured { did: device.did, policy: &policy[..len], templates }.emit().unwrap();
+        self.queue(EntryKind::Policy, Some(device.did), configured);
+    }
+
+    fn queue(&self, kind: EntryKind, did: Option<Did>, record: Vec<u8>) {
         let mut write = Write::default();
-        write.log.records = vec![
-            record(EntryKind::Revocation, None, Revocations::default().emit().unwrap()),
-            record(EntryKind::Enrolment, Some(did), enrolled),
-            record(EntryKind::Policy, Some(did), configured),
-        ];
+        write.log.records = vec![LogRecord { kind, did, record }];
         self.world.cloud.memory().store().commit_now(write).unwrap();
     }
 
@@ -147,6 +157,46 @@ fn a_reading_gets_its_bundle_once_it_is_signed_logged_and_witnessed() {
         trust::write(&[other.certificate().to_owned()], station.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
     let refused = verify_file(&exported.bundles, &text.parse().unwrap());
     assert_eq!((refused[0].verdict, refused[0].step), (Verdict::Refused, Some("chain")));
+}
+
+#[test]
+fn a_row_of_a_registered_template_gets_its_definition_once_the_log_has_it() {
+    let mut station = Station::new(2);
+    station.records();
+    station.reading(0);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S);
+    let shown = |station: &Station| {
+        let exported = station.export();
+        assert_eq!(exported.proven, 1);
+        let bundles = Bundles::new(&exported.bundles).unwrap();
+        bundles.map(|b| b.unwrap().template.map(|t| (t.id, t.definition.to_vec()))).next().unwrap()
+    };
+    assert_eq!(shown(&station), None);
+    // [1, ["level", "m"]]: registered when the batch was logged already.
+    let definition = hex::decode("82018265".to_owned() + "6c6576656c616d").unwrap();
+    let one = |definition: &[u8]| RegisteredTemplate { net: NET, id: 1, definition: definition.to_vec(), added_at: 1 };
+    station.world.source.templates = vec![one(&definition)];
+    station.world.reload();
+    assert_eq!(shown(&station), None, "no record of the log names it");
+    station.configured();
+    station.write();
+    assert_eq!(shown(&station), None, "no witness saw that record");
+    station.head(2, NOW_S + 60);
+    assert_eq!(shown(&station), Some((1, definition.clone())));
+    let exported = station.export();
+    let witnesses: Vec<_> = station.witnesses.iter().map(|k| k.vkey().clone()).collect();
+    let ca = station.authority.certificate().to_owned();
+    let text = trust::write(&[ca], station.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
+    let reports = verify_file(&exported.bundles, &text.parse().unwrap());
+    assert_eq!((reports[0].verdict, reports[0].step), (Verdict::Proven, None), "{:?}", reports[0].reason);
+    let values: Vec<_> = reports[0].values.iter().map(|v| (v.name.as_str(), v.unit.as_deref())).collect();
+    assert_eq!(values, [("level", Some("m"))]);
+    // A definition with another number of columns fits no row: then nothing is said of its columns.
+    station.world.source.templates = vec![one(&hex::decode("8301826161f6826162f6").unwrap())];
+    station.world.reload();
+    assert_eq!(shown(&station), None);
 }
 
 #[test]

@@ -13,6 +13,7 @@ use fivefold_cloud::log::{Logging, LoggingError, Serving};
 use fivefold_cloud::service::Service;
 use fivefold_cloud::store::Store;
 use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Sign};
+use fivefold_core::reading::Definition;
 use fivefold_evidence::checkpoint::LogKey;
 use fivefold_evidence::log::{EntryKind, Log};
 use fivefold_evidence::record::{Configured, Enrolment, Made, Revocations};
@@ -185,11 +186,20 @@ fn the_book_of_the_operator_is_in_the_log_from_its_beginning() {
     drop(service);
     let service = open();
     assert_eq!(records(&service), first, "each once, whoever starts again");
+    // A template is registered: the log says so of each device that signs.
+    let template = fivefold_keep::templates::read("[[template]]\nid = 3\ncolumns = [{ name = \"level\" }]\n").unwrap();
+    registry.add_templates("field-7", &template, 5).unwrap();
+    service.refresh(NOW).unwrap();
+    service.refresh(NOW).unwrap();
+    let all = records(&service);
+    let said = Configured::parse(&all[3].record).unwrap();
+    let hash = Definition::parse(&template[0].definition).unwrap().hash();
+    assert_eq!((all.len(), said.did, said.templates), (4, signs.did, vec![(3, hash)]));
     registry.revoke_device(signs.did, 77).unwrap();
     service.refresh(NOW).unwrap();
     service.refresh(NOW).unwrap();
     let all = records(&service);
-    let list = Revocations::parse(&all[3].record).unwrap();
-    assert_eq!((all.len(), list.number, list.keys), (4, 1, vec![(signer.name(), 77)]));
-    assert_eq!(all[3].kind, EntryKind::Revocation);
+    let list = Revocations::parse(&all[4].record).unwrap();
+    assert_eq!((all.len(), list.number, list.keys), (5, 1, vec![(signer.name(), 77)]));
+    assert_eq!(all[4].kind, EntryKind::Revocation);
 }

@@ -12,6 +12,8 @@ import json
 import sys
 from dataclasses import dataclass, field
 
+import cbor2
+
 import chain
 import note
 import oscore
@@ -217,6 +219,28 @@ def uses(payload, template):
     need(found, "the payload does not use this template")
 
 
+def values(payload, shown):
+    """What the rows of the template in item 8 say, with names and units; nothing where its definition is none, or fits no row.
+    Values that are missing are left out."""
+    try:
+        template, *columns = item(shown[1])
+    except (Wrong, TypeError, ValueError):
+        return []
+    if not all(is_list(c, 2) and type(c[0]) is str and type(c[1]) in (str, type(None)) for c in columns):
+        return []
+    found, begin = [], 0
+    for end in well_formed(payload):
+        try:
+            row = cbor2.loads(payload[begin:end])
+        except Exception:  # of a library, over bytes from outside
+            row = None
+        begin = end
+        if is_list(row, 1 + len(columns)) and is_uint(row[0]) and row[0] == template:
+            found += [{"name": name, "unit": unit, "value": v.hex() if is_bytes(v) else v}
+                      for (name, unit), v in zip(columns, row[1:]) if v is not None]
+    return found
+
+
 # --- the steps (7) ----------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +256,7 @@ class Answer:
     batch: int | None = None
     order: int | None = None
     payload: str | None = None
+    values: list = field(default_factory=list)
     existed_before: int | None = None
     witnesses: list = field(default_factory=list)
     heard: list = field(default_factory=list)
@@ -290,6 +315,7 @@ def _steps(b, trusted, answer):
     answer.not_proven.insert(0, KEY_NOT_PROVEN[en[5]])
 
     at("policy", _policy, b, did, r.payload, trusted)
+    answer.values = values(r.payload, b[8]) if b[8] is not None else []
 
     point = at("log", note.logged, b[7], b"b1", b[4], trusted)
     seen = at("witnesses", note.witnessed, point, trusted)

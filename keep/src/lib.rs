@@ -3,7 +3,8 @@
 //! [`vault`] wraps secrets under a passphrase file, [`files`] writes them so that a crash or a neighbour does no harm,
 //! [`registry`] is the operator's book, [`rotation`] how a network's key is changed, [`share`] is what each party is handed of
 //! it, [`ca`] issues certificates, [`enrol`] is what a gateway asks for one with, [`imported`] looks at public keys from
-//! outside, [`own_sensors`] reads what users added to the sensors of classic nodes, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
+//! outside, [`own_sensors`] reads what users added to the sensors of classic nodes, [`templates`] what the columns of rows
+//! mean, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
 //! of its runs, [`site`] how a gateway without a cloud is told its state, [`broker`] is the way
 //! to an MQTT broker.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
@@ -22,5 +23,6 @@ pub mod share;
 pub mod sign;
 pub mod site;
 pub mod successor;
+pub mod templates;
 pub mod tls;
 pub mod vault;

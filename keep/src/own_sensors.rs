@@ -263,7 +263,8 @@ fn short(e: &serde_json::Error) -> String {
     told.rsplit_once(" at line ").map_or(told.clone(), |(what, _)| what.to_owned())
 }
 
-fn line_of(text: &str, at: usize) -> usize {
+/// The line, from 1 on, that byte `at` of a text stands in.
+pub(crate) fn line_of(text: &str, at: usize) -> usize {
     text.as_bytes().get(..at).unwrap_or_default().iter().filter(|b| **b == b'\n').count() + 1
 }
 

@@ -12,6 +12,7 @@ mod reseal;
 mod rotation;
 mod signers;
 mod succession;
+mod templates;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -36,6 +37,7 @@ pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_re
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
 pub use signers::{KeyOrigin, Replaces, Signer};
+pub use templates::RegisteredTemplate;
 
 use crate::vault::{Vault, VaultError, random};
 
@@ -321,6 +323,7 @@ impl Registry {
             succession::prepare(&made.db)?;
             classic::prepare(&made.db)?;
             signers::prepare(&made.db)?;
+            templates::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)
         };
         set().map_err(|e| made.failed(e))?;
@@ -338,6 +341,7 @@ impl Registry {
             .and_then(|()| succession::prepare(&opened.db))
             .and_then(|()| classic::prepare(&opened.db))
             .and_then(|()| signers::prepare(&opened.db))
+            .and_then(|()| templates::prepare(&opened.db))
             .map_err(|e| opened.failed(e))?;
         Ok(opened)
     }

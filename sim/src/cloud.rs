@@ -87,6 +87,7 @@ impl CloudStation {
             rotations: Vec::new(),
             classics: Vec::new(),
             signers: Vec::new(),
+            templates: Default::default(),
             devices: self
                 .members
                 .iter()

@@ -3,7 +3,7 @@
 use std::io::BufRead as _;
 
 use anyhow::bail;
-use fivefold_core::reading::{Fields, Number, Reading, Value};
+use fivefold_core::reading::{Fields, Number, Reading, Template, Value};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
@@ -20,6 +20,8 @@ pub enum Measures {
 /// A thermometer or a gauge with a battery, made up.
 pub(super) struct Sensor {
     measures: Measures,
+    /// Its readings are rows of this template.
+    template: Option<u64>,
     /// Tenths of a degree, or centimetres.
     value: i64,
     /// Millivolts.
@@ -27,12 +29,12 @@ pub(super) struct Sensor {
 }
 
 impl Sensor {
-    pub(super) fn new(measures: Measures) -> Self {
+    pub(super) fn new(measures: Measures, template: Option<u64>) -> Self {
         let value = match measures {
             Measures::Level => 4100 + i64::from(random()),
             Measures::Temperature => 180 + i64::from(random() % 80),
         };
-        Self { measures, value, battery: 3600 + 2 * i64::from(random()) }
+        Self { measures, template, value, battery: 3600 + 2 * i64::from(random()) }
     }
 
     /// The next reading, without the battery where there is no room for it.
@@ -43,6 +45,13 @@ impl Sensor {
             Measures::Level => ("level", "m", self.value as f64 / 100.0),
             Measures::Temperature => ("temp", "Cel", self.value as f64 / 10.0),
         };
+        if let Some(id) = self.template {
+            let values = [Value::Number(Number::Float(measured.2)), Value::Number(Number::Integer(self.battery))];
+            let mut out = [0; 64];
+            // Two numbers fit, and are finite.
+            let len = Template::emit(id, &values.map(Some), &mut out).unwrap_or(0);
+            return out.get(..len).unwrap_or_default().to_vec();
+        }
         let whole = pack(&[measured, ("batt", "mV", self.battery as f64)]);
         if whole.len() <= room { whole } else { pack(&[measured]) }
     }
@@ -80,6 +89,7 @@ struct Line {
 
 /// Lines of standard input, read by a thread of its own.
 pub(super) struct Lines {
+    template: Option<u64>,
     lines: mpsc::Receiver<String>,
     next: Option<String>,
     number: u64,
@@ -87,7 +97,8 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    pub(super) fn start() -> Self {
+    /// Lines are rows of this template, or else SenML.
+    pub(super) fn start(template: Option<u64>) -> Self {
         let (sender, lines) = mpsc::channel(1);
         std::thread::spawn(move || {
             for line in std::io::stdin().lock().lines() {
@@ -97,7 +108,7 @@ impl Lines {
                 }
             }
         });
-        Self { lines, next: None, number: 0, over: false }
+        Self { template, lines, next: None, number: 0, over: false }
     }
 
     /// Input has ended and all of it was taken.
@@ -127,12 +138,12 @@ impl Lines {
     /// One sentence about what is wrong with the line.
     pub(super) fn reading(&self, room: usize) -> anyhow::Result<Option<Vec<u8>>> {
         let Some(line) = &self.next else { return Ok(None) };
-        let reading = parse(line).map_err(|e| {
-            anyhow::anyhow!(
-                "line {} is no SenML record in JSON ({e}); write e.g. {{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}}",
-                self.number
-            )
-        })?;
+        let (reading, what, example) = match self.template {
+            Some(id) => (row(id, line), "row of values", "[21.5,null,true]"),
+            None => (parse(line), "SenML record", "{\"n\":\"temp\",\"u\":\"Cel\",\"v\":21.5}"),
+        };
+        let reading = reading
+            .map_err(|e| anyhow::anyhow!("line {} is no {what} in JSON ({e}); write e.g. {example}", self.number))?;
         if reading.len() > room {
             bail!(
                 "line {}: {} bytes are more than the {room} that one message of this node carries; split it",
@@ -146,6 +157,30 @@ impl Lines {
     pub(super) fn taken(&mut self) {
         self.next = None;
     }
+}
+
+/// A line as a row of a template: an array of values, null for one that is missing.
+fn row(id: u64, line: &str) -> anyhow::Result<Vec<u8>> {
+    let values: Vec<serde_json::Value> = serde_json::from_str(line)?;
+    let values: Vec<Option<Value<'_>>> = values.iter().map(value).collect::<anyhow::Result<_>>()?;
+    let mut out = [0; 512];
+    let len = Template::emit(id, &values, &mut out).map_err(|_| anyhow::anyhow!("it is too long"))?;
+    Ok(out.get(..len).unwrap_or_default().to_vec())
+}
+
+fn value(json: &serde_json::Value) -> anyhow::Result<Option<Value<'_>>> {
+    use serde_json::Value as Json;
+    Ok(match json {
+        Json::Null => None,
+        Json::Bool(b) => Some(Value::Bool(*b)),
+        Json::String(text) => Some(Value::Text(text)),
+        Json::Number(n) => match (n.as_i64(), n.as_f64()) {
+            (Some(i), _) => Some(Value::Number(Number::Integer(i))),
+            (None, Some(f)) => Some(Value::Number(Number::Float(f))),
+            (None, None) => bail!("{n} is no number of 64 bits"),
+        },
+        Json::Array(_) | Json::Object(_) => bail!("a value is a number, a text, true, false or null"),
+    })
 }
 
 /// A line as a SenML pack: one record, or an array of them.
@@ -189,12 +224,29 @@ mod tests {
     #[test]
     fn a_made_up_reading_is_a_senml_pack_that_fits() {
         for measures in [Measures::Level, Measures::Temperature] {
-            let mut sensor = Sensor::new(measures);
+            let mut sensor = Sensor::new(measures, None);
             for room in [84, 75, 25] {
                 let reading = sensor.reading(room);
                 assert!(reading.len() <= room, "{} > {room}", reading.len());
                 assert!(matches!(Payload::parse(&reading), Ok(Payload::Sequence(_))));
             }
+        }
+    }
+
+    #[test]
+    fn a_made_up_reading_is_a_row_where_a_template_is_named() {
+        let row = Sensor::new(Measures::Level, Some(300)).reading(84);
+        let row = Template::parse(&row).unwrap();
+        assert_eq!((row.id(), row.len(), row.values().flatten().count()), (300, 2, 2));
+    }
+
+    #[test]
+    fn a_line_is_a_row_of_values_where_a_template_is_named() {
+        let row = |line| super::row(3, line);
+        let bytes = row(r#"[21.5, null, true, "on", -7]"#).unwrap();
+        assert_eq!(hex::encode(bytes), "8603f94d60f6f5626f6e26");
+        for line in ["", "{}", "7", "[[]]", "[{}]", "[1", "[1e400]"] {
+            assert!(row(line).is_err(), "{line}");
         }
     }
 

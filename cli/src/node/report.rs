@@ -241,13 +241,16 @@ fn words(payload: &[u8]) -> String {
     let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return hex::encode(payload) };
     let mut words = Vec::new();
     for item in items {
-        if let Item::Senml(pack) = item {
-            for r in pack.fields() {
+        match item {
+            Item::Senml(pack) => words.extend(pack.fields().map(|r| {
                 let (name, unit) = (r.name.unwrap_or_default(), r.unit.unwrap_or_default());
-                words.push(
-                    format!("{name} {} {unit}", r.value.map(|v| v.to_string()).unwrap_or_default()).trim().to_owned(),
-                );
+                format!("{name} {} {unit}", r.value.map(|v| v.to_string()).unwrap_or_default()).trim().to_owned()
+            })),
+            Item::Template(row) => {
+                let values = row.values().map(|v| v.map_or_else(|| "-".to_owned(), |v| v.to_string()));
+                words.push(format!("template {}: {}", row.id(), values.collect::<Vec<_>>().join(" ")));
             }
+            Item::Control(_) => {}
         }
     }
     if words.is_empty() { hex::encode(payload) } else { words.join(", ") }

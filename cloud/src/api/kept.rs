@@ -13,7 +13,7 @@ impl ReadingShown {
     pub fn kept(envelope: &Envelope<'_>, gateway: GatewayName, device: Option<Did>) -> Option<Self> {
         let opened = envelope.opened.filter(|_| envelope.kind == Kind::GatewayOpened)?;
         let payload = envelope.bytes.strip_prefix(&[POST, PAYLOAD_MARKER])?;
-        let Contents { records, templates, other } = Contents::of(payload, envelope.received);
+        let Contents { records, templates, other } = Contents::of(payload, envelope.received, |_| None);
         Some(Self {
             id: i64::try_from(envelope.seq).unwrap_or(i64::MAX),
             net: gateway.net.to_string(),

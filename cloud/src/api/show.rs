@@ -2,7 +2,7 @@
 
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::profile::KeyIndexes;
-use fivefold_core::reading::{Item, Number, Payload, Record, Value};
+use fivefold_core::reading::{Definition, Item, Number, Payload, Record, Template, Value};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::Writer;
 use fivefold_core::wire::control;
@@ -16,7 +16,7 @@ use crate::accepted::flag;
 use crate::book::{Book, ContextState, Device};
 use crate::cloud;
 use crate::service::Service;
-use crate::store::{CommandState, CountRow, GatewaySummary, RaisedRow, ReadingRow};
+use crate::store::{CommandState, CountRow, GatewaySummary, RaisedRow, ReadingRow, UnknownRows};
 
 /// Bytes of a command's arguments, at most: they share a radio frame with the answer.
 const ARGUMENTS: usize = 32;
@@ -76,8 +76,8 @@ pub struct ReadingShown {
     pub ingested_ms: u64,
     /// SenML records, resolved.
     pub records: Vec<RecordShown>,
-    /// Rows of templates: `{"id": .., "values": [..]}`.
-    pub templates: Vec<serde_json::Value>,
+    /// Rows of templates.
+    pub templates: Vec<RowShown>,
     /// What else was in it, as hex: control maps, or a classic frame.
     pub other: Vec<String>,
     /// All of it as it was sealed, hex; of a classic frame the gateway's report, with what was opened here.
@@ -175,25 +175,65 @@ impl RecordShown {
     }
 }
 
+/// A row of a template.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct RowShown {
+    /// Which template.
+    pub id: u64,
+    /// Its values as they came, null where one is missing.
+    pub values: Vec<serde_json::Value>,
+    /// The same with their names and units; null where no registered template fits the row.
+    pub columns: Option<Vec<ColumnShown>>,
+}
+
+/// A value of a row, with what its template says of it.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct ColumnShown {
+    /// Name within the device.
+    pub name: String,
+    /// Unit.
+    pub unit: Option<String>,
+    /// A number, a text, true or false; bytes as `{"bytes": hex}`; null where it is missing.
+    pub value: serde_json::Value,
+}
+
+impl RowShown {
+    fn of(row: &Template<'_>, definition: Option<&Definition<'_>>) -> Self {
+        let values: Vec<_> = row.values().map(|v| v.map_or(serde_json::Value::Null, value)).collect();
+        let columns = definition.map(|d| {
+            let columns = d.columns().zip(&values);
+            let shown = columns.map(|(c, v)| ColumnShown {
+                name: c.name.to_owned(),
+                unit: c.unit.map(str::to_owned),
+                value: v.clone(),
+            });
+            shown.collect()
+        });
+        Self { id: row.id(), values, columns }
+    }
+}
+
 /// What is in a payload, decoded.
 pub(super) struct Contents {
     pub(super) records: Vec<RecordShown>,
-    pub(super) templates: Vec<serde_json::Value>,
+    pub(super) templates: Vec<RowShown>,
     pub(super) other: Vec<String>,
 }
 
 impl Contents {
-    pub(super) fn of(payload: &[u8], received: Millis) -> Self {
+    /// `definition` says what a row means, if anybody does.
+    pub(super) fn of<'d>(
+        payload: &[u8],
+        received: Millis,
+        definition: impl Fn(&Template<'_>) -> Option<Definition<'d>>,
+    ) -> Self {
         let (mut records, mut templates, mut other) = (Vec::new(), Vec::new(), Vec::new());
         match Payload::parse(payload) {
             Ok(Payload::Sequence(items)) => {
                 for item in items {
                     match item {
                         Item::Senml(pack) => records.extend(pack.records().map(|r| RecordShown::of(&r, received))),
-                        Item::Template(t) => {
-                            let values: Vec<_> = t.values().map(|v| v.map_or(serde_json::Value::Null, value)).collect();
-                            templates.push(json!({ "id": t.id(), "values": values }));
-                        }
+                        Item::Template(row) => templates.push(RowShown::of(&row, definition(&row).as_ref())),
                         Item::Control(map) => other.push(hex::encode(map)),
                     }
                 }
@@ -209,7 +249,7 @@ impl ReadingShown {
     /// Of a row.
     pub fn of(row: &ReadingRow, book: &Book) -> Self {
         let Contents { records, templates, other } = match &row.classic {
-            None => Contents::of(&row.payload, row.received),
+            None => Contents::of(&row.payload, row.received, |r| book.templates.fits(row.net, r)),
             Some(_) => Contents { records: Vec::new(), templates: Vec::new(), other: Vec::new() },
         };
         Self {
@@ -239,6 +279,24 @@ impl ReadingShown {
             payload: hex::encode(&row.payload),
             classic: row.classic.as_ref().map(|c| ClassicShown::of(c, Some(row.origin))),
         }
+    }
+}
+
+/// Rows that are kept as they came, for nobody registered what they mean.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct UnknownRowsShown {
+    /// How many.
+    pub count: u64,
+    /// Template of the last one.
+    pub template: u64,
+    /// When that came, Unix milliseconds.
+    pub at_ms: u64,
+}
+
+impl UnknownRowsShown {
+    /// Of what the store has.
+    pub const fn of(rows: &UnknownRows) -> Self {
+        Self { count: rows.count, template: rows.template, at_ms: rows.at.0 }
     }
 }
 
@@ -301,6 +359,8 @@ pub struct DeviceShown {
     pub readings: Option<u64>,
     /// Indexes of the network keys that it said it has: sending, and another that it takes frames under.
     pub link_keys: Option<(u8, Option<u8>)>,
+    /// Rows of it that no registered template fitted when they came; only for a single device that sent such rows.
+    pub unknown_rows: Option<UnknownRowsShown>,
     /// What it last said of itself; only for a single device.
     pub report: Option<serde_json::Value>,
     /// Its last commands; only for a single device.
@@ -327,6 +387,7 @@ impl DeviceShown {
             ordered_to_renew_ms: d.ordered_to_renew().map(|at| at.0),
             last_heard_ms: d.heard().map(|at| at.0),
             readings: None,
+            unknown_rows: None,
             link_keys: d.link_keys().map(|l| (l.keys.sending, l.keys.receiving)),
             report: None,
             commands: Vec::new(),
@@ -503,7 +564,7 @@ pub struct Health {
 }
 
 /// Counters in the text form of Prometheus. Labels are codes and hex: nothing in them needs escaping.
-pub(super) fn metrics(service: &Service, counts: &[CountRow], last_id: i64) -> String {
+pub(super) fn metrics(service: &Service, counts: &[CountRow], last_id: i64, unknown_rows: u64) -> String {
     let mut text = String::from(
         "# HELP fivefold_rejected_total Messages refused, by code of docs/protocol.md 14.\n\
          # TYPE fivefold_rejected_total counter\n",
@@ -525,6 +586,8 @@ pub(super) fn metrics(service: &Service, counts: &[CountRow], last_id: i64) -> S
     text.push_str(&format!(
         "# HELP fivefold_readings_stored_total Ledger rows written since the store was made.\n\
          # TYPE fivefold_readings_stored_total counter\nfivefold_readings_stored_total {last_id}\n\
+         # HELP fivefold_unknown_template_rows_total Rows that no registered template fitted.\n\
+         # TYPE fivefold_unknown_template_rows_total counter\nfivefold_unknown_template_rows_total {unknown_rows}\n\
          # HELP fivefold_devices Devices that are served.\n# TYPE fivefold_devices gauge\nfivefold_devices {}\n\
          # HELP fivefold_registry_version Version of the registry in use.\n\
          # TYPE fivefold_registry_version gauge\nfivefold_registry_version {}\n",

@@ -16,7 +16,7 @@ use super::due::Reason;
 use super::judge::heighten;
 use super::{Cloud, Concluded, Memory};
 use crate::accepted::signed::{BatchName, Chain};
-use crate::accepted::{ContextId, Row};
+use crate::accepted::{ContextId, Row, flag};
 use crate::book::{Device, LinkRotation, Live, Told};
 use crate::store::{CountKey, Place, Recent, Standing, Verdict, Write};
 
@@ -75,6 +75,10 @@ impl<M: Memory> Cloud<M> {
                 recent.bitmap |= u32::try_from(back).ok().and_then(|b| 1u64.checked_shl(b)).unwrap_or(0);
                 recent.last = row.way.ingested;
                 super::watch::heard(live, row);
+                if row.flags & flag::REFUSED == 0 {
+                    let strangers = self.book.load().templates.strangers(device.net, &row.payload);
+                    write.unknown_rows.extend(strangers.into_iter().map(|id| (device.did, id)));
+                }
             }
             Verdict::Dup { .. } => {}
             Verdict::NonceReuse => {

@@ -71,11 +71,12 @@ impl Events {
         devices.retain(|did, d| d.policy.sign == Sign::Batch || self.configured.contains_key(did));
         for (did, device) in devices {
             let mut policy = [0; Policy::LONGEST];
+            let templates = book.templates.hashes(device.net);
             let record = device
                 .policy
                 .emit(&mut policy)
                 .ok()
-                .and_then(|len| Configured { did, policy: policy.get(..len)?, templates: Vec::new() }.emit().ok());
+                .and_then(|len| Configured { did, policy: policy.get(..len)?, templates }.emit().ok());
             let is_new = |r: &Vec<u8>| self.configured.get(&did) != Some(&sha256(&[r]));
             add(EntryKind::Policy, Some(did), record.filter(is_new));
         }

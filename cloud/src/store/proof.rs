@@ -1,6 +1,6 @@
 //! What the store knows of the evidence for readings.
 
-use fivefold_core::id::{Did, Epoch};
+use fivefold_core::id::{Did, Epoch, Net};
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::{Salt, SignedLevel, Subject};
 use fivefold_core::time::Millis;
@@ -16,6 +16,8 @@ use crate::accepted::flag;
 pub struct EvidenceRow {
     /// What all leaves of its context have in common.
     pub subject: Subject,
+    /// Its network.
+    pub net: Net,
     /// Sender number.
     pub piv: u64,
     /// As sent.
@@ -43,7 +45,7 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn evidence(&self, did: Did, from: Millis, to: Millis, limit: usize) -> Result<Vec<EvidenceRow>, StoreError> {
-        let sql = "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose
+        let sql = "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net
                    FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN leaf l ON l.reading = r.id
                    LEFT JOIN batch b ON b.id = l.batch AND b.state = 1 AND r.origin = 5
                    WHERE r.ctx IN (SELECT id FROM context WHERE did = ? AND level > 1)
@@ -62,7 +64,7 @@ impl Reader {
                 _ => None,
             };
             let subject = Subject { level, did, epoch, bctx };
-            Ok(EvidenceRow { subject, piv: uint(r.get(3)?), payload: r.get(4)?, proof })
+            Ok(EvidenceRow { subject, net: Net(r.get(9)?), piv: uint(r.get(3)?), payload: r.get(4)?, proof })
         })
     }
 }

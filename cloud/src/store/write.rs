@@ -369,6 +369,9 @@ fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     if let Some(id) = write.published {
         tx.prepare_cached("UPDATE meshlium_cursor SET id = max(id, ?)")?.execute([id])?;
     }
+    for (did, template) in &write.unknown_rows {
+        super::unknown_rows::put(tx, *did, *template, write.now)?;
+    }
     for (did, control) in &write.reports {
         tx.prepare_cached(
             "INSERT INTO report VALUES (?1, ?2, ?3) ON CONFLICT (did) DO UPDATE SET at = ?2, control = ?3",

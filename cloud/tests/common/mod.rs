@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use fivefold_cloud::accepted::flag;
-use fivefold_cloud::book::{Book, Enrolled, LinkRotation, Maker, Remembered, Secrets, Source};
+use fivefold_cloud::book::{Book, Enrolled, LinkRotation, Maker, Remembered, Secrets, Source, Templates};
 use fivefold_cloud::cloud::{BatchRefused, Cloud};
 use fivefold_cloud::embedded::Embedded;
 use fivefold_cloud::store::{Place, Query, ReadingRow, Store, Write};
@@ -58,6 +58,7 @@ pub struct SourceParts {
     pub rotation: Option<registry::Rotation>,
     pub classics: Vec<classic::Classic>,
     pub signers: Vec<registry::Signer>,
+    pub templates: Vec<registry::RegisteredTemplate>,
 }
 
 /// The key of a rotation under this index.
@@ -87,6 +88,7 @@ impl SourceParts {
             rotations: self.rotation.iter().map(link_rotation).collect(),
             classics: self.classics.iter().map(classic::Classic::source).collect(),
             signers: self.signers.clone(),
+            templates: Templates::of(self.templates.clone()),
         }
     }
 }
@@ -341,6 +343,7 @@ impl World {
             rotation: None,
             classics: Vec::new(),
             signers: Vec::new(),
+            templates: Vec::new(),
         };
         let cloud = start(&path, &source, vault.as_ref(), NOW);
         cloud.pushed(gateway.proven.gateway(), 1);

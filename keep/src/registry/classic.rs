@@ -150,7 +150,7 @@ impl Registry {
         self.has_table("classic_devices")
     }
 
-    fn has_table(&self, table: &str) -> Result<bool> {
+    pub(super) fn has_table(&self, table: &str) -> Result<bool> {
         let sql = "SELECT count(*) FROM sqlite_schema WHERE name = ?";
         self.db.query_row(sql, [table], |r| r.get::<_, i64>(0)).map(|n| n > 0).map_err(|e| self.failed(e))
     }

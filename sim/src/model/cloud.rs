@@ -115,6 +115,7 @@ impl CloudPart {
             rotations: rows.rotation.iter().map(link_rotation).collect(),
             classics: Vec::new(),
             signers: Vec::new(),
+            templates: Default::default(),
             devices: self.members.iter().map(enrolled).collect(),
         })
     }
