@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::facts::{Classic, Device, Facts, KeySeen, Network, Print, Sharer, Wrap};
-use crate::rule::{Found, Rule, Severity, Sight, Subject};
+use crate::rule::{Found, Kind, Rule, Severity, Sight, Subject};
 use crate::rules::NO_CONFIG;
 
 /// Names that a sentence tells, at most.
@@ -258,13 +258,17 @@ fn is_shut_out(network: &Network, revoked_at: u64) -> bool {
 
 fn unwrapped(facts: &Facts, found: &mut Found) {
     for vault in &facts.vaults {
+        // A gateway's opens its own keys, and no key of a device's readings.
+        let is_gateway = vault.subject.kind == Kind::Gateway;
+        let severity = if is_gateway { Severity::Medium } else { Severity::High };
         let folder = vault.folder.display();
         let rewrap =
             format!("fivefold vault rewrap systemd-credential --dir {folder} NAME, or pkcs11 (docs/operate.md)");
         let subject = |path: &Path| vault.subject.clone().at(path, None);
         match &vault.wrap {
             Wrap::Held(_) => found.good(),
-            Wrap::Beside(path) => found.bad(
+            Wrap::Beside(path) => found.bad_as(
+                severity,
                 subject(path),
                 format!(
                     "the passphrase of {} lies beside what it opens: a copy of {folder} is every key in it",

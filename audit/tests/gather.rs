@@ -1,0 +1,215 @@
+//! Facts from real folders, good ones and hostile ones.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use fivefold_audit::facts::{Context, Facts, Wrap};
+use fivefold_audit::gather::{self, Secrets};
+use fivefold_audit::waiver::Waivers;
+use fivefold_audit::{Audit, Outcome};
+use fivefold_core::profile::{Overrides, Policy, Profile};
+use fivefold_keep::registry::{ClassicKeys, ClassicSecret, Device, NewClassic, NewDevice, Registry};
+use fivefold_keep::share::{NodeLink, NodeSettings, PolicySettings, write_config};
+use fivefold_keep::vault::Vault;
+use fivefold_waspmote::{KeyBits, Serial};
+use zeroize::Zeroizing;
+
+const NOW: u64 = 1_790_000_000;
+
+struct Farm {
+    folder: tempfile::TempDir,
+    registry: Registry,
+    vault: Vault,
+}
+
+impl Farm {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::create(folder.path()).unwrap();
+        let registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        Self { folder, registry, vault }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn device(&mut self, network: &str) -> Device {
+        let net = self.registry.network(network).unwrap().net;
+        let policy = Policy::new(Profile::ToCloud);
+        let new = NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None, key: None };
+        self.registry.add_device(&self.vault, &new, NOW).unwrap().0
+    }
+
+    fn look(&self) -> Facts {
+        look(self.folder.path(), Secrets::Open(None))
+    }
+
+    fn found(&self) -> Vec<String> {
+        let audit = Audit::of(&self.look(), &Waivers::NONE);
+        assert!(audit.unread.is_empty(), "{:?}", audit.unread);
+        audit.findings.iter().map(|f| format!("{} {}", f.rule.id, f.subject)).collect()
+    }
+}
+
+fn look(folder: &Path, secrets: Secrets<'_>) -> Facts {
+    let mut facts = Facts::at(NOW);
+    gather::deployment(folder, secrets, &mut facts);
+    facts
+}
+
+#[test]
+fn a_book_is_looked_at_with_its_secrets() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();
+    let device = farm.device("dams");
+    let facts = farm.look();
+    assert!(facts.unread.is_empty(), "{:?}", facts.unread);
+    assert_eq!(facts.networks[0].keys.as_ref().unwrap().len(), 1);
+    assert_eq!(facts.networks[0].key_since, Some(NOW));
+    assert_eq!(facts.devices[0].keys.as_ref().unwrap().len(), 4);
+    assert_eq!(facts.devices[0].context, Context::Installed(NOW));
+    assert!(matches!(facts.vaults[0].wrap, Wrap::Beside(_)));
+    assert_eq!(farm.found(), ["AR-36 deployment"]);
+    let shown = format!("{facts:?}");
+    let secrets = farm.registry.secrets(&farm.vault, &device).unwrap();
+    for secret in [secrets.ms3.as_slice(), secrets.root_psk.as_slice(), secrets.e2_root.as_slice()] {
+        assert!(!shown.contains(&hex::encode(secret)) && !shown.contains(&format!("{secret:?}")));
+    }
+}
+
+#[test]
+fn weak_and_shared_keys_are_found_in_a_real_book() {
+    let mut farm = Farm::new();
+    let text = Zeroizing::new(*b"Libelium-Dam-Key");
+    for (name, pan) in [("one", 0x1111), ("two", 0x2222)] {
+        farm.registry.danger_adopt_network(&farm.vault, name, Profile::ToCloud, None, pan, &text).unwrap();
+    }
+    assert_eq!(farm.found(), ["AR-04 network one", "AR-04 network two", "AR-07 network one", "AR-36 deployment"]);
+    let sealed = Audit::of(&look(farm.folder.path(), Secrets::Sealed), &Waivers::NONE);
+    assert_eq!(sealed.findings.len(), 1);
+    let judged = sealed.rules.iter().find(|j| j.rule.id == "AR-04").unwrap();
+    assert_eq!(judged.unknown.len(), 2);
+}
+
+#[test]
+fn classic_devices_and_revoked_ones_are_found() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "old", Profile::ToCloud, None).unwrap();
+    farm.registry.allow_classic("old").unwrap();
+    let net = farm.registry.network("old").unwrap().net;
+    for serial in [387_264_539, 387_264_540] {
+        let mut new = NewClassic::plain(Serial::V12(serial), net);
+        let key = ClassicSecret::read(b"a good key 12345", KeyBits::Aes128).unwrap();
+        new.keys = ClassicKeys { gateway: None, cloud: Some(key) };
+        farm.registry.add_classic(&farm.vault, &new, NOW).unwrap();
+    }
+    let gone = farm.device("old");
+    farm.registry.revoke_device(gone.did, NOW).unwrap();
+    let found = farm.found();
+    let revoked = format!("AR-19 device {}", gone.did);
+    for wanted in
+        ["AR-07 device 387264539", "AR-09 network old", "AR-10 network old", "AR-08 device 387264539", &revoked]
+    {
+        assert!(found.iter().any(|f| f == wanted), "{wanted} in {found:?}");
+    }
+}
+
+#[test]
+fn a_share_that_differs_from_the_book_is_found() {
+    let mut farm = Farm::new();
+    let network = farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();
+    let device = farm.device("dams");
+    let path = farm.path("nodes").join(device.did.to_string()).join("node.toml");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut settings = NodeSettings {
+        did: device.did.to_string(),
+        sid: device.sid.to_string(),
+        net: device.net.to_string(),
+        pan: format!("{:04x}", network.pan),
+        group: network.group.to_string(),
+        epoch: device.epoch.0,
+        policy: PolicySettings::of(&device.policy, device.overrides),
+        link: NodeLink { bind: "127.0.0.1:1".parse().unwrap(), air: vec![], parents: vec![] },
+        cloud: None,
+        gateway: None,
+    };
+    write_config(&path, "", &settings).unwrap();
+    assert_eq!(farm.found(), ["AR-36 deployment"]);
+    settings.policy.alg = 10;
+    write_config(&path, "", &settings).unwrap();
+    let found = Audit::of(&farm.look(), &Waivers::NONE);
+    let one = found.findings.iter().find(|f| f.rule.id == "AR-41").unwrap();
+    assert!(one.sentence.contains("alg is 10 there and 11 in the book"), "{}", one.sentence);
+}
+
+#[test]
+fn keys_and_passphrases_that_lie_open_are_found_and_sealed_ones_are_not() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();
+    fs::create_dir(farm.path("backup")).unwrap();
+    let key = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    fs::write(farm.path("backup/broker.key"), key).unwrap();
+    fs::write(farm.path("backup/sealed.key"), key.replace("PRIVATE", "ENCRYPTED PRIVATE")).unwrap();
+    farm.vault.seal_file(&farm.path("x.sealed"), key.as_bytes()).unwrap();
+    let bare: Vec<_> = farm.look().bare.into_iter().map(|b| b.path).collect();
+    assert_eq!(bare, [farm.path("backup/broker.key")]);
+    fs::remove_file(farm.path("backup/broker.key")).unwrap();
+    fs::set_permissions(farm.path("passphrase"), Permissions::from_mode(0o644)).unwrap();
+    let facts = look(farm.folder.path(), Secrets::Sealed);
+    assert!(facts.bare[0].why.contains("mode 644") && facts.bare[0].cure.contains("chmod 600"), "{:?}", facts.bare);
+}
+
+fn refused(folder: &Path, says: &str) {
+    let facts = look(folder, Secrets::Open(None));
+    assert!(facts.unread.iter().any(|u| u.contains(says)), "{says}: {:?}", facts.unread);
+    assert_eq!(Audit::of(&facts, &Waivers::NONE).outcome(), Outcome::Unreadable);
+}
+
+#[test]
+fn rubbish_is_unreadable_and_never_a_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    refused(folder.path(), "is no operator's folder");
+    fs::write(folder.path().join("registry.db"), (0..=255).cycle().take(100_000).collect::<Vec<u8>>()).unwrap();
+    refused(folder.path(), "registry");
+    fs::remove_file(folder.path().join("registry.db")).unwrap();
+    let config = folder.path().join("gateway.toml");
+    fs::write(&config, [0xFF, 0, 1]).unwrap();
+    refused(folder.path(), "is no text");
+    fs::write(&config, "name = 7").unwrap();
+    refused(folder.path(), "gateway.toml: line 1");
+    fs::remove_file(&config).unwrap();
+    fs::create_dir(&config).unwrap();
+    refused(folder.path(), "is no file");
+}
+
+#[test]
+fn a_file_of_a_gigabyte_and_links_in_a_loop_cost_nothing() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();
+    fs::create_dir(farm.path("cloud")).unwrap();
+    let config = farm.path("cloud/cloud.toml");
+    fs::File::create(&config).unwrap().set_len(1 << 30).unwrap();
+    refused(farm.folder.path(), "is longer than 1 MiB");
+    fs::remove_file(&config).unwrap();
+    symlink("cloud.toml", &config).unwrap();
+    refused(farm.folder.path(), "cannot read");
+    fs::remove_file(&config).unwrap();
+    fs::remove_dir(farm.path("cloud")).unwrap();
+    symlink("..", farm.path("up")).unwrap();
+    symlink(".", farm.path("nodes")).unwrap();
+    assert_eq!(farm.found(), ["AR-36 deployment"]);
+}
+
+#[test]
+fn a_vault_that_does_not_open_is_unreadable() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();
+    fs::rename(farm.path("passphrase"), farm.path("elsewhere")).unwrap();
+    refused(farm.folder.path(), "--without-secrets");
+    let elsewhere = farm.path("elsewhere");
+    assert!(look(farm.folder.path(), Secrets::Open(Some(&elsewhere))).unread.is_empty());
+    assert!(look(farm.folder.path(), Secrets::Sealed).unread.is_empty());
+}

@@ -1,0 +1,150 @@
+//! What is waived, what is not, and what grades come of it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::path::Path;
+
+use fivefold_audit::facts::{Classic, Context, Device, Facts, KeySeen, Network};
+use fivefold_audit::grade::Grade;
+use fivefold_audit::waiver::Waivers;
+use fivefold_audit::{Audit, Outcome};
+use fivefold_core::id::Sid;
+use fivefold_core::profile::{Overrides, Policy, Profile};
+
+/// 2026-09-21.
+const NOW: u64 = 1_790_000_000;
+
+fn network(name: &str, profile: Profile) -> Network {
+    Network { name: name.into(), profile, keys: None, key_since: Some(NOW), rotation: None, is_local: false }
+}
+
+fn facts() -> Facts {
+    let mut facts = Facts::at(NOW);
+    facts.networks = vec![network("dams", Profile::ToCloud), network("open", Profile::DangerLinkOnly)];
+    facts.is_searched = true;
+    facts
+}
+
+fn classic() -> Classic {
+    Classic {
+        name: "387264539".into(),
+        network: "dams".into(),
+        sid: Sid(0x0a20),
+        is_hardened: false,
+        keys: vec![KeySeen { what: "its key".into(), print: None, weak: None }],
+        has_key_messages: false,
+        revoked_at: None,
+    }
+}
+
+fn waiver(rule: &str, subject: &str) -> String {
+    format!(
+        "[[waiver]]\nrule = \"{rule}\"\nsubject = \"{subject}\"\nowner = \"M\"\nreason = \"r\"\nuntil = \"2027-03-31\"\n"
+    )
+}
+
+fn audit(facts: &Facts, waivers: &str) -> Audit {
+    Audit::of(facts, &Waivers::parse(waivers, Path::new("w.toml"), NOW).unwrap())
+}
+
+fn grade(audit: &Audit, network: &str) -> Grade {
+    audit.networks.iter().find(|n| n.network == network).unwrap().grade
+}
+
+#[test]
+fn what_is_waived_stays_listed_and_lets_the_audit_pass() {
+    let facts = facts();
+    let open = audit(&facts, "");
+    assert_eq!((open.findings.len(), open.waived.len(), open.outcome()), (1, 0, Outcome::Findings));
+    let waived = audit(&facts, &waiver("AR-01", "network open"));
+    assert_eq!((waived.findings.len(), waived.waived.len(), waived.outcome()), (0, 1, Outcome::Clean));
+    let text = fivefold_audit::report::text(&waived);
+    assert!(text.contains("waived until 2027-03-31 by M (r)") && text.contains("AR-01"), "{text}");
+    assert!(text.contains("F  network open, with 1 waived (never better than F: E1 alone)"), "{text}");
+    let json = fivefold_audit::report::json(&waived);
+    assert_eq!(json["waived"][0]["waiver"]["owner"], "M");
+}
+
+#[test]
+fn e1_alone_is_f_and_ecb_is_d_whatever_is_waived() {
+    let mut facts = facts();
+    facts.classic.push(classic());
+    let none = audit(&facts, "");
+    assert_eq!((grade(&none, "open"), grade(&none, "dams"), none.grade), (Grade::F, Grade::F, Grade::F));
+    let all = waiver("AR-01", "network open") + &waiver("AR-09", "network dams") + &waiver("AR-10", "network dams");
+    let waived = audit(&facts, &all);
+    assert!(waived.findings.is_empty());
+    assert_eq!((grade(&waived, "open"), grade(&waived, "dams"), waived.grade), (Grade::F, Grade::D, Grade::F));
+    facts.networks.pop();
+    facts.classic.clear();
+    assert_eq!((grade(&audit(&facts, ""), "dams"), audit(&facts, "").grade), (Grade::A, Grade::A));
+}
+
+#[test]
+fn a_grade_is_that_of_the_worst_and_medium_ones_add_up() {
+    let mut facts = facts();
+    facts.networks.pop();
+    let device = |n: u16| {
+        let mut policy = Policy::new(Profile::ToCloud);
+        policy.pq_mix = false;
+        Device {
+            name: format!("acde48000000000{n}"),
+            network: "dams".into(),
+            sid: Sid(0x0a10 + n),
+            policy,
+            overrides: Overrides::NONE,
+            revoked_at: None,
+            keys: Some(vec![]),
+            context: Context::Agreed(NOW),
+            signer: None,
+            share: None,
+        }
+    };
+    let mut grades = Vec::new();
+    for n in 0..4 {
+        grades.push(audit(&facts, "").grade);
+        facts.devices.push(device(n));
+    }
+    facts.devices[0].overrides.danger_no_link = true;
+    grades.push(audit(&facts, "").grade);
+    assert_eq!(grades, [Grade::A, Grade::B, Grade::B, Grade::C, Grade::D]);
+}
+
+#[test]
+fn a_waiver_that_says_too_little_or_is_over_waives_nothing_and_is_a_finding() {
+    let facts = facts();
+    let whole = waiver("AR-01", "network open");
+    for (from, to, why) in [
+        ("owner = \"M\"", "", "no owner"),
+        ("owner = \"M\"", "owner = \" \"", "no owner"),
+        ("reason = \"r\"", "", "no reason"),
+        ("until = \"2027-03-31\"", "", "no until"),
+        ("subject = \"network open\"", "", "no subject"),
+        ("2027-03-31", "2026-09-20", "it ended with 2026-09-20"),
+        ("2027-03-31", "2027-02-29", "is no day"),
+        ("2027-03-31", "2027-3-1", "is no day"),
+        ("2027-03-31", "forever", "is no day"),
+        ("AR-01", "AR-99", "no rule `AR-99`"),
+    ] {
+        let text = whole.replace(from, to);
+        let audit = audit(&facts, &text);
+        assert_eq!((audit.findings.len(), audit.waivers.len()), (1, 1), "{text}");
+        assert!(audit.waivers[0].sentence.contains(why), "{} for {text}", audit.waivers[0].sentence);
+        assert_eq!(audit.outcome(), Outcome::Findings);
+    }
+    let unknown = audit(&facts, &waiver("AR-01", "network shut"));
+    assert!(unknown.waivers[0].sentence.contains("there is no network shut here"), "{}", unknown.waivers[0].sentence);
+    // One whose subject is there and whose weakness is mended does no harm.
+    assert!(audit(&facts, &waiver("AR-09", "network dams")).waivers.is_empty());
+    // Its last day counts.
+    assert_eq!(audit(&facts, &whole.replace("2027-03-31", "2026-09-21")).waived.len(), 1);
+}
+
+#[test]
+fn a_file_that_is_no_file_of_waivers_is_refused_whole() {
+    for text in ["waiver", "[[waiver]]\nrulle = \"AR-01\"\n", "[waivers]\n", "\u{0}\u{1}"] {
+        let wrong = Waivers::parse(text, Path::new("w.toml"), NOW).unwrap_err().to_string();
+        assert!(wrong.starts_with("w.toml:"), "{wrong}");
+    }
+    let many = "[[waiver]]\n".repeat(10_001);
+    assert!(Waivers::parse(&many, Path::new("w.toml"), NOW).unwrap_err().to_string().contains("more than"));
+}
