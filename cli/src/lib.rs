@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod attack;
+pub mod audit;
 pub mod budget;
 pub mod clock;
 pub mod cloud;
@@ -40,7 +41,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-use crate::output::Output;
+use crate::output::Form;
 
 /// Five-level security for networks of sensors.
 #[derive(Debug, Parser)]
@@ -48,7 +49,7 @@ use crate::output::Output;
 struct Args {
     /// Form of the answer.
     #[arg(short = 'o', long = "output", global = true, value_enum, default_value_t, value_name = "FORM")]
-    output: Output,
+    output: Form,
     #[command(subcommand)]
     noun: Noun,
 }
@@ -58,6 +59,8 @@ enum Noun {
     /// One of the demo's attackers.
     #[command(hide = true)]
     Attack(attack::Args),
+    /// What is weak in a deployment, by rules: findings, grades and waivers; explain a rule.
+    Audit(audit::Args),
     /// Bytes left for the application, by radio and combination.
     Budget(budget::Args),
     /// The cloud: run it, renew its certificate and its issuing key.
@@ -139,9 +142,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let output = args.output;
+    let form = args.output;
+    let output = form.output().unwrap_or_default();
     let done = match args.noun {
         Noun::Attack(args) => attack::run(&args),
+        Noun::Audit(args) => audit::run(&args, form),
         Noun::Budget(args) => budget::run(&args, output),
         Noun::Cloud(args) => cloud::run(&args, output),
         Noun::Compare(args) => compare::run(&args, output),

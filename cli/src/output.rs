@@ -5,8 +5,33 @@ use std::io::IsTerminal as _;
 use comfy_table::{Table, presets};
 use serde_json::Value;
 
-/// Form of the answer on standard output.
+/// Form of the answer on standard output, as it is typed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Form {
+    /// For a person.
+    #[default]
+    #[value(alias = "text")]
+    Human,
+    /// One JSON value.
+    Json,
+}
+
+impl Form {
+    /// What every command writes.
+    ///
+    /// # Errors
+    /// The form is one of reports alone.
+    #[expect(clippy::unnecessary_wraps, reason = "reports have more forms than these")]
+    pub fn output(self) -> anyhow::Result<Output> {
+        Ok(match self {
+            Self::Human => Output::Human,
+            Self::Json => Output::Json,
+        })
+    }
+}
+
+/// Form of the answer on standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Output {
     /// For a person.
     #[default]
@@ -30,7 +55,7 @@ pub fn lines(values: &[Value]) {
 
 /// JSON without characters that a terminal obeys. Those below 0x20 are escaped already, and what is left stands in strings
 /// alone.
-fn printable(json: &str) -> String {
+pub(crate) fn printable(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

@@ -178,6 +178,9 @@ fn scenario(form: &'static str) -> Heard {
     let digits: String = key.split("0x").skip(1).filter_map(|byte| byte.get(..2)).collect();
     heard.secrets.push(Secret { name: "enrolment key of a classic node".into(), bytes: hex::decode(digits).unwrap() });
     heard.look("device check", &[]);
+    heard.look("audit", &[]);
+    heard.look("audit rules", &[]);
+    heard.run("audit explain", &["AR-04"]);
 
     // What the columns of rows mean.
     let templates = at(&heard, "templates.toml");

@@ -1,0 +1,156 @@
+//! `fivefold audit`: what is weak in a deployment, by the rules of docs/protocol.md 15.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use fivefold_audit::facts::Facts;
+use fivefold_audit::gather::{self, Secrets};
+use fivefold_audit::report::Format;
+use fivefold_audit::rule::{Rule, Sight};
+use fivefold_audit::waiver::Waivers;
+use fivefold_audit::{Audit, Outcome, rules};
+use fivefold_core::profile::Profile;
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::output::{Form, Output, answer, printable, table};
+
+/// Arguments of `fivefold audit`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    #[command(flatten)]
+    look: Look,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+}
+
+/// What is looked at.
+#[derive(Clone, Debug, clap::Args)]
+struct Look {
+    /// The operator's folder, made by `fivefold init`, or a gateway's.
+    #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "FOLDER")]
+    deployment: PathBuf,
+    /// The passphrase of the operator's vault, where it does not lie where vault.toml says.
+    #[arg(long, env = "FIVEFOLD_PASSPHRASE_FILE", value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Leave what is sealed: rules about keys are not looked at.
+    #[arg(long, conflicts_with = "passphrase_file")]
+    without_secrets: bool,
+    /// What you live with, by whom, why and until when (TOML; docs/operate.md, Audit).
+    #[arg(long, value_name = "FILE")]
+    waivers: Option<PathBuf>,
+    /// Levels that every network must have at least: e1+e3+e4 if you do not trust gateways.
+    #[arg(long, value_name = "LEVELS")]
+    profile: Option<Profile>,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Verb {
+    /// Say what a rule finds, why that is bad, and what mends it.
+    Explain {
+        /// The rule, e.g. AR-01.
+        rule: String,
+    },
+    /// List all rules, with how bad each is and where its facts are.
+    Rules,
+}
+
+/// Runs the command. Exit code 0: nothing critical or high that nobody waived. 1: findings. 2: something could not be read.
+///
+/// # Errors
+/// The waivers cannot be read, or there is no such rule.
+pub fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
+    match &args.verb {
+        Some(Verb::Explain { rule }) => explain(rule, form.output()?),
+        Some(Verb::Rules) => list(form.output()?),
+        None => look(&args.look, form),
+    }
+}
+
+fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
+    let mut facts = Facts::at(clock::now()?);
+    facts.wanted = args.profile;
+    let waivers = match &args.waivers {
+        Some(path) => {
+            let text = gather::text(path).map_err(anyhow::Error::msg).context("the waivers")?;
+            Waivers::parse(&text, path, facts.now)?
+        }
+        None => Waivers::NONE,
+    };
+    let secrets = match args.without_secrets {
+        true => Secrets::Sealed,
+        false => Secrets::Open(args.passphrase_file.as_deref()),
+    };
+    gather::deployment(&args.deployment, secrets, &mut facts);
+    let audit = Audit::of(&facts, &waivers);
+    let format = match form {
+        Form::Human => Format::Text,
+        Form::Json => Format::Json,
+    };
+    println!("{}", shown(&format.write(&audit)));
+    Ok(match audit.outcome() {
+        Outcome::Clean => ExitCode::SUCCESS,
+        Outcome::Findings => ExitCode::FAILURE,
+        Outcome::Unreadable => ExitCode::from(2),
+    })
+}
+
+fn explain(id: &str, output: Output) -> anyhow::Result<ExitCode> {
+    let rule = rules::named(id).with_context(|| format!("there is no rule {id}; see: fivefold audit rules"))?;
+    answer(output, &json_of(rule), || {
+        format!(
+            "{}  {} ({})\n\n{}\n\nWhat mends it: {}\n\nIts facts: {}.\nFrom: {}.",
+            rule.id,
+            rule.title,
+            rule.severity,
+            rule.why,
+            rule.cure,
+            sight(rule),
+            rule.source
+        )
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(output: Output) -> anyhow::Result<ExitCode> {
+    answer(output, &Value::Array(rules::all().map(json_of).collect()), || {
+        let mut t = table(&["RULE", "SEVERITY", "FINDS", "ITS FACTS"]);
+        for rule in rules::all() {
+            t.add_row([rule.id, rule.severity.as_str(), rule.title, place(rule)]);
+        }
+        t.trim_fmt()
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn place(rule: &Rule) -> &'static str {
+    match rule.sight {
+        Sight::Code(_) => "code",
+        Sight::Files => "files",
+        Sight::Given(_) => "named file",
+        Sight::Live(_) => "live",
+    }
+}
+
+fn sight(rule: &Rule) -> String {
+    match rule.sight {
+        Sight::Code(guard) => format!("no setting breaks it: {guard}"),
+        Sight::Files => "in the files of the deployment".into(),
+        Sight::Given(what) => format!("in a file that has to be named: {what}"),
+        Sight::Live(what) => format!("only in a running process: {what}"),
+    }
+}
+
+fn json_of(rule: &Rule) -> Value {
+    json!({
+        "rule": rule.id, "severity": rule.severity.as_str(), "title": rule.title, "why": rule.why, "cure": rule.cure,
+        "source": rule.source, "facts": place(rule), "sight": sight(rule),
+    })
+}
+
+/// Names come from files of others: no character that a terminal obeys is left in them.
+fn shown(report: &str) -> String {
+    printable(&report.replace(|c: char| c.is_control() && c != '\n', "?"))
+}
