@@ -14,7 +14,8 @@
 //! tiles of all durable entries and syncs them, shows itself by a consistency proof from those very files that the tree goes
 //! on from the last signed head, signs, and syncs the head to `own/signed`. Only then may it leave the house. [`Log::show`]
 //! puts it at `checkpoint`. After a crash at any point the journal holds every entry that was acknowledged and is not
-//! in tiles of a signed head; what stands behind its last whole record was never acknowledged and is cut off.
+//! in tiles of a signed head; part of a record at its end was never acknowledged and is cut off. A whole record that does
+//! not read is damage, not a crash: the log does not open, and nothing is removed.
 //!
 //! **When writing fails** nothing more is accepted until the log is opened again: what a failed sync has left on the disk
 //! is not known.
@@ -79,6 +80,16 @@ pub enum LogError {
         path: PathBuf,
         /// What was wrong.
         reason: &'static str,
+    },
+    /// A record of the journal is not what was written: it may have been acknowledged, so nothing is cut off.
+    #[error("{path} is damaged at byte {offset}: entry {entry} of the log does not read; nothing was removed, bring the file back from a copy", path = path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where the record begins.
+        offset: u64,
+        /// Which entry of the log it was.
+        entry: u64,
     },
     /// The tree does not go on from a head that was signed before (EV-05): nothing is signed.
     #[error("EV-05: the tree of {size} entries does not go on from the signed head of {before} entries: {source}")]

@@ -34,8 +34,8 @@ impl Journal {
         files::write(path, Readers::Owner, &emit(&sha256(&[origin.as_bytes()]), first, &[]))
     }
 
-    /// Opens the journal of a log whose signed head has `signed` entries; the entries behind those. What stands behind
-    /// the last whole record is cut off.
+    /// Opens the journal of a log whose signed head has `signed` entries; the entries behind those. A last record that is
+    /// shorter than one was never acknowledged and is cut off; nothing else is ever removed.
     pub(super) fn open(path: &Path, origin: &str, signed: u64) -> Result<(Self, Vec<Entry>), LogError> {
         let origin = sha256(&[origin.as_bytes()]);
         let wrong = |reason| LogError::Journal { path: path.into(), reason };
@@ -44,8 +44,12 @@ impl Journal {
         let first = parse_header(header, &origin).ok_or_else(|| wrong("is not the journal of this log"))?;
         let old = signed.checked_sub(first).and_then(|n| usize::try_from(n).ok());
         let old = old.ok_or_else(|| wrong("does not go on from the signed head: entries are missing"))?;
-        let numbered = (first..).zip(records.as_chunks::<RECORD>().0);
-        let entries: Vec<Entry> = numbered.map_while(|(number, record)| parse_record(record, number)).collect();
+        let numbered = (first..).zip(records.as_chunks::<RECORD>().0).enumerate();
+        let read = numbered.map(|(at, (entry, record))| {
+            let offset = (HEADER + at * RECORD) as u64;
+            parse_record(record, entry).ok_or_else(|| LogError::Damaged { path: path.into(), offset, entry })
+        });
+        let entries = read.collect::<Result<Vec<Entry>, _>>()?;
         let fresh = entries.get(old..).ok_or_else(|| wrong("does not reach the signed head: entries are missing"))?;
         let whole = (HEADER + entries.len() * RECORD) as u64;
         let failed = |source| LogError::Write { path: path.into(), source };
