@@ -19,6 +19,7 @@ use aws_lc_rs::signature::{
 };
 use fivefold_core::id::{Did, GatewayId, Net};
 use fivefold_core::proof::P256_SPKI;
+use x509_parser::asn1_rs::Tag;
 use x509_parser::prelude::{
     ExtendedKeyUsage, FromDer, GeneralName, NameConstraints, ParsedExtension, SubjectPublicKeyInfo, X509Certificate,
     X509Version,
@@ -34,14 +35,17 @@ pub(crate) const ECDSA_SHA512: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x04, 0x0
 pub(crate) const RSA_SHA256: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0B];
 pub(crate) const RSA_SHA384: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0C];
 pub(crate) const RSA_SHA512: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x0D];
-/// secp384r1.
-const P384: &[u8] = &[0x2B, 0x81, 0x04, 0x00, 0x22];
+/// SubjectPublicKeyInfo of a key on P-384, up to its point.
+const P384_SPKI: [u8; 23] = [
+    0x30, 0x76, 0x30, 0x10, 0x06, 0x07, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x02, 0x01, 0x06, 0x05, 0x2B, 0x81, 0x04, 0x00,
+    0x22, 0x03, 0x62, 0x00,
+];
 
 /// Why a chain is refused: one sentence.
 pub type Why = &'static str;
 
 /// For whom the first certificate must be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Whom {
     /// A device: SAN `urn:dev:mac:<did>`, no extended key usage anywhere.
     Device(Did),
@@ -203,16 +207,19 @@ pub(crate) fn algorithm(read: &AlgorithmIdentifier<'_>) -> Result<Vec<u8>, Why> 
 /// Checks a signature of the key over the message; `by` is an object identifier.
 pub(crate) fn verify(by: &[u8], key: &SubjectPublicKeyInfo<'_>, message: &[u8], signature: &[u8]) -> Result<(), Why> {
     const OTHER_KEY: Why = "a signature is by an algorithm that does not fit the key";
-    let is_rsa = key.algorithm.algorithm.as_bytes() == RSA_KEY;
-    let is_p256 = key.raw.starts_with(&P256_SPKI);
-    let curve = key.algorithm.parameters.as_ref().map(|p| p.data);
+    let is_rsa = key.algorithm.algorithm.as_bytes() == RSA_KEY
+        && key.algorithm.parameters.as_ref().is_some_and(|p| p.tag() == Tag::Null && p.data.is_empty());
+    // A point in full, 04 ‖ x ‖ y: the length of the whole says so, but for the first byte.
+    let is_point = key.subject_public_key.data.first() == Some(&4);
+    let is_p256 = is_point && key.raw.starts_with(&P256_SPKI);
+    let is_p384 = is_point && key.raw.starts_with(&P384_SPKI);
     let by: &'static dyn VerificationAlgorithm = match by {
         ECDSA_SHA256 if is_p256 => &ECDSA_P256_SHA256_ASN1,
         ECDSA_SHA384 if is_p256 => &ECDSA_P256_SHA384_ASN1,
         ECDSA_SHA512 if is_p256 => &ECDSA_P256_SHA512_ASN1,
-        ECDSA_SHA256 if curve == Some(P384) => &ECDSA_P384_SHA256_ASN1,
-        ECDSA_SHA384 if curve == Some(P384) => &ECDSA_P384_SHA384_ASN1,
-        ECDSA_SHA512 if curve == Some(P384) => &ECDSA_P384_SHA512_ASN1,
+        ECDSA_SHA256 if is_p384 => &ECDSA_P384_SHA256_ASN1,
+        ECDSA_SHA384 if is_p384 => &ECDSA_P384_SHA384_ASN1,
+        ECDSA_SHA512 if is_p384 => &ECDSA_P384_SHA512_ASN1,
         RSA_SHA256 if is_rsa => &RSA_PKCS1_2048_8192_SHA256,
         RSA_SHA384 if is_rsa => &RSA_PKCS1_2048_8192_SHA384,
         RSA_SHA512 if is_rsa => &RSA_PKCS1_2048_8192_SHA512,

@@ -4,16 +4,18 @@
     cases.py            compare vectors/evidence/bundles.json with what is made here, and verify every case in it
     cases.py --write    write it anew (then read the difference before committing it)
 
-Signatures by ML-DSA-44 are hedged: a case that has them keeps its bytes once it is written.
+Signatures by ML-DSA-44 are hedged, and RSA keys made by chance: a case that has them keeps its bytes once it is written.
 """
 
 import base64
+import functools
 import json
 import sys
 from pathlib import Path
 
 import cbor2
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 import make
 import note
@@ -64,6 +66,7 @@ def made():
     _broken(c)
     _notes(c)
     _swapped(c)
+    _stamped(c)
     _undecodable(c)
     return c
 
@@ -312,6 +315,86 @@ def _swapped(c):
     c.add("timestamp cut", stamped.trust, cbor(change(s, 12, [[token[:-1], chain, lists]])), refused("timestamps"))
 
 
+def _stamped(c):
+    """Authorities of timestamps that differ, good and bad."""
+    w = world(stamps=1, receipts=0)
+    stamping, signing = make.STAMPING, make.SIGNING
+    certifying = (make.usage(key_cert_sign=True, crl_sign=True), True)
+    ca = (x509.BasicConstraints(True, None), True)
+    serial = x509.load_der_x509_certificate(make.stamp(w.note)[1][0]).serial_number
+
+    def may(*purposes, critical=True):
+        return x509.ExtendedKeyUsage([getattr(x509.ExtendedKeyUsageOID, p) for p in purposes]), critical
+
+    def names(permitted=None, excluded=None):
+        return x509.NameConstraints(permitted, excluded), True
+
+    def under(*above, **more):
+        """Signed below authorities with these extensions, the nearest first."""
+        return {"above": [(p256(f"tsa ca {n}"), extensions) for n, extensions in enumerate(above)], **more}
+
+    dns = [x509.DNSName("example")]
+    directory = [x509.DirectoryName(make.name("Example"))]
+    other_type = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Example TSA CA", x509.name._ASN1Type.PrintableString)])
+    for called, how, expected in (
+        ("key on P-384", {"key": ec.derive_private_key(5, ec.SECP384R1())}, PROVEN),
+        ("key on P-521", {"key": ec.derive_private_key(5, ec.SECP521R1())}, refused),
+        ("RSA key of 2048 bits", {"key": rsa_key(2048)}, PROVEN),
+        ("RSA key of 1024 bits", {"key": rsa_key(1024)}, refused),
+        ("without keyUsage", {"extensions": (stamping,)}, PROVEN),
+        ("with an unknown extension", {"extensions": (stamping, signing, _unknown(False))}, PROVEN),
+        ("with an unknown critical extension", {"extensions": (stamping, signing, _unknown(True))}, refused),
+        ("without extKeyUsage", {"extensions": (signing,)}, refused),
+        ("with extKeyUsage that is not critical", {"extensions": (may("TIME_STAMPING", critical=False), signing)}, refused),
+        ("with two purposes", {"extensions": (may("TIME_STAMPING", "CODE_SIGNING"), signing)}, refused),
+        ("of an authority", {"extensions": (stamping, *make.AUTHORITY)}, refused),
+        ("with constraints on names", {"extensions": (stamping, signing, names(excluded=dns))}, refused),
+        ("that had ended", {"extensions": (stamping, signing), "begin": NOW - 86_400 * 30, "days": 29}, refused),
+        ("not yet valid", {"extensions": (stamping, signing), "begin": NOW + 86_400}, refused),
+        ("by another authority of the same name", {"issuer_key": p256("thief")}, refused),
+        ("by an authority on Ed25519", under((ca, certifying), issuer_key=make.ed("tsa ca 0")), refused),
+        ("whose issuer's name is written in another type", {"issuer": other_type}, refused),
+        ("below an issuer", under((ca, certifying)), PROVEN),
+        ("below two issuers", under((ca, certifying), (ca, certifying)), PROVEN),
+        ("below an issuer that may have one below", under((ca, certifying), ((x509.BasicConstraints(True, 1), True), certifying)), PROVEN),
+        ("below an issuer that may have none below", under((ca, certifying), ((x509.BasicConstraints(True, 0), True), certifying)), refused),
+        ("below an issuer without cA", under(((x509.BasicConstraints(False, None), True), certifying)), refused),
+        ("below an issuer without basicConstraints", under((certifying,)), refused),
+        ("below an issuer without keyUsage", under((ca,)), refused),
+        ("below an issuer that signs lists alone", under((ca, (make.usage(crl_sign=True), True))), refused),
+        ("below an issuer for timestamps", under((ca, certifying, may("TIME_STAMPING"))), PROVEN),
+        ("below an issuer for any purpose", under((ca, certifying, may("ANY_EXTENDED_KEY_USAGE", critical=False))), PROVEN),
+        ("below an issuer for clients", under((ca, certifying, may("CLIENT_AUTH"))), refused),
+        ("below an issuer that excludes hosts", under((ca, certifying, names(excluded=dns))), PROVEN),
+        ("below an issuer that excludes directory names", under((ca, certifying, names(excluded=directory))), refused),
+        ("below an issuer that permits directory names", under((ca, certifying, names(permitted=directory))), refused),
+        ("below an issuer with an unknown critical extension", under((ca, certifying, _unknown(True))), refused),
+        ("below an issuer with an RSA key of 1024 bits", {"above": [(rsa_key(1024), (ca, certifying))]}, refused),
+        ("listed as revoked at that time", {"listed": [(serial, NOW + 60)]}, refused),
+        ("listed as revoked later", {"listed": [(serial, NOW + 61)]}, PROVEN),
+        ("listed twice, the later time last", {"listed": [(serial, NOW), (serial, NOW + 99)]}, refused),
+        ("listed by its number alone", {"listed": [(serial ^ 2, NOW)]}, PROVEN),
+    ):
+        is_hedged = any(isinstance(k, rsa.RSAPrivateKey) for k in (how.get("key"), *(k for k, _ in how.get("above", ()))))
+        c.add(f"timestamp by a certificate {called}", w.trust, cbor(change(w.bundles[0], 12, [make.stamp(w.note, **how)])),
+              expected if expected is PROVEN else refused("timestamps"), hedged=is_hedged)
+    token, chain, _ = make.stamp(w.note)
+    stranger = make.revocations(key=p256("thief"))
+    for called, lists, expected in (("of somebody else", [stranger], refused("timestamps")), ("with something behind it", [make.revocations() + b"\0"], refused("timestamps")),
+                                    ("twice", [make.revocations()] * 2, PROVEN)):
+        c.add(f"timestamp with a revocation list {called}", w.trust, cbor(change(w.bundles[0], 12, [[token, chain, lists]])), expected)
+
+
+def _unknown(critical):
+    return x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0"), critical
+
+
+@functools.cache
+def rsa_key(bits):
+    """Made by chance: a case with one keeps its bytes once it is written."""
+    return rsa.generate_private_key(65537, bits)
+
+
 def _undecodable(c):
     """Files that are no bundles."""
     w = world()
@@ -344,7 +427,7 @@ def _undecodable(c):
 def document(c):
     meta = {
         "source": "interop/evidence/cases.py, which follows docs/evidence.md; seeded keys, never use them",
-        "encoding": "bundle: base64 of the file; trust: the trust file; expect: one answer for each reading; hedged: has ML-DSA-44 signatures",
+        "encoding": "bundle: base64 of the file; trust: the trust file; expect: one answer for each reading; hedged: has ML-DSA-44 signatures, or an RSA key",
     }
     return {"meta": meta, "trust": c.trusts, "cases": c.cases}
 

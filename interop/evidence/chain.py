@@ -6,14 +6,26 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from forms import Wrong, der, der_all, der_one, kept, need
+from forms import P256_SPKI, Wrong, der, der_all, der_one, kept, need
 
 ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")
+ECDSA = {
+    ECDSA_SHA256: hashes.SHA256,
+    bytes.fromhex("300a06082a8648ce3d040303"): hashes.SHA384,
+    bytes.fromhex("300a06082a8648ce3d040304"): hashes.SHA512,
+}
+RSA = {
+    bytes.fromhex("300d06092a864886f70d01010b0500"): hashes.SHA256,
+    bytes.fromhex("300d06092a864886f70d01010c0500"): hashes.SHA384,
+    bytes.fromhex("300d06092a864886f70d01010d0500"): hashes.SHA512,
+}
+P384_SPKI = bytes.fromhex("3076301006072a8648ce3d020106052b81040022036200")
+RSA_KEY = bytes.fromhex("300d06092a864886f70d0101010500")
 NAMED = (x509.BasicConstraints, x509.KeyUsage, x509.ExtendedKeyUsage, x509.SubjectAlternativeName, x509.NameConstraints)
 MOST = 8
 
@@ -25,7 +37,7 @@ warnings.filterwarnings("ignore", category=CryptographyDeprecationWarning)
 def fields(certificate):
     """The elements of TBSCertificate without the optional version, by position: serial number, algorithm, issuer, validity,
     subject, SubjectPublicKeyInfo, …; and the whole of TBSCertificate, the outer algorithm and the signature."""
-    tbs, algorithm, signature = _three(certificate)
+    tbs, algorithm, signature = three(certificate)
     inner = der_all(der_one(tbs, 0x30))
     if inner and inner[0][0] == 0xA0:
         inner = inner[1:]
@@ -33,7 +45,8 @@ def fields(certificate):
     return [whole for _, _, whole in inner], tbs, algorithm, signature
 
 
-def _three(data):
+def three(data):
+    """What is signed, by which algorithm, and the signature: of a certificate or a revocation list."""
     parts = der_all(der_one(data, 0x30))
     need([tag for tag, _, _ in parts] == [0x30, 0x30, 0x03], "no certificate")
     need(parts[2][1][:1] == b"\0", "a signature with unused bits")
@@ -93,26 +106,33 @@ def extension(certificate, kind):
 
 
 @kept
-def issued(below, above):
-    """That the key of `above`, a certificate, signed `below`; both in DER."""
+def issued(below, above, by=(ECDSA_SHA256,)):
+    """That the key of `above`, a certificate, signed `below` by one of these algorithms; both in DER. The extensions of `above`
+    are not looked at: it may be a pinned one."""
     inner, tbs, algorithm, signature = fields(below)
-    need(algorithm == inner[1] == ECDSA_SHA256, "a certificate that is not signed by ecdsa-with-SHA256")
+    need(algorithm == inner[1], "a certificate with two algorithms")
     need(inner[2] == fields(above)[0][4], "the issuer has another name")
-    key = public_key(above)
-    need(isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1), "the issuer's key is not on P-256")
-    try:
-        key.verify(signature, tbs, ec.ECDSA(hashes.SHA256()))
-    except InvalidSignature:
-        raise Wrong("a certificate's signature does not hold") from None
+    need(algorithm in by, "a certificate that is signed by an algorithm that is not taken here")
+    key = spki(above)
+    need(by != (ECDSA_SHA256,) or key.startswith(P256_SPKI + b"\4"), "the issuer's key is not on P-256")
+    holds(key, algorithm, signature, tbs)
 
 
 @kept
-def public_key(der_bytes):
-    """The key of a certificate, whose extensions are not looked at: it may be a pinned one."""
+def holds(key, algorithm, signature, message):
+    """That the key of this SubjectPublicKeyInfo signed the message, by one of the algorithms that occur (9)."""
+    on_curve = key.startswith((P256_SPKI + b"\4", P384_SPKI + b"\4"))
+    need(algorithm in ECDSA and on_curve or algorithm in RSA and der_all(der_one(key, 0x30))[0][2] == RSA_KEY,
+         "an algorithm that does not belong to the key")
     try:
-        return x509.load_der_x509_certificate(der_bytes).public_key()
-    except Exception as e:  # of a library, over bytes from outside
-        raise Wrong(f"a certificate with a key that is none: {type(e).__name__}") from None
+        public = load_der_public_key(key)
+        if on_curve:
+            public.verify(signature, message, ec.ECDSA(ECDSA[algorithm]()))
+        else:
+            need(isinstance(public, rsa.RSAPublicKey) and 2048 <= public.key_size <= 8192, "an RSA key of another size than 2048 to 8192 bits")
+            public.verify(signature, message, padding.PKCS1v15(), RSA[algorithm]())
+    except (InvalidSignature, ValueError):
+        raise Wrong("a signature does not hold") from None
 
 
 @kept
@@ -135,26 +155,37 @@ def stands(chain, rule, pinned):
 
 
 def _own(certificate, rule):
-    basic, usage = extension(certificate, x509.BasicConstraints), extension(certificate, x509.KeyUsage)
-    need(basic is None or not basic.ca, "the certificate is that of an authority")
+    no_authority(certificate)
+    usage = extension(certificate, x509.KeyUsage)
     need(usage is not None and usage.digital_signature and not usage.key_cert_sign, "the key is not for signatures alone")
     _usage(certificate, rule)
     names = extension(certificate, x509.SubjectAlternativeName)
     need(names is not None and list(names) == [x509.UniformResourceIdentifier(rule.name)],
          f"the certificate is not that of {rule.name} alone")
-    need(extension(certificate, x509.NameConstraints) is None, "name constraints where no authority is")
 
 
 def _above(certificate, depth, rule):
+    authority(certificate, depth)
+    _usage(certificate, rule)
+
+
+def authority(certificate, depth):
+    """That it may certify what stands below it: `depth` authorities and a key."""
     basic, usage = extension(certificate, x509.BasicConstraints), extension(certificate, x509.KeyUsage)
     need(basic is not None and basic.ca, "a certificate above is not that of an authority")
     need(basic.path_length is None or depth <= basic.path_length, "a chain longer than an authority allows")
     need(usage is not None and usage.key_cert_sign, "a certificate above is not for certificates")
-    _usage(certificate, rule)
-    unconstrained(certificate)
+    _unconstrained(certificate)
 
 
-def unconstrained(certificate):
+def no_authority(certificate):
+    """That it may certify nothing, and has nothing that only an authority has."""
+    basic = extension(certificate, x509.BasicConstraints)
+    need(basic is None or not basic.ca, "the certificate is that of an authority")
+    need(extension(certificate, x509.NameConstraints) is None, "name constraints where no authority is")
+
+
+def _unconstrained(certificate):
     limits = extension(certificate, x509.NameConstraints)
     if limits is not None:
         excluded = limits.excluded_subtrees or []

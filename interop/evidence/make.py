@@ -10,7 +10,7 @@ from datetime import datetime, timedelta, timezone
 import cbor2
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, mldsa, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -75,11 +75,14 @@ def usage(**on):
 
 def certify(subject, public, issuer, key, *extensions, begin=NOW - 86_400, days=1800):
     start = datetime.fromtimestamp(begin, timezone.utc)
-    builder = (x509.CertificateBuilder().subject_name(name(subject)).issuer_name(name(issuer)).public_key(public)
+    issuer = name(issuer) if isinstance(issuer, str) else issuer
+    builder = (x509.CertificateBuilder().subject_name(name(subject)).issuer_name(issuer).public_key(public)
                .serial_number(int.from_bytes(sha(subject.encode())[:15], "big") | 1)
                .not_valid_before(start).not_valid_after(start + timedelta(days=days)))
     for value, critical in extensions:
         builder = builder.add_extension(value, critical)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        return builder.sign(key, None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256())
     return builder.sign(key, hashes.SHA256(), ecdsa_deterministic=True)
 
 
@@ -174,10 +177,12 @@ def oid(text):
 
 SHA256 = tlv(0x30, oid("608648016503040201"))
 ECDSA_SHA256 = tlv(0x30, oid("2a8648ce3d040302"))
+RSA = tlv(0x30, oid("2a864886f70d010101"), tlv(5))
 
 
 def token(key, certificate, imprint, time, inside=()):
     """An RFC 3161 token over SHA-256 of something."""
+    is_rsa = isinstance(key, rsa.RSAPrivateKey)
     stamp = datetime.fromtimestamp(time, timezone.utc).strftime("%Y%m%d%H%M%SZ").encode()
     info = tlv(0x30, tlv(2, b"\1"), oid("2a0304"), tlv(0x30, SHA256, tlv(4, imprint)), tlv(2, b"\7"), tlv(0x18, stamp))
     ess = tlv(0x30, tlv(0x30, tlv(0x30, tlv(4, sha(certificate)))))
@@ -192,13 +197,43 @@ def token(key, certificate, imprint, time, inside=()):
     )))
     own = x509.load_der_x509_certificate(certificate)
     serial = own.serial_number.to_bytes(own.serial_number.bit_length() // 8 + 1, "big")
-    signature = key.sign(tlv(0x31, attributes), ECDSA)
+    message = tlv(0x31, attributes)
+    signature = key.sign(message, padding.PKCS1v15(), hashes.SHA256()) if is_rsa else key.sign(message, ECDSA)
     signer = tlv(0x30, tlv(2, b"\1"), tlv(0x30, own.issuer.public_bytes(), tlv(2, serial)), SHA256, tlv(0xA0, attributes),
-                 ECDSA_SHA256, tlv(4, signature))
+                 RSA if is_rsa else ECDSA_SHA256, tlv(4, signature))
     content = tlv(0x30, oid("2a864886f70d0109100104"), tlv(0xA0, tlv(4, info)))
     certificates = tlv(0xA0, *inside) if inside else b""
     data = tlv(0x30, tlv(2, b"\3"), tlv(0x31, SHA256), content, certificates, tlv(0x31, signer))
     return tlv(0x30, oid("2a864886f70d010702"), tlv(0xA0, data))
+
+
+TSA_CA_KEY = p256("tsa ca")
+TSA_CA = certify("Example TSA CA", TSA_CA_KEY.public_key(), "Example TSA CA", TSA_CA_KEY, *AUTHORITY)
+STAMPING = (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), True)
+SIGNING = (usage(digital_signature=True), True)
+
+
+def stamp(note, key=None, extensions=(STAMPING, SIGNING), above=(), listed=(), **more):
+    """An element of item 12 over this note, as an authority under `TSA_CA` makes it. `above` are the authorities between, from the
+    signer's upwards: a key and extensions each; `listed` are serial numbers and times in its revocation list."""
+    key = key or p256("tsa")
+    issuer, issuer_key, chain = "Example TSA CA", TSA_CA_KEY, []
+    for number, (its_key, its_extensions) in reversed(list(enumerate(above))):
+        called = f"Example TSA CA {number}"
+        chain.insert(0, der(certify(called, its_key.public_key(), issuer, issuer_key, *its_extensions)))
+        issuer, issuer_key = called, its_key
+    own = der(certify("Example TSA", key.public_key(), more.pop("issuer", issuer), more.pop("issuer_key", issuer_key), *extensions, **more))
+    return [token(key, own, sha(note.encode()), NOW + 60, (own,)), [own, *chain], [revocations(listed)]]
+
+
+def revocations(listed=(), key=TSA_CA_KEY):
+    """The list of `TSA_CA`."""
+    builder = (x509.CertificateRevocationListBuilder().issuer_name(name("Example TSA CA"))
+               .last_update(datetime.fromtimestamp(NOW, timezone.utc)).next_update(datetime.fromtimestamp(NOW + 86_400, timezone.utc)))
+    for serial, time in listed:
+        row = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(datetime.fromtimestamp(time, timezone.utc))
+        builder = builder.add_revoked_certificate(row.build())
+    return der(builder.sign(key, hashes.SHA256(), ecdsa_deterministic=True))
 
 
 # --- a deployment, and bundles of its readings ------------------------------------------------------------------------
@@ -295,24 +330,14 @@ class World:
             log.append(b"rs", cbor(["rs", NOW, "store"]))
             newer = self._note(log, cosigners, [t + 600 for t in times], size + 1)
 
-        tsa_key, tsa_ca_key = p256("tsa"), p256("tsa ca")
-        tsa_ca = certify("Example TSA CA", tsa_ca_key.public_key(), "Example TSA CA", tsa_ca_key, *AUTHORITY)
-        tsa = certify("Example TSA", tsa_key.public_key(), "Example TSA CA", tsa_ca_key,
-                      (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), True), (usage(digital_signature=True), True))
-        revoked = (x509.CertificateRevocationListBuilder().issuer_name(name("Example TSA CA"))
-                   .last_update(datetime.fromtimestamp(NOW, timezone.utc))
-                   .next_update(datetime.fromtimestamp(NOW + 86_400, timezone.utc))
-                   .sign(tsa_ca_key, hashes.SHA256(), ecdsa_deterministic=True))
-        self.tsa = (tsa_key, der(tsa), der(revoked))
-        stamps = [[token(tsa_key, der(tsa), sha(note.encode()), NOW + 60, (der(tsa),)), [der(tsa)], [der(revoked)]]
-                  for _ in range(o.stamps)]
+        stamps = [stamp(note) for _ in range(o.stamps)]
 
         self.trust = {"operator": {"ca": [ca.public_bytes(Encoding.PEM).decode()]}, "log": {"vkey": log.signer.vkey()},
                       "witnesses": {"need": o.need, "vkeys": [w.vkey() for w in cosigners]}}
         if o.pq_need:
             self.trust["witnesses"]["pq_need"] = o.pq_need
         if o.stamps:
-            self.trust["timestamps"] = {"ca": [tsa_ca.public_bytes(Encoding.PEM).decode()]}
+            self.trust["timestamps"] = {"ca": [TSA_CA.public_bytes(Encoding.PEM).decode()]}
 
         for i, (tbs, salt) in enumerate(readings):
             heard = [[r, envelopes[i], i, len(envelopes), path(hashed, i), log.prove(b"g1", r, note),

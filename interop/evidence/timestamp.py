@@ -5,13 +5,11 @@ import re
 from datetime import datetime, timezone
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from chain import extension, fields, parsed, public_key, unconstrained, valid_at
+from chain import ECDSA, RSA, RSA_KEY, authority, extension, fields, holds, issued, no_authority, parsed, spki, three, valid_at
 from forms import Wrong, der_all, der_one, kept, need
 
 SEQUENCE, SET, OCTETS, OID, INTEGER, TIME, BOOLEAN = 0x30, 0x31, 0x04, 0x06, 0x02, 0x18, 0x01
@@ -21,12 +19,12 @@ CONTENT_TYPE = bytes.fromhex("2a864886f70d010903")
 MESSAGE_DIGEST = bytes.fromhex("2a864886f70d010904")
 SIGNING_CERTIFICATE = bytes.fromhex("2a864886f70d010910020c")
 SIGNING_CERTIFICATE_V2 = bytes.fromhex("2a864886f70d010910022f")
-RSA = bytes.fromhex("300d06092a864886f70d0101010500")
 DIGESTS = {
-    bytes.fromhex("608648016503040201"): (hashes.SHA256, bytes.fromhex("300a06082a8648ce3d040302")),
-    bytes.fromhex("608648016503040202"): (hashes.SHA384, bytes.fromhex("300a06082a8648ce3d040303")),
-    bytes.fromhex("608648016503040203"): (hashes.SHA512, bytes.fromhex("300a06082a8648ce3d040304")),
+    bytes.fromhex("608648016503040201"): hashes.SHA256,
+    bytes.fromhex("608648016503040202"): hashes.SHA384,
+    bytes.fromhex("608648016503040203"): hashes.SHA512,
 }
+BY = (*ECDSA, *RSA)
 
 
 def _children(data, *tags):
@@ -73,13 +71,12 @@ def verified(token, certificates, lists, imprint, pinned):
     _signer(_exactly(rest[0][1], SEQUENCE)[0], data[1][1], info, certificates)
     need(certificates, "a token without certificates")
     need(not set(certificates) & set(pinned), "a pinned certificate is in the token's list")
-    chain, authorities = [parsed(c) for c in certificates], [x509.load_der_x509_certificate(c) for c in pinned]
-    _authorities(chain, authorities)
+    _authorities(certificates, pinned)
     valid_at(certificates, time)
     need(all(c in (*certificates, *pinned) for c in inside), "a certificate in the token that is not in the list")
     for data in lists:
-        _revocations(data, chain, authorities, time)
-    return {"at": time, "authority": chain[0].subject.rfc4514_string()}
+        _revocations(data, certificates, pinned, time)
+    return {"at": time, "authority": parsed(certificates[0]).subject.rfc4514_string()}
 
 
 def _info(info, imprint):
@@ -87,14 +84,15 @@ def _info(info, imprint):
     parts = _children(der_one(info, SEQUENCE), INTEGER, OID, SEQUENCE, INTEGER, TIME)
     need(parts[0][1] == b"\1", "TSTInfo of another version than 1")
     algorithm, found = _exactly(parts[2][1], SEQUENCE, OCTETS)
-    need(_digest(algorithm)[0] is hashes.SHA256 and found == imprint, "a timestamp of something else than the checkpoint in item 7")
+    need(_digest(algorithm) is hashes.SHA256 and found == imprint, "a timestamp of something else than the checkpoint in item 7")
     for tag, content, _ in parts[5:]:
         if tag == 0xA1:
             for one in der_all(content):
+                need(one[0] == SEQUENCE, "an extension of another form")
                 parts_of_one = _children(one[1], OID)
                 need(len(parts_of_one) > 1 and parts_of_one[1][0] != BOOLEAN, "a critical extension in TSTInfo")
     text = re.fullmatch(rb"([0-9]{14})(\.[0-9]*[1-9])?Z", parts[4][1])
-    need(text, "genTime of another form")
+    need(text and text[1] >= b"1970", "genTime of another form")
     try:
         return int(datetime.strptime(text[1].decode(), "%Y%m%d%H%M%S").replace(tzinfo=timezone.utc).timestamp())
     except ValueError:
@@ -110,19 +108,14 @@ def _signer(signer, digests, info, certificates):
     own = fields(certificates[0])[0]
     need(name[1] == own[2] + own[0], "the signer's certificate is not the first in the list")
     need(digests == digest[2], "digestAlgorithms is not the signer's")
-    kind, ecdsa = _digest(digest[1])
+    kind = _digest(digest[1])
     _attributes(attributes[1], kind, info, certificates[0])
-    signed = b"\x31" + attributes[2][1:]
-    key = public_key(certificates[0])
-    try:
-        if isinstance(key, rsa.RSAPublicKey):
-            need(algorithm[2] == RSA, "a signature algorithm that does not belong to the key")
-            key.verify(signature[1], signed, padding.PKCS1v15(), kind())
-        else:
-            need(isinstance(key, ec.EllipticCurvePublicKey) and algorithm[2] == ecdsa, "a signature algorithm that does not belong to the key")
-            key.verify(signature[1], signed, ec.ECDSA(kind()))
-    except InvalidSignature:
-        raise Wrong("the token's signature does not hold") from None
+    # One form for each kind of key: what is named here is not signed.
+    key = spki(certificates[0])
+    is_rsa = der_all(der_one(key, SEQUENCE))[0][2] == RSA_KEY
+    by = next(a for a, hashed in (RSA if is_rsa else ECDSA).items() if hashed is kind)
+    need(algorithm[2] == (RSA_KEY if is_rsa else by), "a signature algorithm that does not belong to the key")
+    holds(key, by, signature[1], b"\x31" + attributes[2][1:])
 
 
 def _attributes(data, kind, info, certificate):
@@ -140,7 +133,7 @@ def _attributes(data, kind, info, certificate):
         parts = der_all(identifier)
         hashed = hashes.SHA256
         if parts and parts[0][0] == SEQUENCE:
-            hashed = _digest(parts.pop(0)[1])[0]
+            hashed = _digest(parts.pop(0)[1])
         need(parts and parts[0][0] == OCTETS and parts[0][1] == _hash(hashed, certificate), "signed under another certificate")
     else:
         need(SIGNING_CERTIFICATE in found, "a signer that does not name its certificate")
@@ -154,52 +147,54 @@ def _first(values):
     return _children(certificates, SEQUENCE)[0][1]
 
 
-def _authorities(chain, pinned):
-    usage = [e for e in chain[0].extensions if isinstance(e.value, x509.ExtendedKeyUsage)]
+def _authorities(certificates, pinned):
+    own, *above = [parsed(c) for c in certificates]
+    usage = [e for e in own.extensions if isinstance(e.value, x509.ExtendedKeyUsage)]
     need(usage and usage[0].critical and list(usage[0].value) == [ExtendedKeyUsageOID.TIME_STAMPING],
          "the signer's certificate is not for timestamps alone")
-    for above in chain[1:]:
-        basic, usage = extension(above, x509.BasicConstraints), extension(above, x509.KeyUsage)
-        need(basic is not None and basic.ca and usage is not None and usage.key_cert_sign,
-             "a certificate above is not that of an authority")
-        extended = list(extension(above, x509.ExtendedKeyUsage) or [ExtendedKeyUsageOID.TIME_STAMPING])
+    no_authority(own)
+    for depth, certificate in enumerate(above):
+        authority(certificate, depth)
+        extended = list(extension(certificate, x509.ExtendedKeyUsage) or [ExtendedKeyUsageOID.TIME_STAMPING])
         need(ExtendedKeyUsageOID.TIME_STAMPING in extended or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in extended,
              "a certificate above is not for timestamps")
-        unconstrained(above)
-    for below, above in zip(chain, chain[1:]):
-        need(_issued(below, above), "a certificate of the token is not by the one above it")
-    need(any(_issued(chain[-1], ca) for ca in pinned), "the token's certificates do not end at a pinned authority")
+    for lower, upper in zip(certificates, certificates[1:]):
+        issued(lower, upper, BY)
+    need(any(_issued(certificates[-1], ca) for ca in pinned), "the token's certificates do not end at a pinned authority")
 
 
 def _issued(below, above):
-    inner, _, algorithm, _ = fields(below.public_bytes(Encoding.DER))
-    if inner[1] != algorithm:
-        return False
     try:
-        below.verify_directly_issued_by(above)
+        issued(below, above, BY)
         return True
-    except Exception:  # of a library, over bytes from outside: whatever it is, this one did not certify that one
+    except Wrong:
         return False
 
 
-def _revocations(data, chain, pinned, time):
+def _revocations(data, certificates, pinned, time):
+    tbs, algorithm, signature = three(data)
+    inner = der_all(der_one(tbs, SEQUENCE))
+    inner = inner[inner[0][0] == INTEGER:] if inner else []
+    need(len(inner) > 1 and inner[0][2] == algorithm and algorithm in BY, "a revocation list with another algorithm")
     try:
         listed = x509.load_der_x509_crl(data)
-        again, revoked = listed.public_bytes(Encoding.DER), {r.serial_number: r.revocation_date_utc.timestamp() for r in listed}
-        list(listed.extensions)
+        again = listed.public_bytes(Encoding.DER)
+        revoked = [(r.serial_number, r.revocation_date_utc.timestamp()) for r in listed]
     except Exception as e:  # of a library, over bytes from outside
         raise Wrong(f"no revocation list: {type(e).__name__}") from None
     need(again == data, "a revocation list in another encoding than DER")
-    tbs, algorithm = [whole for _, _, whole in der_all(der_one(data, SEQUENCE))][:2]
-    inner = [p for p in der_all(der_one(tbs, SEQUENCE)) if p[0] == SEQUENCE]
-    need(inner and inner[0][2] == algorithm, "a revocation list with two algorithms")
-    issuers = [c for c in (*chain[1:], *pinned) if c.subject == listed.issuer]
+    issuer = inner[1][2]
+    need(any(_signed(c, algorithm, signature, tbs) for c in (*certificates[1:], *pinned) if fields(c)[0][4] == issuer),
+         "a revocation list by nobody in the chain")
+    for certificate in certificates:
+        if fields(certificate)[0][2] == issuer:
+            serial = parsed(certificate).serial_number
+            need(not any(s == serial and t <= time for s, t in revoked), "a certificate of the token was revoked")
+
+
+def _signed(certificate, algorithm, signature, message):
     try:
-        need(any(listed.is_signature_valid(c.public_key()) for c in issuers), "a revocation list by nobody in the chain")
+        holds(spki(certificate), algorithm, signature, message)
+        return True
     except Wrong:
-        raise
-    except Exception:  # of a library, over bytes from outside
-        raise Wrong("a revocation list by nobody in the chain") from None
-    for certificate in chain:
-        if certificate.issuer == listed.issuer:
-            need(revoked.get(certificate.serial_number, time + 1) > time, "a certificate of the token was revoked")
+        return False
