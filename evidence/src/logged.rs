@@ -2,10 +2,12 @@
 
 use fivefold_core::suite::sha256;
 
+use crate::checkpoint::Signed;
 use crate::log::{Entry, EntryKind};
 use crate::note::Kind;
-use crate::tlog_proof::{NotIncluded, TlogProof};
+use crate::tlog_proof::TlogProof;
 use crate::trust::Trust;
+use crate::verify::Verifier;
 
 /// A place in the log that enough witnesses saw.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Unproven {
 }
 
 /// Checks that the hash of `record` is an entry of the pinned log, and that enough of the pinned witnesses saw it.
-pub(crate) fn check(kind: EntryKind, record: &[u8], proof: &str, trust: &Trust) -> Result<Place, Unproven> {
+pub(crate) fn check(kind: EntryKind, record: &[u8], proof: &str, by: &Verifier<'_>) -> Result<Place, Unproven> {
     let log = |why: String| Unproven::Log(why);
     let read = TlogProof::parse(proof.as_bytes()).map_err(|e| log(e.to_string()))?;
     if read.extra.is_some() {
@@ -59,22 +61,30 @@ pub(crate) fn check(kind: EntryKind, record: &[u8], proof: &str, trust: &Trust) 
     if read.to_string() != proof {
         return Err(log("the proof is not written in its one form".into()));
     }
-    let authentic = read.verify(Entry::of(kind, record).as_bytes(), &trust.log).map_err(|e| match e {
-        NotIncluded::Checkpoint(e) => log(e.to_string()),
-        NotIncluded::Path(e) => log(format!("the entry is not in this tree: {e}")),
-    })?;
+    read.leads_from(Entry::of(kind, record).as_bytes())
+        .map_err(|e| log(format!("the entry is not in this tree: {e}")))?;
+    let checkpoint = read.checkpoint.to_string();
+    let place = by.places.or(checkpoint, |text| witnessed(&read.checkpoint, text, by.trust))?;
+    Ok(Place { index: read.index, ..place })
+}
+
+/// A checkpoint that is the pinned log's, and that enough of the pinned witnesses saw: the place of its first entry.
+fn witnessed(checkpoint: &Signed, text: &str, trust: &Trust) -> Result<Place, Unproven> {
+    let log = |why: String| Unproven::Log(why);
+    let authentic = checkpoint.open(&trust.log).map_err(|e| log(e.to_string()))?;
+    let lines = || checkpoint.note().lines().iter();
     let mut pinned = std::iter::once(&trust.log).chain(trust.rule.keys());
-    if pinned.any(|key| read.checkpoint.note().lines().iter().filter(|line| key.wrote(line)).count() > 1) {
+    if pinned.any(|key| lines().filter(|line| key.wrote(line)).count() > 1) {
         return Err(log("a pinned key signed the checkpoint twice".into()));
     }
     let witnessed = trust.rule.check(&authentic).map_err(|e| Unproven::Witnesses(e.to_string()))?;
     // Every line of a pinned key holds, once there is a rule that is met.
     let by_pq = |name: &str| {
         let mut keys = trust.rule.keys().iter().filter(|k| k.kind() == Kind::WitnessPq && k.name() == name);
-        keys.any(|key| read.checkpoint.note().lines().iter().any(|line| key.wrote(line)))
+        keys.any(|key| lines().any(|line| key.wrote(line)))
     };
     let seen = witnessed.witnesses.into_iter().map(|(name, at)| Seen { is_pq: by_pq(&name), name, at }).collect();
     let strangers = authentic.strangers(&trust.log, trust.rule.keys()).into_iter().map(str::to_owned).collect();
-    let note = sha256(&[read.checkpoint.to_string().as_bytes()]);
-    Ok(Place { index: read.index, size: authentic.head().size, seen, time: witnessed.at, strangers, note })
+    let note = sha256(&[text.as_bytes()]);
+    Ok(Place { index: 0, size: authentic.head().size, seen, time: witnessed.at, strangers, note })
 }

@@ -22,9 +22,11 @@
 
 mod heard;
 mod report;
+mod verifier;
 
 pub use heard::HeardBy;
 pub use report::{Kept, Report, Stamped, Value, Verdict, Witness};
+pub use verifier::Verifier;
 
 use fivefold_core::id::{Did, Epoch, Net, Sid};
 use fivefold_core::proof::merkle::{Hash, verify_inclusion};
@@ -33,10 +35,9 @@ use fivefold_core::proof::{KeyName, Sign1};
 use fivefold_core::reading::Definition;
 use fivefold_core::suite::sha256;
 use fivefold_core::wire::cbor::{Major, Malformed, Reader};
-use fivefold_keep::sign::VerifyingKey;
 
-use crate::bundle::{Bundle, Bundles};
-use crate::chain::{self, Certified, Whom};
+use crate::bundle::Bundle;
+use crate::chain::{Certified, Whom};
 use crate::der::{self, NotDer};
 use crate::log::EntryKind;
 use crate::logged::{self, Place, Unproven};
@@ -161,18 +162,7 @@ pub(crate) struct Tbs<'b> {
 
 /// Reads all bundles of a file and says of each what it proves. A file that cannot be read to its end is one answer.
 pub fn verify_file(file: &[u8], trust: &Trust) -> Vec<Report> {
-    match Bundles::new(file).and_then(Iterator::collect::<Result<Vec<_>, _>>) {
-        Err(e) => vec![Report::refused(&Step::Decode.malformed(e))],
-        Ok(bundles) => bundles.iter().map(|bundle| report(bundle, trust)).collect(),
-    }
-}
-
-/// What one bundle proves, for programs.
-pub fn report(bundle: &Bundle<'_>, trust: &Trust) -> Report {
-    match verify(bundle, trust) {
-        Ok(proven) => Report::proven(&proven),
-        Err(refused) => Report::refused(&refused),
-    }
+    Verifier::new(trust).file(file)
 }
 
 /// Goes through all steps.
@@ -180,6 +170,10 @@ pub fn report(bundle: &Bundle<'_>, trust: &Trust) -> Report {
 /// # Errors
 /// The first that fails.
 pub fn verify<'b>(bundle: &Bundle<'b>, trust: &Trust) -> Result<Proven<'b>, Refused> {
+    through(bundle, &Verifier::new(trust))
+}
+
+fn through<'b>(bundle: &Bundle<'b>, by: &Verifier<'_>) -> Result<Proven<'b>, Refused> {
     let tbs = Tbs::parse(bundle.tbs).map_err(|e| Step::Leaf.malformed(e))?;
     let leaf = Hash::of_leaf([&bundle.salt.0, bundle.tbs]);
 
@@ -192,23 +186,22 @@ pub fn verify<'b>(bundle: &Bundle<'b>, trust: &Trust) -> Result<Proven<'b>, Refu
 
     let first = bundle.chain.first().copied().unwrap_or_default();
     let spki = der::spki_of(first).map_err(|NotDer| Step::Chain.refused("a certificate cannot be read"))?;
-    signed_by(&signed, spki, CONTEXT).map_err(|reason| Step::Signature.refused(reason))?;
+    by.signed(bundle.signed, spki, CONTEXT).map_err(|reason| Step::Signature.refused(reason))?;
 
     let did = tbs.subject.did;
-    let certified = chain::follow(&bundle.chain, &trust.operators, Whom::Device(did))
-        .map_err(|reason| Step::Chain.refused(reason))?;
-    let enrolment = enrolled(bundle, did, &certified, trust)?;
-    let template = configured(bundle, &tbs, trust)?;
+    let certified = by.certified(&bundle.chain, Whom::Device(did)).map_err(|reason| Step::Chain.refused(reason))?;
+    let enrolment = enrolled(bundle, did, &certified, by)?;
+    let template = configured(bundle, &tbs, by)?;
 
-    let place = logged::check(EntryKind::Batch, bundle.signed, bundle.proof, trust).map_err(|e| match e {
+    let place = logged::check(EntryKind::Batch, bundle.signed, bundle.proof, by).map_err(|e| match e {
         Unproven::Log(reason) => Step::Log.refused(reason),
         Unproven::Witnesses(reason) => Step::Witnesses.refused(reason),
     })?;
 
     let name = signed.header.key;
-    let list = not_revoked(bundle, name, &certified, &place, trust)?;
-    let heard = heard::check(bundle, &tbs, &enrolment, &list, trust)?;
-    let (stamps, unchecked_stamps) = stamped(bundle, &place, trust)?;
+    let list = not_revoked(bundle, name, &certified, &place, by)?;
+    let heard = heard::check(bundle, &tbs, &enrolment, &list, by)?;
+    let (stamps, unchecked_stamps) = stamped(bundle, &place, by.trust)?;
     Ok(Proven {
         batch: statement.number,
         order: path.index,
@@ -231,15 +224,6 @@ impl<'b> Tbs<'b> {
         let (subject, piv, payload) = Subject::parse_tbs(bytes)?;
         Ok(Self { subject, piv, payload })
     }
-}
-
-/// Checks the signature of the key with this SubjectPublicKeyInfo.
-fn signed_by(signed: &Sign1<'_>, spki: &[u8], context: &[u8]) -> Result<(), &'static str> {
-    if signed.header.key != KeyName::of(spki) {
-        return Err("signed by another key");
-    }
-    let key = VerifyingKey::from_spki(spki).map_err(|_| "the key is neither P-256 nor Ed25519")?;
-    signed.verify(&key, context).map(drop).map_err(|e| e.reason)
 }
 
 /// The statement is about this reading: it stands in the bitmap, at the place that the path says.
@@ -273,7 +257,12 @@ fn agree(tbs: &Tbs<'_>, statement: &Statement<'_>, index: u64, size: u64) -> Res
     Ok(())
 }
 
-fn enrolled<'b>(bundle: &Bundle<'b>, did: Did, certified: &Certified, trust: &Trust) -> Result<Enrolment<'b>, Refused> {
+fn enrolled<'b>(
+    bundle: &Bundle<'b>,
+    did: Did,
+    certified: &Certified,
+    by: &Verifier<'_>,
+) -> Result<Enrolment<'b>, Refused> {
     let step = Step::Enrolment;
     let enrolment = Enrolment::parse(bundle.enrolment.record).map_err(|e| step.malformed(e))?;
     if enrolment.did != did {
@@ -283,19 +272,18 @@ fn enrolled<'b>(bundle: &Bundle<'b>, did: Did, certified: &Certified, trust: &Tr
         return Err(step.refused("the device was enrolled with another key"));
     }
     let logged = bundle.enrolment;
-    logged::check(EntryKind::Enrolment, logged.record, logged.proof, trust)
-        .map_err(|e| step.refused(e.into_reason()))?;
+    logged::check(EntryKind::Enrolment, logged.record, logged.proof, by).map_err(|e| step.refused(e.into_reason()))?;
     Ok(enrolment)
 }
 
-fn configured<'b>(bundle: &Bundle<'b>, tbs: &Tbs<'b>, trust: &Trust) -> Result<Option<Definition<'b>>, Refused> {
+fn configured<'b>(bundle: &Bundle<'b>, tbs: &Tbs<'b>, by: &Verifier<'_>) -> Result<Option<Definition<'b>>, Refused> {
     let step = Step::Policy;
     let logged = bundle.policy;
     let record = Configured::parse(logged.record).map_err(|e| step.malformed(e))?;
     if record.did != tbs.subject.did {
         return Err(step.refused("the policy is of another device"));
     }
-    logged::check(EntryKind::Policy, logged.record, logged.proof, trust).map_err(|e| step.refused(e.into_reason()))?;
+    logged::check(EntryKind::Policy, logged.record, logged.proof, by).map_err(|e| step.refused(e.into_reason()))?;
     let Some(shown) = &bundle.template else { return Ok(None) };
     let registered = record.templates.iter().find(|(id, _)| *id == shown.id);
     if registered.is_none_or(|(_, hash)| *hash != sha256(&[shown.definition])) {
@@ -329,12 +317,12 @@ fn not_revoked(
     key: KeyName,
     certified: &Certified,
     place: &Place,
-    trust: &Trust,
+    by: &Verifier<'_>,
 ) -> Result<Revocations, Refused> {
     let step = Step::Revocation;
     let logged = bundle.revocations;
     let list = Revocations::parse(logged.record).map_err(|e| step.malformed(e))?;
-    let at = logged::check(EntryKind::Revocation, logged.record, logged.proof, trust)
+    let at = logged::check(EntryKind::Revocation, logged.record, logged.proof, by)
         .map_err(|e| step.refused(e.into_reason()))?;
     if at.size < place.size {
         return Err(step.refused("the list of revoked keys is from a smaller log than the batch"));

@@ -9,7 +9,7 @@ use fivefold_core::id::BootContext;
 use fivefold_core::proof::statement::SignedLevel;
 use fivefold_evidence::cosignature::Rule;
 use fivefold_evidence::trust::Trust;
-use fivefold_evidence::verify::{Report, Verdict, verify_file};
+use fivefold_evidence::verify::{Report, Verdict, Verifier, verify_file};
 use fivefold_evidence::words;
 use sample::broken::cases;
 use sample::{Dice, NOW, Owned, SEEN, Village};
@@ -77,8 +77,10 @@ fn each_broken_bundle_is_refused_by_the_step_that_it_breaks() {
     for seed in 0..6 {
         let mut village = Village::new(40);
         let trust = village.trust();
+        let all = Verifier::new(&trust);
         for case in cases(&mut village, &mut Dice(seed)) {
             let said = verify_file(&case.bytes, &trust);
+            assert_eq!(all.file(&case.bytes), said, "what it knows of others changes no answer");
             let (step, reason) = (said[0].step, said[0].reason.clone());
             assert_eq!(step, case.step.map(|s| s.as_str()), "seed {seed}, {}: {reason:?}", case.name);
             assert_eq!(said.len(), 1);
@@ -102,8 +104,9 @@ fn no_item_can_be_taken_from_another_bundle() {
     let mut foreign = Village::new(90);
     let elsewhere = foreign.batch(0, SignedLevel::Cloud, None, 6, &[0]);
     let foreign = foreign.bundle(&elsewhere, 3);
+    let all = Verifier::new(&trust);
     for b in [&mine, &theirs] {
-        assert_eq!(one(b, &trust).verdict, Verdict::Proven);
+        assert_eq!(all.file(&b.bytes())[0].verdict, Verdict::Proven);
     }
     type Take = fn(&mut Owned, &Owned);
     let swap: [(&str, Take); 12] = [
@@ -130,6 +133,7 @@ fn no_item_can_be_taken_from_another_bundle() {
             }
             let said = one(&swapped, &trust);
             assert_eq!(said.verdict, Verdict::Refused, "{name} of {whose}");
+            assert_eq!(all.file(&swapped.bytes()), [said.clone()], "{name} of {whose}: it knows all parts to hold");
             steps.push((name, whose, said.step.unwrap()));
         }
     }

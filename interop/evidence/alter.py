@@ -58,18 +58,16 @@ def every(data, trusted, n):
 
 
 def report(data, trusted, n):
-    """Prints what became of the alterations; True if all were refused."""
+    """What became of the alterations, in words, and whether all were refused."""
     whole = verify.verify_file(data, trusted)
     if [a.verdict for a in whole] != ["proven"]:
-        print(f"unaltered it is not proven: {whole[0].step}: {whole[0].reason}")
-        return False
+        return f"unaltered it is not proven: {whole[0].step}: {whole[0].reason}", False
     steps, proven = every(data, trusted, n)
     total = len(data) * n
-    print(f"{total} alterations of one byte in {len(data)} bytes: {total - len(proven)} refused, {len(proven)} not")
-    print("  " + ", ".join(f"{step} {steps[step]}" for step in verify.STEPS if steps[step]))
-    for at, old, new in proven[:20]:
-        print(f"  proven with byte {at} changed from {old:02x} to {new:02x}")
-    return not proven
+    said = [f"{total} alterations of one byte in {len(data)} bytes: {total - len(proven)} refused, {len(proven)} not",
+            "  " + ", ".join(f"{step} {steps[step]}" for step in verify.STEPS if steps[step])]
+    said += [f"  proven with byte {at} changed from {old:02x} to {new:02x}" for at, old, new in proven[:20]]
+    return "\n".join(said), not proven
 
 
 def main():
@@ -85,7 +83,9 @@ def main():
     except (Wrong, OSError) as e:
         print(f"alter.py: {e}", file=sys.stderr)
         return 2
-    return 0 if report(first, trusted, options.values) else 1
+    said, all_refused = report(first, trusted, options.values)
+    print(said)
+    return 0 if all_refused else 1
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ use fivefold_core::wire::coap::{Outer, PAYLOAD_MARKER, POST, Protected};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use serde::Serialize;
 
-use super::{Refused, Step, Tbs, signed_by};
+use super::{Refused, Step, Tbs, Verifier};
 use crate::bundle::{Bundle, Heard};
-use crate::chain::{self, Whom};
+use crate::chain::Whom;
 use crate::der::{self, NotDer};
 use crate::log::EntryKind;
 use crate::logged;
 use crate::record::{Enrolment, Revocations};
-use crate::trust::Trust;
 
 /// A gateway that says it heard the reading.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,10 +36,10 @@ pub(super) fn check(
     tbs: &Tbs<'_>,
     enrolment: &Enrolment<'_>,
     list: &Revocations,
-    trust: &Trust,
+    by: &Verifier<'_>,
 ) -> Result<Vec<HeardBy>, Refused> {
     let each =
-        |heard: &Heard<'_>| one(heard, tbs, enrolment, list, trust).map_err(|reason| Step::Receipts.refused(reason));
+        |heard: &Heard<'_>| one(heard, tbs, enrolment, list, by).map_err(|reason| Step::Receipts.refused(reason));
     bundle.receipts.iter().map(each).collect()
 }
 
@@ -49,7 +48,7 @@ fn one(
     tbs: &Tbs<'_>,
     enrolment: &Enrolment<'_>,
     list: &Revocations,
-    trust: &Trust,
+    by: &Verifier<'_>,
 ) -> Result<HeardBy, String> {
     let signed = Sign1::parse(heard.receipt).map_err(|e| e.reason)?;
     let receipt = Receipt::parse(signed.danger_payload()).map_err(|e| e.reason)?;
@@ -65,9 +64,9 @@ fn one(
     let whom = Whom::Gateway(enrolment.net, receipt.gateway);
     let first = heard.chain.first().copied().unwrap_or_default();
     let spki = der::spki_of(first).map_err(|NotDer| "the certificate of the gateway cannot be read")?;
-    signed_by(&signed, spki, CONTEXT)?;
-    let certified = chain::follow(&heard.chain, &trust.operators, whom)?;
-    let place = logged::check(EntryKind::Receipt, heard.receipt, heard.proof, trust).map_err(|e| e.into_reason())?;
+    by.signed(heard.receipt, spki, CONTEXT)?;
+    let certified = by.certified(&heard.chain, whom)?;
+    let place = logged::check(EntryKind::Receipt, heard.receipt, heard.proof, by).map_err(|e| e.into_reason())?;
     if !certified.covers(place.time) {
         return Err("a certificate of the gateway was not valid when witnesses saw the receipt".into());
     }
