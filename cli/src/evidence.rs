@@ -90,9 +90,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 fn verify(args: &Verify, output: Output) -> anyhow::Result<ExitCode> {
-    let is_none =
-        || format!("{} is no trust file; the operator writes one with: fivefold evidence trust", args.trust.display());
-    let trust: Trust = files::read_text(&args.trust).with_context(is_none)?.parse().with_context(is_none)?;
+    let trust = read_trust(&args.trust)?;
     let reports = verify_file(&read_bundles(&args.bundles.file)?, &trust);
     match output {
         Output::Json => lines(&reports.iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?),
@@ -113,6 +111,13 @@ fn exit(reports: &[Report]) -> ExitCode {
     } else {
         ExitCode::from(u8::from(any(Verdict::Refused)))
     }
+}
+
+/// What is believed.
+fn read_trust(path: &Path) -> anyhow::Result<Trust> {
+    let is_none =
+        || format!("{} is no trust file; the operator writes one with: fivefold evidence trust", path.display());
+    files::read_text(path).with_context(is_none)?.parse().with_context(is_none)
 }
 
 /// The bytes of a file of bundles, no more than such a file may have.

@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use fivefold_evidence::bundle::{Bundle, Bundles, FILE_BYTES, Timestamp};
+use fivefold_evidence::chain::Anchor;
 use fivefold_evidence::timestamp;
 use fivefold_keep::files::{self, Readers};
 use serde_json::json;
 
 use super::read_bundles;
+use crate::clock;
 use crate::output::{Output, answer};
 
 /// Bytes of an authority's answer, at most.
 const ANSWER: usize = 256 * 1024;
 /// How long an authority may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Seconds that an authority's clock and ours may differ by.
+const CLOCKS: u64 = 300;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Stamp {
@@ -24,6 +28,9 @@ pub(super) struct Stamp {
     file: PathBuf,
     #[command(flatten)]
     from: From,
+    /// The trust file whose [timestamps] names the authority: what is added must hold by it.
+    #[arg(long, value_name = "FILE", required_unless_present = "request")]
+    trust: Option<PathBuf>,
     /// Certificates (PEM) that stand above the signer's, if the answer does not bring them.
     #[arg(long, value_name = "FILE")]
     chain: Option<PathBuf>,
@@ -38,8 +45,8 @@ pub(super) struct Stamp {
 #[derive(Clone, Debug, clap::Args)]
 #[group(required = true, multiple = false)]
 struct From {
-    /// Ask this authority: http://HOST/PATH. Without TLS: what it signs is checked with the trust file, and what it is
-    /// asked is a hash.
+    /// Ask this authority: http://HOST/PATH. Without TLS: what it signs is checked with the trust file, and what it is asked is
+    /// a hash.
     #[arg(long, value_name = "URL")]
     tsa: Option<String>,
     /// Take its answer from this file (application/timestamp-reply), or the token alone.
@@ -73,8 +80,10 @@ pub(super) fn run(args: &Stamp, output: Output) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
+    let authorities = authorities(args.trust.as_deref().context("--trust is needed")?)?;
     let above = args.chain.as_deref().map(read_pems).transpose()?.unwrap_or_default();
     let lists = args.lists.iter().map(|f| read(f)).collect::<Result<Vec<_>, _>>()?;
+    let now = clock::now()?;
     let mut answers: Vec<([u8; 32], Vec<u8>)> = Vec::new();
     match (&args.from.tsa, &args.from.response) {
         (Some(url), _) => {
@@ -91,16 +100,26 @@ pub(super) fn run(args: &Stamp, output: Output) -> anyhow::Result<ExitCode> {
     }
     let mut stamps = Vec::new();
     for (imprint, answer) in &answers {
-        let token =
-            timestamp::token_over(answer, imprint).map_err(|why| anyhow::anyhow!("the authority's answer: {why}"))?;
-        let chain =
-            timestamp::chain_of(token, &above).map_err(|why| anyhow::anyhow!("the authority's answer: {why}"))?;
-        stamps.push((*imprint, Timestamp { token, chain, lists: lists.iter().map(Vec::as_slice).collect() }));
+        let no = |why| anyhow::anyhow!("the authority's answer is not taken: {why}; nothing was written");
+        let token = timestamp::token_over(answer, imprint).map_err(no)?;
+        let mut chain = timestamp::chain_of(token, &above).map_err(no)?;
+        // Some answers bring the pinned certificate, too, which stands in no chain.
+        chain.retain(|der| authorities.iter().all(|a| a.der() != *der));
+        let stamp = Timestamp { token, chain, lists: lists.iter().map(Vec::as_slice).collect() };
+        let said = timestamp::check(&stamp, imprint, &authorities).map_err(no)?;
+        let is_fresh = said.at <= now + CLOCKS && (args.from.tsa.is_none() || said.at + CLOCKS >= now);
+        anyhow::ensure!(
+            is_fresh,
+            "the authority says that it is {}, and this machine's clock says {}: find out which is wrong; nothing was written",
+            clock::text(said.at),
+            clock::text(now)
+        );
+        stamps.push((*imprint, stamp, said));
     }
     let mut added = 0;
     for bundle in &mut bundles {
         let imprint = imprint(bundle)?;
-        for (_, stamp) in stamps.iter().filter(|(of, _)| *of == imprint) {
+        for (_, stamp, _) in stamps.iter().filter(|(of, ..)| *of == imprint) {
             bundle.timestamps.push(stamp.clone());
             added += 1;
         }
@@ -117,14 +136,29 @@ pub(super) fn run(args: &Stamp, output: Output) -> anyhow::Result<ExitCode> {
     );
     let out = args.out.as_ref().unwrap_or(&args.file);
     files::write(out, Readers::Everybody, &stamped)?;
-    answer(output, &json!({ "timestamps": added, "file": out }), || {
+    let said: Vec<_> = stamps.iter().map(|(.., said)| said).collect();
+    let value = said.iter().map(|s| json!({ "authority": s.authority, "at": s.at })).collect::<Vec<_>>();
+    answer(output, &json!({ "timestamps": added, "file": out, "said": value }), || {
+        let by = said.iter().map(|s| format!("{} at {}", s.authority.escape_debug(), clock::text(s.at)));
         format!(
-            "Added {added} timestamps in {}. They count where the trust file names their authority, [timestamps]; where it names only others, \
-             the bundles are refused. Next: fivefold evidence verify",
-            out.display()
+            "Added {added} timestamps in {out}, by {}. They count where the trust file names this authority, [timestamps]; where it \
+             names only others, the bundles are refused. Next: fivefold evidence verify {out} --trust TRUST",
+            by.collect::<Vec<_>>().join(", "),
+            out = out.display()
         )
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// The authorities of timestamps that a trust file names.
+fn authorities(path: &Path) -> anyhow::Result<Vec<Anchor>> {
+    let trust = super::read_trust(path)?;
+    anyhow::ensure!(
+        !trust.timestamps.is_empty(),
+        "{} names no authority of timestamps; write it anew with: fivefold evidence trust --tsa AUTHORITY.pem",
+        path.display()
+    );
+    Ok(trust.timestamps)
 }
 
 fn imprint(bundle: &Bundle<'_>) -> anyhow::Result<[u8; 32]> {
