@@ -185,8 +185,9 @@ impl Running {
             let publish = move || {
                 let (service, missed) = (at.clone(), missed.clone());
                 async move {
-                    service.publish_head(clock::now()).await;
-                    missed.look(clock::now());
+                    let Some(done) = service.publish_head(clock::now()).await else { return };
+                    let looked = tokio::task::spawn_blocking(move || missed.look(&done, clock::now())).await;
+                    looked.unwrap_or_else(|error| tracing::error!(%error, "nobody looked for missing witnesses"));
                 }
             };
             tasks.spawn(witnesses::run(config.head_every, wanted, stop.subscribe(), publish));

@@ -1,7 +1,8 @@
 //! Heads of the log as the service signs and shows them, with all that is EV-05 counted: who contradicts the log, and witnesses
 //! that have been away for too long.
 
-use std::collections::HashMap;
+mod last_seen;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fivefold_core::error::Code;
@@ -11,9 +12,7 @@ use fivefold_evidence::log::LogError;
 use crate::service::Service;
 use crate::store::{CountKey, Place};
 use crate::witnesses::Published;
-
-/// A witness is missing after so long, in milliseconds (EV-05).
-const MISSING: u64 = 24 * 3600 * 1000;
+use last_seen::LastSeen;
 
 impl Service {
     /// Signs a head of the log, asks the witnesses and shows it; counts EV-05 for each that contradicts it, and for a log that does
@@ -36,34 +35,34 @@ impl Service {
 pub(crate) const EVIDENCE_LOG: CountKey =
     CountKey { code: Code::EvidenceLog, net: None, gateway: None, sid: None, place: Place::Cloud };
 
-/// Counts EV-05 once a day for each witness that has not cosigned for a day.
+/// Counts EV-05 once a day for each witness that has not cosigned for a day, restarts or not.
 #[derive(Debug)]
 pub(crate) struct Missed {
     service: Arc<Service>,
-    said: Mutex<HashMap<String, Millis>>,
+    seen: Mutex<Option<LastSeen>>,
 }
 
 impl Missed {
+    /// With what is remembered beside the log. Blocks.
     pub(crate) fn new(service: Arc<Service>) -> Self {
-        Self { service, said: Mutex::default() }
+        let seen = service.logging().map(|logging| LastSeen::open(logging.log().directory()));
+        Self { service, seen: Mutex::new(seen) }
     }
 
-    /// To be called after each head.
-    pub(crate) fn look(&self, now: Millis) {
+    /// To be called after each head, with what became of it. Blocks.
+    pub(crate) fn look(&self, done: &Result<Published, LogError>, now: Millis) {
         let Some(logging) = self.service.logging() else { return };
-        for witness in logging.witnesses().iter() {
-            let heard =
-                witness.standing().at.map_or(self.service.started, |s| Millis(s.saturating_mul(1000).min(now.0)));
-            let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-            let last = said.get(witness.url()).copied().unwrap_or(Millis(0)).0.max(heard.0);
-            if now.since(Millis(last)) <= MISSING {
-                continue;
-            }
-            said.insert(witness.url().to_owned(), now);
-            drop(said);
-            tracing::warn!(code = "EV-05", witness = witness.url(), "a witness has not cosigned for a day");
+        let cosigned = |url: &str| done.as_ref().is_ok_and(|done| done.failed.iter().all(|(failed, _)| failed != url));
+        let keys = logging.witnesses().iter().filter_map(|w| Some((w.keys().first()?.to_string(), cosigned(w.url()))));
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(seen) = seen.as_mut() else { return };
+        for witness in seen.look(keys.collect(), now) {
+            tracing::warn!(code = "EV-05", witness, "a witness has not cosigned for a day");
             let service = self.service.clone();
             tokio::spawn(async move { service.count(EVIDENCE_LOG, now).await });
+        }
+        if let Err(error) = seen.write() {
+            tracing::error!(%error, "it cannot be kept when witnesses cosigned last");
         }
     }
 }
