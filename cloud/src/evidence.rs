@@ -9,7 +9,7 @@ use fivefold_core::id::Did;
 use fivefold_core::proof::Sign1;
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
-use fivefold_evidence::bundle::{Bundle, Definition, FILE_BYTES, Logged, NotAssembled, Parts};
+use fivefold_evidence::bundle::{Bundle, Definition, FILE_BYTES, Logged, NotAssembled, Path};
 use fivefold_evidence::checkpoint::{Authentic, Signed};
 use fivefold_evidence::log::{EntryKind, LogError};
 use fivefold_evidence::record::{Configured, Enrolment};
@@ -162,11 +162,10 @@ fn bundle(row: &EvidenceRow, proof: &Proof, common: &Proven) -> Result<Vec<u8>, 
     tbs.truncate(len);
     let leaf = row.subject.leaf(&proof.salt, row.piv, &row.payload);
     let index = proof.leaves.iter().position(|l| *l == leaf).ok_or(NotAssembled::NoSuchLeaf)?;
-    Ok(Bundle::assemble(&Parts {
+    let bundle = Bundle {
         tbs: &tbs,
         salt: proof.salt,
-        leaves: &proof.leaves,
-        index,
+        path: Path::of(&proof.leaves, index)?,
         signed: &proof.cose,
         chain: common.chain.iter().map(Vec::as_slice).collect(),
         enrolment: logged(&common.enrolment),
@@ -176,7 +175,8 @@ fn bundle(row: &EvidenceRow, proof: &Proof, common: &Proven) -> Result<Vec<u8>, 
         revocations: logged(&common.revocations),
         policy: logged(&common.policy),
         timestamps: Vec::new(),
-    })?)
+    };
+    Ok(bundle.assemble()?)
 }
 
 fn logged((record, proof): &(Vec<u8>, String)) -> Logged<'_> {
@@ -228,8 +228,9 @@ impl Export<'_> {
         let size = newest.unverified().size;
         let lists = self.reader.log_placed(EntryKind::Revocation, None)?;
         let Some(list) = lists.into_iter().find(|l| l.index < size) else { return Ok(Place::Unrecorded) };
-        let (Some(enrolled), Some(configured)) = (self.witnessed(enrolment.index)?, self.witnessed(policy.index)?)
-        else {
+        // Under the batch's own head, if they stand in it: one checkpoint is verified once, and compresses.
+        let first = |index| if index < head.unverified().size { Ok(Some(head.clone())) } else { self.witnessed(index) };
+        let (Some(enrolled), Some(configured)) = (first(enrolment.index)?, first(policy.index)?) else {
             return Ok(Place::Unrecorded);
         };
         let prove = |index, under| log.tlog_proof(index, under).map(|proof| proof.to_string());

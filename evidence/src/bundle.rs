@@ -116,37 +116,6 @@ pub struct Timestamp<'b> {
     pub lists: Vec<&'b [u8]>,
 }
 
-/// What a bundle is put together from: the cloud knows all of it.
-#[derive(Clone, Debug)]
-pub struct Parts<'b> {
-    /// What was signed of the reading: `["r1", ...]`.
-    pub tbs: &'b [u8],
-    /// Its salt.
-    pub salt: Salt,
-    /// Hashes of all leaves of its batch, in order of their numbers.
-    pub leaves: &'b [Hash],
-    /// Which of them is the reading's.
-    pub index: usize,
-    /// The COSE_Sign1 over the batch.
-    pub signed: &'b [u8],
-    /// Certificates of the signing key, its own first.
-    pub chain: Vec<&'b [u8]>,
-    /// Record of the enrolment.
-    pub enrolment: Logged<'b>,
-    /// Proof of the batch.
-    pub proof: &'b str,
-    /// Template of the reading, if it has one.
-    pub template: Option<Definition<'b>>,
-    /// What gateways say.
-    pub receipts: Vec<Heard<'b>>,
-    /// The list of revoked keys, in a checkpoint at least as large as that of `proof`.
-    pub revocations: Logged<'b>,
-    /// The policy record.
-    pub policy: Logged<'b>,
-    /// Timestamps.
-    pub timestamps: Vec<Timestamp<'b>>,
-}
-
 /// Why parts make no bundle. It is for whoever puts them together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAssembled {
@@ -276,28 +245,12 @@ impl<'b> Bundle<'b> {
         })
     }
 
-    /// Puts one together and writes it. The path is made here; nothing is verified.
+    /// Writes one that was put together, if whoever reads it will be able to. Nothing is verified.
     ///
     /// # Errors
     /// [`NotAssembled`].
-    pub fn assemble(parts: &Parts<'b>) -> Result<Vec<u8>, NotAssembled> {
-        let path = Path::of(parts.leaves, parts.index).ok_or(NotAssembled::NoSuchLeaf)?;
-        let bundle = Self {
-            tbs: parts.tbs,
-            salt: parts.salt,
-            path,
-            signed: parts.signed,
-            chain: parts.chain.clone(),
-            enrolment: parts.enrolment,
-            proof: parts.proof,
-            template: parts.template,
-            receipts: parts.receipts.clone(),
-            revocations: parts.revocations,
-            policy: parts.policy,
-            timestamps: parts.timestamps.clone(),
-        };
-        let bytes = bundle.emit()?;
-        // Whoever reads it must be able to.
+    pub fn assemble(&self) -> Result<Vec<u8>, NotAssembled> {
+        let bytes = self.emit()?;
         Bundle::parse(&bytes).map_err(NotAssembled::TooMuch)?;
         Ok(bytes)
     }
@@ -305,13 +258,14 @@ impl<'b> Bundle<'b> {
     /// Writes it.
     ///
     /// # Errors
-    /// None that its own lengths do not cause.
+    /// When it is larger than [`BYTES`].
     pub fn emit(&self) -> Result<Vec<u8>, SealError> {
-        let mut out = vec![0; self.bound()];
+        let mut out = vec![0; BYTES];
         let mut w = Writer::new(&mut out);
         self.emit_items(&mut w)?;
         let n = w.len();
         out.truncate(n);
+        out.shrink_to_fit();
         Ok(out)
     }
 
@@ -359,40 +313,16 @@ impl<'b> Bundle<'b> {
             emit_list(w, &t.lists)
         })
     }
-
-    /// Bytes that it takes, at most: every head is at most nine bytes long.
-    fn bound(&self) -> usize {
-        const HEAD: usize = 9;
-        let several = |list: &[&[u8]]| list.iter().map(|b| b.len() + HEAD).sum::<usize>() + HEAD;
-        let logged = |l: &Logged<'_>| l.record.len() + l.proof.len() + 3 * HEAD;
-        let path = |p: &Path| p.hashes.len() * (32 + HEAD) + 4 * HEAD;
-        let receipts = self
-            .receipts
-            .iter()
-            .map(|h| h.receipt.len() + h.envelope.len() + h.proof.len() + path(&h.path) + several(&h.chain) + 4 * HEAD);
-        let timestamps =
-            self.timestamps.iter().map(|t| t.token.len() + several(&t.chain) + several(&t.lists) + 2 * HEAD);
-        30 * HEAD
-            + self.tbs.len()
-            + self.salt.0.len()
-            + path(&self.path)
-            + self.signed.len()
-            + several(&self.chain)
-            + logged(&self.enrolment)
-            + self.proof.len()
-            + self.template.map_or(0, |t| t.definition.len())
-            + receipts.sum::<usize>()
-            + logged(&self.revocations)
-            + logged(&self.policy)
-            + timestamps.sum::<usize>()
-    }
 }
 
 impl Path {
-    /// To leaf number `index` of these; `None` when there is no such leaf.
-    pub fn of(leaves: &[Hash], index: usize) -> Option<Self> {
-        let proof = prove_inclusion(leaves, index)?;
-        Some(Self { index: index as u64, size: leaves.len() as u64, hashes: proof.as_slice().to_vec() })
+    /// To leaf number `index` of these.
+    ///
+    /// # Errors
+    /// [`NotAssembled::NoSuchLeaf`].
+    pub fn of(leaves: &[Hash], index: usize) -> Result<Self, NotAssembled> {
+        let proof = prove_inclusion(leaves, index).ok_or(NotAssembled::NoSuchLeaf)?;
+        Ok(Self { index: index as u64, size: leaves.len() as u64, hashes: proof.as_slice().to_vec() })
     }
 
     /// The three items, without a head of their own.
@@ -493,11 +423,10 @@ mod tests {
     fn bundle() -> Vec<u8> {
         let leaves: Vec<_> = (0..5u8).map(|n| Hash([n; 32])).collect();
         let logged = Logged { record: b"record", proof: "proof" };
-        let parts = Parts {
+        let bundle = Bundle {
             tbs: b"tbs",
             salt: Salt([7; 16]),
-            leaves: &leaves,
-            index: 3,
+            path: Path::of(&leaves, 3).unwrap(),
             signed: b"signed",
             chain: vec![b"certificate"],
             enrolment: logged,
@@ -514,8 +443,8 @@ mod tests {
             policy: logged,
             timestamps: vec![Timestamp { token: b"token", chain: vec![b"one"], lists: vec![b"list"] }],
         };
-        assert_eq!(Bundle::assemble(&Parts { index: 5, ..parts.clone() }), Err(NotAssembled::NoSuchLeaf));
-        Bundle::assemble(&parts).unwrap()
+        assert_eq!(Path::of(&leaves, 5), Err(NotAssembled::NoSuchLeaf));
+        bundle.assemble().unwrap()
     }
 
     #[test]
@@ -563,12 +492,13 @@ mod tests {
         let mut read = Bundle::parse(&bytes).unwrap();
         read.chain = vec![&[]; CHAIN + 1];
         assert!(Bundle::parse(&read.emit().unwrap()).is_err());
+        assert!(matches!(read.assemble(), Err(NotAssembled::TooMuch(_))));
         read.chain.truncate(CHAIN);
         assert!(Bundle::parse(&read.emit().unwrap()).is_ok());
         read.chain.clear();
         assert!(Bundle::parse(&read.emit().unwrap()).is_err());
         let much = vec![0; BYTES];
         read.chain = vec![&much];
-        assert!(Bundle::parse(&read.emit().unwrap()).is_err());
+        assert!(matches!(read.assemble(), Err(NotAssembled::Unwritable(_))));
     }
 }
