@@ -133,7 +133,11 @@ fn no_item_can_be_taken_from_another_bundle() {
             }
             let said = one(&swapped, &trust);
             assert_eq!(said.verdict, Verdict::Refused, "{name} of {whose}");
-            assert_eq!(all.file(&swapped.bytes()), [said.clone()], "{name} of {whose}: it knows all parts to hold");
+            assert_eq!(
+                all.file(&swapped.bytes()),
+                std::slice::from_ref(&said),
+                "{name} of {whose}: it knows all parts to hold"
+            );
             steps.push((name, whose, said.step.unwrap()));
         }
     }

@@ -23,7 +23,7 @@ pub struct Verifier<'t> {
     /// By all certificates.
     chains: Known<(Vec<Vec<u8>>, Whom), Certified>,
     /// By the whole COSE_Sign1, the key, and what it was signed for.
-    signed: Known<(Vec<u8>, Vec<u8>, Vec<u8>), ()>,
+    signed: Known<[Vec<u8>; 3], ()>,
 }
 
 impl<'t> Verifier<'t> {
@@ -50,7 +50,7 @@ impl<'t> Verifier<'t> {
 
     /// Checks that the key with this SubjectPublicKeyInfo signed a COSE_Sign1.
     pub(super) fn signed(&self, sign1: &[u8], spki: &[u8], context: &[u8]) -> Result<(), Why> {
-        self.signed.or((sign1.to_vec(), spki.to_vec(), context.to_vec()), |_| {
+        self.signed.or([sign1, spki, context].map(<[u8]>::to_vec), |_| {
             let signed = Sign1::parse(sign1).map_err(|e| e.reason)?;
             if signed.header.key != KeyName::of(spki) {
                 return Err("signed by another key");
