@@ -340,8 +340,9 @@ impl Facts {
         let devices = self.devices.iter().map(Device::subject);
         let classic = self.classic.iter().map(Classic::subject);
         let gateways = self.gateways.iter().map(Gateway::subject);
+        let seen = self.seen.iter().map(|s| s.subject.clone());
         let kinds = [Subject::deployment(), Subject::cloud()];
-        networks.chain(devices).chain(classic).chain(gateways).chain(kinds)
+        networks.chain(devices).chain(classic).chain(gateways).chain(seen).chain(kinds)
     }
 
     /// Whether a network, or a device of it, has E1 alone.

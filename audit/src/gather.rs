@@ -6,6 +6,7 @@
 mod book;
 mod certificates;
 mod folder;
+mod foreign;
 mod read;
 mod shares;
 
@@ -18,6 +19,7 @@ use fivefold_keep::vault::Vault;
 use crate::facts::Facts;
 
 pub use book::{book, secrets};
+pub use foreign::{beside, told};
 pub use read::text;
 
 /// Whether the vault is opened.

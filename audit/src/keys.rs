@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use fivefold_core::suite::sha256;
 
 use crate::facts::{KeySeen, Print, Weakness};
+use crate::known;
 use crate::rule::Severity;
 
 /// Looks at a key; `names` are what it may have been made of: ids and names of its owner.
@@ -17,6 +18,9 @@ pub fn look(what: impl Into<String>, key: &[u8], names: &[&[u8]]) -> KeySeen {
 pub fn weakness(key: &[u8], names: &[&[u8]]) -> Option<String> {
     let different: HashSet<u8> = key.iter().copied().collect();
     let first = key.first().copied()?;
+    if let Some(known) = known::listed(key) {
+        return Some(format!("public: {known}"));
+    }
     if different.len() == 1 {
         return Some(format!("the byte {first:02x}, over and over"));
     }
@@ -58,6 +62,7 @@ mod tests {
     fn what_no_generator_gave_is_named() {
         let did = [0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1];
         let random = sha256(&[b"as good as random"]);
+        assert!(weakness(b"ZigBeeAlliance09", &[]).unwrap().starts_with("public"));
         let mut own = random;
         own[4..12].copy_from_slice(&did);
         let counted: [u8; 32] = std::array::from_fn(|i| 0xC0_u8.wrapping_add(i as u8));

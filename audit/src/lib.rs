@@ -13,9 +13,11 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod facts;
+pub mod foreign;
 pub mod gather;
 pub mod grade;
 pub mod keys;
+pub mod known;
 pub mod report;
 pub mod rule;
 pub mod rules;

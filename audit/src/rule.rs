@@ -243,6 +243,9 @@ impl Found {
             let cure = if seen.cure.is_empty() { self.rule.cure } else { &seen.cure };
             self.bad(seen.subject.clone(), &seen.sentence, cure);
         }
+        if facts.examined.contains(&self.rule.id) && !facts.seen.iter().any(|s| s.rule == self.rule.id) {
+            self.good();
+        }
         if let Sight::Given(needs) | Sight::Live(needs) = self.rule.sight
             && !facts.examined.contains(&self.rule.id)
         {

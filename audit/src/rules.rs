@@ -3,6 +3,7 @@
 mod channel;
 mod classic;
 mod contexts;
+mod foreign;
 mod keys;
 mod levels;
 mod signing;
@@ -13,7 +14,7 @@ use crate::facts::{Config, Facts, Gateway};
 use crate::rule::{Found, Rule};
 
 static THEMES: &[&[Rule]] =
-    &[levels::RULES, keys::RULES, contexts::RULES, channel::RULES, classic::RULES, signing::RULES];
+    &[levels::RULES, keys::RULES, contexts::RULES, channel::RULES, classic::RULES, signing::RULES, foreign::RULES];
 
 /// All rules, by id.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

@@ -1,0 +1,96 @@
+//! Other people's configuration, as it lies on a disk: each file says in its first lines what it breaks.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use fivefold_audit::Audit;
+use fivefold_audit::facts::Facts;
+use fivefold_audit::foreign::{Disk, Seen, System, Unread, examine};
+use fivefold_audit::gather;
+use fivefold_audit::rule::Severity;
+use fivefold_audit::waiver::Waivers;
+
+const SYSTEMS: [System; 5] = [System::Chirpstack, System::Mosquitto, System::PgHba, System::Sshd, System::Unit];
+
+fn fixtures(system: System) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(system.as_str());
+    let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    files.filter(|p| p.is_file()).collect()
+}
+
+/// The rules that a file says it breaks; none in a good one.
+fn said(path: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let line = text.lines().find(|l| l.contains("breaks")).unwrap_or_default();
+    line.split([' ', '"', ',']).filter(|w| w.starts_with("FX-") || w.starts_with("AR-")).map(str::to_owned).collect()
+}
+
+fn looked_at(system: System, path: &Path) -> Vec<Seen> {
+    examine(system, path, &mut Disk).unwrap()
+}
+
+#[test]
+fn each_file_breaks_what_it_says_and_nothing_else() {
+    for system in SYSTEMS {
+        for path in fixtures(system) {
+            let seen = looked_at(system, &path);
+            let found: BTreeSet<String> = seen.iter().map(|s| s.rule.to_owned()).collect();
+            assert_eq!(found, said(&path), "{}: {seen:#?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn each_rule_about_a_file_is_broken_by_one_and_kept_by_another() {
+    for system in SYSTEMS {
+        for rule in system.rules() {
+            let all = fixtures(system);
+            // A service whose secrets everybody reads needs a file with a mode, which a checkout does not keep: below.
+            let is_broken = *rule == "FX-35" || all.iter().any(|path| said(path).contains(*rule));
+            assert!(is_broken, "no {} breaks {rule}", system.as_str());
+            assert!(all.iter().any(|path| !said(path).contains(*rule)), "no {} keeps {rule}", system.as_str());
+            assert!(fivefold_audit::rules::named(rule).is_some(), "{rule} is in no table");
+        }
+    }
+}
+
+#[test]
+fn what_is_seen_is_a_finding_at_its_line_and_makes_the_grade() {
+    let path = fixtures(System::Chirpstack).into_iter().find(|p| p.ends_with("bad.toml")).unwrap();
+    let mut facts = Facts::at(1_800_000_000);
+    gather::beside(System::Chirpstack, &path, &mut facts);
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    let secret = audit.open().find(|f| f.rule.id == "FX-11").unwrap();
+    assert_eq!(secret.severity, Severity::Critical);
+    assert_eq!(secret.subject.place.as_ref().unwrap().line, Some(10));
+    assert_eq!(audit.grade.to_string(), "F");
+    let judged = audit.rules.iter().find(|j| j.rule.id == "AR-39").unwrap();
+    assert_eq!(judged.good, 1, "it says nothing of ABP");
+    let ssh = audit.rules.iter().find(|j| j.rule.id == "AR-44").unwrap();
+    assert_eq!((ssh.good, ssh.unknown.len()), (0, 1), "nobody named one, and it never passes then");
+}
+
+#[test]
+fn a_secret_of_a_service_that_everybody_reads_is_found_by_its_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    let unit = folder.path().join("a.service");
+    let text = format!("[Service]\nDynamicUser=yes\nEnvironmentFile={}\n", secret.display());
+    std::fs::write(&unit, text).unwrap();
+    std::fs::write(&secret, "A=b").unwrap();
+    for (mode, found) in [(0o644, 1), (0o600, 0)] {
+        std::fs::set_permissions(&secret, std::fs::Permissions::from_mode(mode)).unwrap();
+        assert_eq!(looked_at(System::Unit, &unit).len(), found, "{mode:o}");
+    }
+}
+
+#[test]
+fn what_is_no_file_is_refused_and_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |path: &Path| examine(System::Sshd, path, &mut Disk).unwrap_err();
+    assert_eq!(refused(&folder.path().join("none")), Unread::Missing);
+    assert!(matches!(refused(folder.path()), Unread::Failed(_)));
+    assert!(matches!(refused(Path::new("/dev/zero")), Unread::Failed(_)));
+}
