@@ -7,6 +7,7 @@ mod book;
 mod certificates;
 mod folder;
 mod foreign;
+mod node;
 mod read;
 mod shares;
 
@@ -20,6 +21,7 @@ use crate::facts::Facts;
 
 pub use book::{book, secrets};
 pub use foreign::{beside, told};
+pub use node::node;
 pub use read::text;
 
 /// Whether the vault is opened.

@@ -44,13 +44,17 @@ fn each_file_breaks_what_it_says_and_nothing_else() {
 
 #[test]
 fn each_rule_about_a_file_is_broken_by_one_and_kept_by_another() {
+    let all: Vec<PathBuf> = SYSTEMS.into_iter().flat_map(fixtures).collect();
     for system in SYSTEMS {
         for rule in system.rules() {
-            let all = fixtures(system);
             // A service whose secrets everybody reads needs a file with a mode, which a checkout does not keep: below.
             let is_broken = *rule == "FX-35" || all.iter().any(|path| said(path).contains(*rule));
-            assert!(is_broken, "no {} breaks {rule}", system.as_str());
-            assert!(all.iter().any(|path| !said(path).contains(*rule)), "no {} keeps {rule}", system.as_str());
+            assert!(is_broken, "nothing breaks {rule}");
+            assert!(
+                fixtures(system).iter().any(|path| !said(path).contains(*rule)),
+                "no {} keeps {rule}",
+                system.as_str()
+            );
             assert!(fivefold_audit::rules::named(rule).is_some(), "{rule} is in no table");
         }
     }
@@ -93,4 +97,40 @@ fn what_is_no_file_is_refused_and_not_waited_for() {
     assert_eq!(refused(&folder.path().join("none")), Unread::Missing);
     assert!(matches!(refused(folder.path()), Unread::Failed(_)));
     assert!(matches!(refused(Path::new("/dev/zero")), Unread::Failed(_)));
+}
+
+#[test]
+fn a_node_is_compared_with_the_book_or_judged_by_its_own_words() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("node.toml");
+    let config = |radio: &str, more: &str| {
+        format!(
+            "did = \"acde480000000001\"\nsid = \"0a17\"\nnet = \"0000beef\"\npan = \"4321\"\ngroup = \"0000e205\"\nepoch = 1\n\
+             [policy]\nprofile = \"e1+e3+e4\"\nalg = 11\nmode = \"P\"\nkid_length = 0\nack_every = 1\nradio = \"{radio}\"\n\
+             renew_days = 30\n{more}\n[link]\nbind = \"127.0.0.1:1\"\nair = []\n"
+        )
+    };
+    let rules =
+        |facts: &Facts| -> BTreeSet<&str> { Audit::of(facts, &Waivers::NONE).open().map(|f| f.rule.id).collect() };
+    let looked_at = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let mut facts = Facts::at(1_800_000_000);
+        gather::node(folder.path(), &mut facts);
+        facts
+    };
+    let good = looked_at(&config("802.15.4", ""));
+    assert!(good.unread.is_empty(), "{:?}", good.unread);
+    assert_eq!((good.devices.len(), rules(&good)), (1, BTreeSet::new()));
+    let bad = looked_at(&config("ip", "danger_no_link = true"));
+    assert!(rules(&bad).contains("AR-02"), "{:?}", rules(&bad));
+    assert_eq!(looked_at("did = 1").unread.len(), 1);
+    assert_eq!(looked_at(&config("ip", "")).unread.len(), 1, "no override: it would not start");
+
+    // The book that `good` stands for has another record.
+    std::fs::write(&path, config("xbee", "")).unwrap();
+    let mut facts = good;
+    gather::node(&path, &mut facts);
+    assert!(rules(&facts).contains("AR-41"), "{:?}", rules(&facts));
+    std::fs::write(folder.path().join("started"), "").unwrap();
+    assert!(rules(&looked_at(&config("802.15.4", ""))).contains("FX-51"));
 }

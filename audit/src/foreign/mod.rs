@@ -82,6 +82,9 @@ pub enum System {
 }
 
 impl System {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Chirpstack, Self::Meshlium, Self::Mosquitto, Self::PgHba, Self::Sshd, Self::Unit];
+
     /// As the command names it.
     pub const fn as_str(self) -> &'static str {
         match self {

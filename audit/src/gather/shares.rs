@@ -19,7 +19,7 @@ use crate::rule::Subject;
 const STRANGE: [&str; 7] =
     [REGISTRY_FILE, "ca-key.sealed", "issuer-key.sealed", "operator.toml", CLOUD_FILE, NODE_FILE, "nodes"];
 
-fn config<T: DeserializeOwned>(path: &Path, facts: &mut Facts) -> Option<Config<T>> {
+pub(super) fn config<T: DeserializeOwned>(path: &Path, facts: &mut Facts) -> Option<Config<T>> {
     let read = read::text(path).and_then(|text| {
         let settings = share::parse_config(path, &text).map_err(|e| e.to_string())?;
         Ok(Config::new(path, &text, settings))
@@ -110,7 +110,7 @@ pub(super) fn nodes(operator: &Path, facts: &mut Facts) {
 }
 
 /// What a share says that the book does not.
-fn differs(device: &Device, share: &NodeSettings) -> Option<String> {
+pub(super) fn differs(device: &Device, share: &NodeSettings) -> Option<String> {
     let book = PolicySettings::of(&device.policy, device.overrides);
     let here = &share.policy;
     let sign = |batch: Option<u8>| batch.map_or("none".into(), |n| format!("batch:{n}"));

@@ -248,6 +248,14 @@ pub(super) static RULES: &[Rule] = &[
         "Import them (fivefold import meshlium): here they bear the word legacy, for ever.",
         "docs/migrate-from-meshlium.md",
     ),
+    rule(
+        "FX-51",
+        Severity::High,
+        "a node's folder that is to ship was used already",
+        "Its counters stand where it stopped: of two copies of it, both use the numbers that come next, and with them nonces.",
+        "Ship the folder as fivefold device enrol or node join wrote it, to one machine, and start it there.",
+        "docs/protocol.md 8.3 (W1)",
+    ),
 ];
 
 impl System {
@@ -255,7 +263,7 @@ impl System {
     pub const fn rules(self) -> &'static [&'static str] {
         match self {
             Self::Chirpstack => &["AR-08", "AR-39", "FX-11", "FX-12", "FX-13", "FX-14", "FX-15", "FX-16"],
-            Self::Meshlium => &["AR-08", "AR-09", "AR-12", "AR-15", "FX-41", "FX-42", "FX-43", "FX-44"],
+            Self::Meshlium => &["AR-08", "AR-09", "AR-12", "AR-15", "FX-01", "FX-41", "FX-42", "FX-43", "FX-44"],
             Self::Mosquitto => &["FX-01", "FX-02", "FX-03", "FX-04", "FX-05", "FX-06", "FX-07", "FX-08", "FX-09"],
             Self::PgHba => &["FX-01", "FX-21", "FX-22", "FX-23", "FX-24", "FX-25"],
             Self::Sshd => &["AR-44", "FX-01"],
