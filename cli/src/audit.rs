@@ -1,6 +1,8 @@
 //! `fivefold audit`: what is weak in a deployment, by the rules of docs/protocol.md 15.
 
-use std::path::PathBuf;
+mod beside;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -12,6 +14,8 @@ use fivefold_audit::waiver::Waivers;
 use fivefold_audit::{Audit, Outcome, rules};
 use fivefold_core::profile::Profile;
 use serde_json::{Value, json};
+
+use beside::Beside;
 
 use crate::clock;
 use crate::output::{Form, Output, answer, printable, table};
@@ -30,8 +34,11 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 struct Look {
     /// The operator's folder, made by `fivefold init`, or a gateway's.
-    #[arg(long, env = "FIVEFOLD_DIR", default_value = ".", value_name = "FOLDER")]
-    deployment: PathBuf,
+    /// Without it: the folder you are in; or none, where --beside or --node names what is looked at.
+    #[arg(long, env = "FIVEFOLD_DIR", value_name = "FOLDER")]
+    deployment: Option<PathBuf>,
+    #[command(flatten)]
+    beside: Beside,
     /// The passphrase of the operator's vault, where it does not lie where vault.toml says.
     #[arg(long, env = "FIVEFOLD_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -83,11 +90,18 @@ fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
         true => Secrets::Sealed,
         false => Secrets::Open(args.passphrase_file.as_deref()),
     };
-    gather::deployment(&args.deployment, secrets, &mut facts);
+    match &args.deployment {
+        Some(folder) => gather::deployment(folder, secrets, &mut facts),
+        None if args.beside.is_empty() => gather::deployment(Path::new("."), secrets, &mut facts),
+        None => {}
+    }
+    args.beside.gather(&mut facts);
     let audit = Audit::of(&facts, &waivers);
     let format = match form {
         Form::Human => Format::Text,
         Form::Json => Format::Json,
+        Form::Junit => Format::Junit,
+        Form::Sarif => Format::Sarif,
     };
     println!("{}", shown(&format.write(&audit)));
     Ok(match audit.outcome() {

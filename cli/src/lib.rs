@@ -143,7 +143,15 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let form = args.output;
-    let output = form.output().unwrap_or_default();
+    let output = match form.output() {
+        Ok(output) => output,
+        // Its report has all forms.
+        Err(_) if matches!(args.noun, Noun::Audit(_)) => output::Output::Human,
+        Err(error) => {
+            output::error(output::Output::Human, &error);
+            return ExitCode::from(2);
+        }
+    };
     let done = match args.noun {
         Noun::Attack(args) => attack::run(&args),
         Noun::Audit(args) => audit::run(&args, form),

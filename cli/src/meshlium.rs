@@ -7,6 +7,7 @@ mod dump;
 mod dump_tests;
 mod enter;
 mod event;
+mod examine;
 mod file;
 mod import;
 mod lexer;
@@ -14,4 +15,5 @@ mod live;
 mod rows;
 
 pub(crate) use compare::Compare;
+pub(crate) use examine::examine;
 pub(crate) use import::Import;

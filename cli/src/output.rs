@@ -14,6 +14,10 @@ pub enum Form {
     Human,
     /// One JSON value.
     Json,
+    /// JUnit's XML, for build servers; of `fivefold audit` alone.
+    Junit,
+    /// SARIF 2.1.0, for code hosts; of `fivefold audit` alone.
+    Sarif,
 }
 
 impl Form {
@@ -21,12 +25,14 @@ impl Form {
     ///
     /// # Errors
     /// The form is one of reports alone.
-    #[expect(clippy::unnecessary_wraps, reason = "reports have more forms than these")]
     pub fn output(self) -> anyhow::Result<Output> {
-        Ok(match self {
-            Self::Human => Output::Human,
-            Self::Json => Output::Json,
-        })
+        match self {
+            Self::Human => Ok(Output::Human),
+            Self::Json => Ok(Output::Json),
+            Self::Junit | Self::Sarif => {
+                anyhow::bail!("only the report of fivefold audit has this form; type -o human or -o json")
+            }
+        }
     }
 }
 
