@@ -39,6 +39,8 @@ forbid "an engine reads no clock and draws no randomness" '\b(Instant|SystemTime
 # Logs and witnesses are files; all else is the rim's.
 mapfile -t evidence < <(git ls-files 'evidence/src/*.rs')
 forbid "evidence has no clock, randomness, socket or runtime" '\b(Instant|SystemTime)::now|getrandom::|OsRng|\b(std::net|tokio|reqwest)::' "${evidence[@]}"
+mapfile -t audit < <(git ls-files 'audit/src/*.rs')
+forbid "audit has no clock, randomness, socket or runtime" '\b(Instant|SystemTime)::now|getrandom::|OsRng|\b(std::net::(Udp|Tcp)|tokio|reqwest)::' "${audit[@]}"
 forbid "an engine has no socket, file or thread" '\b(std::(net::(Udp|Tcp)|fs|thread)|tokio|rusqlite)::' "${engines[@]}"
 # The cloud's engine alone logs: it is no script of outputs that a runner could log from.
 mapfile -t silent < <(printf '%s\n' "${engines[@]}" | grep -v '^cloud/')

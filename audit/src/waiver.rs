@@ -201,7 +201,7 @@ fn day(text: &str) -> Option<u64> {
         (part.len() == digits && part.bytes().all(|b| b.is_ascii_digit())).then(|| part.parse::<u64>().ok())?
     };
     let (year, month, day) = (number(4)?, number(2)?, number(2)?);
-    let is_leap = |y: u64| y % 4 == 0 && (y % 100 != 0 || y % 400 == 0);
+    let is_leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
     let lengths = [31, 28 + u64::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     let length = *lengths.get(usize::try_from(month).ok()?.checked_sub(1)?)?;
     if parts.next().is_some() || year < 1970 || !(1..=length).contains(&day) {

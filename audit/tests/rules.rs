@@ -268,7 +268,8 @@ fn in_the_good_fixture_no_rule_finds_anything() {
     let audit = Audit::of(&good(), &Waivers::NONE);
     let found: Vec<_> = audit.findings.iter().map(|f| (f.rule.id, &f.sentence)).collect();
     assert!(found.is_empty(), "{found:?}");
-    for judged in &audit.rules {
+    // Those about other people's files say nothing where there are none.
+    for judged in audit.rules.iter().filter(|j| j.rule.id.starts_with("AR-")) {
         let said = judged.good + judged.unknown.len();
         let is_code = matches!(judged.rule.sight, Sight::Code(_));
         assert!(is_code || said > 0, "{} says nothing of what it is about", judged.rule.id);
