@@ -6,6 +6,7 @@
 #[allow(dead_code, reason = "what findings are made of is the crate's")]
 #[path = "../../audit/src/foreign/mod.rs"]
 mod foreign;
+#[allow(dead_code, reason = "the same")]
 #[path = "../../audit/src/known.rs"]
 mod known;
 

@@ -106,7 +106,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "Passwords are tried by everybody, all the time. Whoever comes in has the gateway's keys.",
         cure: "PasswordAuthentication no, PermitRootLogin no, in sshd_config; restart sshd.",
         source: "ETSI EN 303 645, 5.1; CIS Benchmarks, OpenSSH",
-        sight: Sight::Given("the gateway's sshd_config"),
+        sight: Sight::Given("the gateway's sshd_config: --beside sshd=FILE"),
         check: |_, _| {},
     },
 ];

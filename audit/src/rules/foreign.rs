@@ -3,21 +3,31 @@
 use crate::foreign::System;
 use crate::rule::{Rule, Severity, Sight};
 
+const ANY: &str = "a file of another system: --beside SYSTEM=FILE";
+const CHIRPSTACK: &str = "a chirpstack.toml: --beside chirpstack=FILE";
+const MESHLIUM: &str = "a dump of a Meshlium's database: --beside meshlium=FILE";
+const MOSQUITTO: &str = "a mosquitto.conf: --beside mosquitto=FILE";
+const NODE: &str = "a node's folder before it ships: --node FOLDER";
+const PG_HBA: &str = "a pg_hba.conf: --beside pg-hba=FILE";
+const UNIT: &str = "a unit of systemd: --beside unit=FILE";
+
 /// What all of them share: the parsers see, and nothing else is looked at.
 const fn rule(
     id: &'static str,
+    needs: &'static str,
     severity: Severity,
     title: &'static str,
     why: &'static str,
     cure: &'static str,
     source: &'static str,
 ) -> Rule {
-    Rule { id, severity, title, why, cure, source, sight: Sight::Files, check: |_, _| {} }
+    Rule { id, severity, title, why, cure, source, sight: Sight::Given(needs), check: |_, _| {} }
 }
 
 pub(super) static RULES: &[Rule] = &[
     rule(
         "FX-01",
+        ANY,
         Severity::Medium,
         "a part of a configuration was not looked at",
         "What was not looked at may undo what was: a file that is included can open a door that the first one closes.",
@@ -26,6 +36,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-02",
+        MOSQUITTO,
         Severity::High,
         "Mosquitto lets clients in without a name",
         "Whoever reaches the broker reads what is published and publishes what he likes, and nobody can say who it was.",
@@ -34,6 +45,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-03",
+        MOSQUITTO,
         Severity::High,
         "a listener of Mosquitto is reached from other machines in the clear",
         "Passwords and messages cross the network as they are; who stands in the way reads and changes them.",
@@ -42,6 +54,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-04",
+        MOSQUITTO,
         Severity::Medium,
         "a TLS listener of Mosquitto asks for no certificate",
         "A password alone says who a client is: it can be guessed, copied and lent.",
@@ -50,6 +63,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-05",
+        MOSQUITTO,
         Severity::High,
         "a listener of Mosquitto knows no accounts",
         "A broker before version 2.0 lets everybody in then; later ones let nobody in, so somebody will write allow_anonymous true.",
@@ -58,6 +72,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-06",
+        MOSQUITTO,
         Severity::Medium,
         "Mosquitto has no access control list",
         "Every client reads and writes every topic: one sensor that is taken apart speaks for all the others.",
@@ -66,6 +81,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-07",
+        MOSQUITTO,
         Severity::Medium,
         "Mosquitto keeps nothing",
         "Messages that wait for a subscriber, and the subscription itself, are gone when the broker stops.",
@@ -74,6 +90,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-08",
+        MOSQUITTO,
         Severity::High,
         "Mosquitto takes an old version of TLS",
         "TLS 1.0 and 1.1 rest on MD5 and SHA-1, and were withdrawn in 2021.",
@@ -82,6 +99,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-09",
+        MOSQUITTO,
         Severity::High,
         "a bridge of Mosquitto trusts the way to the other broker",
         "Who stands in the way reads all that crosses the bridge, and answers as if he were the other broker.",
@@ -90,6 +108,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-11",
+        CHIRPSTACK,
         Severity::Critical,
         "the secret of ChirpStack's API is public or can be guessed",
         "It signs every login and token: who knows it is administrator of all devices, and reads their keys.",
@@ -98,6 +117,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-12",
+        CHIRPSTACK,
         Severity::Medium,
         "ChirpStack's API is reached from other machines in the clear",
         "Its passwords and tokens cross the network as they are.",
@@ -106,6 +126,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-13",
+        CHIRPSTACK,
         Severity::High,
         "ChirpStack speaks to another machine without TLS",
         "Join requests, session keys and readings cross that network as they are, or can be changed on the way.",
@@ -114,6 +135,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-14",
+        CHIRPSTACK,
         Severity::Medium,
         "a secret stands in ChirpStack's configuration",
         "Who reads the file, or a backup of it, has it.",
@@ -122,6 +144,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-15",
+        CHIRPSTACK,
         Severity::High,
         "a password in ChirpStack's configuration is tried first",
         "It is the login's own name, or in the guides: whoever reaches that service is in.",
@@ -130,6 +153,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-16",
+        CHIRPSTACK,
         Severity::Medium,
         "ChirpStack takes frames of gateways that it does not know",
         "Anybody with a radio and a login to the broker is a gateway, and says when and where a frame was heard.",
@@ -138,6 +162,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-21",
+        PG_HBA,
         Severity::Critical,
         "PostgreSQL believes who somebody on the network says he is",
         "Whoever reaches the port is any user he names: he reads and writes the ledger's database.",
@@ -146,6 +171,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-22",
+        PG_HBA,
         Severity::High,
         "PostgreSQL believes who somebody on its machine says he is",
         "Every process there, a broken web page's too, is any user it names, the superuser as well.",
@@ -154,6 +180,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-23",
+        PG_HBA,
         Severity::High,
         "PostgreSQL takes passwords in a way that gives them away",
         "password sends them as they are; for md5, the hash that is stored, or in a backup, is enough to log in.",
@@ -162,6 +189,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-24",
+        PG_HBA,
         Severity::Medium,
         "PostgreSQL lets any address of the Internet try",
         "One password that leaks, or one hole, is then enough, from anywhere.",
@@ -170,6 +198,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-25",
+        PG_HBA,
         Severity::High,
         "PostgreSQL takes connections of other machines without TLS",
         "Readings and sealed keys cross the network as they are, and can be changed on the way.",
@@ -178,6 +207,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-31",
+        UNIT,
         Severity::High,
         "a service runs as root",
         "A hole in it is a hole in the whole machine, keys of other services too.",
@@ -186,6 +216,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-32",
+        UNIT,
         Severity::Medium,
         "a service can write to the system's own files",
         "Who is in it stays in the machine: he changes programs that others run.",
@@ -194,6 +225,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-33",
+        UNIT,
         Severity::Medium,
         "a service can gain rights",
         "A set-uid program that is anywhere on the machine makes root of it.",
@@ -202,6 +234,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-34",
+        UNIT,
         Severity::High,
         "a secret stands in a unit of systemd",
         "Everybody on the machine reads units (systemctl cat, systemctl show) and the command lines of processes.",
@@ -210,6 +243,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-35",
+        UNIT,
         Severity::High,
         "a service's file with secrets can be read by everybody",
         "Every process on the machine has them.",
@@ -218,6 +252,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-41",
+        MESHLIUM,
         Severity::High,
         "a Meshlium's database holds keys in the clear",
         "Who reads the database, or this dump of it, is every node.",
@@ -226,6 +261,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-42",
+        MESHLIUM,
         Severity::Critical,
         "an account of a Meshlium has a password that every unit was shipped with",
         "It is in the guides: whoever reaches the Meshlium is its administrator, and changes stored readings.",
@@ -234,6 +270,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-43",
+        MESHLIUM,
         Severity::Medium,
         "accounts stand in a Meshlium's dump",
         "Hashes without salt are looked up, not broken; passwords are used elsewhere too.",
@@ -242,6 +279,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-44",
+        MESHLIUM,
         Severity::Medium,
         "readings stand in the clear in a Meshlium's database",
         "Whoever writes to that database writes readings, and nothing tells them from true ones.",
@@ -250,6 +288,7 @@ pub(super) static RULES: &[Rule] = &[
     ),
     rule(
         "FX-51",
+        NODE,
         Severity::High,
         "a node's folder that is to ship was used already",
         "Its counters stand where it stopped: of two copies of it, both use the numbers that come next, and with them nonces.",
