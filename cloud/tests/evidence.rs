@@ -93,6 +93,23 @@ fn a_signature_that_comes_in_parts_or_before_its_readings_counts_when_all_is_her
 }
 
 #[test]
+fn parts_of_two_signatures_come_in_any_order() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let first = carry::parts(&signer.close(), 60);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let second = carry::parts(&signer.close(), 60);
+    for part in [&first[0], &second[0], &second[1], &first[1]] {
+        let sent = node.send(part);
+        world.post(&[sent.envelope()]);
+    }
+    assert_eq!((first.len(), second.len()), (2, 2));
+    let of_readings: Vec<_> = labels(&world).into_iter().filter(|l| *l == "signed").collect();
+    assert_eq!(of_readings.len(), 4, "{:?}", labels(&world));
+    assert_eq!(world.count(Code::EvidenceIncomplete), 0);
+}
+
+#[test]
 fn a_missing_reading_is_left_out_of_a_second_signature_and_signed_by_the_first_once_it_comes() {
     let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
     let sent = readings(&mut world, &mut node, &mut signer, 4, &[1]);
@@ -289,6 +306,32 @@ fn ev_03_a_second_signature_that_was_lost_is_no_forgery_of_the_next() {
     let carrier = node.send(&signature_item(&second));
     let reply = world.post(&[carrier.envelope()]);
     assert_eq!(told(&node, &carrier, &reply), Some((2, 1, vec![0b11])));
+    let carrier = node.send(&signature_item(&signer.chained(&second, Hash([0; 32]))));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));
+    let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
+    assert_eq!(counted, [0, 1, 0]);
+}
+
+#[test]
+fn what_an_earlier_process_asked_for_is_no_forgery_after_a_restart() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let first = signer.close();
+    let carrier = node.send(&signature_item(&first));
+    world.post(&[carrier.envelope()]);
+    // It was asked, and signs again over what is here; that is lost, and what was missing comes.
+    signer.again(&first, 0b101);
+    let mut world = world.restart();
+    world.post(&[sent[1].envelope()]);
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
+    // The next names the statement that was lost, and is asked to begin anew; another process hears that.
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let second = signer.close();
+    let carrier = node.send(&signature_item(&second));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((2, 1, vec![0b11])));
+    let mut world = world.restart();
     let carrier = node.send(&signature_item(&signer.chained(&second, Hash([0; 32]))));
     let reply = world.post(&[carrier.envelope()]);
     assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));

@@ -61,6 +61,8 @@ pub struct Dossier {
     to_say: VecDeque<(BatchName, Told)>,
     /// Batches that it was asked to sign again, since this process started.
     again: VecDeque<BatchName>,
+    /// The last number that it had claimed when this process started: whether an earlier one asked is not known.
+    pub claimed_before: Option<u64>,
 }
 
 impl Dossier {
@@ -84,14 +86,14 @@ impl Dossier {
         }
     }
 
-    /// Whether it was asked to sign this batch again.
+    /// Whether it was asked to sign this batch again, or may have been by an earlier process.
     pub(crate) fn was_asked(&self, batch: BatchName) -> bool {
-        self.again.contains(&batch)
+        self.claimed_before.is_some_and(|last| batch.number <= last) || self.again.contains(&batch)
     }
 
     /// It is asked to sign this batch again.
     pub(crate) fn ask(&mut self, batch: BatchName) {
-        if !self.was_asked(batch) {
+        if !self.again.contains(&batch) {
             self.again.push_back(batch);
         }
         if self.again.len() > OPEN {

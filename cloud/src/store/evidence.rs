@@ -32,6 +32,8 @@ const CLOSED: i64 = 256;
 const GIVEN: i64 = 64;
 /// Batches that one reading may complete, at most: an honest device makes three statements about it.
 const COMPLETED: i64 = 64;
+/// Batches that a device speaks of at a time, at most.
+const SPOKEN_OF: i64 = 4;
 /// Parts of one signature, at most, and bytes of one.
 pub const PARTS: u16 = 16;
 /// See [`PARTS`].
@@ -218,9 +220,13 @@ fn give_way(tx: &Transaction<'_>, did: Did) -> Result<u64> {
 }
 
 fn part(tx: &Transaction<'_>, p: &PartRow) -> Result<()> {
-    // Another division of the same signature, or another signature: what is older is of no use.
-    tx.prepare_cached("DELETE FROM batch_part WHERE did = ? AND (chain <> ? OR number <> ? OR count <> ?)")?
-        .execute(params![p.did.0, row_of(p.chain), int(p.number), p.count])?;
+    // Another division of the same signature, or a batch of long ago: that is of no use. Parts of those that a device still
+    // speaks of come in any order.
+    tx.prepare_cached(
+        "DELETE FROM batch_part WHERE did = ?1
+         AND (chain <> ?2 OR number = ?3 AND count <> ?4 OR abs(number - ?3) >= ?5)",
+    )?
+    .execute(params![p.did.0, row_of(p.chain), int(p.number), p.count, SPOKEN_OF])?;
     tx.prepare_cached(
         "INSERT INTO batch_part VALUES (?1, ?2, ?3, ?4, ?5, ?6)
          ON CONFLICT (did, chain, number, idx) DO UPDATE SET count = ?5, bytes = ?6",
@@ -469,6 +475,10 @@ impl Reader {
         let mut all: HashMap<Did, Dossier> = HashMap::new();
         for claim in self.all(&format!("{CLAIM} FROM batch WHERE state = 0 ORDER BY id"), [], claimed)? {
             all.entry(claim.did).or_default().open.push(Open { claim, asked: 0 });
+        }
+        let sql = "SELECT did, max(number) FROM batch GROUP BY did";
+        for (did, last) in self.all(sql, [], |r| Ok((Did(r.get(0)?), uint(r.get(1)?))))? {
+            all.entry(did).or_default().claimed_before = Some(last);
         }
         let sql = "SELECT c.did, min(r.ingested), count(*)
                    FROM leaf l JOIN reading r ON r.id = l.reading JOIN context c ON c.id = r.ctx

@@ -87,12 +87,14 @@ impl<const N: usize, A: Agree, E: Evidence> Node<N, A, E> {
     pub fn room(&self) -> usize {
         let policy = &self.settings.policy;
         let bctx = if self.is_explicit() { 9 } else { 0 };
+        let boot = if policy.mode == Mode::Random { 9 } else { 0 };
         let kid = if policy.kid_length == KidLength::Two { 2 } else { 0 };
         let seals = match policy.profile {
             Profile::DangerLinkOnly => 0,
             Profile::ToCloud | Profile::ToGateway => TAG + 2,
-            // Around C3 on IP stand a code, an option header, the option and a marker; on tiny links one byte.
-            Profile::ToBoth if self.is_on_ip() => 2 * TAG + 2 + 4 + 1 + 4 + bctx + 2,
+            // Around C3 on IP stand a code, an option header, the option and a marker; on tiny links one byte. That option
+            // always names the boot, where there is one.
+            Profile::ToBoth if self.is_on_ip() => 2 * TAG + 2 + 4 + 1 + 4 + boot + 2,
             Profile::ToBoth => 2 * TAG + 2 + 1,
         };
         let piv = PartialIv::from_value(self.piv.next()).as_bytes().len();
@@ -300,4 +302,38 @@ fn emitted(tiny: &Tiny<'_>) -> Result<Sealed, SealError> {
     let mut out = [0; DATAGRAM_BODY];
     let len = tiny.emit(&mut out)?;
     Sealed::from_slice(out.get(..len).unwrap_or_default()).map_err(|_| SealError::TooLong)
+}
+
+#[cfg(test)]
+mod tests {
+    use fivefold_core::e2_gateway::E2Root;
+    use fivefold_core::e3_cloud::E3Secret;
+    use fivefold_core::id::{Did, Epoch, GatewayGroup};
+    use fivefold_core::profile::Policy;
+    use fivefold_core::wire::ieee802154::Pan;
+
+    use super::*;
+    use crate::{Entropy, Secrets, Settings};
+
+    #[test]
+    fn what_fits_by_its_own_word_is_sealed_whether_the_boot_is_named_outside_or_not() {
+        let did = Did([1; 8]);
+        for profile in [Profile::ToCloud, Profile::ToGateway, Profile::ToBoth] {
+            let policy = Policy { mode: Mode::Random, radio: Radio::Ip, ..Policy::new(profile) };
+            let settings = Settings::new(did, Sid(0x0a10), Pan(1), policy, Epoch(0));
+            let mut secrets = Secrets::default();
+            secrets.e2 = Some(E2Root::bootstrap(&[2; 32], did).secret(GatewayGroup(1)));
+            secrets.e3 = Some(E3Secret::bootstrap(&[2; 32], did));
+            let entropy = Entropy::check(core::array::from_fn(|n| (n * 3) as u8)).unwrap();
+            let mut node = Node::<8>::boot(Millis(0), settings, &secrets, None, &entropy).unwrap();
+            for verified in [false, true] {
+                node.verified = verified;
+                for n in 0..3 {
+                    let longest = [0x80; PAYLOAD];
+                    let sent = node.send(Millis(n), &longest[..node.room()]);
+                    assert!(sent.is_ok(), "{profile}, answered: {verified}: {sent:?}");
+                }
+            }
+        }
+    }
 }
