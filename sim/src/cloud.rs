@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use fivefold_cloud::book::{Book, Enrolled, Maker, Remembered, Source};
 use fivefold_cloud::cloud::{Cloud, Concluded, Judged};
 use fivefold_cloud::embedded::Embedded;
-use fivefold_cloud::store::{CountRow, ReadingRow, Store, Verdict, Write};
+use fivefold_cloud::store::{CountRow, EvidenceRow, ReadingRow, Store, Verdict, Write};
 use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, Epoch, GatewayId};
@@ -39,6 +39,8 @@ pub struct Durable {
     pub contexts: Vec<(i64, Epoch, Option<[u8; 8]>)>,
     /// Rows of the ledger.
     pub rows: Vec<Taken>,
+    /// Batches of which leaf hashes came.
+    pub leaves: Vec<(Did, u64)>,
     /// Whether gateways are to be pushed something else after this.
     pub new_generation: bool,
 }
@@ -50,6 +52,17 @@ pub struct Taken {
     pub row: fivefold_cloud::accepted::Row,
     /// What the ledger said.
     pub verdict: Verdict,
+}
+
+/// A claim as it stands in the store, read past the cloud's own code.
+#[derive(Debug)]
+pub struct ClaimRow {
+    /// Number of the batch.
+    pub number: u64,
+    /// 0 open, 1 verified, 2 invalid, 3 given up.
+    pub state: u8,
+    /// The COSE_Sign1 of a verified one.
+    pub cose: Option<Vec<u8>>,
 }
 
 /// The cloud.
@@ -86,8 +99,8 @@ impl CloudStation {
             renewals: Vec::new(),
             rotations: Vec::new(),
             classics: Vec::new(),
-            signers: Vec::new(),
             templates: Default::default(),
+            signers: self.members.iter().filter_map(|m| Some(m.signer.as_ref()?.registered.clone())).collect(),
             devices: self
                 .members
                 .iter()
@@ -182,6 +195,22 @@ impl CloudStation {
         Ok(engine.memory().read(|r| r.ledger())?)
     }
 
+    /// Readings of a device, with what proves them.
+    pub fn evidence(&self, did: Did) -> anyhow::Result<Vec<EvidenceRow>> {
+        let Some(engine) = &self.engine else { return Ok(Vec::new()) };
+        Ok(engine.memory().read(|r| r.evidence(did, Millis(0), Millis(i64::MAX as u64), usize::MAX))?)
+    }
+
+    /// All that a device claimed to have signed.
+    pub fn claims(&self, did: Did) -> anyhow::Result<Vec<ClaimRow>> {
+        let store = rusqlite::Connection::open(&self.path)?;
+        let mut all = store.prepare("SELECT number, state, cose FROM batch WHERE did = ? ORDER BY id")?;
+        let row = |r: &rusqlite::Row<'_>| {
+            Ok(ClaimRow { number: r.get::<_, i64>(0)? as u64, state: r.get(1)?, cose: r.get(2)? })
+        };
+        Ok(all.query_map([did.0], row)?.collect::<rusqlite::Result<_>>()?)
+    }
+
     /// All counters.
     pub fn counts(&self) -> anyhow::Result<Vec<CountRow>> {
         let Some(engine) = &self.engine else { return Ok(Vec::new()) };
@@ -212,10 +241,11 @@ pub fn step(
             let rows = judged.write.accepted.iter().map(|a| a.row().clone());
             let rows = rows.zip(&committed.verdicts).map(|(row, v)| Taken { row, verdict: *v }).collect();
             let contexts = judged.write.contexts.iter().map(|c| (c.id.0, c.epoch, c.bctx.map(|b| b.0))).collect();
+            let leaves = judged.write.evidence.leaves.iter().map(|l| (l.did, l.number)).collect();
             let new_generation = committed.generation.is_some();
             let written = std::sync::Arc::new(std::mem::take(&mut judged.write));
             let concluded = engine.conclude(*judged, written, committed);
-            (Stage::Concluded(Box::new(concluded)), Durable { contexts, rows, new_generation })
+            (Stage::Concluded(Box::new(concluded)), Durable { contexts, rows, leaves, new_generation })
         }
         Stage::Concluded(concluded) => {
             if !concluded.write.is_empty() {

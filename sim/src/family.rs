@@ -6,13 +6,17 @@ use fivefold_core::e2_gateway::E2Root;
 use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::key::Key;
-use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Radio};
+use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Radio, Sign};
+use fivefold_core::proof::statement::BlindKey;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::ieee802154::Pan;
 use fivefold_core::wire::state::{Context, Device, NetworkKey, PART_BYTES, Part, Phase, Share, Standing, State};
+use fivefold_device::evidence::{Downlink, Signing};
 use fivefold_device::{PARENTS, Secrets, Settings};
 use fivefold_keep::registry;
+use fivefold_keep::sign::SigningKey;
+use zeroize::Zeroizing;
 
 use crate::dice::Dice;
 use crate::plan::{Carrier, NodePlan, Parent};
@@ -80,24 +84,65 @@ pub struct Member {
     salt3: [u8; 8],
     e2_root: [u8; 32],
     root_psk: [u8; 32],
+    blind: [u8; 32],
+    /// What it signs with, if it signs.
+    pub signer: Option<Signer>,
+}
+
+/// A node's key for signing, and what the operator's book says of it. The key is no part of the seed: nothing that happens
+/// depends on which one it is.
+#[derive(Clone, Debug)]
+pub struct Signer {
+    pkcs8: Zeroizing<Vec<u8>>,
+    /// Whether it hears what becomes of its batches.
+    pub downlink: Downlink,
+    /// As the book has it.
+    pub registered: registry::Signer,
+}
+
+impl Signer {
+    fn new(did: Did, downlink: Downlink) -> anyhow::Result<Self> {
+        let (key, pkcs8) = SigningKey::generate()?;
+        let registered = registry::Signer {
+            did,
+            spki: key.spki().to_vec(),
+            origin: registry::KeyOrigin::Device,
+            chain: String::new(),
+            not_after: u64::MAX,
+            certified_at: 1,
+            revoked_at: None,
+        };
+        Ok(Self { pkcs8, downlink, registered })
+    }
+
+    fn signing(&self) -> anyhow::Result<Signing<SigningKey>> {
+        Ok(Signing::new(SigningKey::from_pkcs8(&self.pkcs8)?, self.downlink))
+    }
 }
 
 impl Member {
     /// Draws the secrets of a node.
-    pub fn draw(dice: &mut Dice, place: usize, plan: &NodePlan) -> Self {
+    ///
+    /// # Errors
+    /// No randomness for its key.
+    pub fn draw(dice: &mut Dice, place: usize, plan: &NodePlan) -> anyhow::Result<Self> {
         let mut policy = Policy::new(plan.profile);
         policy.mode = plan.mode;
         policy.alg = plan.alg;
         policy.kid_length = plan.kid_length;
         policy.ack_every = plan.ack_every.max(1);
         policy.radio = if plan.carrier == Carrier::Ip { Radio::Ip } else { Radio::Ieee802154 };
+        let signer = plan.signs.map(|signs| Signer::new(did(node_sid(place)), signs.downlink)).transpose()?;
+        if let Some(signs) = plan.signs {
+            (policy.sign, policy.batch) = (Sign::Batch, signs.batch);
+        }
         let parents = plan.parents.iter().take(PARENTS).map(|p| match p {
             Parent::Gateway => Sid::ANY_GATEWAY,
             Parent::Node(place) => node_sid(*place),
         });
         let mut ms3 = dice.bytes::<32>().to_vec();
         ms3.truncate(policy.alg.key_len());
-        Self {
+        Ok(Self {
             sid: node_sid(place),
             policy,
             overrides: Overrides {
@@ -109,7 +154,9 @@ impl Member {
             salt3: dice.bytes(),
             e2_root: dice.bytes(),
             root_psk: dice.bytes(),
-        }
+            blind: dice.bytes(),
+            signer,
+        })
     }
 
     /// EUI-64.
@@ -148,7 +195,13 @@ impl Member {
             Mode::Persistent => E3Secret::new(&self.ms3, &self.salt3),
             Mode::Random => Some(E3Secret::bootstrap(&self.root_psk, self.did())),
         };
+        secrets.blind = Some(BlindKey::new(self.blind)).filter(|_| self.signer.is_some());
         secrets
+    }
+
+    /// What it signs with.
+    pub fn signing(&self) -> anyhow::Result<Option<Signing<SigningKey>>> {
+        self.signer.as_ref().map(Signer::signing).transpose()
     }
 
     /// As the registry has it.
@@ -172,7 +225,7 @@ impl Member {
             ms3: self.ms3.clone().into(),
             salt3: self.salt3,
             e2_root: self.e2_root.into(),
-            blind: [0x0b; 32].into(),
+            blind: self.blind.into(),
             root_psk: self.root_psk.into(),
         }
     }

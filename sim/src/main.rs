@@ -11,6 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use fivefold_sim::world::Batches;
 use fivefold_sim::{Broken, Plan, Summary, run};
 use serde_json::json;
 
@@ -61,6 +62,7 @@ struct Totals {
     frames: u64,
     forwarded: u64,
     commands: usize,
+    batches: Batches,
     hours: f64,
     refused: BTreeMap<&'static str, u64>,
     watched: bool,
@@ -75,6 +77,7 @@ impl Totals {
         self.frames += s.frames;
         self.forwarded += s.forwarded;
         self.commands += s.commands;
+        self.batches.add(&s.batches);
         self.hours += s.lasted as f64 / 3_600_000.0;
         self.watched |= s.seals_watched;
         for (code, n) in &s.refused {
@@ -164,7 +167,12 @@ fn print(args: &Args, t: &Totals) {
         let whole = json!({
             "villages": t.done, "virtual_hours": t.hours, "readings": t.sent, "acknowledged": t.acknowledged,
             "stored": t.stored, "reboots": t.reboots, "frames": t.frames, "forwarded": t.forwarded,
-            "commands": t.commands, "refused": t.refused, "nonces_watched": t.watched,
+            "commands": t.commands,
+            "batches": {
+                "complete": t.batches.complete, "recovered": t.batches.recovered, "given_up": t.batches.given_up,
+                "lost_with_power": t.batches.lost, "readings_signed": t.batches.readings,
+            },
+            "refused": t.refused, "nonces_watched": t.watched,
             "broken": broken, "errors": t.errors,
         });
         println!("{whole:#}");
@@ -176,6 +184,12 @@ fn print(args: &Args, t: &Totals) {
     println!(
         "{} villages, {:.0} virtual hours: {} readings taken, {} acknowledged, {} rows stored, {} reboots, {} commands",
         t.done, t.hours, t.sent, t.acknowledged, t.stored, t.reboots, t.commands
+    );
+    let b = &t.batches;
+    println!(
+        "{} readings signed; {} batches complete, {} completed by recovery, {} given up (EV-03), {} lost with the power of their \
+         node",
+        b.readings, b.complete, b.recovered, b.given_up, b.lost
     );
     println!("{} frames on the air, {} of them sent on by relays", t.frames, t.forwarded);
     let refused: Vec<String> = t.refused.iter().map(|(code, n)| format!("{code} {n}")).collect();

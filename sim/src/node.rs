@@ -3,17 +3,21 @@
 use anyhow::anyhow;
 use fivefold_core::error::Rejected;
 use fivefold_core::time::Millis;
+use fivefold_device::evidence::Signing;
 use fivefold_device::node::status;
 use fivefold_device::renewal::Keys;
 use fivefold_device::storage::RECORD;
 use fivefold_device::{
     ENTROPY, Entropy, Event, Node, Number, Output, Secrets, SendRefused, Settings, Slot, Slots, Storage,
 };
-use fivefold_keep::sign::AgreementKey;
+use fivefold_keep::sign::{AgreementKey, SigningKey};
 
 use crate::dice::Dice;
 use crate::family::Member;
 use crate::watch::Name;
+
+/// The engine of a node that may renew and may sign.
+pub type Engine = Node<8, AgreementKey, Option<Signing<SigningKey>>>;
 
 /// What no node wants done at one moment.
 const RESTLESS: u32 = 10_000;
@@ -28,6 +32,10 @@ pub trait Owner {
     fn keys(&self) -> Option<Keys<AgreementKey>> {
         None
     }
+    /// What it signs its readings with, if it does.
+    fn signing(&self) -> anyhow::Result<Option<Signing<SigningKey>>> {
+        Ok(None)
+    }
 }
 
 impl Owner for Member {
@@ -37,6 +45,10 @@ impl Owner for Member {
 
     fn secrets(&self, network_key: &[u8; 16]) -> Secrets {
         Self::secrets(self, network_key)
+    }
+
+    fn signing(&self) -> anyhow::Result<Option<Signing<SigningKey>>> {
+        Self::signing(self)
     }
 }
 
@@ -111,7 +123,7 @@ pub struct NodeStation<M = Member> {
     network_key: [u8; 16],
     /// `None` only while a write is being torn.
     slots: Option<Slots<Flash>>,
-    engine: Option<Node<8, AgreementKey>>,
+    engine: Option<Engine>,
     booted: u64,
     /// The boot id of mode R.
     pub bctx: Option<[u8; 8]>,
@@ -159,7 +171,8 @@ impl<M: Owner> NodeStation<M> {
         self.bctx = bytes.first_chunk().copied().filter(|_| settings.epoch.0 == 0);
         let entropy = Entropy::check(bytes).map_err(|e| anyhow!("entropy: {e}"))?;
         let secrets = self.member.secrets(&self.network_key);
-        let engine = Node::boot_renewing(Millis(0), settings, &secrets, self.member.keys(), record, &entropy)
+        let with = (self.member.keys(), self.member.signing()?);
+        let engine = Node::boot_signing(Millis(0), settings, &secrets, with, record, &entropy)
             .map_err(|e| anyhow!("node {sid} does not boot: {e}"))?;
         self.engine = Some(engine);
         (self.booted, self.fuse, self.rests_until, self.idle) = (now, None, now, 0);
@@ -195,7 +208,7 @@ impl<M: Owner> NodeStation<M> {
     }
 
     /// The engine, while it has power.
-    pub const fn engine(&self) -> Option<&Node<8, AgreementKey>> {
+    pub const fn engine(&self) -> Option<&Engine> {
         self.engine.as_ref()
     }
 

@@ -3,6 +3,7 @@
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::suite::Alg;
 use fivefold_core::wire::tiny::KidLength;
+use fivefold_device::evidence::Downlink;
 
 use crate::dice::Dice;
 
@@ -27,6 +28,15 @@ pub enum Parent {
     Node(usize),
 }
 
+/// How a node signs its readings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignPlan {
+    /// Readings in a batch, at most.
+    pub batch: u8,
+    /// Whether it hears what becomes of its batches.
+    pub downlink: Downlink,
+}
+
 /// One node.
 #[derive(Clone, Debug)]
 pub struct NodePlan {
@@ -46,6 +56,8 @@ pub struct NodePlan {
     pub parents: Vec<Parent>,
     /// Milliseconds between two readings.
     pub every: u64,
+    /// Whether it signs them.
+    pub signs: Option<SignPlan>,
 }
 
 impl NodePlan {
@@ -60,6 +72,7 @@ impl NodePlan {
             carrier: Carrier::Air,
             parents: vec![Parent::Gateway],
             every: 10 * SECOND,
+            signs: None,
         }
     }
 }
@@ -223,7 +236,24 @@ impl Plan {
                 censor: if dice.permille(200) { dice.between(2, 5) } else { 0 },
             };
         }
+        plan.sign();
         plan
+    }
+
+    /// In some villages nobody signs, in some everybody who seals for the cloud, in some a few. Drawn for itself, so that the
+    /// village of a seed is otherwise what it was without.
+    fn sign(&mut self) {
+        let mut dice = Dice::of(self.seed ^ 0x7369_676e);
+        let often = dice.one_of(&[0, 500, 1000]).unwrap_or(0);
+        for node in &mut self.nodes {
+            let signs = dice.permille(often) && node.profile.has_e3() && node.mode == Mode::Persistent;
+            let downlink = if dice.permille(250) { Downlink::None } else { Downlink::Heard };
+            let batch = match downlink {
+                Downlink::None => dice.between(1, 8),
+                Downlink::Heard => dice.between(1, 32),
+            };
+            node.signs = signs.then_some(SignPlan { batch: batch as u8, downlink });
+        }
     }
 }
 

@@ -8,9 +8,13 @@
 //! 6. No relay sends on what no member of the network sent.
 //! 7. No command is carried out twice.
 //! 8. Where no gateway is hostile, none is accused: codes that mean harm or keys used twice are not counted.
+//! 9. What is called signed was sent by that device, in these bytes, and is in a batch whose signature holds.
+//! 10. Every batch that the cloud heard of ends verified, or given up with its readings still there: each counted as EV-03
+//!     once, as is each gap in a chain, and nothing else. One it never heard of was lost with a node's power.
+//! 11. No device that seals for the cloud is accused of what a gateway did: neither EV-01 nor EV-04 is counted of it.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fivefold_cloud::accepted::flag;
 use fivefold_cloud::store::{ReadingRow, Verdict};
@@ -70,6 +74,17 @@ pub struct Datagram {
     pub rest: Vec<u8>,
 }
 
+/// What is known of a batch that a node signed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signed {
+    /// Statements under its number.
+    pub statements: u32,
+    /// Its leaf hashes came.
+    pub leaves: bool,
+    /// The power of its node went since: what was not said of it never will be.
+    pub dark: bool,
+}
+
 /// Sees everything.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -95,6 +110,8 @@ pub struct Watch {
     passed: HashMap<(Sid, Sid, [u8; 16]), u32>,
     /// Frames that relays sent on.
     pub forwarded: u64,
+    /// Batches that nodes signed: how often, and whether the power went since.
+    pub signed: BTreeMap<(Sid, u64), Signed>,
     /// Devices whose fate is in the hands of a gateway that cannot be trusted.
     pub at_mercy: HashSet<Sid>,
 }
@@ -130,6 +147,21 @@ impl Watch {
         if !self.sent.contains_key(&name) {
             self.reports.insert(name);
         }
+    }
+
+    /// A node signed a batch.
+    pub fn signed(&mut self, sid: Sid, number: u32) {
+        self.signed.entry((sid, number.into())).or_default().statements += 1;
+    }
+
+    /// Leaf hashes of a batch became durable.
+    pub fn leaves(&mut self, sid: Sid, number: u64) {
+        self.signed.entry((sid, number)).or_default().leaves = true;
+    }
+
+    /// The power of a node went.
+    pub fn went_dark(&mut self, sid: Sid) {
+        self.signed.range_mut((sid, 0)..=(sid, u64::MAX)).for_each(|(_, batch)| batch.dark = true);
     }
 
     /// A node saw a message acknowledged.

@@ -2,6 +2,7 @@
 
 mod act;
 mod attack;
+mod evidence;
 mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
@@ -23,6 +24,7 @@ use crate::node::NodeStation;
 use crate::plan::{Carrier, NodePlan, Parent, Plan, Weather};
 use crate::watch::{Datagram, Name, Watch};
 use attack::Insider;
+pub use evidence::Batches;
 
 /// Milliseconds after which a station is looked at again that says it is late.
 const PATIENCE: u64 = 5;
@@ -34,7 +36,7 @@ const LINES: usize = 40;
 const RECORDED: usize = 256;
 
 /// Codes that say that somebody who holds keys of ours does harm, or that keys are used twice.
-const ALARMS: [&str; 7] = ["E2-06", "E2-08", "E3-06", "E3-08", "E4-02", "E4-03", "EV-01"];
+const ALARMS: [&str; 8] = ["E2-06", "E2-08", "E3-06", "E3-08", "E4-02", "E4-03", "EV-01", "EV-04"];
 
 /// Who can hear and send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,6 +107,8 @@ pub struct Summary {
     pub forwarded: u64,
     /// Commands carried out.
     pub commands: usize,
+    /// Batches that nodes signed.
+    pub batches: Batches,
     /// What was refused, by code: at nodes, gateways and the cloud.
     pub refused: BTreeMap<&'static str, u64>,
     /// Virtual milliseconds.
@@ -202,13 +206,13 @@ impl World {
         let key: [u8; 16] = dice.bytes();
         let mut members = Vec::new();
         for (place, node) in plan.nodes.iter().enumerate() {
-            members.push(Member::draw(&mut dice, place, node));
+            members.push(Member::draw(&mut dice, place, node)?);
         }
         let rules = members.clone();
         // The insider is a member like any other, until he was bought.
         let insider = Insider::new(&mut dice, node_sid(members.len()), &key);
         let place = members.len();
-        members.push(Member::draw(&mut dice, place, &NodePlan::new(Profile::ToCloud)));
+        members.push(Member::draw(&mut dice, place, &NodePlan::new(Profile::ToCloud))?);
         let mut gateways = Vec::new();
         for place in 0..plan.gateways.clamp(1, 2) {
             gateways.push(GatewayStation::new(folder.path(), place, key)?);
@@ -386,6 +390,7 @@ impl World {
         // What gateways hold on to arrives with them.
         let end = self.now + 120_000;
         self.run_until(end)?;
+        self.end_batches()?;
         if let Some(what) = self.watch.failure.take() {
             return Ok(Err(Box::new(self.broken(what))));
         }
@@ -399,10 +404,11 @@ impl World {
             self.watch.fail(format!("8: everybody was honest, and {code} was counted"));
         }
         self.live(&last);
+        let batches = self.look_at_evidence(&ledger)?;
         if let Some(what) = self.watch.failure.take() {
             return Ok(Err(Box::new(self.broken(what))));
         }
-        Ok(Ok(self.summary(ledger.len())?))
+        Ok(Ok(Summary { batches, ..self.summary(ledger.len())? }))
     }
 
     /// Lets time pass until nobody holds any more what they hold now, at most as long as the plan says. Messages that ask
@@ -474,6 +480,7 @@ impl World {
             frames: self.on_air,
             forwarded: self.watch.forwarded,
             commands: self.watch.commands(),
+            batches: Batches::default(),
             refused,
             lasted: self.now,
             digest: self.digest,

@@ -109,7 +109,7 @@ impl State for Village {
         let key = network_key(1);
         let near = NodePlan::new(Profile::ToCloud);
         let far = NodePlan { parents: vec![Parent::Node(0)], ..near.clone() };
-        let members = vec![Member::draw(&mut dice, 0, &near), Member::draw(&mut dice, 1, &far)];
+        let members = vec![Member::draw(&mut dice, 0, &near)?, Member::draw(&mut dice, 1, &far)?];
         let credential = CloudPart::credential()?;
         let node = |m: &Member| Device::new(m.clone(), key, credential.clone(), plan.flaw);
         let mut village = Self {

@@ -148,7 +148,7 @@ impl State for Site {
         let mut dice = Dice::of(3);
         let key = dice.bytes();
         let place = NodePlan { carrier: Carrier::Ip, ..NodePlan::new(Profile::ToBoth) };
-        let member = Member::draw(&mut dice, 0, &place);
+        let member = Member::draw(&mut dice, 0, &place)?;
         let members = vec![member.clone()];
         let first = family::state(&members, &key, true)?;
         let mut site = Self {

@@ -15,6 +15,7 @@ impl World {
             Event::Boot(n) => {
                 if let Some(node) = self.nodes.get_mut(n).filter(|node| !node.is_on()) {
                     self.reboots += u64::from(node.boots > 0);
+                    self.watch.went_dark(node.member.sid);
                     node.boot(now, &mut self.dice)?;
                     let said = node.run(now)?;
                     self.tell(|| format!("node {n} boots"));
@@ -209,6 +210,7 @@ impl World {
                                 self.watch.fail(format!("5: {sid} was refused {number} with {code:#x}"));
                             }
                         }
+                        Told::BatchSigned { number, .. } => self.watch.signed(sid, number),
                         Told::Sent { number, .. } => self.watch.went_out(name(number)),
                         _ => {}
                     }

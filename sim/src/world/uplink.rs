@@ -136,6 +136,11 @@ impl World {
         for (id, epoch, bctx) in durable.contexts {
             self.watch.context(id, epoch, bctx);
         }
+        for (did, number) in durable.leaves {
+            if let Some(member) = self.members.iter().find(|m| m.did() == did) {
+                self.watch.leaves(member.sid, number);
+            }
+        }
         for taken in &durable.rows {
             self.watch.took_row(taken);
             self.tell(|| format!("the ledger says {:?} of {} {}", taken.verdict, taken.row.way.sid, taken.row.piv));
