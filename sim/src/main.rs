@@ -42,6 +42,9 @@ struct Args {
     /// For how many virtual seconds things break in each, in place of what the seed says.
     #[arg(long)]
     seconds_virtual: Option<u64>,
+    /// Nodes sign their readings in batches, and what becomes of every batch is looked at.
+    #[arg(long)]
+    signing: bool,
     /// Villages at a time; as many as there are processors if not given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -114,7 +117,8 @@ fn all(args: &Args) -> Totals {
                     if n >= args.seeds {
                         return;
                     }
-                    let mut plan = Plan::random(args.start.wrapping_add(n));
+                    let seed = args.start.wrapping_add(n);
+                    let mut plan = if args.signing { Plan::signing(seed) } else { Plan::random(seed) };
                     if let Some(seconds) = args.seconds_virtual {
                         plan.storm = seconds * 1000;
                     }
@@ -153,8 +157,9 @@ fn tell(args: &Args, broken: &Broken) {
 
 fn again(args: &Args, seed: u64) -> String {
     let seconds = args.seconds_virtual.map_or(String::new(), |s| format!(" --seconds-virtual {s}"));
+    let signing = if args.signing { " --signing" } else { "" };
     let witness = if cfg!(feature = "witness") { " --features witness" } else { "" };
-    format!("cargo run --release -p fivefold-sim{witness} -- --start {seed} --seeds 1{seconds}")
+    format!("cargo run --release -p fivefold-sim{witness} -- --start {seed} --seeds 1{seconds}{signing}")
 }
 
 fn print(args: &Args, t: &Totals) {

@@ -236,16 +236,16 @@ impl Plan {
                 censor: if dice.permille(200) { dice.between(2, 5) } else { 0 },
             };
         }
-        plan.sign();
         plan
     }
 
-    /// In some villages nobody signs, in some everybody who seals for the cloud, in some a few. Drawn for itself, so that the
-    /// village of a seed is otherwise what it was without.
-    fn sign(&mut self) {
-        let mut dice = Dice::of(self.seed ^ 0x7369_676e);
-        let often = dice.one_of(&[0, 500, 1000]).unwrap_or(0);
-        for node in &mut self.nodes {
+    /// The village of this seed, in which all or some of those sign who seal for the cloud. Drawn for itself, so that it is
+    /// otherwise what it is without.
+    pub fn signing(seed: u64) -> Self {
+        let mut plan = Self::random(seed);
+        let mut dice = Dice::of(seed ^ 0x7369_676e);
+        let often = dice.one_of(&[500, 1000]).unwrap_or(1000);
+        for node in &mut plan.nodes {
             let signs = dice.permille(often) && node.profile.has_e3() && node.mode == Mode::Persistent;
             let downlink = if dice.permille(250) { Downlink::None } else { Downlink::Heard };
             let batch = match downlink {
@@ -254,6 +254,7 @@ impl Plan {
             };
             node.signs = signs.then_some(SignPlan { batch: batch as u8, downlink });
         }
+        plan
     }
 }
 

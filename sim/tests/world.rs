@@ -16,6 +16,7 @@ const HOUR: u64 = 60 * MINUTE;
 /// So seldom that it does not happen by itself.
 const NEVER: u64 = 1 << 50;
 const SEEDS: u64 = 60;
+const SIGNING_SEEDS: u64 = 16;
 
 const SECURED: [Profile; 3] = [Profile::ToCloud, Profile::ToGateway, Profile::ToBoth];
 
@@ -86,6 +87,14 @@ fn random_villages_keep_every_promise() {
     for code in ["E1-01", "E1-03", "E1-05", "E1-06", "E2-04", "E2-05", "E3-01", "E3-03", "E3-05", "E3-08", "E4-03"] {
         assert!(all.iter().any(|s| s.refused.contains_key(code)), "{code} never came up");
     }
+}
+
+#[test]
+fn in_villages_that_sign_every_batch_comes_to_its_end_and_nothing_is_signed_falsely() {
+    let all: Vec<Summary> = (1..=SIGNING_SEEDS).map(|seed| kept(&Plan::signing(seed))).collect();
+    assert!(all.iter().map(|s| s.batches.complete).sum::<usize>() > 50);
+    assert!(all.iter().map(|s| s.batches.readings).sum::<usize>() > 500);
+    assert!(all.iter().any(|s| s.batches.recovered + s.batches.given_up + s.batches.lost > 0));
 }
 
 #[test]
