@@ -3,7 +3,7 @@
 #![no_main]
 
 // The parsers alone, without the crate that they stand in.
-#[allow(dead_code, reason = "what findings are made of is the crate's")]
+#[allow(dead_code, unused_imports, reason = "what findings are made of is the crate's")]
 #[path = "../../audit/src/foreign/mod.rs"]
 mod foreign;
 #[allow(dead_code, reason = "the same")]
