@@ -399,7 +399,12 @@ impl Source {
                 .map(|r| Ok(LinkRotation { keys: registry.network_keys(vault, r.net)?, rotation: r }))
                 .collect::<Result<_, RegistryError>>()?,
             classics: ClassicSource::read(registry, vault)?,
-            signers: registry.signers()?,
+            signers: {
+                let mut all = registry.signers()?;
+                all.extend(registry.classic_signers()?);
+                all.sort_by_key(|s| s.did);
+                all
+            },
             templates: Templates::of(registry.templates()?),
         })
     }
@@ -528,6 +533,11 @@ impl Maker<'_> {
             book.devices.insert(place, device);
         }
         book.classics = Classics::of(source.classics, &before.classics);
+        for device in book.classics.iter() {
+            if let Some(dossier) = dossiers.remove(&device.source.did) {
+                device.live().dossier = dossier;
+            }
+        }
         book.signers = Arc::new(Signers::of(source.signers));
         book.templates = Arc::new(source.templates);
         book.take_gateways(source.gateways);

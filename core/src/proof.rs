@@ -33,6 +33,8 @@ pub enum SignAlg {
     Ed25519,
     /// -9: ECDSA on P-256 with SHA-256, signature r ‖ s. The default.
     Esp256,
+    /// -37: RSASSA-PSS with SHA-256, MGF1-SHA-256 and a salt of 32 bytes. Of classic nodes alone, whose libraries have RSA.
+    Ps256,
 }
 
 impl SignAlg {
@@ -41,6 +43,7 @@ impl SignAlg {
         match self {
             Self::Ed25519 => -19,
             Self::Esp256 => -9,
+            Self::Ps256 => -37,
         }
     }
 
@@ -49,7 +52,16 @@ impl SignAlg {
         match number {
             -19 => Some(Self::Ed25519),
             -9 => Some(Self::Esp256),
+            -37 => Some(Self::Ps256),
             _ => None,
+        }
+    }
+
+    /// Whether its signatures can have so many bytes: 64, or those of a modulus of 2048, 3072 or 4096 bits.
+    pub const fn fits(self, signature: usize) -> bool {
+        match self {
+            Self::Ed25519 | Self::Esp256 => signature == 64,
+            Self::Ps256 => matches!(signature, 256 | 384 | 512),
         }
     }
 }
@@ -154,7 +166,7 @@ pub trait Verify {
     ///
     /// # Errors
     /// [`SignatureRefused`] when it does not hold.
-    fn verify(&self, message: &[&[u8]], signature: &Signature) -> Result<(), SignatureRefused>;
+    fn verify(&self, message: &[&[u8]], signature: &[u8]) -> Result<(), SignatureRefused>;
 }
 
 /// A COSE_Sign1 in the one form of docs/protocol.md 13.1: tag 18, protected `{1: alg, 4: kid8}`, nothing unprotected,
@@ -164,8 +176,8 @@ pub struct Sign1<'b> {
     /// Who claims to have signed, and how.
     pub header: Header,
     payload: &'b [u8],
-    /// The signature.
-    pub signature: Signature,
+    /// The signature, of a length that its algorithm has.
+    pub signature: &'b [u8],
 }
 
 /// The protected header: `{1: alg, 4: kid8}`.
@@ -178,14 +190,18 @@ pub struct Header {
 }
 
 impl Header {
-    /// Its 13 bytes: every algorithm number of ours is a one-byte CBOR integer.
-    pub const fn to_bytes(self) -> [u8; 13] {
-        let alg = match self.alg {
-            SignAlg::Ed25519 => 0x32,
-            SignAlg::Esp256 => 0x28,
+    /// As a CBOR byte string, head included: 14 bytes, or 15 where the number of the algorithm takes two.
+    pub fn emit(self, w: &mut Writer<'_>) -> Result<(), SealError> {
+        let alg: &[u8] = match self.alg {
+            SignAlg::Ed25519 => &[0x32],
+            SignAlg::Esp256 => &[0x28],
+            SignAlg::Ps256 => &[0x38, 0x24],
         };
-        let [a, b, c, d, e, f, g, h] = self.key.0;
-        [0xA2, 0x01, alg, 0x04, 0x48, a, b, c, d, e, f, g, h]
+        w.bytes_head(12 + alg.len())?;
+        w.encoded(&[0xA2, 0x01])?;
+        w.encoded(alg)?;
+        w.encoded(&[0x04])?;
+        w.bytes(&self.key.0)
     }
 
     fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
@@ -211,8 +227,10 @@ impl Header {
 }
 
 impl<'b> Sign1<'b> {
-    /// Bytes around a payload of up to 255 bytes, at most.
-    pub const OVERHEAD: usize = 1 + 1 + 14 + 1 + 2 + 66;
+    /// Bytes around a payload of up to 255 bytes, at most, with a signature of 64 bytes.
+    pub const OVERHEAD: usize = Self::AROUND + 64;
+    /// The same without the signature, however long that is.
+    pub const AROUND: usize = 1 + 1 + 15 + 1 + 2 + 3;
 
     /// Reads one, and nothing after it.
     ///
@@ -229,7 +247,10 @@ impl<'b> Sign1<'b> {
             return Err(Malformed::new("COSE: unprotected headers are not in the profile"));
         }
         let payload = r.bytes()?;
-        let signature = Signature(*r.bytes_of()?);
+        let signature = r.bytes()?;
+        if !header.alg.fits(signature.len()) {
+            return Err(Malformed::new("COSE: a signature of another length"));
+        }
         r.end()?;
         Ok(Self { header, payload, signature })
     }
@@ -243,7 +264,7 @@ impl<'b> Sign1<'b> {
             return Err(Rejected::new(Code::EvidenceSignature, "signed by another key"));
         }
         let message = ToBeSigned::new(self.header, context, self.payload);
-        key.verify(&message.parts(), &self.signature)
+        key.verify(&message.parts(), self.signature)
             .map_err(|SignatureRefused| Rejected::new(Code::EvidenceSignature, "the signature does not hold"))?;
         Ok(self.payload)
     }
@@ -260,13 +281,26 @@ impl<'b> Sign1<'b> {
     pub fn seal(key: &impl Sign, context: &[u8], payload: &[u8], out: &mut [u8]) -> Result<usize, SignError> {
         let header = Header { alg: key.alg(), key: key.key_name() };
         let signature = key.sign(&ToBeSigned::new(header, context, payload).parts())?;
+        Ok(Sign1::of(header, payload, &signature.0).emit(out)?)
+    }
+
+    /// One whose parts are known, and may be anything.
+    pub const fn of(header: Header, payload: &'b [u8], signature: &'b [u8]) -> Self {
+        Self { header, payload, signature }
+    }
+
+    /// Writes it, tag included; returns how many bytes it took.
+    ///
+    /// # Errors
+    /// When `out` is too small; [`Sign1::AROUND`] beside payload and signature always suffices.
+    pub fn emit(&self, out: &mut [u8]) -> Result<usize, SealError> {
         let mut w = Writer::new(out);
         w.tag(18)?;
         w.array(4)?;
-        w.bytes(&header.to_bytes())?;
+        self.header.emit(&mut w)?;
         w.map(0)?;
-        w.bytes(payload)?;
-        w.bytes(&signature.0)?;
+        w.bytes(self.payload)?;
+        w.bytes(self.signature)?;
         Ok(w.len())
     }
 }
@@ -274,7 +308,7 @@ impl<'b> Sign1<'b> {
 /// The Sig_structure of RFC 9052 4.4 for one signer: what is really signed, in parts that need no buffer.
 #[derive(Clone, Debug)]
 pub struct ToBeSigned<'a> {
-    header: [u8; 13],
+    header: ([u8; 15], usize),
     context_head: ([u8; 9], usize),
     context: &'a [u8],
     payload_head: ([u8; 9], usize),
@@ -285,7 +319,7 @@ impl<'a> ToBeSigned<'a> {
     /// Of a protected header, an external_aad and a payload.
     pub fn new(header: Header, context: &'a [u8], payload: &'a [u8]) -> Self {
         Self {
-            header: header.to_bytes(),
+            header: header_of(header),
             context_head: bytes_head(context.len()),
             context,
             payload_head: bytes_head(payload.len()),
@@ -296,14 +330,24 @@ impl<'a> ToBeSigned<'a> {
     /// The bytes, one part after the other.
     pub fn parts(&self) -> [&[u8]; 6] {
         [
-            b"\x84\x6aSignature1\x4d",
-            &self.header,
+            b"\x84\x6aSignature1",
+            self.header.0.get(..self.header.1).unwrap_or_default(),
             self.context_head.0.get(..self.context_head.1).unwrap_or_default(),
             self.context,
             self.payload_head.0.get(..self.payload_head.1).unwrap_or_default(),
             self.payload,
         ]
     }
+}
+
+fn header_of(header: Header) -> ([u8; 15], usize) {
+    let mut bytes = [0; 15];
+    let mut w = Writer::new(&mut bytes);
+    // They hold any header.
+    let written = header.emit(&mut w);
+    debug_assert!(written.is_ok());
+    let len = w.len();
+    (bytes, len)
 }
 
 /// Head of a CBOR byte string of `n` bytes.

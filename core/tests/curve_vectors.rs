@@ -50,8 +50,8 @@ fn nonces_are_those_of_rfc_6979_a_2_5() {
     ] {
         let made = key.sign(message).unwrap();
         assert_eq!(hex::encode(made.0), signature);
-        assert_eq!(public.verify(message, &made), Ok(()));
-        assert_eq!(public.verify(&[b"another"], &made), Err(SignatureRefused));
+        assert_eq!(public.verify(message, &made.0), Ok(()));
+        assert_eq!(public.verify(&[b"another"], &made.0), Err(SignatureRefused));
     }
 }
 

@@ -9,7 +9,7 @@ use fivefold_core::profile::{KeyIndexes, KidLength, LinkClass, Overrides, Policy
 use fivefold_core::proof::merkle::{Hash, root};
 use fivefold_core::proof::receipt::{CONTEXT, GatewayBoot, Receipt, Tally};
 use fivefold_core::proof::statement::{BlindKey, SignedLevel, Statement, Subject};
-use fivefold_core::proof::{KeyName, Sign1, SignAlg, Signature, SignatureRefused, ToBeSigned, Verify};
+use fivefold_core::proof::{KeyName, Sign1, SignAlg, SignatureRefused, ToBeSigned, Verify};
 use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::suite::{Alg, hkdf_expand, hmac_sha256};
 use fivefold_core::time::Millis;
@@ -138,9 +138,9 @@ impl Verify for TestKey {
     fn key_name(&self) -> KeyName {
         KeyName([0x70, 0x6D, 0x34, 0x20, 0xEC, 0x3E, 0x1F, 0x36])
     }
-    fn verify(&self, message: &[&[u8]], signature: &Signature) -> Result<(), SignatureRefused> {
+    fn verify(&self, message: &[&[u8]], signature: &[u8]) -> Result<(), SignatureRefused> {
         UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &self.0)
-            .verify(&message.concat(), &signature.0)
+            .verify(&message.concat(), signature)
             .map_err(|_| SignatureRefused)
     }
 }

@@ -10,7 +10,7 @@ use fivefold_core::profile::{Mode, Profile, Sign};
 use fivefold_core::proof::batch::{Claim, Members, NO_PREVIOUS};
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::{CONTEXT, SignedLevel, Subject};
-use fivefold_core::proof::{Header, Signature, ToBeSigned, Verify as _};
+use fivefold_core::proof::{Header, ToBeSigned, Verify as _};
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::p256::VerifyingKey;
 use fivefold_core::wire::control::{Batch, BatchState, Downlink, Uplink};
@@ -101,7 +101,7 @@ impl Judge {
         let key = VerifyingKey::from_spki(&signing_key(SID).spki()).unwrap();
         let header = Header { alg: key.alg(), key: key.key_name() };
         let signed = ToBeSigned::new(header, CONTEXT, stated.as_bytes());
-        key.verify(&signed.parts(), &Signature(said.signature)).ok().map(|()| stated.hash())
+        key.verify(&signed.parts(), &said.signature).ok().map(|()| stated.hash())
     }
 
     /// Every statement that came, each chained to the one before.

@@ -31,7 +31,7 @@ pub use verifier::Verifier;
 use fivefold_core::id::{Did, Epoch, Net, Sid};
 use fivefold_core::proof::merkle::{Hash, verify_inclusion};
 use fivefold_core::proof::statement::{CONTEXT, Statement, Subject};
-use fivefold_core::proof::{KeyName, Sign1};
+use fivefold_core::proof::{KeyName, Sign1, SignAlg};
 use fivefold_core::reading::Definition;
 use fivefold_core::suite::sha256;
 use fivefold_core::wire::cbor::{Major, Malformed, Reader};
@@ -186,6 +186,9 @@ fn through<'b>(bundle: &Bundle<'b>, by: &Verifier<'_>) -> Result<Proven<'b>, Ref
 
     let first = bundle.chain.first().copied().unwrap_or_default();
     let spki = der::spki_of(first).map_err(|NotDer| Step::Chain.refused("a certificate cannot be read"))?;
+    if signed.header.alg == SignAlg::Ps256 && !is_classic_frame(tbs.payload, tbs.subject.did) {
+        return Err(Step::Signature.refused("RSA is for classic nodes, and the reading is no frame of this one"));
+    }
     by.signed(bundle.signed, spki, CONTEXT).map_err(|reason| Step::Signature.refused(reason))?;
 
     let did = tbs.subject.did;
@@ -224,6 +227,14 @@ impl<'b> Tbs<'b> {
         let (subject, piv, payload) = Subject::parse_tbs(bytes)?;
         Ok(Self { subject, piv, payload })
     }
+}
+
+/// Whether it is a binary frame of the classic node with this did, which is its serial: `<=>`, type 1 to 8, N, serial.
+fn is_classic_frame(payload: &[u8], did: Did) -> bool {
+    let Some((&[b'<', b'=', b'>', kind, n, ref serial @ ..], _)) = payload.split_first_chunk::<13>() else {
+        return false;
+    };
+    (1..=8).contains(&kind) && payload.len() == usize::from(n) + 5 && *serial == did.0
 }
 
 /// The statement is about this reading: it stands in the bitmap, at the place that the path says.

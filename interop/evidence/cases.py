@@ -21,7 +21,7 @@ import make
 import note
 import verify
 from forms import leaf_hash, sha
-from make import NOW, Options, World, b64, cbor, cose, p256
+from make import NOW, Options, World, b64, cbor, classic_frame, cose, p256, pss, node_rsa, rsa_raw
 
 FILE = Path(__file__).resolve().parents[2] / "vectors" / "evidence" / "bundles.json"
 SEED = 5
@@ -64,6 +64,7 @@ def made():
     c = Cases()
     _worlds(c)
     _broken(c)
+    _classic(c)
     _notes(c)
     _swapped(c)
     _stamped(c)
@@ -244,6 +245,59 @@ def _broken(c):
     add("receipt over another number of envelopes", "receipts", heard(3, r[3] + 1))
     add("receipt without its path", "receipts", heard(4, []))
     add("receipt with the device's certificate", "receipts", heard(6, b[5]))
+
+
+def _classic(c):
+    """Classic nodes, which sign by RSA."""
+    plain = {"device_alg": -37, "template": False, "receipts": 0, "key_origin": 3}
+
+    def classic(called, expected=refused("signature"), device=None, frame=None, **more):
+        w = World(Options(**plain, **more), SEED, device=device, frame=frame)
+        c.add(f"classic: {called}", w.trust, cbor(w.bundles[-1]), expected)
+        return w
+
+    w = classic("RSA-2048", PROVEN)
+    classic("RSA-2048, for the gateway", PROVEN, level=2)
+    for bits in (3072, 4096):
+        classic(f"RSA-{bits}", PROVEN, device=node_rsa("device", bits))
+    weak = node_rsa("device").private_numbers()
+    classic("RSA-1024", refused("statement"), device=node_rsa("device", 1024))
+    phi = (weak.p - 1) * (weak.q - 1)
+    other = next(e for e in (65539, 65541, 65543, 65545) if make.coprime(e, phi))
+    classic("another exponent than 65537", device=make.rsa_of(weak.p, weak.q, other))
+    classic("a reading that is no frame", frame=lambda did, n: cbor([24, n]))
+    classic("a frame of another node", frame=lambda did, n: classic_frame(bytes(8), n))
+    classic("a frame that goes on", frame=lambda did, n: classic_frame(did, n) + b"\0")
+    classic("an ASCII frame", frame=lambda did, n: classic_frame(did, n, 0x86))
+    classic("a frame of a type that no reading has", frame=lambda did, n: classic_frame(did, n, 0x6E))
+    b, key, stmt = w.bundles[0], w.key, cbor2.loads(w.bundles[0][4]).value[2]
+
+    def batch(called, step, **how):
+        context, by = how.pop("context", b"iotsec-batch-v1"), how.pop("by", key)
+        c.add(f"classic: {called}", w.trust, cbor(change(b, 4, cose(by, context, how.pop("stmt", stmt), **how))), refused(step))
+
+    batch("signed by another key", "signature", by=node_rsa("thief"))
+    batch("signed for another purpose", "signature", context=b"iotsec-receipt-v1")
+    batch("a salt of 20 bytes", "signature", sign=lambda m: pss(key, m, bytes(20)))
+    batch("PKCS #1 v1.5", "signature", sign=lambda m: key.sign(m, make.PKCS1, make.hashes.SHA256()))
+    batch("the bare hash to the power of d", "signature", sign=lambda m: rsa_raw(key, sha(m)))
+    batch("a signature of zeros", "signature", sign=lambda m: bytes(256))
+    batch("a signature with its last bit flipped", "signature",
+          sign=lambda m: (lambda s: s[:-1] + bytes([s[-1] ^ 1]))(pss(key, m, sha(m))))
+    batch("a signature of 64 bytes", "statement", sign=lambda m: bytes(64))
+    batch("a signature of 384 bytes", "signature", sign=lambda m: bytes(384))
+    batch("the algorithm of P-256", "signature", alg=-9, sign=lambda m: bytes(64))
+    parts = cbor2.loads(stmt)
+    leaves = [leaf_hash(x[2][1], x[2][0]) for x in w.bundles]
+    turned = [leaves[1], leaves[0], *leaves[2:]]
+    signed = cose(key, b"iotsec-batch-v1", cbor([*parts[:8], make.tree(turned), parts[9]]))
+    c.add("classic: reordered leaves", w.trust, cbor({**b, 3: [1, len(turned), make.path(turned, 1)], 4: signed}), refused("statement"))
+    p = world()
+    rsa_in_p256 = cose(p.key, b"iotsec-batch-v1", cbor2.loads(p.bundles[0][4]).value[2], alg=-37, sign=lambda m: bytes(256))
+    c.add("RSA named, of a device that is not classic", p.trust, cbor(change(p.bundles[0], 4, rsa_in_p256)), refused("signature"))
+    heard = list(p.bundles[0][9][0])
+    heard[0] = cose(node_rsa("device"), b"iotsec-receipt-v1", cbor2.loads(heard[0]).value[2])
+    c.add("a receipt signed by RSA", p.trust, cbor(change(p.bundles[0], 9, [heard])), refused("receipts"))
 
 
 def _notes(c):

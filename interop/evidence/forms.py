@@ -11,7 +11,7 @@ import re
 import cbor2
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 # Results are kept by their arguments, so that thousands of bundles that differ in a byte do not repeat every signature.
@@ -223,7 +223,8 @@ def consistent(first, first_root, second, second_root, proof):
 
 # --- keys and COSE_Sign1 (1.2) ----------------------------------------------------------------------------------------
 
-ESP256, ED25519 = -9, -19
+ESP256, ED25519, PS256 = -9, -19, -37
+SIGNATURES = {ESP256: (64,), ED25519: (64,), PS256: (256, 384, 512)}
 P256_SPKI = bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d030107034200")
 ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -245,11 +246,26 @@ def sign1(data):
     header = item(protected)
     need(type(header) is dict and list(header) == [1, 4] and all(type(k) is int for k in header),
          "COSE_Sign1: the protected header is not {1: alg, 4: kid}")
-    need(type(header[1]) is int and header[1] in (ESP256, ED25519), "COSE_Sign1: an algorithm that is not in the profile")
+    need(type(header[1]) is int and header[1] in SIGNATURES, "COSE_Sign1: an algorithm that is not in the profile")
     need(is_bytes(header[4], 8), "COSE_Sign1: a kid that has not 8 bytes")
     need(type(unprotected) is dict and not unprotected, "COSE_Sign1: something in the unprotected header")
-    need(is_bytes(payload) and is_bytes(signature, 64), "COSE_Sign1: payload or signature of another form")
+    need(is_bytes(payload) and is_bytes(signature, *SIGNATURES[header[1]]), "COSE_Sign1: payload or signature of another form")
     return header[1], header[4], payload, signature, protected
+
+
+def rsa_spki(n, k):
+    """The one form of an RSA key with a modulus of k bytes and the exponent 65537."""
+    long = lambda tag, length: bytes([tag, 0x82]) + length.to_bytes(2, "big")
+    return (long(0x30, k + 34) + bytes.fromhex("300d06092a864886f70d0101010500") + long(3, k + 15) + b"\0" + long(0x30, k + 10)
+            + long(2, k + 1) + b"\0" + n + bytes.fromhex("0203010001"))
+
+
+def rsa_key(spki):
+    k = len(spki) - 38
+    need(k in SIGNATURES[PS256], "the algorithm does not belong to the key")
+    n = spki[33:33 + k]
+    need(n[0] & 0x80 and n[-1] & 1 and spki == rsa_spki(n, k), "the algorithm does not belong to the key")
+    return rsa.RSAPublicNumbers(65537, int.from_bytes(n, "big")).public_key(), k
 
 
 @kept
@@ -265,6 +281,10 @@ def signed(data, spki, context):
             r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
             need(0 < r < P256_ORDER and 0 < s < P256_ORDER, "the signature does not hold")
             key.verify(encode_dss_signature(r, s), message, ec.ECDSA(hashes.SHA256()))
+        elif alg == PS256:
+            key, k = rsa_key(spki)
+            need(len(signature) == k, "the signature does not hold")
+            key.verify(signature, message, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
         else:
             need(spki.startswith(ED25519_SPKI) and len(spki) == 44, "the algorithm does not belong to the key")
             ed25519.Ed25519PublicKey.from_public_bytes(spki[12:]).verify(signature, message)

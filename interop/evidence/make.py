@@ -3,9 +3,13 @@ signatures by ML-DSA-44, which are hedged."""
 
 import base64
 import json
+import math
 import random
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
+from pathlib import Path
 
 import cbor2
 from cryptography import x509
@@ -17,6 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from forms import leaf_hash, node_hash, sha
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "vectors"))
+import key_message  # noqa: E402
 
 NOW = 1_790_000_000
 
@@ -36,6 +43,21 @@ def p256(seed):
     return ec.derive_private_key(int.from_bytes(sha(seed.encode()), "big") >> 1 | 1, ec.SECP256R1())
 
 
+@lru_cache
+def node_rsa(seed, bits=2048):
+    return key_message.Key(seed, bits).private
+
+
+def coprime(e, phi):
+    return math.gcd(e, phi) == 1
+
+
+def rsa_of(p, q, e):
+    """The key of these primes with another exponent."""
+    d = pow(e, -1, math.lcm(p - 1, q - 1))
+    return rsa.RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(e, p * q)).private_key()
+
+
 def ed(seed):
     return ed25519.Ed25519PrivateKey.from_private_bytes(sha(seed.encode()))
 
@@ -48,14 +70,29 @@ def raw(key):
     return key.public_key().public_bytes_raw()
 
 
+PKCS1 = padding.PKCS1v15()
 ECDSA = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
 
 
-def cose(key, context, payload):
-    alg = -19 if isinstance(key, ed25519.Ed25519PrivateKey) else -9
+def rsa_raw(key, encoded):
+    numbers = key.private_numbers()
+    return pow(int.from_bytes(encoded, "big"), numbers.d, numbers.public_numbers.n).to_bytes(key.key_size // 8, "big")
+
+
+def pss(key, message, salt):
+    return rsa_raw(key, key_message.pss(key.key_size, message, salt))
+
+
+def cose(key, context, payload, alg=None, sign=None):
+    own = {ed25519.Ed25519PrivateKey: -19, rsa.RSAPrivateKey: -37}
+    alg = alg or next((a for kind, a in own.items() if isinstance(key, kind)), -9)
     protected = cbor({1: alg, 4: sha(spki(key))[:8]})
     message = cbor(["Signature1", protected, context, payload])
-    if alg == -19:
+    if sign:
+        signature = sign(message)
+    elif alg == -37:
+        signature = pss(key, message, sha(message))
+    elif alg == -19:
         signature = key.sign(message)
     else:
         r, s = decode_dss_signature(key.sign(message, ECDSA))
@@ -264,18 +301,26 @@ class Options:
     times: tuple = (7, 9, 11, 13)  # of the witnesses, seconds after NOW
 
 
+def classic_frame(did, number, kind=6):
+    """A binary frame of a classic node: battery."""
+    rest = did + b"n#" + bytes([number, 52, 35])
+    return b"<=>" + bytes([kind, len(rest)]) + rest
+
+
 @dataclass
 class World:
     options: Options
     seed: int
     trust: dict = field(default_factory=dict)
     bundles: list = field(default_factory=list)
+    device: object = None  # its key, if that is another than the algorithm's
+    frame: object = None  # makes the frame of a classic node: (did, number) to bytes
 
     def __post_init__(self):
         o, rng = self.options, random.Random(f"{self.seed} {self.options}")
         ca_key, gw_key = p256("ca"), p256("gateway")
         ca = certify("Example CA", ca_key.public_key(), "Example CA", ca_key, *AUTHORITY)
-        key = ed("device") if o.device_alg == -19 else p256("device")
+        key = self.device or {-9: p256, -19: ed, -37: node_rsa}[o.device_alg]("device")
         did, net, sid, gw = bytes.fromhex("acde480000000001"), 7, 0x0A17, bytes.fromhex("000000a1")
         self.certificates = self._device(o.certificate, did, key, ca_key)
         gateway_certificates = self._gateway(o.gateway_certificate, net, gw, gw_key, ca_key)
@@ -301,6 +346,8 @@ class World:
         pivs = [first + i for i in range(rng.randrange(2, 24)) if i == 0 or rng.random() < 0.8]
         blind = rng.randbytes(32)
         payloads = [cbor([24, rng.randrange(-50, 60), None]) if o.template else cbor([{0: "t", 2: rng.randrange(60)}]) for _ in pivs]
+        if o.device_alg == -37:
+            payloads = [(self.frame or classic_frame)(did, n) for n in range(len(pivs))]
         subject = [o.level, did, epoch, o.bctx]
         readings = []
         for piv, payload in zip(pivs, payloads):

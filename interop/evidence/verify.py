@@ -19,7 +19,8 @@ import note
 import oscore
 import timestamp
 from forms import (
-    Wrong, included, is_bytes, is_list, is_uint, item, items, kept, kid8, leaf_hash, need, sha, sign1, signed, well_formed,
+    PS256, Wrong, included, is_bytes, is_list, is_uint, item, items, kept, kid8, leaf_hash, need, sha, sign1, signed,
+    well_formed,
 )
 
 STEPS = ("decode", "leaf", "path", "statement", "signature", "chain", "enrolment", "policy", "log", "witnesses", "revocation",
@@ -305,6 +306,7 @@ def _steps(b, trusted, answer):
 
     certificates = tuple(b[5])
     spki = at("chain", chain.spki, certificates[0])
+    at("signature", _classic, b[4], r.payload, did)
     at("signature", signed, b[4], spki, b"iotsec-batch-v1")
     at("chain", chain.stands, certificates, chain.device(did), trusted.ca)
 
@@ -338,6 +340,13 @@ def _steps(b, trusted, answer):
         answer.not_proven.append("what the timestamps say: no authority for them is pinned")
 
 
+def _classic(cose, payload, did):
+    """By RSA classic nodes alone sign, and what they sign are their binary frames."""
+    if sign1(cose)[0] == PS256:
+        need(len(payload) >= 13 and payload[:3] == b"<=>" and 1 <= payload[3] <= 8 and len(payload) == payload[4] + 5
+             and payload[5:13] == did, "RSA is for classic nodes, and the reading is no frame of this one")
+
+
 def _policy(b, did, payload, trusted):
     record = settings(b[11][0])
     need(record[1] == did, "the policy is that of another device")
@@ -354,6 +363,7 @@ def _heard(element, r, en, revoked, trusted):
     need(size == g[4], "the receipt is over another number of envelopes")
     included(leaf_hash(data), index, size, hashes, g[5])
     spki = chain.spki(certificates[0])
+    need(sign1(cose)[0] != PS256, "a gateway's key is no RSA key")
     signed(cose, spki, b"iotsec-receipt-v1")
     chain.stands(tuple(certificates), chain.gateway(en[2], g[1]), trusted.ca)
     sid = en[3].to_bytes(2, "big")

@@ -244,7 +244,15 @@ impl Authority {
         now_unix_s: u64,
         days: u32,
     ) -> Result<Certified, CaError> {
-        let key = SubjectPublicKeyInfo::from_der(&key.spki())?;
+        self.certify_classic(did, &key.spki(), now_unix_s, days)
+    }
+
+    /// The same for a hardened classic node, whose signing key is RSA (docs/protocol.md 13.4).
+    ///
+    /// # Errors
+    /// As for [`certify_device`](Self::certify_device).
+    pub fn certify_classic(&self, did: Did, spki: &[u8], now_unix_s: u64, days: u32) -> Result<Certified, CaError> {
+        let key = SubjectPublicKeyInfo::from_der(spki)?;
         self.sign(&Role::Device(did), &key, now_unix_s, days)
     }
 

@@ -8,7 +8,7 @@
 mod budget;
 mod chain;
 mod device;
-mod rsa;
+pub(crate) mod rsa;
 
 use std::collections::{HashMap, VecDeque};
 

@@ -1,22 +1,44 @@
-//! P-256 behind the traits of [`fivefold_core::proof`] and [`fivefold_core::suite::agreement`], by aws-lc-rs: signing,
+//! P-256 and RSA behind the traits of [`fivefold_core::proof`] and [`fivefold_core::suite::agreement`], by aws-lc-rs: signing,
 //! verifying, key agreement.
 //!
 //! Signatures are r ‖ s (64 bytes); key agreement takes and gives x coordinates alone.
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, KeyPair, UnparsedPublicKey,
-    VerificationAlgorithm,
+    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair, KeyPair, RSA_PSS_2048_8192_SHA256,
+    UnparsedPublicKey, VerificationAlgorithm,
 };
 use aws_lc_rs::{agreement, encoding::AsBigEndian};
-use fivefold_core::proof::{KeyName, P256_SPKI, Sign, SignAlg, SignError, Signature, SignatureRefused, Verify};
+use fivefold_core::proof::batch::Stated;
+use fivefold_core::proof::statement::CONTEXT;
+use fivefold_core::proof::{
+    Header, KeyName, P256_SPKI, Sign, SignAlg, SignError, Signature, SignatureRefused, ToBeSigned, Verify,
+};
 use fivefold_core::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
+use fivefold_core::wire::key_message::RsaSize;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::key_message::rsa::PrivateRsaSigner;
+use crate::key_message::{InvalidRsaKey, PublicRsaKey, ServerKey};
+
 /// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410 4).
 const ED25519_SPKI: [u8; 12] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// Bytes of the moduli of RSA keys that sign: 2048, 3072 and 4096 bits.
+const MODULI: [usize; 3] = [256, 384, 512];
+
+/// SubjectPublicKeyInfo (DER) of an RSA key with this modulus and the exponent 65537 (RFC 8017 A.1.1), in its one form; and
+/// where the RSAPublicKey in it begins. Every length in it takes two bytes, for moduli of 256 to 512 bytes.
+fn rsa_spki(modulus: &[u8]) -> (Vec<u8>, usize) {
+    let long = |tag: u8, length: usize| [tag, 0x82, (length >> 8) as u8, length as u8];
+    let k = modulus.len();
+    let algorithm = [0x30, 0x0D, 0x06, 0x09, 0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01, 0x01, 0x05, 0x00];
+    let outside = [&long(0x30, k + 34)[..], &algorithm, &long(0x03, k + 15), &[0]].concat();
+    let key = [&long(0x30, k + 10)[..], &long(0x02, k + 1), &[0], modulus, &[0x02, 0x03, 0x01, 0x00, 0x01]].concat();
+    ([&outside[..], &key].concat(), outside.len())
+}
 
 /// What is no key, or none of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,7 +103,53 @@ impl Sign for SigningKey {
     }
 }
 
-/// A public key that checks signatures: P-256 or Ed25519.
+/// The RSA key with which a hardened classic node signs its readings (docs/protocol.md 13.4). Prints only its name.
+pub struct RsaSigningKey {
+    signer: PrivateRsaSigner,
+    public: PublicRsaKey,
+}
+
+impl RsaSigningKey {
+    /// A new key of 2048 bits, and its PKCS#8 to be flashed.
+    ///
+    /// # Errors
+    /// When the system gives no randomness.
+    pub fn generate() -> Result<(Self, Zeroizing<Vec<u8>>), InvalidRsaKey> {
+        let (_, pkcs8) = ServerKey::generate(RsaSize::Rsa2048)?;
+        Ok((Self::from_pkcs8(&pkcs8)?, pkcs8))
+    }
+
+    /// From PKCS#8 (DER).
+    ///
+    /// # Errors
+    /// When it is no RSA private key of 2048 or 3072 bits.
+    pub fn from_pkcs8(pkcs8: &[u8]) -> Result<Self, InvalidRsaKey> {
+        let (signer, public) = PrivateRsaSigner::from_pkcs8(pkcs8)?;
+        Ok(Self { signer, public })
+    }
+
+    /// Its public key as SubjectPublicKeyInfo (DER).
+    pub fn spki(&self) -> &[u8] {
+        self.public.spki()
+    }
+
+    /// Signs the statement of a batch.
+    ///
+    /// # Errors
+    /// When the library refuses.
+    pub fn sign(&self, stated: &Stated) -> Result<Vec<u8>, InvalidRsaKey> {
+        let header = Header { alg: SignAlg::Ps256, key: KeyName::of(self.spki()) };
+        self.signer.sign(&ToBeSigned::new(header, CONTEXT, stated.as_bytes()).parts().concat())
+    }
+}
+
+impl core::fmt::Debug for RsaSigningKey {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "RsaSigningKey({})", KeyName::of(self.spki()))
+    }
+}
+
+/// A public key that checks signatures: P-256 or Ed25519; of a device, RSA too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifyingKey {
     alg: SignAlg,
@@ -104,6 +172,25 @@ impl VerifyingKey {
                 return Err(InvalidKey("expected the SubjectPublicKeyInfo of a P-256 or Ed25519 key"));
             };
         Ok(Self { alg, name: KeyName::of(spki), point: point.to_vec() })
+    }
+
+    /// The key that a device signs its readings with: as [`from_spki`](Self::from_spki), or RSA with 2048, 3072 or 4096 bits
+    /// and the exponent 65537, in its one form. That such a device is a classic node is the caller's to see.
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn of_device(spki: &[u8]) -> Result<Self, InvalidKey> {
+        const MODULUS: usize = 33;
+        let one = |k: usize| {
+            let modulus = spki.get(MODULUS..)?.get(..k)?;
+            let whole = modulus.first()? & 0x80 != 0 && modulus.last()? & 1 != 0;
+            let (expected, at) = rsa_spki(modulus);
+            (whole && expected == spki).then(|| spki.get(at..)).flatten()
+        };
+        match MODULI.into_iter().find_map(one) {
+            Some(key) => Ok(Self { alg: SignAlg::Ps256, name: KeyName::of(spki), point: key.to_vec() }),
+            None => Self::from_spki(spki),
+        }
     }
 
     /// The key that a certificate is about. Nothing of the certificate is checked.
@@ -132,13 +219,14 @@ impl Verify for VerifyingKey {
         self.name
     }
 
-    fn verify(&self, message: &[&[u8]], signature: &Signature) -> Result<(), SignatureRefused> {
+    fn verify(&self, message: &[&[u8]], signature: &[u8]) -> Result<(), SignatureRefused> {
         let algorithm: &'static dyn VerificationAlgorithm = match self.alg {
             SignAlg::Ed25519 => &ED25519,
             SignAlg::Esp256 => &ECDSA_P256_SHA256_FIXED,
+            SignAlg::Ps256 => &RSA_PSS_2048_8192_SHA256,
         };
         UnparsedPublicKey::new(algorithm, &self.point)
-            .verify(&message.concat(), &signature.0)
+            .verify(&message.concat(), signature)
             .map_err(|_| SignatureRefused)
     }
 }
@@ -217,6 +305,33 @@ mod tests {
         assert_eq!(signed.verify(&public, b"context"), Ok(&b"payload"[..]));
         assert!(signed.verify(&public, b"other").is_err());
         assert!(signed.verify(&VerifyingKey::from_spki(other.spki()).unwrap(), b"context").is_err());
+    }
+
+    #[test]
+    fn rsa_signs_for_devices_alone_and_has_one_form() {
+        let (key, pkcs8) = RsaSigningKey::generate().unwrap();
+        assert_eq!(RsaSigningKey::from_pkcs8(&pkcs8).unwrap().spki(), key.spki());
+        assert!(VerifyingKey::from_spki(key.spki()).is_err(), "not a gateway's");
+        let public = VerifyingKey::of_device(key.spki()).unwrap();
+        assert_eq!((public.alg(), public.is_p256()), (SignAlg::Ps256, false));
+        let statement = b"statement";
+        let header = Header { alg: SignAlg::Ps256, key: public.key_name() };
+        let signature = key.signer.sign(&ToBeSigned::new(header, CONTEXT, statement).parts().concat()).unwrap();
+        let mut out = vec![0; statement.len() + Sign1::AROUND + signature.len()];
+        let n = Sign1::of(header, statement, &signature).emit(&mut out).unwrap();
+        let signed = Sign1::parse(&out[..n]).unwrap();
+        assert_eq!(signed.verify(&public, CONTEXT), Ok(&statement[..]));
+        assert!(signed.verify(&public, b"other").is_err());
+        let (other, _) = RsaSigningKey::generate().unwrap();
+        assert!(signed.verify(&VerifyingKey::of_device(other.spki()).unwrap(), CONTEXT).is_err());
+        // Modulus even, or too short; exponent; a byte more or less.
+        for (at, byte) in [(33, 0x7F), (33 + 255, 2), (293, 3), (0, 0x31), (3, 0)] {
+            let mut bent = key.spki().to_vec();
+            bent[at] = byte;
+            assert!(VerifyingKey::of_device(&bent).is_err(), "{at}");
+        }
+        assert!(VerifyingKey::of_device(&[key.spki(), &[0]].concat()).is_err());
+        assert!(VerifyingKey::of_device(&key.spki()[..293]).is_err());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{GatewayId, Net};
-use fivefold_core::proof::{Sign as _, Signature, Verify as _};
+use fivefold_core::proof::{Sign as _, Verify as _};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use fivefold_core::suite::{hkdf_expand, hmac_sha256};
 use rustls::pki_types::CertificateDer;
@@ -103,11 +103,10 @@ pub fn open(
     let (net, rest) = rest.split_first_chunk::<4>().ok_or(SiteError::Malformed)?;
     let (gateway, from) = rest.split_first_chunk::<4>().ok_or(SiteError::Malformed)?;
     let from = PublicX(from.try_into().map_err(|_| SiteError::Malformed)?);
-    let signature = Signature(*signature);
     let by_ca = CertificateDer::pem_slice_iter(ca)
         .filter_map(Result::ok)
         .filter_map(|certificate| VerifyingKey::from_certificate(&certificate).ok())
-        .any(|key| key.verify(&[signed], &signature).is_ok());
+        .any(|key| key.verify(&[signed], signature).is_ok());
     if !by_ca {
         return Err(SiteError::Signature);
     }

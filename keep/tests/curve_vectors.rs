@@ -37,7 +37,6 @@ fn signatures_of_rfc_6979_a_2_5_verify() {
         "f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8"
     ))
     .unwrap();
-    let signature = fivefold_core::proof::Signature(signature.try_into().unwrap());
     assert!(key.verify(&[b"sam", b"ple"], &signature).is_ok());
     assert!(key.verify(&[b"samples"], &signature).is_err());
 }

@@ -23,13 +23,14 @@
 //! ```
 //!
 //! A node seals the binary frame that its library made; whoever opens it gets that frame back, byte for byte, and reads it
-//! as any other. The sequence is leased ([`Lease`]) and never repeats under a key. The seed is whatever randomness the node
+//! as any other. A node that signs its readings seals the parts of its signatures ([`signature`]) in the same way. The sequence is leased ([`Lease`]) and never repeats under a key. The seed is whatever randomness the node
 //! has: nothing rests on it, but a node whose memory was rolled back is not broken at once by it.
 //!
 //! A frame is answered once at most, when its number was new and its mark is durable: the answer's nonce is the frame's
 //! under another type.
 
 mod lease;
+pub mod signature;
 mod window;
 
 pub use lease::{Lease, LeaseSpent};
@@ -432,8 +433,11 @@ fn close(key: &Key, header: &[u8], kind: u8, number: &Number, body: &mut [u8]) -
     tag.map(Into::into).map_err(|_| Refused::Buffer { wanted })
 }
 
-/// Whether this is type and rest of a binary frame of v15 hardware, and if not, why.
+/// Whether this is type and rest of a binary frame of v15 hardware, or of a part of a signature, and if not, why.
 fn content(kind: u8, rest: &[u8]) -> Result<(), &'static str> {
+    if kind == signature::TYPE {
+        return signature::is_rest(rest);
+    }
     match FrameType::from_number(kind) {
         None => return Err("its type is none of 1 to 8"),
         Some(kind) if kind.generation() == Some(Generation::V12) => return Err("its type is of v12 hardware"),

@@ -36,16 +36,15 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match args.any.device.resolve(&registry)? {
         classic::Kind::Classic(device) => {
             anyhow::ensure!(
-                !args.signing_key,
-                "classic device {} signs nothing: revoke it without --signing-key",
-                device.serial
-            );
-            anyhow::ensure!(
                 !args.rotate,
                 "classic device {} has no network key of ours: revoke it without --rotate",
                 device.serial
             );
-            classic::revoke(&mut registry, device.serial, output)?;
+            if args.signing_key {
+                signing::revoke_classic(&mut registry, device.serial, output)?;
+            } else {
+                classic::revoke(&mut registry, device.serial, output)?;
+            }
         }
         classic::Kind::Modern(did) if args.signing_key => signing::revoke(&mut registry, did, output)?,
         classic::Kind::Modern(did) if args.rotate => shut_out(args, did, output)?,

@@ -1,6 +1,6 @@
 //! Whether devices sign their readings, and the certificates of the keys with which they do (docs/protocol.md 11.1, 13.1).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -11,8 +11,10 @@ use fivefold_core::proof::possession::Possession;
 use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::wire::enrolment::SigningRequest;
 use fivefold_keep::ca::{Authority, DEVICE_DAYS};
+use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::{Device, KeyOrigin, Registry, Replaces, Signer};
-use fivefold_keep::sign::VerifyingKey;
+use fivefold_keep::sign::{RsaSigningKey, VerifyingKey};
+use fivefold_waspmote::Serial;
 use serde_json::{Value, json};
 
 use super::enrol::not_old;
@@ -134,8 +136,12 @@ pub(super) struct Certify {
     /// The device, by its EUI-64.
     did: Did,
     /// What it asks with: the file of `fivefold node signing-request`, or the text itself (FV1:...). `-` reads standard input.
-    #[arg(long, value_name = "FILE|TEXT")]
-    request: String,
+    #[arg(long, value_name = "FILE|TEXT", required_unless_present = "make")]
+    request: Option<String>,
+    /// Of a hardened classic node, which can make none: make an RSA-2048 key here, write it to this file (PKCS #8, DER,
+    /// readable by you alone) to be flashed, and certify it as one that was made elsewhere (AR-26).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["request", "fingerprint", "secure_element", "made_elsewhere"])]
+    make: Option<PathBuf>,
     /// Refuse any request but the one with this fingerprint, as the device showed it.
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<String>,
@@ -151,10 +157,15 @@ pub(super) struct Certify {
 /// # Errors
 /// The request is none, too old or another device's; the proof does not hold; the key is a weak one, or has another use.
 pub(super) fn certify(args: &Certify, output: Output) -> anyhow::Result<ExitCode> {
-    let bytes = if args.request.starts_with(fivefold_core::wire::enrolment::TEXT) {
-        paper::bytes_of(args.request.as_bytes())?
+    if let Some(file) = &args.make {
+        make(args, file, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let request = args.request.as_deref().unwrap_or_default();
+    let bytes = if request.starts_with(fivefold_core::wire::enrolment::TEXT) {
+        paper::bytes_of(request.as_bytes())?
     } else {
-        paper::read(&PathBuf::from(&args.request))?
+        paper::read(&PathBuf::from(request))?
     };
     let now = clock::now()?;
     let request = SigningRequest::parse(&bytes)?;
@@ -228,6 +239,56 @@ pub(super) fn certify(args: &Certify, output: Output) -> anyhow::Result<ExitCode
         said
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the signing key of a hardened classic node, and certifies it.
+fn make(args: &Certify, file: &Path, output: Output) -> anyhow::Result<()> {
+    let (now, serial) = (clock::now()?, Serial::V15(args.did.0));
+    let mut operator = args.folder.open()?;
+    let replaces = if args.replace { Replaces::TheOneInForce } else { Replaces::Nothing };
+    if let Some(why) = operator.registry.examine_classic_signer(serial, replaces)? {
+        anyhow::bail!(why);
+    }
+    anyhow::ensure!(
+        !file.exists(),
+        "{} exists already, and may be the key of another node: name another file",
+        file.display()
+    );
+    let (key, pkcs8) = RsaSigningKey::generate()?;
+    let certified = operator.authority()?.certify_classic(args.did, key.spki(), now, DEVICE_DAYS)?;
+    let signer = Signer::of_spki(args.did, key.spki(), KeyOrigin::Elsewhere, &certified, now);
+    files::write(file, Readers::Owner, &pkcs8)?;
+    operator.registry.enter_classic_signer(serial, &signer, replaces)?;
+    let mut value = json_of(&signer);
+    if let Some(object) = value.as_object_mut() {
+        object.insert("did".into(), json!(args.did.to_string()));
+        object.insert("certificate".into(), json!(signer.chain));
+        object.insert("file".into(), json!(file));
+    }
+    answer(output, &value, || {
+        format!(
+            "Certified signing key {} of classic device {serial} until {} ({}).\nIts private half is in {}: flash it, and delete the \
+             file. Whoever has a copy signs in the name of this device (AR-26).",
+            signer.name(),
+            clock::text(signer.not_after),
+            signer.origin.as_str(),
+            file.display()
+        )
+    });
+    Ok(())
+}
+
+/// Revokes the signing key of a hardened classic node, and nothing else of it.
+pub(super) fn revoke_classic(registry: &mut Registry, serial: Serial, output: Output) -> anyhow::Result<()> {
+    let signer = registry.revoke_classic_signer(serial, clock::now()?)?;
+    answer(output, &json_of(&signer), || {
+        format!(
+            "Revoked signing key {} of classic device {serial}: what it signs from now on proves nothing. Its readings are still \
+             taken, and what witnesses saw before stays proven.",
+            signer.name()
+        )
+    });
+    Ok(())
 }
 
 /// A fingerprint without what people put into it.

@@ -5,12 +5,15 @@
 
 mod keys;
 mod road;
+mod signing;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use fivefold_core::id::Did;
+use fivefold_core::proof::statement::{BlindKey, SignedLevel};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::ClassicSecret;
 use fivefold_waspmote::hardened::{self, Epoch, Lease, Number, Peer};
@@ -25,6 +28,7 @@ use zeroize::Zeroizing;
 use crate::output::Output as Form;
 use keys::Renewal;
 use road::Road;
+use signing::{Signed, Signer};
 
 pub(crate) use keys::{NodeKeys, PeerWord};
 pub(crate) use road::post;
@@ -70,6 +74,13 @@ pub(super) struct Args {
     /// Renew the key after so many frames.
     #[arg(long, value_name = "N", requires = "key_messages", value_parser = clap::value_parser!(u64).range(1..))]
     renew_every: Option<u64>,
+    /// Sign what was acknowledged, with the RSA key of this file (`fivefold device certify --make`). What was signed last
+    /// stands beside --state.
+    #[arg(long, value_name = "FILE", requires = "state")]
+    sign: Option<PathBuf>,
+    /// Readings in a signed batch.
+    #[arg(long, value_name = "N", requires = "sign", default_value_t = 32, value_parser = clap::value_parser!(u8).range(1..=64))]
+    sign_batch: u8,
     /// Send frames in ASCII.
     #[arg(long)]
     ascii: bool,
@@ -99,6 +110,9 @@ pub(super) enum Seal {
     HardenedCloud,
 }
 
+/// What is said of a frame that was acknowledged.
+const DELIVERED: &str = "delivered";
+
 /// Runs it until `--count` frames went out, or for ever.
 ///
 /// # Errors
@@ -115,11 +129,16 @@ pub(super) fn run(args: &Args, form: Form) -> anyhow::Result<ExitCode> {
         }
         let is_time = args.renew_every.is_some_and(|every| number > 0 && number % every == 0);
         node.sealer.renew(&mut road, is_time, form, Duration::from_secs_f64(args.every))?;
-        let (clear, frame) = node.next()?;
+        let (clear, frame, numbered) = node.next()?;
         let reading = json!({ "event": "reading", "number": number, "payload": hex::encode(&clear), "frame": hex::encode(&frame) });
         say(form, &reading);
         match road.send(&frame) {
-            Ok(said) => say(form, &json!({ "event": said, "number": number })),
+            Ok(said) => {
+                say(form, &json!({ "event": said, "number": number }));
+                if let (Some(numbered), true) = (numbered, said == DELIVERED) {
+                    lost += node.sealer.sign(&mut road, form, (&numbered, &clear))?;
+                }
+            }
             Err(why) => {
                 lost += 1;
                 say(form, &json!({ "event": "lost", "number": number, "why": format!("{why:#}") }));
@@ -163,11 +182,41 @@ enum Sealer {
 /// The sketch of a hardened node.
 struct Hardened {
     peer: Peer,
-    key: Option<hardened::Key>,
+    serial: Serial,
+    key: Option<Held>,
     epoch: Epoch,
     lease: Lease,
     state: PathBuf,
     renewal: Option<Renewal>,
+    signer: Option<Signer>,
+}
+
+/// A key, and what hides the leaves of readings under it.
+struct Held {
+    key: hardened::Key,
+    blind: BlindKey,
+}
+
+impl Held {
+    fn new(bytes: &[u8; 32], peer: Peer, serial: Serial, epoch: Epoch) -> anyhow::Result<Self> {
+        let did = Did(v15(serial)?);
+        let blind = BlindKey::classic(bytes, level(peer), did, epoch.0);
+        Ok(Self { key: hardened::Key::from_bytes(*bytes), blind })
+    }
+}
+
+fn v15(serial: Serial) -> anyhow::Result<[u8; 8]> {
+    match serial {
+        Serial::V15(bytes) => Ok(bytes),
+        Serial::V12(_) => bail!("the hardened profile is for v15 hardware: its serial has 16 hex digits"),
+    }
+}
+
+const fn level(peer: Peer) -> SignedLevel {
+    match peer {
+        Peer::Cloud => SignedLevel::Cloud,
+        Peer::Gateway => SignedLevel::Gateway,
+    }
 }
 
 impl Node {
@@ -188,19 +237,19 @@ impl Node {
     }
 
     /// The next frame in clear, and as it goes out.
-    fn next(&mut self) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+    fn next(&mut self) -> anyhow::Result<(Vec<u8>, Vec<u8>, Option<Number>)> {
         let sequence = self.sequence;
         self.sequence = sequence.wrapping_add(1);
         if let Sealer::Recorded(frames) = &self.sealer {
             let frame = frames.get(usize::from(sequence) % frames.len().max(1)).cloned().unwrap_or_default();
-            return Ok((frame.clone(), frame));
+            return Ok((frame.clone(), frame, None));
         }
         let [step] = random::<1>()?;
         self.temperature += i64::from(step % 7) - 3;
         self.pressure += i64::from(step / 7 % 9) - 4;
         let clear = self.clear(sequence)?;
-        let sealed = self.sealer.seal(&clear)?;
-        Ok((clear, sealed))
+        let (sealed, number) = self.sealer.seal(&clear)?;
+        Ok((clear, sealed, number))
     }
 
     fn clear(&self, sequence: u8) -> anyhow::Result<Vec<u8>> {
@@ -264,6 +313,8 @@ impl Sealer {
 
     fn hardened(args: &Args, peer: Peer) -> anyhow::Result<Self> {
         let state = args.state.clone().unwrap_or_default();
+        let sign = |file: &PathBuf| Signer::open(file, &state, level(peer), v15(args.serial)?, args.sign_batch);
+        let signer = args.sign.as_ref().map(sign).transpose()?;
         let renewal =
             args.key_messages.as_deref().map(|path| Renewal::open(path, &state, args.serial, peer)).transpose()?;
         let kept = match &renewal {
@@ -278,16 +329,17 @@ impl Sealer {
                 let mut bytes = Zeroizing::new([0; 32]);
                 hex::decode_to_slice(text.as_slice(), bytes.as_mut_slice())
                     .context("a hardened key is 64 hex digits")?;
-                (Epoch(args.epoch), Some(hardened::Key::from_bytes(*bytes)))
+                (Epoch(args.epoch), Some(bytes))
             }
         };
+        let key = key.map(|bytes| Held::new(&bytes, peer, args.serial, epoch)).transpose()?;
         let stored = match std::fs::read_to_string(&state) {
             Ok(end) => end.trim().parse().with_context(|| format!("{} is no number", state.display()))?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => 0,
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", state.display())),
         };
         let lease = Lease::boot(stored);
-        Ok(Self::Hardened(Box::new(Hardened { peer, key, epoch, lease, state, renewal })))
+        Ok(Self::Hardened(Box::new(Hardened { peer, serial: args.serial, key, epoch, lease, state, renewal, signer })))
     }
 
     /// Sees to it that a hardened node has a key: where it has none, where it is time for the next, and where a message of it
@@ -304,7 +356,7 @@ impl Sealer {
             let why = match road.ask(&frames) {
                 Ok(Some(frame)) => match renewal.take((offer, epoch), &frame)? {
                     Ok(key) => {
-                        (node.key, node.epoch) = (Some(key), epoch);
+                        (node.key, node.epoch) = (Some(Held::new(&key, node.peer, node.serial, epoch)?), epoch);
                         say(form, &json!({ "event": "renewed", "epoch": epoch.0 }));
                         return Ok(());
                     }
@@ -321,16 +373,38 @@ impl Sealer {
         }
     }
 
-    fn seal(&mut self, clear: &[u8]) -> anyhow::Result<Vec<u8>> {
+    /// Takes note of a frame that was acknowledged, and sends what is signed with it. Says how many parts were lost.
+    fn sign(&mut self, road: &mut Road, form: Form, (number, clear): (&Number, &[u8])) -> anyhow::Result<u64> {
+        let Self::Hardened(node) = self else { return Ok(0) };
+        let (Some(signer), Some(held)) = (&mut node.signer, &node.key) else { return Ok(0) };
+        let mut lost = 0;
+        for Signed { batch, readings, parts } in signer.take(&held.blind, number, clear, road.room())? {
+            let mut bytes = 0;
+            for part in &parts {
+                let (frame, _) = self.seal(part)?;
+                bytes += frame.len();
+                // Once more, under the same number, if nobody says that it came.
+                if let Err(why) = road.send(&frame).or_else(|_| road.send(&frame)) {
+                    lost += 1;
+                    say(form, &json!({ "event": "lost", "batch": batch, "why": format!("{why:#}") }));
+                }
+            }
+            let said = json!({ "event": "signed", "batch": batch, "readings": readings, "parts": parts.len(), "bytes": bytes });
+            say(form, &said);
+        }
+        Ok(lost)
+    }
+
+    fn seal(&mut self, clear: &[u8]) -> anyhow::Result<(Vec<u8>, Option<Number>)> {
         match self {
-            Self::Clear | Self::Recorded(_) => Ok(clear.to_vec()),
+            Self::Clear | Self::Recorded(_) => Ok((clear.to_vec(), None)),
             Self::Ecb(kind, key) => {
                 let Frame::Clear(inner) = Frame::parse(clear)? else { bail!("no frame in clear") };
-                Ok(Encrypted::seal(*kind, &inner, key)?)
+                Ok((Encrypted::seal(*kind, &inner, key)?, None))
             }
             Self::Hardened(node) => {
                 let Hardened { peer, key, epoch, lease, state, .. } = &mut **node;
-                let key = key.as_ref().context("no key")?;
+                let key = &key.as_ref().context("no key")?.key;
                 if let Some(end) = lease.due() {
                     files::write(state, Readers::Owner, end.to_string().as_bytes())?;
                     lease.extend(end);
@@ -340,7 +414,7 @@ impl Sealer {
                 let number = Number { epoch: *epoch, sequence, seed: random()? };
                 let mut out = vec![0; clear.len() + hardened::OVERHEAD];
                 hardened::seal(*peer, key, &number, clear, &mut out)?;
-                Ok(out)
+                Ok((out, Some(number)))
             }
         }
     }

@@ -4,7 +4,7 @@ use fivefold_core::error::SealError;
 use fivefold_core::id::{BootContext, Did};
 use fivefold_core::proof::merkle::{Hash, root};
 use fivefold_core::proof::statement::{CONTEXT, Salt, Statement, Subject};
-use fivefold_core::proof::{KeyName, Sign, Sign1, SignAlg, SignError, Signature, Verify as _};
+use fivefold_core::proof::{Header, Sign1, Verify as _};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_keep::sign::VerifyingKey;
@@ -89,8 +89,8 @@ pub struct Claim {
     pub first: u64,
     /// Which numbers.
     pub bitmap: Bitmap,
-    /// The signature.
-    pub signature: Signature,
+    /// The signature: of 64 bytes, or of a classic node's RSA.
+    pub signature: Box<[u8]>,
     /// The context it came under; its readings may be of an older one.
     pub context: ContextId,
     /// When it came.
@@ -116,8 +116,8 @@ impl Claim {
 
     /// Whether both say the same, whenever and however they came.
     pub fn is_same(&self, other: &Self) -> bool {
-        (self.did, self.number, self.first, self.bitmap, self.signature)
-            == (other.did, other.number, other.first, other.bitmap, other.signature)
+        (self.did, self.number, self.first, self.bitmap, &self.signature)
+            == (other.did, other.number, other.first, other.bitmap, &other.signature)
     }
 
     /// Whether one of both is over some of the other's readings, as when a device signs again over what is here.
@@ -251,7 +251,7 @@ impl SignedBatch {
                 root: root(leaves),
                 previous,
             };
-            let Ok((statement, cose)) = whole(&statement, claim.signature, key) else { continue };
+            let Ok((statement, cose)) = whole(&statement, &claim.signature, key) else { continue };
             if Sign1::parse(&cose).is_ok_and(|sign1| sign1.verify(key, CONTEXT).is_ok()) {
                 return Some(Self::new(claim, candidate, leaves, statement, previous, cose));
             }
@@ -335,24 +335,13 @@ impl Late {
 }
 
 /// The statement's hash, and the COSE_Sign1 that a signature makes of it; nothing is verified.
-fn whole(statement: &Statement<'_>, signature: Signature, key: &VerifyingKey) -> Result<(Hash, Vec<u8>), SignError> {
-    struct Given<'k>(Signature, &'k VerifyingKey);
-    impl Sign for Given<'_> {
-        fn alg(&self) -> SignAlg {
-            self.1.alg()
-        }
-        fn key_name(&self) -> KeyName {
-            self.1.key_name()
-        }
-        fn sign(&self, _: &[&[u8]]) -> Result<Signature, SignError> {
-            Ok(self.0)
-        }
-    }
+fn whole(statement: &Statement<'_>, signature: &[u8], key: &VerifyingKey) -> Result<(Hash, Vec<u8>), SealError> {
     let mut bytes = [0; Statement::LONGEST];
     let len = statement.emit(&mut bytes)?;
     let bytes = bytes.get(..len).ok_or(SealError::BufferTooSmall)?;
-    let mut cose = vec![0; len + Sign1::OVERHEAD];
-    let len = Sign1::seal(&Given(signature, key), CONTEXT, bytes, &mut cose)?;
+    let mut cose = vec![0; len + Sign1::AROUND + signature.len()];
+    let header = Header { alg: key.alg(), key: key.key_name() };
+    let len = Sign1::of(header, bytes, signature).emit(&mut cose)?;
     cose.truncate(len);
     Ok((Hash(sha256(&[bytes])), cose))
 }

@@ -1,9 +1,10 @@
 //! Classic devices of the book: who they are, what the operator says they send, and what was heard of them.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::id::{BootContext, Did, Net, Serial as KeySerial, Sid};
+use fivefold_core::proof::statement::{BlindKey, Salt, SignedLevel};
 use fivefold_core::time::Millis;
 use fivefold_core::window::Window64;
 use fivefold_core::wire::key_message::{KeyEpoch, KeyLevel};
@@ -14,6 +15,7 @@ use fivefold_keep::vault::Vault;
 use fivefold_waspmote::hardened::Peer;
 use fivefold_waspmote::{ClassicKey, KeyBits, Serial, Table, hardened};
 
+use super::Dossier;
 use crate::accepted::ContextId;
 use crate::classic::history::History;
 use crate::cloud::Used;
@@ -45,6 +47,8 @@ pub struct ClassicSource {
     pub hardened: Vec<(hardened::Epoch, hardened::Key)>,
     /// Keys that wait for their first frame: level (2, 3) and epoch. Of a device that sends no key messages there are none.
     pub unused: Vec<(u8, hardened::Epoch)>,
+    /// Of one that signs its readings: what hides their leaves, by the holder of the key (2, 3) and its epoch.
+    pub blinds: Vec<(SignedLevel, hardened::Epoch, BlindKey)>,
     /// Which of its frames count.
     pub profile: ClassicProfile,
     /// The tables of its network's nodes.
@@ -63,10 +67,18 @@ impl ClassicSource {
         self.unused.contains(&(number, epoch)).then_some(used)
     }
 
+    /// What hides the leaf of a frame, if this node signs.
+    pub(crate) fn salt(&self, peer: Peer, number: hardened::Number) -> Option<Salt> {
+        let level = signed_level(peer);
+        let known = self.blinds.iter().find(|(l, epoch, _)| (*l, *epoch) == (level, number.epoch));
+        known.map(|(.., blind)| blind.salt(number.sequence.into()))
+    }
+
     /// Those of a registry that are not revoked, with what the cloud opens of them.
     pub(super) fn read(registry: &Registry, vault: &Vault) -> Result<Vec<Self>, RegistryError> {
         let mut all = Vec::new();
         let (sensors, usual) = (registry.classic_sensors()?, Arc::new(OwnSensors::default()));
+        let signing: HashSet<Did> = registry.classic_signers()?.into_iter().map(|s| s.did).collect();
         let mut unused: HashMap<Did, Vec<_>> = HashMap::new();
         for (did, level, epoch) in registry.unused_hardened()? {
             unused.entry(did).or_default().push((level, hardened::Epoch(epoch)));
@@ -77,6 +89,19 @@ impl ClassicSource {
                 None => None,
             };
             let keys = registry.hardened_keys(vault, &d, HardenedHolder::Cloud, KEYS)?;
+            let mut blinds = Vec::new();
+            if signing.contains(&d.did) {
+                let primary =
+                    registry.gateways()?.into_iter().find(|g| g.net == d.net && g.primary && g.revoked_at.is_none());
+                let of_gateway = match primary {
+                    Some(g) => registry.hardened_keys(vault, &d, HardenedHolder::Gateway(g.gateway), KEYS)?,
+                    None => Vec::new(),
+                };
+                for (level, keys) in [(SignedLevel::Cloud, &keys), (SignedLevel::Gateway, &of_gateway)] {
+                    let blind = |k: &HardenedKey| BlindKey::classic(&k.key, level, d.did, k.epoch);
+                    blinds.extend(keys.iter().map(|k| (level, hardened::Epoch(k.epoch), blind(k))));
+                }
+            }
             let key_of = |k: HardenedKey| (hardened::Epoch(k.epoch), hardened::Key::from_bytes(*k.key));
             let hardened = keys.into_iter().map(key_of).collect();
             all.push(Self {
@@ -88,6 +113,7 @@ impl ClassicSource {
                 table: d.table,
                 gateway_key: d.gateway_key.map(|k| k.bits),
                 hardened,
+                blinds,
                 unused: unused.remove(&d.did).unwrap_or_default(),
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),
@@ -96,6 +122,14 @@ impl ClassicSource {
             });
         }
         Ok(all)
+    }
+}
+
+/// Whose key a frame was sealed under, as statements say it.
+pub(crate) const fn signed_level(peer: Peer) -> SignedLevel {
+    match peer {
+        Peer::Cloud => SignedLevel::Cloud,
+        Peer::Gateway => SignedLevel::Gateway,
     }
 }
 
@@ -112,6 +146,8 @@ pub(crate) struct Live {
     pub(crate) taken: VecDeque<([u8; 8], Millis)>,
     /// When it was heard, and how often it speaks.
     pub(crate) pulse: Pulse,
+    /// What is open of its evidence.
+    pub(crate) dossier: Dossier,
     /// On which day since 1970, and how many of its frames were kept apart.
     pub(crate) aside: (u64, u32),
 }

@@ -28,7 +28,7 @@ impl Signers {
     pub(super) fn of(signers: Vec<Signer>) -> Self {
         let mut known = Self::default();
         for registered in signers {
-            match VerifyingKey::from_spki(&registered.spki) {
+            match VerifyingKey::of_device(&registered.spki) {
                 Ok(key) => {
                     known.by_name.insert(registered.name(), known.all.len());
                     known.all.push(KnownSigner { registered, key });

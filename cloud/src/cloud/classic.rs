@@ -15,16 +15,18 @@ use fivefold_core::time::Millis;
 use fivefold_core::window::{Verdict, Window64};
 use fivefold_core::wire::classic::{self, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind};
+use fivefold_waspmote::hardened::signature::Part;
 use fivefold_waspmote::hardened::{self, Peer};
 
 use super::judge::{age, hash};
 use super::{Cloud, Judged, Memory, first8};
+use crate::accepted::signed::Chain;
 use crate::accepted::{Accepted, Content, ContextId, Freshness, flag};
 use crate::book::{Book, ClassicDevice};
 use crate::classic::history::{Glimpse, History, Ruling};
 use crate::classic::{ClassicFrame, UnknownFrame};
 use crate::key_desk::{Asked, MESSAGES_OF_GATEWAY};
-use crate::store::{ContextRow, Standing, Write};
+use crate::store::{ContextRow, PartRow, Standing, Write};
 use read::{Told, tell};
 
 /// A frame that a batch brought and history remembers, to be forgotten if the batch does not become durable.
@@ -174,9 +176,15 @@ impl<M: Memory> Cloud<M> {
         };
         drop(live);
         codes.splice(0..0, refused);
-        let mut flags = 0;
+        let (mut flags, mut salt) = (0, None);
         if refused.is_some() {
             flags |= flag::QUARANTINED;
+        } else if told.is_part {
+            // Its number is used up, and it is no reading.
+            flags |= flag::REFUSED;
+            judged.write.evidence.parts.extend(part(device, context, told.inner.as_deref()));
+        } else if let Some((peer, number)) = told.number {
+            salt = device.source.salt(peer, number);
         }
         let doubtful = codes.iter().any(|code| *code != Code::ClassicUnknownSensor);
         let freshness = if doubtful { Freshness::Late } else { age(way) };
@@ -187,7 +195,7 @@ impl<M: Memory> Cloud<M> {
             freshness,
             flags,
             payload: payload(report, told.inner.as_deref(), codes.first().copied()),
-            salt: None,
+            salt,
         };
         let word = judged.gateway.clone();
         let accepted = match told.origin {
@@ -328,6 +336,20 @@ enum Number {
 const DELIVERY: u64 = 60_000;
 /// Hardened frames of a device that are remembered for that.
 const TAKEN: usize = 16;
+
+/// What a frame brings of a signature, of a node that signs.
+fn part(device: &ClassicDevice, context: ContextId, inner: Option<&[u8]>) -> Option<PartRow> {
+    let part = Part::parse(inner?).ok().filter(|_| !device.source.blinds.is_empty())?;
+    Some(PartRow {
+        did: device.source.did,
+        chain: Chain::Device,
+        number: part.batch.into(),
+        index: part.index.into(),
+        count: part.count.into(),
+        bytes: part.bytes.to_vec(),
+        context,
+    })
+}
 
 /// Stands in the ledger for a run of a gateway where frames have numbers of their own: `key`, level, epoch.
 fn of_key(peer: Peer, epoch: hardened::Epoch) -> BootContext {

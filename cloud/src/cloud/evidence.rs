@@ -5,19 +5,19 @@
 use std::sync::Arc;
 
 use fivefold_core::error::Code;
-use fivefold_core::id::{BootContext, Did};
+use fivefold_core::id::{BootContext, Did, Net, Sid};
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::Sign;
-use fivefold_core::proof::Signature;
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::classic_signature::BatchSignature;
 use fivefold_core::wire::control;
 
 use super::{Cloud, Judged, Memory};
-use crate::accepted::ContextId;
 use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim, SignedBatch};
-use crate::book::{DRAIN, Device, Dossier, Live, Open, Told};
+use crate::accepted::{ContextId, Row};
+use crate::book::{ClassicDevice, DRAIN, Device, Dossier, Live, Open, Told};
 use crate::store::{
     BatchPast, Closed, CountKey, LeavesRow, PART, PARTS, PartRow, Place, State, StatementRow, Verdict, Write,
 };
@@ -37,14 +37,86 @@ const NOTHING: Hash = Hash([0; 32]);
 /// What was found out of a device's batches, to be taken note of once it is durable.
 #[derive(Debug)]
 pub(super) struct Found {
-    device: Arc<Device>,
+    device: Signatory,
     told: Vec<(BatchName, Told)>,
 }
 
 /// A device of which messages came, and under what numbers.
-struct Touched<'j> {
-    device: &'j Arc<Device>,
+struct Touched {
+    device: Signatory,
     rows: Vec<(ContextId, u64)>,
+}
+
+/// Readings in a batch of a classic node, of which no record says how many.
+pub(super) const BATCH: u8 = 32;
+
+/// Who signs batches.
+#[derive(Clone, Debug)]
+enum Signatory {
+    /// A hardened classic node (docs/protocol.md 13.4).
+    Classic(Arc<ClassicDevice>),
+    /// A device with a record.
+    Device(Arc<Device>),
+}
+
+/// Which device that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Whose {
+    did: Did,
+    net: Net,
+    sid: Sid,
+    /// Whether its messages end at a gateway, which counts what is over a bound under its own level.
+    ends_at_gateway: bool,
+}
+
+impl Whose {
+    fn of(device: &Device) -> Self {
+        Self { did: device.did, net: device.net, sid: device.sid, ends_at_gateway: device.level() != 3 }
+    }
+
+    pub(super) const fn of_classic(device: &ClassicDevice) -> Self {
+        let source = &device.source;
+        Self { did: source.did, net: source.net, sid: source.sid, ends_at_gateway: false }
+    }
+}
+
+impl Signatory {
+    fn whose(&self) -> Whose {
+        match self {
+            Self::Classic(device) => Whose::of_classic(device),
+            Self::Device(device) => Whose::of(device),
+        }
+    }
+
+    fn with_dossier<T>(&self, change: impl FnOnce(&mut Dossier) -> T) -> T {
+        match self {
+            Self::Classic(device) => change(&mut device.live().dossier),
+            Self::Device(device) => change(&mut device.live().dossier),
+        }
+    }
+
+    /// What its parts say together.
+    fn claim(&self, bytes: &[u8], part: &PartRow, at: Millis) -> Option<Claim> {
+        let (did, chain, context) = (part.did, part.chain, part.context);
+        match self {
+            Self::Classic(_) => {
+                let said = BatchSignature::parse(bytes).ok()?;
+                let (number, first) = (said.number.into(), said.first.into());
+                let (bitmap, signature) = (Bitmap::new(said.bitmap)?, said.signature.into());
+                Some(Claim { did, chain, number, first, bitmap, signature, context, at })
+            }
+            Self::Device(_) => {
+                // They are the value of item 1, as it would stand in one message.
+                let map = [&b"\xA1\x01"[..], bytes].concat();
+                match control::Uplink::parse(&map).ok()?.batch? {
+                    control::Batch::Signature { number, first_piv, bitmap, signature } => {
+                        claim(did, (chain, number), first_piv, bitmap, signature, context, at)
+                    }
+                    control::Batch::Chunk { .. } => None,
+                }
+            }
+        }
+    }
 }
 
 /// What a claim comes to, as things stand.
@@ -80,7 +152,8 @@ impl<M: Memory> Cloud<M> {
         }
         let Ok(Payload::Sequence(items)) = Payload::parse(payload) else { return };
         let (did, at, chain) = (device.did, judged.now, Chain::of(context, boot));
-        let given_up = key(judged, device, Code::EvidenceIncomplete);
+        let whose = Whose::of(device);
+        let given_up = key(judged, &whose, Code::EvidenceIncomplete);
         let (mut batches, mut hashes, mut over) = (0, 0, 0);
         for item in items {
             let Item::Control(map) = item else { continue };
@@ -116,7 +189,7 @@ impl<M: Memory> Cloud<M> {
                 None => {}
             }
         }
-        (0..over).for_each(|_| judged.count(limit(device), Some(device.sid)));
+        (0..over).for_each(|_| judged.count(limit(&whose), Some(whose.sid)));
     }
 
     /// Weighs the claims that a durable batch touches. What comes of it goes into `write`.
@@ -127,42 +200,47 @@ impl<M: Memory> Cloud<M> {
         verdicts: &[Verdict],
         write: &mut Write,
     ) -> Vec<Found> {
-        let mut devices: Vec<Touched<'_>> = Vec::new();
-        for (pending, (accepted, verdict)) in judged.pending.iter().zip(written.accepted.iter().zip(verdicts)) {
-            let device = &pending.device;
-            if device.policy.sign != Sign::Batch {
-                continue;
+        let mut devices: Vec<Touched> = Vec::new();
+        let mut touch = |device: Signatory, row: &Row, is_new: bool| {
+            if is_new && row.salt.is_some() {
+                device.with_dossier(|dossier| dossier.unsigned(judged.now));
             }
-            let row = accepted.row();
-            if *verdict == Verdict::New && row.salt.is_some() {
-                device.live().dossier.unsigned(judged.now);
-            }
-            match devices.iter_mut().find(|t| t.device.did == device.did) {
+            match devices.iter_mut().find(|t| t.device.whose() == device.whose()) {
                 Some(touched) => touched.rows.push((row.context, row.piv)),
                 None => devices.push(Touched { device, rows: vec![(row.context, row.piv)] }),
             }
+        };
+        for (pending, (accepted, verdict)) in judged.pending.iter().zip(written.accepted.iter().zip(verdicts)) {
+            if pending.device.policy.sign == Sign::Batch {
+                touch(Signatory::Device(pending.device.clone()), accepted.row(), *verdict == Verdict::New);
+            }
         }
-        let mut all = Vec::new();
-        for Touched { device, rows } in devices {
-            let mut live = device.live();
-            let told = self.weigh_device(device, &mut live.dossier, &rows, judged, written, write);
-            drop(live);
-            all.push(Found { device: device.clone(), told });
+        let book = self.book.load();
+        for frame in &written.classic {
+            let device = book.classics.find(judged.gateway.net(), &frame.serial);
+            if let Some(device) = device.filter(|d| !d.source.blinds.is_empty()) {
+                touch(Signatory::Classic(device.clone()), frame.accepted.row(), true);
+            }
         }
-        all
+        let weigh = |Touched { device, rows }| {
+            let told =
+                device.with_dossier(|dossier| self.weigh_device(&device, dossier, &rows, judged, written, write));
+            Found { device, told }
+        };
+        devices.into_iter().map(weigh).collect()
     }
 
     fn weigh_device(
         &self,
-        device: &Device,
+        signatory: &Signatory,
         dossier: &mut Dossier,
         rows: &[(ContextId, u64)],
         judged: &Judged,
         written: &Write,
         write: &mut Write,
     ) -> Vec<(BatchName, Told)> {
-        let said = &written.evidence;
-        let assembled = self.assemble(device, said.parts.iter().filter(|p| p.did == device.did), judged.now);
+        let (said, device) = (&written.evidence, &signatory.whose());
+        let assembled = self.assemble(signatory, said.parts.iter().filter(|p| p.did == device.did), judged.now);
         let given_up = key(judged, device, Code::EvidenceIncomplete);
         write.evidence.claims.extend(assembled.iter().map(|claim| (claim.clone(), given_up)));
         let mut due: Vec<(Claim, bool)> = Vec::new();
@@ -231,30 +309,20 @@ impl<M: Memory> Cloud<M> {
     }
 
     /// Claims whose parts are all here now.
-    fn assemble<'p>(&self, device: &Device, parts: impl Iterator<Item = &'p PartRow>, now: Millis) -> Vec<Claim> {
+    fn assemble<'p>(&self, device: &Signatory, parts: impl Iterator<Item = &'p PartRow>, now: Millis) -> Vec<Claim> {
         let mut claims: Vec<Claim> = Vec::new();
         for part in parts {
             let name = BatchName { chain: part.chain, number: part.number };
-            let Some(bytes) = self.memory.batch_parts(device.did, name) else { continue };
-            // They are the value of item 1, as it would stand in one message.
-            let map = [&b"\xA1\x01"[..], &bytes].concat();
-            if let Ok(control::Uplink { batch: Some(control::Batch::Signature { number, .. }), .. }) =
-                control::Uplink::parse(&map)
-                && number == part.number
-                && let Ok(control::Uplink { batch: Some(said), .. }) = control::Uplink::parse(&map)
-                && let control::Batch::Signature { number, first_piv, bitmap, signature } = said
-            {
-                let name = (part.chain, number);
-                let whole = claim(device.did, name, first_piv, bitmap, signature, part.context, now);
-                claims.extend(whole.filter(|w| !claims.iter().any(|c| c.is_same(w))));
-            }
+            let Some(bytes) = self.memory.batch_parts(part.did, name) else { continue };
+            let whole = device.claim(&bytes, part, now).filter(|claim| claim.number == part.number);
+            claims.extend(whole.filter(|w| !claims.iter().any(|c| c.is_same(w))));
         }
         claims
     }
 
     fn weigh_claim(
         &self,
-        device: &Device,
+        device: &Whose,
         claim: &Claim,
         dossier: &Dossier,
         fresh: &[(BatchName, StatementRow)],
@@ -314,18 +382,20 @@ impl<M: Memory> Cloud<M> {
     /// Takes note of what is durable now.
     pub(super) fn found(&self, found: Vec<Found>, write: &Write) {
         for Found { device, told } in found {
-            let mut live = device.live();
-            let dossier = &mut live.dossier;
+            // Classic nodes are told nothing.
+            let is_told = matches!(&device, Signatory::Device(device) if device.level() == 3);
             let evidence = &write.evidence;
-            for (batch, _) in &evidence.signed {
-                dossier.open.retain(|o| !o.claim.is_same(&batch.proven().claim));
-            }
-            for closed in &evidence.closed {
-                dossier.open.retain(|o| !o.claim.is_same(&closed.claim));
-            }
-            if device.level() == 3 {
-                told.into_iter().for_each(|(name, told)| dossier.say(name, told));
-            }
+            device.with_dossier(|dossier| {
+                for (batch, _) in &evidence.signed {
+                    dossier.open.retain(|o| !o.claim.is_same(&batch.proven().claim));
+                }
+                for closed in &evidence.closed {
+                    dossier.open.retain(|o| !o.claim.is_same(&closed.claim));
+                }
+                if is_told {
+                    told.into_iter().for_each(|(name, told)| dossier.say(name, told));
+                }
+            });
         }
     }
 
@@ -334,27 +404,30 @@ impl<M: Memory> Cloud<M> {
         if device.policy.sign != Sign::Batch {
             return None;
         }
-        let now = write.now;
-        let count =
-            |code| CountKey { code, net: Some(device.net), gateway: None, sid: Some(device.sid), place: Place::Cloud };
-        let dossier = &mut live.dossier;
-        dossier.open.retain(|o| {
-            let over = now.since(o.claim.at) > PATIENCE;
-            if over {
-                let key = count(Code::EvidenceIncomplete);
-                write.evidence.closed.push(Closed::new(o.claim.clone(), State::Incomplete, key));
-            }
-            !over
-        });
-        let unsigned = dossier.unsigned?;
-        let is_late =
-            now.since(unsigned.since) > 2 * LIMIT || unsigned.count > 2 * u32::from(device.policy.batch.max(1));
-        if !is_late || dossier.overdue.is_some_and(|at| now.since(at) < LIMIT) {
-            return None;
-        }
-        dossier.overdue = Some(now);
-        Some(Code::EvidenceOverdue)
+        watch_dossier(&mut live.dossier, Whose::of(device), device.policy.batch, write)
     }
+}
+
+/// What [`Cloud::watch_batches`] says, of batches of so many readings.
+pub(super) fn watch_dossier(dossier: &mut Dossier, whose: Whose, batch: u8, write: &mut Write) -> Option<Code> {
+    let now = write.now;
+    let Whose { net, sid, .. } = whose;
+    let count = |code| CountKey { code, net: Some(net), gateway: None, sid: Some(sid), place: Place::Cloud };
+    dossier.open.retain(|o| {
+        let over = now.since(o.claim.at) > PATIENCE;
+        if over {
+            let key = count(Code::EvidenceIncomplete);
+            write.evidence.closed.push(Closed::new(o.claim.clone(), State::Incomplete, key));
+        }
+        !over
+    });
+    let unsigned = dossier.unsigned?;
+    let is_late = now.since(unsigned.since) > 2 * LIMIT || unsigned.count > 2 * u32::from(batch.max(1));
+    if !is_late || dossier.overdue.is_some_and(|at| now.since(at) < LIMIT) {
+        return None;
+    }
+    dossier.overdue = Some(now);
+    Some(Code::EvidenceOverdue)
 }
 
 fn claim(
@@ -371,15 +444,15 @@ fn claim(
         return None;
     }
     let bitmap = Bitmap::new(bitmap)?;
-    Some(Claim { did, chain, number, first, bitmap, signature: Signature(*signature), context, at })
+    Some(Claim { did, chain, number, first, bitmap, signature: Box::new(*signature), context, at })
 }
 
 /// The code of what is over a bound.
-fn limit(device: &Device) -> Code {
-    if device.level() == 3 { Code::CloudLimitReached } else { Code::GatewayLimitReached }
+fn limit(device: &Whose) -> Code {
+    if device.ends_at_gateway { Code::GatewayLimitReached } else { Code::CloudLimitReached }
 }
 
-fn key(judged: &Judged, device: &Device, code: Code) -> CountKey {
+fn key(judged: &Judged, device: &Whose, code: Code) -> CountKey {
     judged.key(code, Some(device.sid))
 }
 

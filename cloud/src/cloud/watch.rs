@@ -4,6 +4,7 @@ use fivefold_core::error::{Code, Severity};
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::time::Millis;
 
+use super::evidence::{BATCH, Whose, watch_dossier};
 use super::{Cloud, Memory};
 use crate::accepted::Row;
 use crate::book::Live;
@@ -76,8 +77,14 @@ impl<M: Memory> Cloud<M> {
             }
         }
         for device in self.book.load().classics.iter() {
+            let source = &device.source;
+            if !source.blinds.is_empty()
+                && let Some(code) =
+                    watch_dossier(&mut device.live().dossier, Whose::of_classic(device), BATCH, &mut write)
+            {
+                say(&mut write, (source.did, source.net, source.sid), (code, code.severity()));
+            }
             if let Some(loud) = device.live().pulse.misses(now) {
-                let source = &device.source;
                 say(&mut write, (source.did, source.net, source.sid), (Code::CloudSilence, loud));
             }
         }

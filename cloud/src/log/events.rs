@@ -13,6 +13,9 @@ use fivefold_keep::registry::KeyOrigin;
 use crate::book::{Book, KnownSigner};
 use crate::store::LogRecord;
 
+/// What a classic node that signs is set to, in the place of a policy record (docs/protocol.md 13.4).
+const HARDENED: &[u8] = b"classic, hardened";
+
 /// What was queued for the log so far, but for batches and receipts.
 #[derive(Debug, Default)]
 pub(crate) struct Events {
@@ -80,6 +83,12 @@ impl Events {
             let is_new = |r: &Vec<u8>| self.configured.get(&did) != Some(&sha256(&[r]));
             add(EntryKind::Policy, Some(did), record.filter(is_new));
         }
+        for classic in book.classics.iter().filter(|d| !d.source.blinds.is_empty()) {
+            let did = classic.source.did;
+            let record = Configured { did, policy: HARDENED, templates: Vec::new() }.emit().ok();
+            let is_new = |r: &Vec<u8>| self.configured.get(&did) != Some(&sha256(&[r]));
+            add(EntryKind::Policy, Some(did), record.filter(is_new));
+        }
         let keys = book.signers.revoked();
         if keys != listed.keys {
             let next = Revocations { number: listed.number.saturating_add(1), keys };
@@ -92,13 +101,15 @@ impl Events {
 fn enrolment(book: &Book, signer: &KnownSigner) -> Option<Vec<u8>> {
     let registered = &signer.registered;
     // Of one that was revoked before the log began nothing is ever proven.
-    let device = book.by_did.get(&registered.did)?;
+    let of_classic =
+        || book.classics.iter().find(|d| d.source.did == registered.did).map(|d| (d.source.net, d.source.sid));
+    let (net, sid) = book.by_did.get(&registered.did).map(|d| (d.net, d.sid)).or_else(of_classic)?;
     let made = match registered.origin {
         KeyOrigin::Unknown => Made::Unknown,
         KeyOrigin::Device => Made::OnDevice,
         KeyOrigin::SecureElement => Made::InSecureElement,
         KeyOrigin::Elsewhere => Made::Elsewhere,
     };
-    let record = Enrolment { did: registered.did, net: device.net, sid: device.sid, spki: &registered.spki, made };
+    let record = Enrolment { did: registered.did, net, sid, spki: &registered.spki, made };
     record.emit().ok()
 }

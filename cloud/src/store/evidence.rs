@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, Epoch, Net};
-use fivefold_core::proof::Signature;
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::statement::{Salt, SignedLevel, Subject};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::classic::Report;
 use fivefold_evidence::log::EntryKind;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -291,7 +291,7 @@ fn claim(tx: &Transaction<'_>, c: &Claim) -> Result<()> {
         int(c.number),
         int(c.first),
         c.bitmap.as_bytes(),
-        c.signature.0,
+        &c.signature[..],
         c.context.0,
         int(c.at.0)
     ])?;
@@ -315,7 +315,7 @@ fn signed(tx: &Transaction<'_>, batch: &SignedBatch) -> Result<bool> {
                 int(c.number),
                 int(c.first),
                 c.bitmap.as_bytes(),
-                c.signature.0,
+                &c.signature[..],
                 p.context.0,
                 bits(p.missing),
                 p.statement.0,
@@ -379,14 +379,38 @@ const SUBJECT: &str = "id, level, epoch, bctx";
 
 /// What the leaves of a context have in common.
 fn subject(did: Did, r: &Row<'_>) -> Result<(ContextId, Subject)> {
-    let level = if r.get::<_, u8>(1)? == 3 { SignedLevel::Cloud } else { SignedLevel::Gateway };
-    let (epoch, bctx) = (Epoch(r.get(2)?), boot(&r.get::<_, Vec<u8>>(3)?));
-    Ok((ContextId(r.get(0)?), Subject { level, did, epoch, bctx }))
+    let bctx: Vec<u8> = r.get(3)?;
+    Ok((ContextId(r.get(0)?), subject_of(did, (r.get(1)?, Epoch(r.get(2)?), &bctx))))
+}
+
+/// Contexts whose messages may be leaves: of OSCORE, and of the keys of hardened classic nodes (`key`, level, epoch). A run of a
+/// gateway that happens to begin so has no row with a salt.
+pub(super) const OF_SUBJECTS: &str =
+    "(level > 1 OR (substr(bctx, 1, 3) = x'6b6579' AND substr(bctx, 4, 1) IN (x'02', x'03')
+                                      AND substr(bctx, 5, 2) = x'0000'))";
+
+/// What all leaves of one of those have in common, by its level, epoch and boot.
+pub(super) fn subject_of(did: Did, (level, epoch, bctx): (u8, Epoch, &[u8])) -> Subject {
+    let (level, epoch, bctx) = match (level, bctx) {
+        (1, &[b'k', b'e', b'y', level, _, _, high, low]) => (level, Epoch(u16::from_be_bytes([high, low])), None),
+        _ => (level, epoch, boot(bctx)),
+    };
+    let level = if level == 3 { SignedLevel::Cloud } else { SignedLevel::Gateway };
+    Subject { level, did, epoch, bctx }
+}
+
+/// What was signed of a message that is stored: of a classic one (level 1) the frame that was opened.
+pub(super) fn as_signed(level: u8, payload: Vec<u8>) -> Vec<u8> {
+    match Report::parse(&payload) {
+        Ok(Report { inner: Some(inner), .. }) if level == 1 => inner.to_vec(),
+        _ => payload,
+    }
 }
 
 /// The messages of a context under the numbers of a claim.
 fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<LeafRow>> {
-    let sql = "SELECT r.id, r.piv, l.salt, r.payload, r.flags FROM reading r JOIN leaf l ON l.reading = r.id
+    let sql = "SELECT r.id, r.piv, l.salt, r.payload, r.flags, c.level
+               FROM reading r JOIN leaf l ON l.reading = r.id JOIN context c ON c.id = r.ctx
                WHERE r.ctx = ? AND r.piv BETWEEN ? AND ? AND r.flags & ? = 0 ORDER BY r.piv, r.variant";
     let last = int(claim.first).saturating_add(63);
     let mut rows = db
@@ -396,7 +420,7 @@ fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<L
                 reading: r.get(0)?,
                 piv: uint(r.get(1)?),
                 salt: Salt(r.get(2)?),
-                payload: r.get(3)?,
+                payload: as_signed(r.get(5)?, r.get(3)?),
                 is_hidden: r.get::<_, u8>(4)? & flag::QUARANTINED != 0,
             })
         })?
@@ -405,18 +429,19 @@ fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<L
     Ok(rows)
 }
 
-/// Nothing else makes a reading `signed`. What was quarantined meanwhile stays what it was, and so do frames of classic
-/// nodes and what nothing but the link protected.
+/// Nothing else makes a reading `signed`. What was quarantined meanwhile stays what it was, and so does what nothing but the
+/// link protected. Of classic frames hardened ones alone have a leaf.
 fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
     for reading in readings {
         tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ?")?.execute([batch, *reading])?;
         let raised = tx
-            .prepare_cached("UPDATE reading SET origin = ? WHERE id = ? AND flags & ? = 0 AND origin IN (?, ?)")?
+            .prepare_cached("UPDATE reading SET origin = ? WHERE id = ? AND flags & ? = 0 AND origin IN (?, ?, ?)")?
             .execute(params![
                 origin_number(Origin::Signed),
                 reading,
                 flag::QUARANTINED | flag::REFUSED,
                 origin_number(Origin::Node),
+                origin_number(Origin::Legacy),
                 origin_number(Origin::Gateway(fivefold_core::id::GatewayId(0)))
             ])?;
         if raised > 0 {
@@ -434,7 +459,7 @@ fn close(tx: &Transaction<'_>, c: &Claim, state: State) -> Result<bool> {
         int(c.number),
         int(c.first),
         c.bitmap.as_bytes(),
-        c.signature.0,
+        &c.signature[..],
         state.number()
     ])?;
     // Those of long ago are told from nothing any more: no statement to come names one.
@@ -460,7 +485,7 @@ fn claimed(r: &Row<'_>) -> Result<Claim> {
         number: uint(r.get(1)?),
         first: uint(r.get(2)?),
         bitmap: Bitmap::new(&r.get::<_, Vec<u8>>(3)?).ok_or(rusqlite::Error::InvalidQuery)?,
-        signature: Signature(r.get(4)?),
+        signature: r.get::<_, Vec<u8>>(4)?.into(),
         context: ContextId(r.get(5)?),
         at: Millis(uint(r.get(6)?)),
     })
@@ -500,12 +525,12 @@ impl Reader {
         let (did, number, first) = (claim.did.0, int(claim.number), int(claim.first));
         let chain = row_of(claim.chain);
         let sql = format!("SELECT state FROM batch WHERE {SAME}");
-        let same = params![did, number, first, claim.bitmap.as_bytes(), claim.signature.0];
+        let same = params![did, number, first, claim.bitmap.as_bytes(), &claim.signature[..]];
         let state = self.all(&sql, same, |r| State::from_number(r.get(0)?).ok_or(rusqlite::Error::InvalidQuery))?;
         // A boot signs its own messages; else a batch closes at renewal, and its signature may come later.
         let sql = format!(
-            "SELECT {SUBJECT} FROM context WHERE net = ?1 AND did = ?2 AND level > 1
-             AND (id = ?3 OR ?4 = 0 AND bctx = x'') ORDER BY id = ?3 DESC, id DESC LIMIT ?5"
+            "SELECT {SUBJECT} FROM context WHERE net = ?1 AND did = ?2 AND {OF_SUBJECTS}
+             AND (id = ?3 OR ?4 = 0 AND (bctx = x'' OR level = 1)) ORDER BY id = ?3 DESC, id DESC LIMIT ?5"
         );
         let contexts =
             self.all(&sql, params![net.0, did, claim.context.0, chain, CONTEXTS], |r| subject(claim.did, r))?;

@@ -2,11 +2,12 @@
 
 use fivefold_core::id::{Did, Epoch, Net};
 use fivefold_core::proof::merkle::Hash;
-use fivefold_core::proof::statement::{Salt, SignedLevel, Subject};
+use fivefold_core::proof::statement::{Salt, Subject};
 use fivefold_core::time::Millis;
 use rusqlite::params;
 
-use super::read::{boot, uint};
+use super::evidence::{OF_SUBJECTS, as_signed, subject_of};
+use super::read::uint;
 use super::write::int;
 use super::{Reader, StoreError};
 use crate::accepted::flag;
@@ -45,16 +46,18 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn evidence(&self, did: Did, from: Millis, to: Millis, limit: usize) -> Result<Vec<EvidenceRow>, StoreError> {
-        let sql = "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net
+        let sql = format!(
+            "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net
                    FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN leaf l ON l.reading = r.id
                    LEFT JOIN batch b ON b.id = l.batch AND b.state = 1 AND r.origin = 5
-                   WHERE r.ctx IN (SELECT id FROM context WHERE did = ? AND level > 1)
-                   AND r.ingested >= ? AND r.ingested < ? AND r.flags & ? = 0 ORDER BY r.id LIMIT ?";
+                   WHERE r.ctx IN (SELECT id FROM context WHERE did = ? AND {OF_SUBJECTS})
+                   AND r.ingested >= ? AND r.ingested < ? AND r.flags & ? = 0 ORDER BY r.id LIMIT ?"
+        );
         let hidden = flag::QUARANTINED | flag::REFUSED;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.all(sql, params![did.0, int(from.0), int(to.0), hidden, limit], |r| {
-            let level = if r.get::<_, u8>(0)? == 3 { SignedLevel::Cloud } else { SignedLevel::Gateway };
-            let (epoch, bctx) = (Epoch(r.get(1)?), boot(&r.get::<_, Vec<u8>>(2)?));
+        self.all(&sql, params![did.0, int(from.0), int(to.0), hidden, limit], |r| {
+            let level = r.get(0)?;
+            let subject = subject_of(did, (level, Epoch(r.get(1)?), &r.get::<_, Vec<u8>>(2)?));
             let proof = match (r.get::<_, Option<[u8; 16]>>(5)?, r.get::<_, Option<i64>>(6)?) {
                 (Some(salt), Some(batch)) => {
                     let leaves: Vec<u8> = r.get(7)?;
@@ -63,8 +66,8 @@ impl Reader {
                 }
                 _ => None,
             };
-            let subject = Subject { level, did, epoch, bctx };
-            Ok(EvidenceRow { subject, net: Net(r.get(9)?), piv: uint(r.get(3)?), payload: r.get(4)?, proof })
+            let (piv, payload) = (uint(r.get(3)?), as_signed(level, r.get(4)?));
+            Ok(EvidenceRow { subject, net: Net(r.get(9)?), piv, payload, proof })
         })
     }
 }

@@ -68,7 +68,9 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
                 counts.push((key(code, row), 1));
             }
             if inserted {
-                super::classic::put(tx, tx.last_insert_rowid(), frame)?;
+                let reading = tx.last_insert_rowid();
+                leaf(tx, row)?;
+                super::classic::put(tx, reading, frame)?;
                 counts.extend(frame.codes.iter().map(|code| (key(*code, row), 1)));
             }
         }

@@ -4,6 +4,7 @@ use fivefold_cloud::book::ClassicSource;
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, Sid};
 use fivefold_core::profile::LinkClass;
+use fivefold_core::proof::statement::{BlindKey, SignedLevel};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::{BYTES, Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
@@ -30,6 +31,8 @@ pub struct Classic {
     pub profile: ClassicProfile,
     /// Its key for the cloud in the hardened profile, of epoch 1.
     pub hardened_key: Option<[u8; 32]>,
+    /// Whether it has a signing key.
+    pub signs: bool,
     /// Sensors of its network's own, as a file has them.
     pub sensors: &'static str,
 }
@@ -44,6 +47,7 @@ impl Classic {
             table: None,
             profile: ClassicProfile::Classic,
             hardened_key: None,
+            signs: false,
             sensors: "",
         }
     }
@@ -79,6 +83,15 @@ impl Classic {
                 .hardened_key
                 .map(|k| (hardened::Epoch(1), hardened::Key::from_bytes(k)))
                 .into_iter()
+                .collect(),
+            blinds: self
+                .hardened_key
+                .filter(|_| self.signs)
+                .iter()
+                .flat_map(|key| {
+                    [SignedLevel::Cloud, SignedLevel::Gateway]
+                        .map(|level| (level, hardened::Epoch(1), BlindKey::classic(key, level, self.did(), 1)))
+                })
                 .collect(),
             unused: Vec::new(),
             profile: self.profile,

@@ -69,7 +69,7 @@ impl Possession {
         if verifier.key_name() != crate::proof::KeyName::of(&self.key.spki()) {
             return Err(SignatureRefused);
         }
-        verifier.verify(&[CONTEXT, &did.0, &dh(x), &self.key.0], &self.proof)
+        verifier.verify(&[CONTEXT, &did.0, &dh(x), &self.key.0], &self.proof.0)
     }
 }
 

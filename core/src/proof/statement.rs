@@ -22,6 +22,15 @@ pub enum SignedLevel {
     Gateway,
 }
 
+impl SignedLevel {
+    const fn wire(self) -> u8 {
+        match self {
+            Self::Cloud => 3,
+            Self::Gateway => 2,
+        }
+    }
+}
+
 /// Whose readings: what all leaves of a batch have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Subject {
@@ -53,6 +62,12 @@ impl BlindKey {
         Self(hkdf_expand(root_psk, &[b"blind boot v1", &did.0]))
     }
 
+    /// Of a hardened classic node: from the key of that level and epoch (docs/protocol.md 13.1).
+    pub fn classic(key: &[u8; 32], level: SignedLevel, did: Did, epoch: u32) -> Self {
+        let level = [level.wire()];
+        Self(hkdf_expand(key, &[b"blind classic v1", &level, &did.0, &epoch.to_be_bytes()]))
+    }
+
     /// The bytes, to be stored wrapped.
     pub const fn danger_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -78,10 +93,7 @@ impl fmt::Debug for BlindKey {
 
 impl Subject {
     fn emit_head(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
-        w.unsigned(match self.level {
-            SignedLevel::Cloud => 3u8,
-            SignedLevel::Gateway => 2,
-        })?;
+        w.unsigned(self.level.wire())?;
         w.bytes(&self.did.0)?;
         w.unsigned(self.epoch.0)?;
         w.bytes(self.bctx.as_ref().map_or(&[][..], |b| &b.0))

@@ -132,8 +132,8 @@ impl Verify for VerifyingKey {
         self.name
     }
 
-    fn verify(&self, message: &[&[u8]], signature: &Signature) -> Result<(), SignatureRefused> {
-        let signature = ecdsa::Signature::from_bytes((&signature.0).into()).map_err(|_| SignatureRefused)?;
+    fn verify(&self, message: &[&[u8]], signature: &[u8]) -> Result<(), SignatureRefused> {
+        let signature = ecdsa::Signature::from_slice(signature).map_err(|_| SignatureRefused)?;
         self.key.multipart_verify(message, &signature).map_err(|_| SignatureRefused)
     }
 }

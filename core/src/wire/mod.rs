@@ -3,6 +3,7 @@
 pub mod base45;
 pub mod cbor;
 pub mod classic;
+pub mod classic_signature;
 pub mod coap;
 pub mod control;
 pub mod enrolment;

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
 
-use fivefold_core::proof::{KeyName, Sign1};
+use fivefold_core::proof::{KeyName, Sign1, statement};
 use fivefold_keep::sign::VerifyingKey;
 
 use super::{Report, Step, through};
@@ -55,7 +55,10 @@ impl<'t> Verifier<'t> {
             if signed.header.key != KeyName::of(spki) {
                 return Err("signed by another key");
             }
-            let key = VerifyingKey::from_spki(spki).map_err(|_| "the key is neither P-256 nor Ed25519")?;
+            // RSA is for batches of devices, and never a gateway's.
+            let of_device = context == statement::CONTEXT;
+            let key = if of_device { VerifyingKey::of_device(spki) } else { VerifyingKey::from_spki(spki) };
+            let key = key.map_err(|_| "the key is none that signs such a thing")?;
             signed.verify(&key, context).map(drop).map_err(|e| e.reason)
         })
     }

@@ -321,10 +321,10 @@ pub(super) fn encrypt(spki: &[u8], label: &[u8; HEADER], m: &[u8]) -> Result<Vec
 }
 
 /// A private RSA key that signs: a device's. Prints nothing of itself.
-pub(super) struct PrivateRsaSigner(KeyPair);
+pub(crate) struct PrivateRsaSigner(KeyPair);
 
 impl PrivateRsaSigner {
-    pub(super) fn from_pkcs8(pkcs8: &[u8]) -> Result<(Self, PublicRsaKey), InvalidRsaKey> {
+    pub(crate) fn from_pkcs8(pkcs8: &[u8]) -> Result<(Self, PublicRsaKey), InvalidRsaKey> {
         const NO_KEY: InvalidRsaKey = InvalidRsaKey("expected an RSA private key (PKCS#8) of 2048 or 3072 bits");
         let pair = KeyPair::from_pkcs8(pkcs8).map_err(|_| NO_KEY)?;
         let public = aws_lc_rs::signature::KeyPair::public_key(&pair);
@@ -332,7 +332,7 @@ impl PrivateRsaSigner {
         Ok((Self(pair), PublicRsaKey::from_spki(spki.as_ref())?))
     }
 
-    pub(super) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, InvalidRsaKey> {
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, InvalidRsaKey> {
         let mut signature = vec![0; self.0.public_modulus_len()];
         self.0
             .sign(&RSA_PSS_SHA256, &SystemRandom::new(), message, &mut signature)

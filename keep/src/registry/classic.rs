@@ -8,6 +8,7 @@ mod key_messages;
 mod secret;
 mod sensors;
 mod shared;
+mod signers;
 
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
@@ -346,7 +347,10 @@ impl Registry {
     pub fn revoke_classic(&mut self, serial: Serial, now_unix_s: u64) -> Result<ClassicDevice> {
         let device = self.classic_device(serial)?;
         let sql = "UPDATE classic_devices SET revoked_at = coalesce(revoked_at, ?) WHERE did = ?";
-        self.change(|tx| tx.execute(sql, params![now_unix_s as i64, device.did.0]))?;
+        self.change(|tx| {
+            signers::revoke(tx, device.did, now_unix_s)?;
+            tx.execute(sql, params![now_unix_s as i64, device.did.0])
+        })?;
         self.classic_device(serial)
     }
 
@@ -354,6 +358,7 @@ impl Registry {
     pub(super) fn classic_findings(&self) -> Result<Vec<Finding>> {
         let devices = self.classic_devices()?;
         let mut findings = self.sharing_findings()?;
+        findings.append(&mut self.classic_signing_findings()?);
         for network in self.networks()? {
             let of_net: Vec<_> = devices.iter().filter(|d| d.net == network.net && d.revoked_at.is_none()).collect();
             let keys = |d: &ClassicDevice| [d.gateway_key, d.cloud_key];

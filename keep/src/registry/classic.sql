@@ -39,3 +39,14 @@ CREATE TABLE IF NOT EXISTS classic_devices (
     revoked_at   INTEGER,
     UNIQUE (net, sid)
 ) STRICT;
+CREATE TABLE IF NOT EXISTS classic_signing_keys (  -- RSA, of hardened nodes; only grows
+    name         BLOB PRIMARY KEY,         -- the first 8 bytes of SHA-256 of the SubjectPublicKeyInfo
+    did          BLOB NOT NULL REFERENCES classic_devices,
+    spki         BLOB NOT NULL,            -- SubjectPublicKeyInfo, DER
+    origin       INTEGER NOT NULL,         -- 0 not known, 1 made on the device, 2 in a secure element, 3 made elsewhere
+    chain        TEXT NOT NULL,            -- its certificate, PEM
+    not_after    INTEGER NOT NULL,
+    certified_at INTEGER NOT NULL,
+    revoked_at   INTEGER
+) STRICT;
+CREATE UNIQUE INDEX IF NOT EXISTS classic_signing_key_in_force ON classic_signing_keys (did) WHERE revoked_at IS NULL;

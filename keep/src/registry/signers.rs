@@ -96,9 +96,14 @@ pub struct Signer {
 impl Signer {
     /// A key that was certified just now.
     pub fn new(did: Did, key: &SigningPoint, origin: KeyOrigin, certified: &Certified, now_unix_s: u64) -> Self {
+        Self::of_spki(did, &key.spki(), origin, certified, now_unix_s)
+    }
+
+    /// The same of a classic node's RSA key, by its SubjectPublicKeyInfo (DER).
+    pub fn of_spki(did: Did, spki: &[u8], origin: KeyOrigin, certified: &Certified, now_unix_s: u64) -> Self {
         Self {
             did,
-            spki: key.spki().to_vec(),
+            spki: spki.to_vec(),
             origin,
             chain: certified.chain.clone(),
             not_after: certified.not_after,
@@ -390,7 +395,7 @@ pub(super) fn revoke(tx: &Transaction<'_>, did: Did, now_unix_s: u64) -> rusqlit
 
 const COLUMNS: &str = "SELECT did, spki, origin, chain, not_after, certified_at, revoked_at FROM signing_keys";
 
-fn signer_of(row: &Row<'_>) -> rusqlite::Result<Signer> {
+pub(super) fn signer_of(row: &Row<'_>) -> rusqlite::Result<Signer> {
     let origin: u8 = row.get(2)?;
     Ok(Signer {
         did: Did(row.get(0)?),

@@ -179,3 +179,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn parts_of_a_signature_are_sealed_like_readings_and_nothing_else_of_their_type_is() {
+    let part = signature::Part { serial: SERIAL, batch: 7, index: 2, count: 3, bytes: &[9; 100] };
+    let mut clear = [0; 160];
+    let len = part.emit(&mut clear).unwrap();
+    assert_eq!((len, signature::Part::parse(&clear[..len])), (119, Ok(part)));
+    let (key, number) = (Key::from_bytes([3; 32]), Number { epoch: Epoch(1), sequence: 5, seed: [1; 4] });
+    let mut out = [0; LONGEST];
+    let sealed = seal(Peer::Cloud, &key, &number, &clear[..len], &mut out).unwrap();
+    assert_eq!(sealed, len + OVERHEAD);
+    let opened = Sealed::parse(&out[..sealed]).unwrap().open(&key).unwrap();
+    assert_eq!(opened.frame(), &clear[..len]);
+
+    for (at, byte) in [(0, 0), (3, 0x6A), (4, 1), (17, 3), (18, 0), (18, 17)] {
+        let mut bad = clear;
+        bad[at] = byte;
+        assert!(signature::Part::parse(&bad[..len]).is_err(), "{at}");
+        assert!(seal(Peer::Cloud, &key, &number, &bad[..len], &mut out).is_err(), "{at}");
+    }
+    for cut in 0..len {
+        assert!(signature::Part::parse(&clear[..cut]).is_err());
+    }
+    for bytes in [&[][..], &[0; 129]] {
+        assert!(signature::Part { bytes, ..part }.emit(&mut [0; 200]).is_err());
+    }
+    assert_eq!(part.emit(&mut [0; 118]), Err(Refused::Buffer { wanted: 119 }));
+}

@@ -13,7 +13,7 @@ use fivefold_keep::files::{self, Readers};
 use fivefold_keep::key_message::{DeviceSide, Identity, PublicRsaKey};
 use fivefold_keep::registry::NodeEnrolment;
 use fivefold_waspmote::Serial;
-use fivefold_waspmote::hardened::{Epoch, Key, Peer};
+use fivefold_waspmote::hardened::{Epoch, Peer};
 use fivefold_waspmote::key_message::{Cut, LONGEST_FRAME, Part};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -137,13 +137,13 @@ impl Renewal {
     }
 
     /// The key that a message brought, if there is one: `epoch hex`.
-    pub(super) fn kept(&self) -> anyhow::Result<Option<(Epoch, Key)>> {
+    pub(super) fn kept(&self) -> anyhow::Result<Option<(Epoch, Zeroizing<[u8; 32]>)>> {
         let Some(text) = read(&self.key)? else { return Ok(None) };
         let damaged = || format!("{} is damaged", self.key.display());
         let (epoch, digits) = text.trim().split_once(' ').with_context(damaged)?;
         let mut bytes = Zeroizing::new([0; 32]);
         hex::decode_to_slice(digits, bytes.as_mut_slice()).with_context(damaged)?;
-        Ok(Some((Epoch(epoch.parse().with_context(damaged)?), Key::from_bytes(*bytes))))
+        Ok(Some((Epoch(epoch.parse().with_context(damaged)?), bytes)))
     }
 
     /// Whether a message waits for its answer: then it goes out again, whatever else was planned.
@@ -197,7 +197,11 @@ impl Renewal {
     }
 
     /// Takes a frame that may be KR2: the new key, durable, or the offer again.
-    pub(super) fn take(&self, (offer, epoch): (Offer, Epoch), frame: &[u8]) -> anyhow::Result<Result<Key, Offer>> {
+    pub(super) fn take(
+        &self,
+        (offer, epoch): (Offer, Epoch),
+        frame: &[u8],
+    ) -> anyhow::Result<Result<Zeroizing<[u8; 32]>, Offer>> {
         let part = match Part::parse(frame) {
             Ok(part) if part.serial == self.serial && part.count == 1 => part,
             _ => return Ok(Err(offer)),
@@ -212,7 +216,7 @@ impl Renewal {
         files::write(&self.key, Readers::Owner, text.as_bytes())?;
         // It is over: should it stay, its epoch says so.
         let _ = std::fs::remove_file(&self.offer);
-        Ok(Ok(Key::from_bytes(*bytes)))
+        Ok(Ok(bytes))
     }
 }
 

@@ -4,6 +4,7 @@ use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::wire::classic::{Carrier, Report};
 use fivefold_keep::registry::ClassicProfile;
+use fivefold_waspmote::hardened::signature::Part;
 use fivefold_waspmote::hardened::{Number, Peer, Sealed};
 use fivefold_waspmote::{
     Clear, Destination, Encoding, Encrypted, Entry, Field, FieldFault, Fields, Frame, FrameType, Reading, Refused,
@@ -49,6 +50,8 @@ pub(super) struct Told {
     pub(super) trace: Option<Trace>,
     /// Of a hardened frame that opened.
     pub(super) number: Option<(Peer, Number)>,
+    /// It is a part of a signature, and no reading.
+    pub(super) is_part: bool,
 }
 
 /// Reads a report of this device.
@@ -69,6 +72,7 @@ pub(super) fn tell(device: &ClassicDevice, report: &Report<'_>) -> Told {
         inner: None,
         trace: None,
         number: None,
+        is_part: false,
     };
     let known = of_serial(device);
     let frame = Frame::parse_as(report.frame, known).or_else(|refused| {
@@ -196,6 +200,14 @@ impl Told {
         };
         // Nobody has its key, or it was changed.
         let Some(inner) = inner else { return self.refuse(Code::HardenedForged) };
+        if let Ok(part) = Part::parse(&inner) {
+            if !names(device, Serial::V15(part.serial)) {
+                self.refuse(Code::ClassicForeignInner);
+            }
+            (self.number, self.is_part) = (Some((sealed.peer, sealed.number)), true);
+            self.inner = Some(inner);
+            return;
+        }
         match Frame::parse_as(&inner, of_serial(device)) {
             Ok(Frame::Clear(clear)) => {
                 if !names(device, clear.serial) {
