@@ -154,7 +154,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let receipts = SigningKey::from_pkcs8(&old.signing_key)?.spki().to_vec();
             let certified = certify(&operator, &gateway, &vault, &folder, old)?;
             let owner = Some((gateway.gateway, receipts.as_slice()));
-            operator.registry.enter_certificate(owner, &certified, by(&who(), clock::now()?))?;
+            enter(&mut operator, owner, &certified)?;
             let value = json!({ "name": gateway.name, "serial": certified.serial });
             answer(output, &value, || format!("Renewed the certificate of {} in {}.", gateway.name, folder.display()));
         }
@@ -228,7 +228,7 @@ pub fn create(operator: &mut Operator, args: &New) -> anyhow::Result<Gateway> {
     share::write_config(&folder.join(GATEWAY_FILE), GATEWAY_HEADING, &settings)?;
     operator.registry.add_gateway(&gateway)?;
     let owner = Some((gateway.gateway, spki.as_slice()));
-    operator.registry.enter_certificate(owner, &certified, by(&who(), clock::now()?))?;
+    enter(operator, owner, &certified)?;
     gateway.receipt_keys = vec![spki];
     Ok(gateway)
 }
@@ -314,6 +314,15 @@ fn certify(
     GatewaySecrets { tls_key: issued.key, ..secrets }.write(vault, folder)?;
     files::write(&folder.join(CERTIFICATE_FILE), Readers::Everybody, issued.certified.chain.as_bytes())?;
     Ok(issued.certified)
+}
+
+/// Enters a gateway's certificate with its key for receipts, which gets a certificate of its own.
+fn enter(operator: &mut Operator, owner: Option<(GatewayId, &[u8])>, certified: &Certified) -> anyhow::Result<()> {
+    let (who, authority) = (who(), operator.authority()?);
+    let word = by(&who, clock::now()?);
+    operator.registry.enter_certificate(owner, certified, word)?;
+    operator.registry.certify_receipts(&authority, word)?;
+    Ok(())
 }
 
 pub(crate) fn role(gateway: &Gateway) -> &'static str {

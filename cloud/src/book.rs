@@ -6,6 +6,7 @@
 
 mod classic;
 mod dossier;
+mod receipts;
 mod signers;
 mod templates;
 
@@ -21,13 +22,15 @@ use fivefold_core::e5_renewal::{HandedKey, PqMix};
 use fivefold_core::id::{BootContext, Did, Epoch, Net, Sid};
 use fivefold_core::oscore::Context;
 use fivefold_core::profile::{KeyIndexes, Mode, Overrides, Policy, Profile};
+use fivefold_core::proof::KeyName;
 use fivefold_core::proof::statement::BlindKey;
 use fivefold_core::suite::agreement::PublicX;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::LinkKey;
 use fivefold_core::wire::state::Phase;
 use fivefold_keep::registry::{
-    self, FirstContexts, Gateway, Network, NetworkKey, Registry, RegistryError, Renewal, Rotation, Signer, Token,
+    self, FirstContexts, Gateway, Network, NetworkKey, ReceiptSigner, Registry, RegistryError, Renewal, Rotation,
+    Signer, Token,
 };
 use fivefold_keep::sign::VerifyingKey;
 use fivefold_keep::vault::Vault;
@@ -44,6 +47,7 @@ pub(crate) use classic::Live as ClassicLive;
 pub use classic::{ClassicDevice, ClassicSource, Classics};
 pub(crate) use dossier::Told;
 pub use dossier::{Dossier, Open, Unsigned};
+pub use receipts::ReceiptSigners;
 pub use signers::{KnownSigner, Signers};
 pub use templates::Templates;
 
@@ -319,6 +323,8 @@ pub struct Source {
     pub signers: Vec<Signer>,
     /// Templates, by network.
     pub templates: Templates,
+    /// Gateways' keys for receipts that have a certificate, revoked ones too.
+    pub receipt_signers: Vec<ReceiptSigner>,
 }
 
 /// A network whose key is being rotated (docs/protocol.md 4.3).
@@ -406,6 +412,7 @@ impl Source {
                 all
             },
             templates: Templates::of(registry.templates()?),
+            receipt_signers: registry.receipt_signers()?,
         })
     }
 }
@@ -446,6 +453,8 @@ pub struct Book {
     pub signers: Arc<Signers>,
     /// Templates, by network.
     pub templates: Arc<Templates>,
+    /// Gateways' keys for receipts.
+    pub receipt_signers: Arc<ReceiptSigners>,
 }
 
 /// What remains of earlier runs: contexts, and commands without a result.
@@ -540,7 +549,7 @@ impl Maker<'_> {
         }
         book.signers = Arc::new(Signers::of(source.signers));
         book.templates = Arc::new(source.templates);
-        book.take_gateways(source.gateways);
+        book.take_gateways(source.gateways, source.receipt_signers);
         book.rotations = source.rotations.into_iter().map(|r| (r.rotation.net, Arc::new(r))).collect();
         book.tokens = source.tokens.into_iter().filter(|t| t.revoked_at.is_none()).collect();
         book
@@ -714,13 +723,14 @@ pub(crate) fn keys(device: &Device, secrets: &ContextSecrets, epoch: Epoch) -> O
 
 impl Book {
     /// The same with these gateways: certificates change without a new version.
-    pub fn with_gateways(&self, gateways: Vec<Gateway>) -> Self {
+    pub fn with_gateways(&self, gateways: Vec<Gateway>, receipt_signers: Vec<ReceiptSigner>) -> Self {
         let mut book = self.clone();
-        book.take_gateways(gateways);
+        book.take_gateways(gateways, receipt_signers);
         book
     }
 
-    fn take_gateways(&mut self, gateways: Vec<Gateway>) {
+    fn take_gateways(&mut self, gateways: Vec<Gateway>, receipt_signers: Vec<ReceiptSigner>) {
+        self.receipt_signers = Arc::new(ReceiptSigners::of(receipt_signers));
         self.gateways.clear();
         for gateway in gateways.iter().filter(|g| g.revoked_at.is_none()) {
             let mut keys = Vec::with_capacity(gateway.receipt_keys.len());
@@ -733,6 +743,14 @@ impl Book {
             self.gateways.insert(gateway.certified_as(), KnownGateway { registered: gateway.clone(), keys });
         }
         self.all_gateways = gateways;
+    }
+
+    /// Keys of devices and gateways that are revoked, and when in Unix seconds, by name: what the log's list of revocations
+    /// holds.
+    pub fn revoked_keys(&self) -> Vec<(KeyName, u64)> {
+        let mut keys: Vec<_> = self.signers.revoked().chain(self.receipt_signers.revoked()).collect();
+        keys.sort_unstable();
+        keys
     }
 
     /// The gateway of this name, unless it is revoked or was never registered.

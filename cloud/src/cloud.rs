@@ -30,6 +30,7 @@ use arc_swap::ArcSwap;
 use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Did, GatewayId, Net, Serial, Sid};
+use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::proof::{Sign1, Verify as _};
 use fivefold_core::suite::sha256;
@@ -44,7 +45,7 @@ use crate::book::Book;
 use crate::classic::history::Glimpse;
 use crate::key_desk::{Answer, Asked};
 use crate::store::{
-    BatchPast, CommandRow, Committed, CountKey, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict,
+    BatchPast, CommandRow, Committed, CountKey, Kept, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict,
     Verdict, Write,
 };
 
@@ -314,9 +315,17 @@ impl<M: Memory> Cloud<M> {
         if envelopes.iter().any(|(_, e)| e.received > now.plus(CLOCK_OFF)) {
             judged.count(Code::GatewayClockOff, None);
         }
-        for ((bytes, envelope), seen) in envelopes.iter().zip(seen) {
+        for (index, ((bytes, envelope), seen)) in envelopes.iter().zip(seen).enumerate() {
             judged.upto = judged.upto.max(envelope.seq);
+            let accepted = judged.write.accepted.len();
             self.judge_envelope(&book, &mut judged, bytes, envelope, seen);
+            // What it made others of, that waited for it, came in envelopes of their own.
+            if judged.write.accepted.get(accepted).is_some_and(|a| a.row().salt.is_some()) {
+                judged.write.hearing.kept.push(Kept { accepted, index, envelope: bytes.to_vec() });
+            }
+        }
+        if !judged.write.hearing.kept.is_empty() {
+            judged.write.hearing.leaves = envelopes.iter().map(|(bytes, _)| Hash::of_leaf([bytes])).collect();
         }
         Ok(judged)
     }

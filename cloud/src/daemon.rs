@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fivefold_core::time::Millis;
+use fivefold_keep::registry::{NotIssued, Registry};
 use fivefold_keep::tls::{LiveIdentity, TlsError, server_config_api, server_config_e4, server_config_enrol};
 use fivefold_keep::vault::Vault;
 use tokio::net::{TcpListener, TcpSocket};
@@ -255,6 +256,12 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     let store = Store::open(&config.store)?;
     let desk = Desk::new(config.issuing(&vault)?, config.ca_pem()?);
     let book = config.registry.clone();
+    // Without them readings are stored and proven all the same: nobody is shown which gateway heard them.
+    match Registry::open(&book).map_err(NotIssued::from).and_then(|mut r| desk.certify_receipts(&mut r, now)) {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "keys for receipts of gateways were certified"),
+        Err(error) => tracing::warn!(%error, "keys for receipts of gateways have no certificate"),
+    }
     let service = Service::open(store, book, vault.clone(), config.renewals, now)?.with_desk(desk);
     let key = config.log_key(&vault)?;
     // Readings go on being stored: what waits for the log waits in the store.

@@ -25,7 +25,7 @@ use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::Authority;
 use fivefold_keep::enrol::{REQUEST_BYTES, Refused, Request, Token};
-use fivefold_keep::registry::{IssuedTo, NotIssued, Registry};
+use fivefold_keep::registry::{IssuedTo, NotIssued, Registry, Word};
 use fivefold_keep::tls::Serial;
 
 use crate::api::Problem;
@@ -98,6 +98,16 @@ impl Desk {
     fn renew(&self, registry: &mut Registry, serial: &Serial, body: &[u8], now: Millis) -> Result<IssuedTo, NotIssued> {
         let issuing = self.issuing()?;
         registry.renew_gateway(&issuing, serial, &Request::parse(body)?, now.0 / 1000)
+    }
+
+    /// Certifies gateways' keys for receipts that have no certificate yet, those of an earlier version, if there is an issuing
+    /// key. Says how many.
+    ///
+    /// # Errors
+    /// [`NotIssued`].
+    pub fn certify_receipts(&self, registry: &mut Registry, now: Millis) -> Result<usize, NotIssued> {
+        let Ok(issuing) = self.issuing() else { return Ok(0) };
+        registry.certify_receipts(&issuing, Word { who: "cloud", at: now.0 / 1000 })
     }
 
     fn issuing(&self) -> Result<Arc<Authority>, NotIssued> {

@@ -1,6 +1,8 @@
 //! Bundles of evidence (docs/protocol.md 13.3): what the store, the book and the log know of readings, put together for
 //! strangers. Nothing is claimed here: whoever gets a bundle verifies it.
 
+mod receipts;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -18,6 +20,8 @@ use crate::book::Book;
 use crate::cloud::holds_reading;
 use crate::log::Logging;
 use crate::store::{EvidenceRow, Placed, Proof, Reader, StoreError};
+
+use receipts::Receipts;
 
 /// Readings in one answer, at most.
 pub const READINGS: usize = 10_000;
@@ -127,6 +131,8 @@ pub fn export(
     }
     let mut exported = Exported::default();
     let mut places: HashMap<(i64, Option<u64>), Place> = HashMap::new();
+    let export = Export { reader, book, logging, did };
+    let mut receipts = Receipts::new(&export);
     for row in &rows {
         if !holds_reading(&row.payload) {
             continue;
@@ -138,11 +144,11 @@ pub fn export(
         let template = book.templates.first_of(row.net, &row.payload);
         let place = match places.entry((proof.batch, template.map(|(id, _)| id))) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(Export { reader, book, logging, did }.place(proof, template)?),
+            Entry::Vacant(new) => new.insert(export.place(proof, template)?),
         };
         match place {
             Place::Proven(common) => {
-                exported.bundles.extend(bundle(row, proof, common)?);
+                exported.bundles.extend(bundle(row, proof, common, &mut receipts)?);
                 exported.proven += 1;
             }
             Place::Unlogged => exported.missing.unlogged += 1,
@@ -156,13 +162,19 @@ pub fn export(
     Ok(exported)
 }
 
-fn bundle(row: &EvidenceRow, proof: &Proof, common: &Proven) -> Result<Vec<u8>, ExportError> {
+fn bundle(
+    row: &EvidenceRow,
+    proof: &Proof,
+    common: &Proven,
+    receipts: &mut Receipts<'_>,
+) -> Result<Vec<u8>, ExportError> {
     let mut tbs = vec![0; row.payload.len() + 48];
     let len = row.subject.emit_tbs(row.piv, &row.payload, &mut tbs).map_err(NotAssembled::from)?;
     tbs.truncate(len);
     let leaf = row.subject.leaf(&proof.salt, row.piv, &row.payload);
     let index = proof.leaves.iter().position(|l| *l == leaf).ok_or(NotAssembled::NoSuchLeaf)?;
-    let bundle = Bundle {
+    let shown = receipts.of(row.reading, &tbs, common)?;
+    let mut bundle = Bundle {
         tbs: &tbs,
         salt: proof.salt,
         path: Path::of(&proof.leaves, index)?,
@@ -171,12 +183,18 @@ fn bundle(row: &EvidenceRow, proof: &Proof, common: &Proven) -> Result<Vec<u8>, 
         enrolment: logged(&common.enrolment),
         proof: &common.proof,
         template: common.template.as_ref().map(|(id, definition)| Definition { id: *id, definition }),
-        receipts: Vec::new(),
+        receipts: shown.iter().map(receipts::Shown::heard).collect(),
         revocations: logged(&common.revocations),
         policy: logged(&common.policy),
         timestamps: Vec::new(),
     };
-    Ok(bundle.assemble()?)
+    loop {
+        match bundle.assemble() {
+            // The latest of many gateways, with many witnesses each, may find no room.
+            Err(NotAssembled::TooMuch(_)) if bundle.receipts.pop().is_some() => {}
+            assembled => return Ok(assembled?),
+        }
+    }
 }
 
 fn logged((record, proof): &(Vec<u8>, String)) -> Logged<'_> {

@@ -192,7 +192,10 @@ impl Service {
         if history != self.history.load(Ordering::Acquire) {
             self.roll.store(Arc::new(registry.roll()?));
             self.rolls.send_modify(|n| *n += 1);
-            self.cloud.replace_book(before.with_gateways(registry.gateways()?));
+            let book = before.with_gateways(registry.gateways()?, registry.receipt_signers()?);
+            self.cloud.replace_book(book.clone());
+            // A gateway that enrols again has its key for receipts revoked, and the version stays.
+            self.tell_log(&book, Write { now, ..Write::default() })?;
             self.history.store(history, Ordering::Release);
         }
         if registry.version()? == before.version {
@@ -211,18 +214,23 @@ impl Service {
         };
         // Rows of contexts that this process never saw, of a device that was revoked and is back, say.
         let book = maker.book(source, &before, Remembered::default(), &mut write);
-        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let news = events.news(&book, self.restored);
-        write.log.records.clone_from(&news);
-        if !write.is_empty() {
-            self.changed(&memory.store().commit_now(write)?);
-        }
-        events.take(&news);
-        drop(events);
+        self.tell_log(&book, write)?;
         let version = book.version;
         self.cloud.replace_book(book);
         self.version.send_replace(version);
         tracing::info!(version, "the registry changed");
+        Ok(())
+    }
+
+    /// Commits what comes with a book, and queues for the log what is new in it.
+    fn tell_log(&self, book: &Book, mut write: Write) -> Result<(), StoreError> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = events.news(book, self.restored);
+        write.log.records.clone_from(&news);
+        if !write.is_empty() {
+            self.changed(&self.cloud.memory().store().commit_now(write)?);
+        }
+        events.take(&news);
         Ok(())
     }
 

@@ -6,6 +6,7 @@
 
 mod classic;
 mod evidence;
+mod heard;
 mod imported;
 mod log;
 mod proof;
@@ -36,6 +37,7 @@ use crate::classic::{ClassicFrame, UnknownFrame};
 
 pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
 pub use evidence::{BatchPast, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
+pub use heard::{HeardRow, Hearing, Kept, Leaves};
 pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
     SeenRow, seen_classic,
@@ -60,6 +62,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0009_log.sql"),
     include_str!("store/migrations/0010_batches.sql"),
     include_str!("store/migrations/0011_templates.sql"),
+    include_str!("store/migrations/0012_heard.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -337,6 +340,8 @@ pub struct Write {
     pub log: LogWrite,
     /// The receipt over the batch.
     pub receipt: Option<ReceiptRow>,
+    /// Envelopes of the batch that the receipt is to prove.
+    pub hearing: Hearing,
     /// New commands.
     pub commands: Vec<CommandRow>,
     /// Results of commands.
@@ -376,6 +381,7 @@ impl Write {
             && self.evidence.is_empty()
             && self.log.is_empty()
             && self.receipt.is_none()
+            && self.hearing.kept.is_empty()
             && self.commands.is_empty()
             && self.results.is_empty()
             && self.unknown_rows.is_empty()

@@ -8,19 +8,19 @@ use common::*;
 use fivefold_cloud::evidence::{Exported, Missing, export};
 use fivefold_cloud::log::{Logging, Serving, WitnessConfig};
 use fivefold_cloud::store::{LogRecord, Write};
-use fivefold_core::id::Did;
+use fivefold_core::id::{Did, Sid};
 use fivefold_core::profile::{Mode, Policy, Profile};
 use fivefold_core::time::Millis;
-use fivefold_evidence::bundle::{Bundle, Bundles};
+use fivefold_evidence::bundle::{Bundle, Bundles, Heard};
 use fivefold_evidence::checkpoint::LogKey;
 use fivefold_evidence::cosignature::CosigningKey;
 use fivefold_evidence::log::EntryKind;
 use fivefold_evidence::note::Kind;
 use fivefold_evidence::record::{Configured, Enrolment, Made, Revocations};
 use fivefold_evidence::trust::{self, Trust};
-use fivefold_evidence::verify::{Verdict, verify_file};
-use fivefold_keep::ca::Authority;
-use fivefold_keep::registry::RegisteredTemplate;
+use fivefold_evidence::verify::{Report, Verdict, verify_file};
+use fivefold_keep::ca::{Authority, chain_der};
+use fivefold_keep::registry::{ReceiptCertificate, ReceiptSigner, RegisteredTemplate};
 use zeroize::Zeroizing;
 
 const NOW_S: u64 = NOW.0 / 1000;
@@ -82,8 +82,46 @@ impl Station {
     }
 
     fn reading(&mut self, n: u8) {
-        let sent = self.signer.reading(&mut self.node, &[0x82, 0x01, 0x18, 0x64 + n]);
+        let sent = self.sealed(n);
         self.world.post(&[sent.envelope()]);
+    }
+
+    fn sealed(&mut self, n: u8) -> Sent {
+        self.signer.reading(&mut self.node, &[0x82, 0x01, 0x18, 0x64 + n])
+    }
+
+    /// Keys for receipts of both gateways get a certificate.
+    fn certify_gateways(&mut self) {
+        for gateway in [&self.world.gateway, &self.world.second] {
+            let (name, spki) = (gateway.proven.name(), gateway.key.spki().to_vec());
+            let certified = self.authority.certify_receipts(name, &spki, NOW_S - 60, 90).unwrap();
+            let (not_before, not_after) = (certified.not_before, certified.not_after);
+            let certificate = ReceiptCertificate { not_before, not_after, chain: chain_der(&certified.chain) };
+            let (gateway, certificates) = (name.gateway, vec![certificate]);
+            self.world.source.receipt_signers.push(ReceiptSigner { gateway, spki, certificates, revoked_at: None });
+        }
+        self.world.reload();
+    }
+
+    /// What a stranger believes: the operator's CA, the log's key and two witnesses.
+    fn trust(&self) -> Trust {
+        let witnesses: Vec<_> = self.witnesses.iter().map(|k| k.vkey().clone()).collect();
+        let ca = self.authority.certificate().to_owned();
+        let text = trust::write(&[ca], self.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
+        text.parse().unwrap()
+    }
+
+    /// Who heard each reading, once all are proven.
+    fn heard(&self) -> Vec<Vec<String>> {
+        let exported = self.export();
+        assert_eq!(exported.missing, Missing::default());
+        let reports = verify_file(&exported.bundles, &self.trust());
+        let who = |report: &Report| {
+            assert_eq!((report.verdict, report.step), (Verdict::Proven, None), "{:?}", report.reason);
+            assert!(report.heard.iter().all(|h| h.at_ms == NOW.0 && h.net == "00000007"));
+            report.heard.iter().map(|h| h.gateway.clone()).collect()
+        };
+        reports.iter().map(who).collect()
     }
 
     fn sign(&mut self) {
@@ -149,20 +187,14 @@ fn a_reading_gets_its_bundle_once_it_is_signed_logged_and_witnessed() {
             assert_eq!(note(logged.proof), note(bundle.proof));
         }
     }
-    // As a stranger sees it: by the operator's CA, the log's key and two witnesses.
-    let witnesses: Vec<_> = station.witnesses.iter().map(|k| k.vkey().clone()).collect();
-    let ca = station.authority.certificate().to_owned();
-    let text = trust::write(&[ca], station.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
-    let trust: Trust = text.parse().unwrap();
+    let trust = station.trust();
     for (n, report) in verify_file(&exported.bundles, &trust).iter().enumerate() {
         assert_eq!((report.verdict, report.step), (Verdict::Proven, None), "{:?}", report.reason);
         assert_eq!((report.batch, report.order, report.piv), (Some(1), Some(n as u64), Some(n as u64)));
     }
     // Nobody's authority but that one.
-    let (other, _) = Authority::create("other").unwrap();
-    let text =
-        trust::write(&[other.certificate().to_owned()], station.logging.log().vkey(), &witnesses, (2, 0), &[]).unwrap();
-    let refused = verify_file(&exported.bundles, &text.parse().unwrap());
+    station.authority = Authority::create("other").unwrap().0;
+    let refused = verify_file(&exported.bundles, &station.trust());
     assert_eq!((refused[0].verdict, refused[0].step), (Verdict::Refused, Some("chain")));
 }
 
@@ -225,4 +257,145 @@ fn without_a_witness_or_a_record_nothing_is_proven() {
     station.write();
     station.head(1, NOW_S + 60);
     assert_eq!((station.export().proven, station.export().missing), (1, Missing::default()));
+}
+
+const BOTH: [&str; 2] = ["00000001", "00000002"];
+
+/// Three readings among others: one that both gateways brought, and one that each brought alone.
+fn heard_station() -> Station {
+    let mut station = Station::new(2);
+    station.certify_gateways();
+    station.records();
+    let sent: Vec<Sent> = (0..3).map(|n| station.sealed(n)).collect();
+    let stranger = Sent { sid: Sid(0x0bad), ..sent[0].clone() };
+    let by_first = [stranger.envelope(), sent[0].envelope(), stranger.envelope(), sent[1].envelope()];
+    station.world.post(&by_first);
+    station.world.post_second(&[sent[0].envelope(), sent[2].envelope(), stranger.envelope()]);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S + 60);
+    station
+}
+
+#[test]
+fn a_reading_is_shown_with_every_gateway_that_brought_it() {
+    let mut station = heard_station();
+    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..]]);
+    // A gateway that sends again what it sent, alone or with more, says nothing new.
+    let again = station.sealed(3);
+    let first = station.world.readings()[0].clone();
+    assert_eq!((first.piv, first.gateway), (0, station.world.gateway.proven.gateway()));
+    station.world.post(&[again.envelope(), again.envelope()]);
+    station.world.post(&[again.envelope()]);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S + 120);
+    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..], &BOTH[..1]]);
+    // A restart forgets nothing of it.
+    station.world = station.world.restart();
+    assert_eq!(station.heard().concat().len(), 5);
+}
+
+#[test]
+fn no_altered_part_of_a_receipt_passes() {
+    let station = heard_station();
+    let (bundles, trust) = (station.export().bundles, station.trust());
+    let bundle = Bundles::new(&bundles).unwrap().next().unwrap().unwrap();
+    let all = Bundles::new(&bundles).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+    assert_eq!(verify_file(&bundle.emit().unwrap(), &trust)[0].verdict, Verdict::Proven);
+    let turned = |bytes: &[u8], at: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    };
+    let refused = |heard: Heard<'_>, what: &str| {
+        for at in 0..bundle.receipts.len() {
+            let mut receipts = bundle.receipts.clone();
+            receipts[at] = heard.clone();
+            let altered = Bundle { receipts, ..bundle.clone() }.emit().unwrap();
+            let report = &verify_file(&altered, &trust)[0];
+            assert_eq!((report.verdict, report.step), (Verdict::Refused, Some("receipts")), "{what}");
+        }
+    };
+    let own = &bundle.receipts[0];
+    for at in (0..own.receipt.len()).step_by(7) {
+        refused(Heard { receipt: &turned(own.receipt, at), ..own.clone() }, "receipt");
+    }
+    for at in (0..own.envelope.len()).step_by(7) {
+        refused(Heard { envelope: &turned(own.envelope, at), ..own.clone() }, "envelope");
+    }
+    let mut path = own.path.clone();
+    path.hashes[0].0[0] ^= 1;
+    refused(Heard { path, ..own.clone() }, "path");
+    refused(Heard { proof: bundle.receipts[1].proof, ..own.clone() }, "proof of another receipt");
+    refused(Heard { chain: bundle.receipts[1].chain.clone(), ..own.clone() }, "certificate of another gateway");
+    refused(Heard { chain: bundle.chain.clone(), ..own.clone() }, "certificate of the device");
+    refused(all[1].receipts[0].clone(), "receipt of another reading");
+}
+
+#[test]
+fn what_a_revoked_gateway_claims_counts_if_it_was_seen_before() {
+    let mut station = heard_station();
+    let later = station.sealed(3);
+    station.world.post(&[later.envelope()]);
+    station.world.post_second(&[later.envelope()]);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S + 120);
+    let everything = [&BOTH[..], &BOTH[..1], &BOTH[1..], &BOTH[..]];
+    assert_eq!(station.heard(), everything);
+    // The first gateway is revoked: what witnesses saw of it at that time or later is not shown, and the reading stays proven.
+    let revoke = |station: &mut Station, number: u64, at: u64| {
+        station.world.source.receipt_signers[0].revoked_at = Some(at);
+        station.world.reload();
+        let keys = station.world.cloud.book().revoked_keys();
+        assert_eq!(keys, [(station.world.source.receipt_signers[0].name(), at)]);
+        let mut write = Write::default();
+        let record = Revocations { number, keys }.emit().unwrap();
+        write.log.records = vec![LogRecord { kind: EntryKind::Revocation, did: None, record }];
+        station.world.cloud.memory().store().commit_now(write).unwrap();
+        station.write();
+        station.head(2, NOW_S + 120 + number);
+    };
+    revoke(&mut station, 1, NOW_S + 121);
+    assert_eq!(station.heard(), everything);
+    let before = station.export().bundles;
+    revoke(&mut station, 2, NOW_S + 120);
+    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..], &BOTH[1..]]);
+    // With the newer list, what was shown before is refused.
+    let (before, now) = (before, station.export().bundles);
+    let of = |bundles: &'_ [u8]| Bundles::new(bundles).unwrap().count();
+    assert_eq!((of(&before), of(&now)), (4, 4));
+    let last = Bundles::new(&before).unwrap().last().unwrap().unwrap();
+    let newer = Bundles::new(&now).unwrap().last().unwrap().unwrap();
+    let mixed = Bundle { revocations: newer.revocations, ..last }.emit().unwrap();
+    assert_eq!(verify_file(&mixed, &station.trust())[0].step, Some("receipts"));
+    // A certificate that had ended by then shows nothing either.
+    station.world.source.receipt_signers[1].certificates[0].not_after = NOW_S + 119;
+    station.world.reload();
+    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..], &[]]);
+}
+
+#[test]
+fn a_store_of_before_goes_on_without_receipts_and_a_damaged_one_shows_none_that_does_not_hold() {
+    let mut station = heard_station();
+    let change = |station: &mut Station, sql: &str| {
+        let db = rusqlite::Connection::open(&station.world.path).unwrap();
+        db.execute_batch(sql).unwrap();
+    };
+    change(&mut station, "UPDATE heard SET envelope = x'a0' WHERE gateway = 1 AND idx = 1");
+    assert_eq!(station.heard(), [&BOTH[1..], &[], &BOTH[1..]], "the other leaf of that receipt is not there");
+    change(&mut station, "UPDATE receipt SET others = NULL WHERE gateway = 2");
+    assert_eq!(station.heard().concat(), Vec::<String>::new());
+    // As the version before left it.
+    station.world = station.world.stopped(|path| {
+        let db = rusqlite::Connection::open(path).unwrap();
+        let before = "DROP TABLE heard; ALTER TABLE receipt DROP COLUMN others; PRAGMA user_version = 11;";
+        db.execute_batch(before).unwrap();
+    });
+    station.reading(3);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S + 120);
+    assert_eq!(station.heard(), [&[][..], &[], &[], &BOTH[..1]]);
 }

@@ -98,7 +98,7 @@ impl Site {
     async fn post_body(&self, service: &Arc<Service>, by: usize, body: &[u8]) -> Vec<(u64, Vec<u8>)> {
         // Of certificates the registry knows nothing here.
         let known = self.gateways.iter().map(registered).collect();
-        service.cloud.replace_book(service.cloud.book().with_gateways(known));
+        service.cloud.replace_book(service.cloud.book().with_gateways(known, Vec::new()));
         let reply = service.ingest(&self.gateways[by].proven, body, self.now).await.unwrap();
         let reply = Reply::parse(&reply).unwrap();
         let mut answers = Vec::new();

@@ -13,11 +13,14 @@ use fivefold_cloud::log::{Logging, LoggingError, Serving};
 use fivefold_cloud::service::Service;
 use fivefold_cloud::store::Store;
 use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Sign};
+use fivefold_core::proof::KeyName;
 use fivefold_core::reading::Definition;
 use fivefold_evidence::checkpoint::LogKey;
 use fivefold_evidence::log::{EntryKind, Log};
 use fivefold_evidence::record::{Configured, Enrolment, Made, Revocations};
-use fivefold_keep::registry::{KeyOrigin, NewDevice, Registry, Replaces, Signer};
+use fivefold_keep::ca::Authority;
+use fivefold_keep::enrol::{Keys, Request};
+use fivefold_keep::registry::{KeyOrigin, NewDevice, Registry, Replaces, Signer, Word};
 use fivefold_keep::sign::SigningKey;
 use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
@@ -202,4 +205,41 @@ fn the_book_of_the_operator_is_in_the_log_from_its_beginning() {
     let list = Revocations::parse(&all[4].record).unwrap();
     assert_eq!((all.len(), list.number, list.keys), (5, 1, vec![(signer.name(), 77)]));
     assert_eq!(all[4].kind, EntryKind::Revocation);
+}
+
+#[test]
+fn a_key_for_receipts_that_is_revoked_goes_to_the_list_although_the_version_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let vault = Vault::create(folder.path()).unwrap();
+    let book = folder.path().join("registry.db");
+    let mut registry = Registry::create(&book).unwrap();
+    let net = registry.add_network(&vault, "field-7", Profile::ToCloud, None).unwrap().net;
+    let gateway = fivefold_keep::registry::Gateway { net, ..Gateway::new(net, 1).registered() };
+    registry.add_gateway(&gateway).unwrap();
+    let (authority, _) = Authority::create("operator").unwrap();
+    let enrol = |registry: &mut Registry, at: u64| {
+        let keys = Keys::draw().unwrap();
+        let request = keys.request(gateway.certified_as()).unwrap();
+        let token = registry.invite_gateway(&gateway, at + 60, Word { who: "operator", at }).unwrap();
+        registry.enrol_gateway(&authority, &token, &Request::parse(request.as_bytes()).unwrap(), at).unwrap();
+        KeyName::of(SigningKey::from_pkcs8(&keys.receipts).unwrap().spki())
+    };
+    let at = NOW.0 / 1000;
+    let (first, version) = (enrol(&mut registry, at), registry.version().unwrap());
+    let store = Store::open(&folder.path().join("readings.db")).unwrap();
+    let service = Service::open(store, book, Arc::new(vault), RenewalSettings::default(), NOW).unwrap();
+    assert_eq!(service.cloud.book().receipt_signers.named(first).unwrap().gateway, gateway.gateway);
+    let second = enrol(&mut registry, at + 10);
+    assert_eq!(registry.version().unwrap(), version);
+    service.refresh(NOW).unwrap();
+    service.refresh(NOW).unwrap();
+    let records = service.cloud.memory().read(|r| r.log_records()).unwrap();
+    let lists: Vec<_> = records.iter().map(|r| Revocations::parse(&r.record).unwrap()).collect();
+    assert_eq!((lists.len(), lists[1].number, &lists[1].keys), (2, 1, &vec![(first, at + 10)]));
+    assert!(service.cloud.book().receipt_signers.named(second).unwrap().revoked_at.is_none());
+    registry.revoke_gateway(&gateway.name, Word { who: "operator", at: at + 20 }).unwrap();
+    service.refresh(NOW).unwrap();
+    let records = service.cloud.memory().read(|r| r.log_records()).unwrap();
+    let last = Revocations::parse(&records.last().unwrap().record).unwrap();
+    assert_eq!((records.len(), last.since(first), last.since(second)), (3, Some(at + 10), Some(at + 20)));
 }

@@ -131,7 +131,7 @@ async fn every_value_reaches_the_broker_in_its_order_also_when_it_was_away() {
         let registry = folder.path().join("registry.db");
         let service = Service::open(store, registry, vault.clone(), RenewalSettings::default(), NOW).unwrap();
         // Of certificates the registry knows nothing here.
-        service.cloud.replace_book(service.cloud.book().with_gateways(vec![registered.clone()]));
+        service.cloud.replace_book(service.cloud.book().with_gateways(vec![registered.clone()], Vec::new()));
         Arc::new(service)
     };
     let open = || tokio::task::block_in_place(open_now);

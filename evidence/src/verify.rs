@@ -24,7 +24,7 @@ mod heard;
 mod report;
 mod verifier;
 
-pub use heard::HeardBy;
+pub use heard::{HeardBy, is_about};
 pub use report::{Kept, Report, Stamped, Value, Verdict, Witness};
 pub use verifier::Verifier;
 

@@ -66,7 +66,7 @@ fn write_report(out: &mut String, report: &Report, number: usize, of: usize) -> 
     }
     for heard in &report.heard {
         let at = time(heard.at_ms / 1000);
-        writeln!(out, "  Claim   gateway {} of network {} says it heard it at {at}", heard.gateway, heard.net)?;
+        writeln!(out, "  Heard   by gateway {} of network {} at {at} (its claim)", heard.gateway, heard.net)?;
     }
     if let Some(at) = report.revoked_later {
         writeln!(out, "  Note    the key was revoked later, at {}", time(at))?;

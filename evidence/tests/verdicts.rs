@@ -45,7 +45,7 @@ fn what_a_proven_bundle_says() {
         "level = 49.75 m",
         "number 302 of key epoch 5, boot b0b0b0b0b0b0b0b0; 2 of 5 in signed batch 1",
         "existed before 2026-09-21T14:13:50Z",
-        "gateway 000000a1 of network 00000007 says it heard it at 2026-09-21T14:14:20Z",
+        "by gateway 000000a1 of network 00000007 at 2026-09-21T14:14:20Z (its claim)",
         "that the key lived only in the sensor",
         "no newer list of revoked keys",
     ] {

@@ -6,6 +6,7 @@
 
 use std::net::IpAddr;
 
+use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, GatewayId, Net};
 use fivefold_core::proof::possession::SigningPoint;
 use fivefold_core::suite::sha256;
@@ -108,6 +109,8 @@ pub enum Role {
     Cloud(Vec<String>),
     /// A gateway: EKU clientAuth, SAN `urn:gw:<net>:<gw>`.
     Gateway(Net, GatewayId),
+    /// A gateway's key for receipts: the same name, and no EKU, so that no TLS of ours takes it.
+    Receipts(GatewayName),
     /// A device that signs its readings: no EKU, so that no TLS of ours takes it; SAN `urn:dev:mac:<did>` (RFC 9039).
     Device(Did),
 }
@@ -115,7 +118,7 @@ pub enum Role {
 impl Role {
     const fn longest_days(&self) -> u32 {
         match self {
-            Self::Cloud(_) | Self::Gateway(..) => LONGEST_DAYS,
+            Self::Cloud(_) | Self::Gateway(..) | Self::Receipts(_) => LONGEST_DAYS,
             Self::Device(_) => DEVICE_DAYS,
         }
     }
@@ -232,6 +235,20 @@ impl Authority {
         self.sign(&Role::Gateway(name.net, name.gateway), &key, now_unix_s, days)
     }
 
+    /// Certifies a gateway's key for receipts, for `days`, at most [`LONGEST_DAYS`]. That the gateway has it was looked at before.
+    ///
+    /// # Errors
+    /// A library error.
+    pub fn certify_receipts(
+        &self,
+        name: GatewayName,
+        spki: &[u8],
+        now_unix_s: u64,
+        days: u32,
+    ) -> Result<Certified, CaError> {
+        self.sign(&Role::Receipts(name), &SubjectPublicKeyInfo::from_der(spki)?, now_unix_s, days)
+    }
+
     /// Certifies the signing key of a device, for `days`, at most [`DEVICE_DAYS`]. That the device has it, and that the key is
     /// a good one, was looked at before.
     ///
@@ -268,6 +285,10 @@ impl Authority {
                 params.distinguished_name = called(&format!("Fivefold gateway {gateway}"));
                 params.subject_alt_names = vec![uri(format!("urn:gw:{net}:{gateway}"))?];
                 params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            }
+            Role::Receipts(name) => {
+                params.distinguished_name = called(&format!("Fivefold receipts of gateway {}", name.gateway));
+                params.subject_alt_names = vec![uri(name.to_string())?];
             }
             Role::Device(did) => {
                 params.distinguished_name = called(&format!("Fivefold device {did}"));
@@ -355,7 +376,6 @@ fn serial() -> Result<(SerialNumber, String), CaError> {
 mod tests {
     use super::*;
     use crate::enrol::Keys;
-    use fivefold_core::e4_channel::GatewayName;
     use x509_parser::prelude::*;
 
     const NOW: u64 = 1_790_000_000;
@@ -382,6 +402,15 @@ mod tests {
             assert_eq!(certificate.issuer().to_string(), ca);
             assert_eq!(hex::encode(certificate.raw_serial()), gateway.serial);
             assert_eq!(SpkiHash::of(certificate.public_key().raw), gateway.spki);
+        });
+        let name = GatewayName { net: Net(7), gateway: GatewayId(1) };
+        let receipts = again.issue(&Role::Receipts(name), NOW, 400).unwrap().certified;
+        read(&receipts.chain, |certificate| {
+            assert!(certificate.extended_key_usage().unwrap().is_none() && !certificate.is_ca());
+            assert_eq!(certificate.key_usage().unwrap().unwrap().value.flags, 1, "digitalSignature and nothing else");
+            let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;
+            assert!(matches!(names[..], [GeneralName::URI("urn:gw:00000007:00000001")]));
+            assert_eq!(receipts.not_after - receipts.not_before, 90 * 86_400);
         });
         let names = ["localhost", "127.0.0.1", "2001:db8::1"].map(String::from).to_vec();
         let cloud = again.issue(&Role::Cloud(names.clone()), NOW, 30).unwrap();

@@ -7,6 +7,7 @@ mod certificates;
 mod classic;
 mod enrolment;
 mod local;
+mod receipts;
 mod renewal;
 mod reseal;
 mod rotation;
@@ -33,6 +34,7 @@ pub use classic::{
 };
 pub use enrolment::Entry;
 pub use local::Local;
+pub use receipts::{ReceiptCertificate, ReceiptSigner};
 pub use renewal::{CloudIdentity, DeviceKey, FirstContexts, Renewal, Whom, can_renew, draw_key};
 pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
@@ -324,6 +326,7 @@ impl Registry {
             classic::prepare(&made.db)?;
             signers::prepare(&made.db)?;
             templates::prepare(&made.db)?;
+            receipts::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)
         };
         set().map_err(|e| made.failed(e))?;
@@ -342,6 +345,7 @@ impl Registry {
             .and_then(|()| classic::prepare(&opened.db))
             .and_then(|()| signers::prepare(&opened.db))
             .and_then(|()| templates::prepare(&opened.db))
+            .and_then(|()| receipts::prepare(&opened.db))
             .map_err(|e| opened.failed(e))?;
         Ok(opened)
     }

@@ -7,9 +7,13 @@ use fivefold_core::profile::Profile;
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::{Authority, Role, SpkiHash};
 use fivefold_keep::enrol::{Keys, Refused, Request, Token};
-use fivefold_keep::registry::{Deed, Event, Gateway, IssuedTo, NotIssued, Registry, RegistryError, Word};
+use fivefold_keep::registry::{
+    Deed, Event, Gateway, IssuedTo, NotIssued, ReceiptSigner, Registry, RegistryError, Word,
+};
+use fivefold_keep::sign::SigningKey;
 use fivefold_keep::tls::{Anchor, Identity, Serial};
 use fivefold_keep::vault::Vault;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 const NOW: u64 = 1_790_000_000;
 const DAY: u64 = 86_400;
@@ -341,4 +345,66 @@ fn a_revoked_certificate_of_the_cloud_is_pushed_under_a_new_version() {
     let (_, serial) = b.enrolled(0);
     assert!(b.registry.revoke_cloud_certificate(&serial.to_string(), by_operator(NOW)).is_err());
     assert!(b.in_force(&serial));
+}
+
+#[test]
+fn every_key_for_receipts_is_certified_with_its_gateway_and_revoked_with_it() {
+    let mut b = Book::new();
+    let (first, serial) = b.enrolled(0);
+    let spki = |keys: &Keys| SigningKey::from_pkcs8(&keys.receipts).unwrap().spki().to_vec();
+    let (second, request) = asks(b.gateways[0].certified_as());
+    b.renew(&serial, &request, NOW + 60 * DAY).unwrap();
+    let signers = b.registry.receipt_signers().unwrap();
+    let of = |signers: &[ReceiptSigner], keys: &Keys| signers.iter().find(|s| s.spki == spki(keys)).unwrap().clone();
+    let [old, new] = [&first, &second].map(|keys| of(&signers, keys));
+    assert_eq!((signers.len(), old.gateway, old.revoked_at), (2, b.gateways[0].gateway, None));
+    assert!(old.certificate_over(NOW, NOW + 89 * DAY).is_some() && old.certificate_over(NOW, NOW + 91 * DAY).is_none());
+    assert!(new.certificate_over(NOW, NOW + 61 * DAY).is_none(), "it was not certified then");
+    assert_eq!(new.certificates[0].chain.len(), 2, "its own and the issuing key's");
+    // Nothing of them is in the roll: no connection is made with one.
+    let (_, x509) = X509Certificate::from_der(&new.certificates[0].chain[0]).unwrap();
+    assert!(!b.in_force(&Serial(x509.raw_serial().to_vec())));
+    assert_eq!(b.registry.certificates().unwrap().len(), 2);
+    assert_eq!(b.registry.certify_receipts(&b.issuing, by_operator(NOW + 61 * DAY)).unwrap(), 0);
+    // Who enrols again has lost the keys of before.
+    let token = b.invite(0);
+    let (third, request) = asks(b.gateways[0].certified_as());
+    b.enrol(&token, &request, NOW + 2 * DAY).unwrap();
+    let signers = b.registry.receipt_signers().unwrap();
+    let revoked = [&first, &second, &third].map(|keys| of(&signers, keys).revoked_at);
+    assert_eq!(revoked, [Some(NOW + 2 * DAY), Some(NOW + 2 * DAY), None]);
+}
+
+#[test]
+fn keys_for_receipts_of_an_earlier_version_are_certified_once() {
+    let mut b = Book::new();
+    let mut spki = Vec::new();
+    for (at, days) in [(0, 90), (1, 90), (1, 1)] {
+        let name = b.gateways[at].certified_as();
+        let tls = b.authority.issue(&Role::Gateway(name.net, name.gateway), NOW, days).unwrap().certified;
+        spki.push(SigningKey::generate().unwrap().0.spki().to_vec());
+        let owner = Some((name.gateway, spki.last().unwrap().as_slice()));
+        b.registry.enter_certificate(owner, &tls, by_operator(NOW)).unwrap();
+    }
+    b.registry.revoke_gateway("north", by_operator(NOW)).unwrap();
+    assert!(b.registry.receipt_signers().unwrap().is_empty());
+    let version = b.registry.history_version().unwrap();
+    let later = by_operator(NOW + 2 * DAY);
+    assert_eq!(
+        b.registry.certify_receipts(&b.issuing, later).unwrap(),
+        1,
+        "not of a revoked one, nor one that has ended"
+    );
+    let signers = b.registry.receipt_signers().unwrap();
+    assert_eq!((signers.len(), &signers[0].spki), (1, &spki[1]));
+    assert!(b.registry.history_version().unwrap() > version, "a cloud that runs hears of it");
+    assert_eq!(b.registry.certify_receipts(&b.authority, later).unwrap(), 0);
+    // The operator renews the certificate for TLS and leaves the key: it needs a certificate that lasts as long.
+    let name = b.gateways[1].certified_as();
+    let tls = b.authority.issue(&Role::Gateway(name.net, name.gateway), NOW + 60 * DAY, 90).unwrap().certified;
+    b.registry.enter_certificate(Some((name.gateway, &spki[1])), &tls, by_operator(NOW + 60 * DAY)).unwrap();
+    assert_eq!(b.registry.certify_receipts(&b.authority, by_operator(NOW + 60 * DAY)).unwrap(), 1);
+    let signers = b.registry.receipt_signers().unwrap();
+    assert_eq!((signers.len(), signers[0].certificates.len()), (1, 2));
+    assert!(signers[0].certificate_over(NOW + 120 * DAY, NOW + 140 * DAY).is_some());
 }

@@ -249,6 +249,7 @@ fn every_client_that_is_no_gateway_of_this_operator_is_refused_as_e4_01() {
         ("not valid yet", operator.odd(&[client], &[good()], (1, 30)), "not valid yet"),
         ("the cloud's own", operator.cloud(), "another purpose"),
         ("a device's", operator.issue(&Role::Device(DEVICE)), "clientAuth alone"),
+        ("a key for receipts", operator.issue(&Role::Receipts(GATEWAY)), "clientAuth alone"),
         ("another operator's", Operator::new().gateway(), "operator's CA"),
     ];
     for (what, identity, reason) in strangers {

@@ -101,6 +101,7 @@ impl CloudStation {
             classics: Vec::new(),
             templates: Default::default(),
             signers: self.members.iter().filter_map(|m| Some(m.signer.as_ref()?.registered.clone())).collect(),
+            receipt_signers: Vec::new(),
             devices: self
                 .members
                 .iter()

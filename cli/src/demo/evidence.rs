@@ -94,6 +94,8 @@ pub struct Proven {
     pub witnesses: usize,
     /// Before when it existed, Unix seconds.
     pub existed_before: Option<u64>,
+    /// Gateways that say they heard it.
+    pub heard: Vec<Heard>,
     /// What is not proven.
     pub not_proven: Vec<String>,
     /// How the network was cut while it was verified.
@@ -104,6 +106,15 @@ pub struct Proven {
     pub invented: Option<Invented>,
     /// Seconds that all of it took.
     pub seconds: f32,
+}
+
+/// What a gateway says: its claim, and no more.
+#[derive(Clone, Debug, Serialize)]
+pub struct Heard {
+    /// Which gateway.
+    pub gateway: String,
+    /// When it says it heard it, Unix seconds.
+    pub at: u64,
 }
 
 /// How the network was cut.
@@ -150,6 +161,7 @@ impl Proven {
         let invented = self.invented.as_ref();
         self.readings > 0
             && self.witnesses >= 2
+            && !self.heard.is_empty()
             && self.altered.refused
             && invented.is_none_or(|i| i.bundles == 0 && i.proof != "signed" && i.signed > 0)
     }
@@ -226,6 +238,10 @@ pub fn prove(fetched: Fetched, cut: Cut) -> anyhow::Result<Proven> {
     let texts = |field: &str| -> Vec<String> {
         last[field].as_array().into_iter().flatten().filter_map(|t| Some(t.as_str()?.to_owned())).collect()
     };
+    let claim = |claim: &Value| {
+        Some(Heard { gateway: claim["gateway"].as_str()?.to_owned(), at: claim["at_ms"].as_u64()? / 1000 })
+    };
+    let heard = last["heard"].as_array().into_iter().flatten().filter_map(claim).collect();
     let altered = altered(&bundles, &payload(last), verify)?;
     Ok(Proven {
         device,
@@ -233,6 +249,7 @@ pub fn prove(fetched: Fetched, cut: Cut) -> anyhow::Result<Proven> {
         level,
         witnesses: last["witnesses"].as_array().map_or(0, Vec::len),
         existed_before: last["existed_before"].as_u64(),
+        heard,
         not_proven: texts("not_proven"),
         cut,
         altered,
@@ -349,6 +366,13 @@ pub fn words(proven: &Proven) -> String {
         format!("The water level of the dam, proven to a stranger in {:.1} s:", proven.seconds),
         format!("  evidence     {} readings of {}, the last one {:.2} m", proven.readings, proven.device, proven.level),
         format!("  witnesses    {} have seen it, and it existed before {before}", proven.witnesses),
+        match proven.heard.as_slice() {
+            [] => "  heard        by NO GATEWAY".into(),
+            heard => {
+                let by = |h: &Heard| format!("gateway {} at {}", h.gateway, crate::clock::text(h.at));
+                format!("  heard        by {} (its claim)", heard.iter().map(by).collect::<Vec<_>>().join(", "))
+            }
+        },
         format!("  verified     {cut}"),
         if altered.refused {
             format!("  one bit off  byte {} altered: refused at step {} ({})", altered.at, altered.step, altered.reason)

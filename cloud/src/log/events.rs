@@ -89,7 +89,7 @@ impl Events {
             let is_new = |r: &Vec<u8>| self.configured.get(&did) != Some(&sha256(&[r]));
             add(EntryKind::Policy, Some(did), record.filter(is_new));
         }
-        let keys = book.signers.revoked();
+        let keys = book.revoked_keys();
         if keys != listed.keys {
             let next = Revocations { number: listed.number.saturating_add(1), keys };
             add(EntryKind::Revocation, None, next.emit().ok());

@@ -15,6 +15,8 @@ use crate::accepted::flag;
 /// A reading, and what proves it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceRow {
+    /// Its row.
+    pub reading: i64,
     /// What all leaves of its context have in common.
     pub subject: Subject,
     /// Its network.
@@ -47,7 +49,7 @@ impl Reader {
     /// [`StoreError`].
     pub fn evidence(&self, did: Did, from: Millis, to: Millis, limit: usize) -> Result<Vec<EvidenceRow>, StoreError> {
         let sql = format!(
-            "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net
+            "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net, r.id
                    FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN leaf l ON l.reading = r.id
                    LEFT JOIN batch b ON b.id = l.batch AND b.state = 1 AND r.origin = 5
                    WHERE r.ctx IN (SELECT id FROM context WHERE did = ? AND {OF_SUBJECTS})
@@ -67,7 +69,8 @@ impl Reader {
                 _ => None,
             };
             let (piv, payload) = (uint(r.get(3)?), as_signed(level, r.get(4)?));
-            Ok(EvidenceRow { subject, net: Net(r.get(9)?), piv, payload, proof })
+            let reading = r.get(10)?;
+            Ok(EvidenceRow { reading, subject, net: Net(r.get(9)?), piv, payload, proof })
         })
     }
 }

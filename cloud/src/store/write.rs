@@ -25,6 +25,8 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     let mut counts = write.counts.clone();
     contexts(tx, write)?;
     let mut verdicts = Vec::with_capacity(write.accepted.len());
+    // Which reading each accepted message is, or is again.
+    let mut readings = Vec::with_capacity(write.accepted.len());
     {
         let mut insert = tx.prepare_cached(
             "INSERT INTO reading (ctx, piv, variant, hash, sid, origin, gateway, seq, received, ingested, link, hops,
@@ -35,15 +37,13 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         for accepted in &write.accepted {
             let row = accepted.row();
             if put(&mut insert, row, 0)? {
-                leaf(tx, row)?;
+                readings.push(Some(leaf(tx, row)?));
                 verdicts.push(Verdict::New);
                 continue;
             }
             let mut inserted = false;
-            let verdict = classify(tx, &mut insert, accepted, &mut inserted)?;
-            if inserted {
-                leaf(tx, row)?;
-            }
+            let (verdict, known) = classify(tx, &mut insert, accepted, &mut inserted)?;
+            readings.push(if inserted { Some(leaf(tx, row)?) } else { known });
             let level2 = row.level < 3;
             let code = match verdict {
                 Verdict::New => None,
@@ -62,7 +62,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
             let mut inserted = put(&mut insert, row, 0)?;
             if !inserted {
                 // The gateway sent its envelope again: nothing is counted twice.
-                let verdict = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
+                let (verdict, _) = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
                 let reuse = verdict == Verdict::NonceReuse;
                 let code = if reuse { Code::GatewayNonceReuse } else { Code::GatewayDuplicate };
                 counts.push((key(code, row), 1));
@@ -80,7 +80,11 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     counts.extend(super::evidence::put(tx, &write.evidence)?);
     super::log::put(tx, &write.log)?;
     let sequence = match &write.receipt {
-        Some(receipt) => sequence(tx, receipt)?,
+        Some(receipt) => {
+            let verdict = sequence(tx, receipt)?;
+            heard(tx, write, receipt, &readings)?;
+            verdict
+        }
         None => SequenceVerdict::InOrder,
     };
     if let (SequenceVerdict::Gap | SequenceVerdict::Different, Some(r)) = (sequence, &write.receipt) {
@@ -202,36 +206,38 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
     Ok(changed == 1)
 }
 
-/// What the row that was inserted last needs to become a leaf.
-fn leaf(tx: &Transaction<'_>, row: &Row) -> Result<()> {
+/// What the row that was inserted last needs to become a leaf. Returns which row it is.
+fn leaf(tx: &Transaction<'_>, row: &Row) -> Result<i64> {
+    let reading = tx.last_insert_rowid();
     if let Some(salt) = row.salt {
         let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?)";
-        tx.prepare_cached(sql)?.execute(params![tx.last_insert_rowid(), salt.0])?;
+        tx.prepare_cached(sql)?.execute(params![reading, salt.0])?;
         super::evidence::arrived(tx, row.context, row.piv)?;
     }
-    Ok(())
+    Ok(reading)
 }
 
-/// A row stands there under this number: is it the same message (docs/protocol.md 8.1)? If it is written beside that one,
-/// `inserted` says so.
+/// A row stands there under this number: is it the same message (docs/protocol.md 8.1), and which? If it is written beside
+/// that one, `inserted` says so.
 fn classify(
     tx: &Transaction<'_>,
     insert: &mut rusqlite::CachedStatement<'_>,
     accepted: &Accepted,
     inserted: &mut bool,
-) -> Result<Verdict> {
+) -> Result<(Verdict, Option<i64>)> {
     let row = accepted.row();
     let at = params![row.context.0, int(row.piv)];
     let mut same = tx.prepare_cached(
-        "SELECT gateway, ingested FROM reading WHERE ctx = ? AND piv = ? AND hash = ? ORDER BY variant LIMIT 1",
+        "SELECT gateway, ingested, id FROM reading WHERE ctx = ? AND piv = ? AND hash = ? ORDER BY variant LIMIT 1",
     )?;
     let found = same
         .query_row(params![row.context.0, int(row.piv), row.hash.0], |r| {
-            Ok((GatewayId(r.get(0)?), Millis(u64::try_from(r.get::<_, i64>(1)?).unwrap_or(0))))
+            let ingested = Millis(u64::try_from(r.get::<_, i64>(1)?).unwrap_or(0));
+            Ok((Verdict::Dup { gateway: GatewayId(r.get(0)?), ingested }, Some(r.get(2)?)))
         })
         .optional()?;
-    if let Some((gateway, ingested)) = found {
-        return Ok(Verdict::Dup { gateway, ingested });
+    if let Some(found) = found {
+        return Ok(found);
     }
     if row.level < 3 {
         // By a gateway's word alone: a gateway that invented future numbers cannot make true readings vanish.
@@ -259,7 +265,7 @@ fn classify(
             aside(tx, &quarantined(row))?;
         }
     }
-    Ok(Verdict::NonceReuse)
+    Ok((Verdict::NonceReuse, None))
 }
 
 fn quarantined(row: &Row) -> super::Quarantined {
@@ -344,6 +350,17 @@ fn sequence(tx: &Transaction<'_>, r: &ReceiptRow) -> Result<SequenceVerdict> {
     )?
     .execute(params![gateway, boot, first.saturating_add(int(r.count))])?;
     Ok(verdict)
+}
+
+/// Keeps what the receipt proves of single readings.
+fn heard(tx: &Transaction<'_>, write: &Write, r: &ReceiptRow, readings: &[Option<i64>]) -> Result<()> {
+    if write.hearing.kept.is_empty() {
+        return Ok(());
+    }
+    match super::heard::receipt(tx, r)? {
+        Some(receipt) => super::heard::put(tx, &write.hearing, readings, r.gateway, receipt),
+        None => Ok(()),
+    }
 }
 
 fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {

@@ -59,6 +59,7 @@ pub struct SourceParts {
     pub classics: Vec<classic::Classic>,
     pub signers: Vec<registry::Signer>,
     pub templates: Vec<registry::RegisteredTemplate>,
+    pub receipt_signers: Vec<registry::ReceiptSigner>,
 }
 
 /// The key of a rotation under this index.
@@ -89,6 +90,7 @@ impl SourceParts {
             classics: self.classics.iter().map(classic::Classic::source).collect(),
             signers: self.signers.clone(),
             templates: Templates::of(self.templates.clone()),
+            receipt_signers: self.receipt_signers.clone(),
         }
     }
 }
@@ -344,6 +346,7 @@ impl World {
             classics: Vec::new(),
             signers: Vec::new(),
             templates: Vec::new(),
+            receipt_signers: Vec::new(),
         };
         let cloud = start(&path, &source, vault.as_ref(), NOW);
         cloud.pushed(gateway.proven.gateway(), 1);

@@ -5,6 +5,7 @@ use fivefold_core::proof::Sign1;
 use fivefold_core::proof::merkle::{Hash, verify_inclusion};
 use fivefold_core::proof::receipt::{CONTEXT, Receipt};
 use fivefold_core::proof::statement::SignedLevel;
+use fivefold_core::wire::cbor::Malformed;
 use fivefold_core::wire::coap::{Outer, PAYLOAD_MARKER, POST, Protected};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use serde::Serialize;
@@ -52,14 +53,13 @@ fn one(
 ) -> Result<HeardBy, String> {
     let signed = Sign1::parse(heard.receipt).map_err(|e| e.reason)?;
     let receipt = Receipt::parse(signed.danger_payload()).map_err(|e| e.reason)?;
-    let envelope = Envelope::parse(heard.envelope).map_err(|e| e.reason)?;
     let path = &heard.path;
     verify_inclusion(&Hash::of_leaf([heard.envelope]), path.index, path.size, &path.hashes, &receipt.root)
         .map_err(|e| e.reason)?;
     if path.size != receipt.count {
         return Err("the receipt is over another number of envelopes".into());
     }
-    about(&envelope, tbs, enrolment)?;
+    let envelope = about(heard.envelope, tbs, enrolment).map_err(|e| e.reason)?;
 
     let whom = Whom::Gateway(enrolment.net, receipt.gateway);
     let first = heard.chain.first().copied().unwrap_or_default();
@@ -81,8 +81,21 @@ fn one(
     })
 }
 
+/// Whether an envelope holds the message in which a reading came, for whoever puts bundles together: one that does not would
+/// refuse the bundle. `tbs` is what was signed of the reading, `enrolment` the record of its device.
+pub fn is_about(envelope: &[u8], tbs: &[u8], enrolment: &[u8]) -> bool {
+    let about = || about(envelope, &Tbs::parse(tbs)?, &Enrolment::parse(enrolment)?).map(drop);
+    about().is_ok()
+}
+
 /// The envelope holds the message in which this reading came.
-fn about(envelope: &Envelope<'_>, tbs: &Tbs<'_>, enrolment: &Enrolment<'_>) -> Result<(), &'static str> {
+fn about<'e>(envelope: &'e [u8], tbs: &Tbs<'_>, enrolment: &Enrolment<'_>) -> Result<Envelope<'e>, Malformed> {
+    let envelope = Envelope::parse(envelope)?;
+    names(&envelope, tbs, enrolment).map_err(Malformed::new)?;
+    Ok(envelope)
+}
+
+fn names(envelope: &Envelope<'_>, tbs: &Tbs<'_>, enrolment: &Enrolment<'_>) -> Result<(), &'static str> {
     let from = Originator::Node { net: enrolment.net, sid: enrolment.sid };
     if envelope.originator != from {
         return Err("the envelope came from another device");

@@ -71,7 +71,7 @@ pub struct Event {
     pub at: u64,
     /// About whom; `None`: the cloud.
     pub gateway: Option<GatewayId>,
-    /// By whose word: `operator`, `token` with 8 digits of its hash, or `certificate` with its serial number.
+    /// By whose word: `operator`, `cloud`, `token` with 8 digits of its hash, or `certificate` with its serial number.
     pub who: String,
     /// What.
     pub deed: Deed,
@@ -117,7 +117,7 @@ pub struct IssuedTo {
 }
 
 // Inside a transaction: what SQLite says, or a rule.
-enum Stop {
+pub(super) enum Stop {
     Database(rusqlite::Error),
     Refused(Refused),
     Ca(CaError),
@@ -141,7 +141,7 @@ impl From<CaError> for Stop {
     }
 }
 
-type Ruled<T> = std::result::Result<T, Stop>;
+pub(super) type Ruled<T> = std::result::Result<T, Stop>;
 
 /// A certificate's row, as far as the rules look at it.
 struct Held {
@@ -220,8 +220,7 @@ impl Registry {
             are_new(tx, request)?;
             let word = Word { who: &who, at: now };
             revoke(tx, word, "gw = ?1", &gw)?;
-            let certified = authority.certify(request, now, LONGEST_DAYS)?;
-            enter(tx, word, Deed::Issued, Some(GatewayId(gw)), &certified, Some(request.receipts_spki()))?;
+            let certified = certify(tx, authority, request, Deed::Issued, word)?;
             tx.execute("UPDATE enrolments SET serial = ? WHERE hash = ?", params![certified.serial, hash])?;
             Ok((gw, certified.chain))
         })
@@ -266,9 +265,7 @@ impl Registry {
             if tx.query_row(sql, params![gw, day], |r| r.get::<_, u32>(0))? >= A_DAY {
                 return Err(Refused::TooMany.into());
             }
-            let certified = authority.certify(request, now, LONGEST_DAYS)?;
-            let word = Word { who: &who, at: now };
-            enter(tx, word, Deed::Renewed, Some(GatewayId(gw)), &certified, Some(request.receipts_spki()))?;
+            let certified = certify(tx, authority, request, Deed::Renewed, Word { who: &who, at: now })?;
             Ok((gw, certified.chain))
         })
     }
@@ -291,8 +288,7 @@ impl Registry {
                 return Ok((gw, had.chain));
             }
             are_new(tx, request)?;
-            let certified = authority.certify(request, word.at, LONGEST_DAYS)?;
-            enter(tx, word, Deed::Issued, Some(GatewayId(gw)), &certified, Some(request.receipts_spki()))?;
+            let certified = certify(tx, authority, request, Deed::Issued, word)?;
             Ok((gw, certified.chain))
         })
     }
@@ -460,7 +456,7 @@ impl Registry {
         Ok(IssuedTo { gateway: self.gateway(&GatewayId(gw).to_string())?, chain })
     }
 
-    fn ruled_transaction<T>(
+    pub(super) fn ruled_transaction<T>(
         &mut self,
         run: impl FnOnce(&Transaction<'_>) -> Ruled<T>,
     ) -> std::result::Result<T, NotIssued> {
@@ -475,6 +471,22 @@ impl Registry {
         tx.commit().map_err(failed)?;
         Ok(done)
     }
+}
+
+/// Certifies both keys of a request for the gateway that it names, and enters that with one line of the history. Only the
+/// certificate for TLS is handed out: the other one is for strangers, who get it with evidence.
+fn certify(
+    tx: &Transaction<'_>,
+    authority: &Authority,
+    request: &Request,
+    deed: Deed,
+    word: Word<'_>,
+) -> Ruled<Certified> {
+    let (name, receipts) = (request.name(), request.receipts_spki());
+    let certified = authority.certify(request, word.at, LONGEST_DAYS)?;
+    enter(tx, word, deed, Some(name.gateway), &certified, Some(receipts))?;
+    super::receipts::certify(tx, authority, name, receipts, word.at)?;
+    Ok(certified)
 }
 
 /// Enters a certificate and its line of the history.

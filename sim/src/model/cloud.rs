@@ -116,6 +116,7 @@ impl CloudPart {
             classics: Vec::new(),
             signers: Vec::new(),
             templates: Default::default(),
+            receipt_signers: Vec::new(),
             devices: self.members.iter().map(enrolled).collect(),
         })
     }
