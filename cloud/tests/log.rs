@@ -225,10 +225,11 @@ fn a_key_for_receipts_that_is_revoked_goes_to_the_list_although_the_version_stay
         KeyName::of(SigningKey::from_pkcs8(&keys.receipts).unwrap().spki())
     };
     let at = NOW.0 / 1000;
-    let (first, version) = (enrol(&mut registry, at), registry.version().unwrap());
+    let first = enrol(&mut registry, at);
     let store = Store::open(&folder.path().join("readings.db")).unwrap();
     let service = Service::open(store, book, Arc::new(vault), RenewalSettings::default(), NOW).unwrap();
     assert_eq!(service.cloud.book().receipt_signers.named(first).unwrap().gateway, gateway.gateway);
+    let version = registry.version().unwrap();
     let second = enrol(&mut registry, at + 10);
     assert_eq!(registry.version().unwrap(), version);
     service.refresh(NOW).unwrap();
