@@ -191,7 +191,7 @@ fn bundle(
     loop {
         match bundle.assemble() {
             // The latest of many gateways, with many witnesses each, may find no room.
-            Err(NotAssembled::TooMuch(_)) if bundle.receipts.pop().is_some() => {}
+            Err(NotAssembled::TooMuch(_) | NotAssembled::Unwritable(_)) if bundle.receipts.pop().is_some() => {}
             assembled => return Ok(assembled?),
         }
     }

@@ -71,7 +71,7 @@ impl<'e> Receipts<'e> {
             if list.as_ref().is_ok_and(is_revoked) {
                 continue;
             }
-            let Some(path) = Path::of(&receipt.leaves, row.index) else { continue };
+            let Ok(path) = Path::of(&receipt.leaves, row.index) else { continue };
             shown.push(Shown { receipt, envelope: row.envelope, path });
         }
         Ok(shown)
