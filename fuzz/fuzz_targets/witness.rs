@@ -82,6 +82,7 @@ fuzz_target!(|bytes: &[u8]| {
         last = (at, head.size);
         cosigned.push(head);
     }
-    let is_of = |leaves: &[Hash]| cosigned.iter().all(|h| usize::try_from(h.size).is_ok_and(|n| root(&leaves[..n]) == h.root));
+    let is_of =
+        |leaves: &[Hash]| cosigned.iter().all(|h| usize::try_from(h.size).is_ok_and(|n| root(&leaves[..n]) == h.root));
     assert!(LOG.leaves.iter().any(|leaves| is_of(leaves)), "a fork was cosigned");
 });

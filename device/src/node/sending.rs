@@ -321,9 +321,8 @@ mod tests {
         for profile in [Profile::ToCloud, Profile::ToGateway, Profile::ToBoth] {
             let policy = Policy { mode: Mode::Random, radio: Radio::Ip, ..Policy::new(profile) };
             let settings = Settings::new(did, Sid(0x0a10), Pan(1), policy, Epoch(0));
-            let mut secrets = Secrets::default();
-            secrets.e2 = Some(E2Root::bootstrap(&[2; 32], did).secret(GatewayGroup(1)));
-            secrets.e3 = Some(E3Secret::bootstrap(&[2; 32], did));
+            let e2 = Some(E2Root::bootstrap(&[2; 32], did).secret(GatewayGroup(1)));
+            let secrets = Secrets { e2, e3: Some(E3Secret::bootstrap(&[2; 32], did)), ..Secrets::default() };
             let entropy = Entropy::check(core::array::from_fn(|n| (n * 3) as u8)).unwrap();
             let mut node = Node::<8>::boot(Millis(0), settings, &secrets, None, &entropy).unwrap();
             for verified in [false, true] {
