@@ -110,6 +110,24 @@ fn parts_of_two_signatures_come_in_any_order() {
 }
 
 #[test]
+fn a_part_that_comes_late_counts_after_those_of_later_batches() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let mut late = Vec::new();
+    for _ in 0..10 {
+        readings(&mut world, &mut node, &mut signer, 1, &[]);
+        let parts = carry::parts(&signer.close(), 60);
+        for part in if late.is_empty() { &parts[..1] } else { &parts[..] } {
+            let sent = node.send(part);
+            world.post(&[sent.envelope()]);
+        }
+        late.push(parts);
+    }
+    let sent = node.send(&late[0][1]);
+    world.post(&[sent.envelope()]);
+    assert_eq!(labels(&world).into_iter().filter(|l| *l == "signed").count(), 10, "{:?}", labels(&world));
+}
+
+#[test]
 fn a_missing_reading_is_left_out_of_a_second_signature_and_signed_by_the_first_once_it_comes() {
     let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
     let sent = readings(&mut world, &mut node, &mut signer, 4, &[1]);
@@ -337,6 +355,57 @@ fn what_an_earlier_process_asked_for_is_no_forgery_after_a_restart() {
     assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));
     let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
     assert_eq!(counted, [0, 1, 0]);
+}
+
+#[test]
+fn ev_03_a_chain_that_begins_anew_after_a_reboot_that_followed_a_second_statement_is_no_fork() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let first = signer.close();
+    let carrier = node.send(&signature_item(&first));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 1, vec![0b101])));
+    let carrier = node.send(&signature_item(&signer.again(&first, 0b101)));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    // Which of both statements arrived the device does not know after a reboot, so that it names none.
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let second = signer.close();
+    let carrier = node.send(&signature_item(&signer.chained(&second, Hash([0; 32]))));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));
+    let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
+    assert_eq!(counted, [0, 1, 0]);
+}
+
+#[test]
+fn ev_03_statements_under_one_number_are_one_batch_that_cannot_be_completed() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[0, 1]);
+    let first = signer.close();
+    for said in [&first, &signer.again(&first, 0b110)] {
+        let carrier = node.send(&signature_item(said));
+        world.post(&[carrier.envelope()]);
+    }
+    world.now = world.now.plus(97 * HOUR);
+    let write = world.cloud.handle_timeout(world.now);
+    assert_eq!(write.evidence.closed.len(), 2);
+    world.cloud.memory().store().commit_now(write).unwrap();
+    assert_eq!(world.count(Code::EvidenceIncomplete), 1);
+}
+
+#[test]
+fn leaf_hashes_that_come_after_their_batch_was_verified_give_nothing_up() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    for _ in 0..66 {
+        readings(&mut world, &mut node, &mut signer, 1, &[]);
+        let batch = signer.close();
+        for item in [signature_item(&batch), leaves_item(&batch, 0, 1)] {
+            let carrier = node.send(&item);
+            world.post(&[carrier.envelope()]);
+        }
+    }
+    assert_eq!(world.count(Code::EvidenceIncomplete), 0);
 }
 
 #[test]

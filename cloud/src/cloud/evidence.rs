@@ -488,8 +488,11 @@ fn chain(past: &BatchPast, batch: &SignedBatch, dossier: &Dossier) -> Option<Cod
     if before(past, claim).any(|s| s.hash == proven.previous) {
         return None;
     }
-    // Signed again because what it was chained to never came: the chain begins anew.
-    let begins_anew = proven.previous == NOTHING && dossier.was_asked(claim.name());
+    // Signed again because what it was chained to never came, or signed after a reboot that followed a second statement of the
+    // batch before: the chain begins anew.
+    let name_before = claim.number.checked_sub(1).map(|number| BatchName { number, ..claim.name() });
+    let was_asked = |name: Option<BatchName>| name.is_some_and(|name| dossier.was_asked(name));
+    let begins_anew = proven.previous == NOTHING && (was_asked(Some(claim.name())) || was_asked(name_before));
     if before(past, claim).next().is_some() && !begins_anew {
         return Some(Code::EvidenceChain);
     }

@@ -32,8 +32,9 @@ const CLOSED: i64 = 256;
 const GIVEN: i64 = 64;
 /// Batches that one reading may complete, at most: an honest device makes three statements about it.
 const COMPLETED: i64 = 64;
-/// Batches that a device speaks of at a time, at most.
-const SPOKEN_OF: i64 = 4;
+/// Batches that a device speaks of at a time, at most: a part that waits for its answer goes out again for as long as its message
+/// lives, while later batches come and are settled.
+const SPOKEN_OF: i64 = 16;
 /// Parts of one signature, at most, and bytes of one.
 pub const PARTS: u16 = 16;
 /// See [`PARTS`].
@@ -236,6 +237,7 @@ fn part(tx: &Transaction<'_>, p: &PartRow) -> Result<()> {
 }
 
 /// Says how many batches had to give way. Those for which a claim is open do last, and none that its device still speaks of.
+/// Of a batch that was decided hashes may come late, or once more: they go first, and are nothing that was given up.
 fn leaves(tx: &Transaction<'_>, l: &LeavesRow) -> Result<u64> {
     // A claim does not wait longer for its readings either.
     let expired = l.at.0.saturating_sub(PATIENCE);
@@ -247,18 +249,21 @@ fn leaves(tx: &Transaction<'_>, l: &LeavesRow) -> Result<u64> {
         )?
         .execute(params![l.did.0, row_of(l.chain), int(l.number), i, hash.0, int(l.at.0)])?;
     }
-    let sql = "SELECT chain, number FROM batch_leaf l WHERE did = ? GROUP BY chain, number ORDER BY EXISTS
-               (SELECT 1 FROM batch b WHERE b.did = l.did AND b.number = l.number AND b.chain = l.chain AND b.state = 0) DESC,
-               max(at) DESC, max(rowid) DESC LIMIT -1 OFFSET ?";
+    let claimed =
+        "EXISTS (SELECT 1 FROM batch b WHERE b.did = l.did AND b.number = l.number AND b.chain = l.chain AND b.state";
+    let sql = format!(
+        "SELECT chain, number, {claimed} <> 0) AS decided FROM batch_leaf l WHERE did = ? GROUP BY chain, number
+         ORDER BY {claimed} = 0) DESC, decided, max(at) DESC, max(rowid) DESC LIMIT -1 OFFSET ?"
+    );
     let over = tx
-        .prepare_cached(sql)?
-        .query_map(params![l.did.0, GIVEN], |r| Ok((r.get(0)?, r.get(1)?)))?
-        .collect::<Result<Vec<(i64, i64)>>>()?;
-    for (chain, number) in &over {
+        .prepare_cached(&sql)?
+        .query_map(params![l.did.0, GIVEN], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?
+        .collect::<Result<Vec<(i64, i64, bool)>>>()?;
+    for (chain, number, _) in &over {
         tx.prepare_cached("DELETE FROM batch_leaf WHERE did = ? AND chain = ? AND number = ?")?
             .execute(params![l.did.0, chain, number])?;
     }
-    Ok(over.len() as u64)
+    Ok(over.iter().filter(|(_, _, decided)| !decided).count() as u64)
 }
 
 /// As it stands in the store.
@@ -451,7 +456,8 @@ fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
     Ok(())
 }
 
-/// Whether that is news, and to be counted: it is not where the same readings are in a batch that was verified.
+/// Whether that is news, and to be counted: it is not where the same readings are in a batch that was verified, or given up
+/// before under another statement.
 fn close(tx: &Transaction<'_>, c: &Claim, state: State) -> Result<bool> {
     let sql = format!("UPDATE batch SET state = ?6 WHERE {SAME} AND state = 0");
     let changed = tx.prepare_cached(&sql)?.execute(params![
@@ -468,11 +474,10 @@ fn close(tx: &Transaction<'_>, c: &Claim, state: State) -> Result<bool> {
     if changed == 0 || state == State::Invalid {
         return Ok(changed != 0);
     }
-    let sql =
-        "SELECT EXISTS (SELECT 1 FROM batch WHERE did = ? AND number = ? AND first = ? AND chain = ? AND state = 1)";
-    let elsewhere: bool = tx
-        .prepare_cached(sql)?
-        .query_row(params![c.did.0, int(c.number), int(c.first), row_of(c.chain)], |r| r.get(0))?;
+    let sql = "SELECT EXISTS (SELECT 1 FROM batch WHERE did = ?1 AND number = ?2 AND first = ?3 AND chain = ?6
+               AND (state = 1 OR state = 3 AND NOT (bitmap = ?4 AND signature = ?5)))";
+    let same = params![c.did.0, int(c.number), int(c.first), c.bitmap.as_bytes(), &c.signature[..], row_of(c.chain)];
+    let elsewhere: bool = tx.prepare_cached(sql)?.query_row(same, |r| r.get(0))?;
     Ok(!elsewhere)
 }
 
