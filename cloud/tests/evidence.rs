@@ -128,6 +128,35 @@ fn a_part_that_comes_late_counts_after_those_of_later_batches() {
 }
 
 #[test]
+fn pieces_of_a_first_and_a_second_signature_of_one_batch_are_no_forgery_together() {
+    for order in [[0, 1], [1, 0]] {
+        let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+        let sent = readings(&mut world, &mut node, &mut signer, 4, &[1]);
+        let first = signer.close();
+        let second = carry::parts(&signer.again(&first, 0b1101), 60);
+        let first = carry::parts(&first, 60);
+        assert_eq!((first.len(), second.len()), (2, 2));
+        let mut last = None;
+        for part in first.iter().chain(order.map(|at| &second[at])) {
+            let carrier = node.send(part);
+            let reply = world.post(&[carrier.envelope()]);
+            last = told(&node, &carrier, &reply);
+        }
+        assert_eq!(last, Some((1, 0, vec![])));
+        assert_eq!(labels(&world)[..3], ["signed"; 3]);
+        // What both were together is weighed once more.
+        world.post(&[sent[1].envelope()]);
+        world.now = world.now.plus(97 * HOUR);
+        let write = world.cloud.handle_timeout(world.now);
+        world.cloud.memory().store().commit_now(write).unwrap();
+        let did = world.source.devices[0].did;
+        assert_eq!(world.cloud.memory().read(|r| r.batches(did, State::Open)).unwrap(), 0);
+        let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
+        assert_eq!(counted, [0, 0, 0]);
+    }
+}
+
+#[test]
 fn a_missing_reading_is_left_out_of_a_second_signature_and_signed_by_the_first_once_it_comes() {
     let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
     let sent = readings(&mut world, &mut node, &mut signer, 4, &[1]);
@@ -329,6 +358,39 @@ fn ev_03_a_second_signature_that_was_lost_is_no_forgery_of_the_next() {
     assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));
     let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
     assert_eq!(counted, [0, 1, 0]);
+}
+
+#[test]
+fn what_is_chained_to_a_statement_that_was_signed_again_is_no_forgery_however_often_it_is_said() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    // The first never comes, so that the second is asked for once more. The third names what the second was at first.
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    signer.close();
+    let mut batches = Vec::new();
+    for _ in 0..2 {
+        readings(&mut world, &mut node, &mut signer, 2, &[]);
+        batches.push(signer.close());
+    }
+    for batch in [&batches[0], &batches[1], &batches[1]] {
+        let carrier = node.send(&signature_item(batch));
+        let reply = world.post(&[carrier.envelope()]);
+        assert_eq!(told(&node, &carrier, &reply), Some((batch.number, 1, vec![0b11])));
+    }
+    for batch in &batches {
+        let carrier = node.send(&signature_item(&signer.chained(batch, Hash([0; 32]))));
+        let reply = world.post(&[carrier.envelope()]);
+        assert_eq!(told(&node, &carrier, &reply), Some((batch.number, 0, vec![])));
+        assert_eq!(world.count(Code::EvidenceSignature), 0);
+    }
+    // What nothing can verify any more waits as long as any claim, and its readings are signed elsewhere.
+    world.now = world.now.plus(97 * HOUR);
+    let write = world.cloud.handle_timeout(world.now);
+    world.cloud.memory().store().commit_now(write).unwrap();
+    let did = world.source.devices[0].did;
+    let rows = |state| world.cloud.memory().read(|r| r.batches(did, state)).unwrap();
+    assert_eq!([State::Open, State::Verified, State::Invalid, State::Incomplete].map(rows), [0, 2, 0, 2]);
+    let counted = [Code::EvidenceSignature, Code::EvidenceIncomplete, Code::EvidenceChain].map(|c| world.count(c));
+    assert_eq!(counted, [0, 2, 0]);
 }
 
 #[test]
@@ -631,7 +693,7 @@ fn claims_that_nothing_completes_take_a_bounded_room_and_the_oldest_gives_way_co
     assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
     assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (64, 0));
     flood(&mut world, &mut node, &mut signer, 164..170);
-    assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (65, 5));
+    assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (64, 6));
     // A true one that waits for a reading gets it, for it is not the oldest of so many; over a restart too.
     let mut world = world.restart();
     let (here, late) = (signer.reading(&mut node, &reading(0)), signer.reading(&mut node, &reading(1)));
@@ -641,7 +703,30 @@ fn claims_that_nothing_completes_take_a_bounded_room_and_the_oldest_gives_way_co
     let mut world = world.restart();
     world.post(&[late.envelope()]);
     assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 5);
-    assert!(rows(&world, State::Open) <= 65);
+    assert!(rows(&world, State::Open) <= 64);
+}
+
+#[test]
+fn ev_03_what_is_said_again_of_verified_batches_hides_none_that_waits() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let waiting = invented(&mut signer, &mut node, 100);
+    let mut carriers = vec![node.send(&waiting)];
+    for _ in 0..70 {
+        carriers.push(signer.reading(&mut node, &reading(0)));
+        let item = signature_item(&signer.close());
+        carriers.extend([node.send(&item), node.send(&item)]);
+    }
+    for carrier in &carriers {
+        world.post(&[carrier.envelope()]);
+    }
+    let did = world.source.devices[0].did;
+    let rows = |world: &World, state| world.cloud.memory().read(|r| r.batches(did, state)).unwrap();
+    let before = (rows(&world, State::Open), world.count(Code::EvidenceIncomplete));
+    world.now = world.now.plus(97 * HOUR);
+    let write = world.cloud.handle_timeout(world.now);
+    world.cloud.memory().store().commit_now(write).unwrap();
+    assert_eq!((before, rows(&world, State::Verified)), ((1, 0), 70));
+    assert_eq!((rows(&world, State::Open), world.count(Code::EvidenceIncomplete)), (0, 1));
 }
 
 #[test]

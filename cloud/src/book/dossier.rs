@@ -75,14 +75,10 @@ impl Dossier {
         self.unsigned = Some(Unsigned { count: so_far.count.saturating_add(1), ..so_far });
     }
 
-    /// A claim that is not decided; the oldest gives way, as it does in the store.
+    /// A claim that is not decided. Whoever weighs it sees to it that they do not become too many.
     pub(crate) fn open(&mut self, claim: &Claim) {
-        if self.open.iter().any(|o| o.claim.is_same(claim)) {
-            return;
-        }
-        self.open.push(Open { claim: claim.clone(), asked: 0 });
-        if self.open.len() > OPEN {
-            self.open.remove(0);
+        if !self.open.iter().any(|o| o.claim.is_same(claim)) {
+            self.open.push(Open { claim: claim.clone(), asked: 0 });
         }
     }
 

@@ -19,7 +19,7 @@ use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim, SignedBatch};
 use crate::accepted::{ContextId, Row};
 use crate::book::{ClassicDevice, DRAIN, Device, Dossier, Live, Open, Told};
 use crate::store::{
-    BatchPast, Closed, CountKey, LeavesRow, PART, PARTS, PartRow, Place, State, StatementRow, Verdict, Write,
+    BatchPast, Closed, CountKey, LeavesRow, OPEN, PART, PARTS, PartRow, Place, State, StatementRow, Verdict, Write,
 };
 
 /// A batch closes after so long, in milliseconds (docs/protocol.md 13.1).
@@ -285,7 +285,11 @@ impl<M: Memory> Cloud<M> {
                     }
                     write.evidence.signed.push((*batch, code.map(|code| key(judged, device, code))));
                 }
-                Weighed::Known => told.push((claim.name(), Told::Complete)),
+                Weighed::Known => {
+                    // It was durable before: it takes nobody's place.
+                    dossier.open.retain(|o| !o.claim.is_same(&claim));
+                    told.push((claim.name(), Told::Complete));
+                }
                 Weighed::Lacks(have) if is_asked && have != 0 => {
                     told.push((claim.name(), ask(dossier, &claim, have)));
                 }
@@ -305,6 +309,7 @@ impl<M: Memory> Cloud<M> {
                 Weighed::Lacks(_) | Weighed::Unchained | Weighed::Later => {}
             }
         }
+        give_way(dossier, write, given_up);
         told
     }
 
@@ -374,9 +379,17 @@ impl<M: Memory> Cloud<M> {
             || claim.number <= FIRST && !past.statements.iter().any(|s| s.number < claim.number);
         // Another statement of the number before may be what this one names, and it was never whole here.
         let name_before = claim.number.checked_sub(1).map(|number| BatchName { number, ..claim.name() });
+        // However often this one is said again: its device may not be able to sign anew, or two gateways brought it.
         let is_another = past.claims_before > 1 || name_before.is_some_and(|before| dossier.was_asked(before));
-        let asked = dossier.open.iter().find(|o| o.claim.is_same(claim)).map_or(0, |o| o.asked);
-        if is_chained && (!is_another || asked >= 2) { Weighed::Invalid } else { Weighed::Unchained }
+        if !is_chained || is_another {
+            return Weighed::Unchained;
+        }
+        // A piece names its batch alone: one of a second statement may stand here beside others of the first, until all of
+        // the second came.
+        let is_mixed = dossier.was_asked(claim.name())
+            && (self.memory.batch_parts(device.did, claim.name()).is_some()
+                || past.statements.iter().any(|s| s.number == claim.number));
+        if is_mixed { Weighed::Later } else { Weighed::Invalid }
     }
 
     /// Takes note of what is durable now.
@@ -406,6 +419,19 @@ impl<M: Memory> Cloud<M> {
         }
         watch_dossier(&mut live.dossier, Whose::of(device), device.policy.batch, write)
     }
+}
+
+/// The oldest claims that are too many are given up: here and in the store alike, so that none is open in one of both alone.
+fn give_way(dossier: &Dossier, write: &mut Write, key: CountKey) {
+    let evidence = &mut write.evidence;
+    let decided = |claim: &&Claim| {
+        evidence.signed.iter().any(|(batch, _)| batch.proven().claim.is_same(claim))
+            || evidence.closed.iter().any(|closed| closed.claim.is_same(claim))
+    };
+    let waiting: Vec<&Claim> = dossier.open.iter().map(|o| &o.claim).filter(|claim| !decided(claim)).collect();
+    let over = waiting.iter().take(waiting.len().saturating_sub(OPEN));
+    let over: Vec<Closed> = over.map(|claim| Closed::new((*claim).clone(), State::Incomplete, key)).collect();
+    evidence.closed.extend(over);
 }
 
 /// What [`Cloud::watch_batches`] says, of batches of so many readings.
