@@ -193,6 +193,8 @@ job_evidence() {
     $venv/bin/pip install --quiet --disable-pip-version-check -r interop/evidence/requirements.txt
     cargo build --release --locked -p fivefold
     cargo build --release --locked -p fivefold-evidence --examples
+    # As `sim` builds it.
+    cargo build --release --locked -p fivefold-sim --features witness --bin fivefold-sim
     $venv/bin/python interop/evidence/run.py "$@"
 }
 

@@ -22,7 +22,7 @@ use crate::embedded::Embedded;
 use crate::store::{LogWrite, StoreError, Write};
 use crate::witnesses::{self, Published, Witness, WitnessError};
 
-pub(crate) use events::Events;
+pub use events::Events;
 pub(crate) use missed::{EVIDENCE_LOG, Missed};
 
 /// Entries that go to the log at a time.

@@ -1,9 +1,10 @@
 //! Writes sample bundles into a folder, each valid or broken in one way, for verifiers to agree on:
 //!
 //! ```sh
-//! cargo run -p fivefold-evidence --example bundles -- DIR 1000 SEED
+//! cargo run -p fivefold-evidence --example bundles -- DIR 200 SEED
 //! ```
 //!
+//! They are wrong in more ways than a village of the simulator can be, which writes bundles too (`fivefold-sim --bundles`).
 //! `trust.toml` is what to believe; `NNNN.evb` are the bundles; `expected.json` says of each its verdict, the step that must
 //! refuse it, and what is wrong with it.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::print_stdout)]
@@ -22,7 +23,7 @@ use serde_json::json;
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().expect("usage: bundles DIR [NUMBER [SEED]]"));
-    let number: usize = arguments.next().map_or(1000, |n| n.parse().expect("a number of bundles"));
+    let number: usize = arguments.next().map_or(200, |n| n.parse().expect("a number of bundles"));
     let mut dice = Dice(arguments.next().map_or(1, |n| n.parse().expect("a seed")));
     std::fs::create_dir_all(&folder).unwrap();
 
@@ -52,7 +53,7 @@ fn main() {
                     case.name, said[0].step, said[0].reason
                 );
             }
-            expected.push(json!({ "file": file, "what": case.name, "verdict": verdict, "step": step }));
+            expected.push(json!({ "file": file, "trust": "trust.toml", "what": case.name, "verdict": verdict, "step": step }));
         }
     }
     std::fs::write(folder.join("expected.json"), serde_json::to_string_pretty(&expected).unwrap()).unwrap();

@@ -2,7 +2,8 @@
 """The independent check of evidence. Run by `./ci.sh evidence`; `--keep` leaves the folder for a look.
 
 1. Vectors of others, and cases: vectors/evidence/bundles.json is what is made from docs/evidence.md, and is answered as it says.
-2. Samples that our own code made: both verifiers give the verdict that each was made for, at the same step.
+2. Bundles from the simulator, whose villages know what was sent; and samples that are wrong in every way that we know. Our own
+   code made both: both verifiers give the verdict that each was made for, at the same step.
 3. As many bundles made here, whole or altered by chance: both verifiers agree.
 4. Every byte of a bundle takes every other value: both verifiers refuse all, as often at each step.
 5. COSE_Sign1 opened by pycose, certificates followed by `openssl verify`, timestamps made and verified by `openssl ts`.
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import alter
@@ -34,6 +36,8 @@ from forms import Wrong
 from peers import Failed, expect
 
 ROOT = Path(__file__).resolve().parents[2]
+# Samples of every kind: each kind at least once.
+KINDS = 200
 
 
 def say(*words):
@@ -56,19 +60,22 @@ def agreed(what, files, command):
     say(f"{what}: {len(files)} files, both verifiers say the same: {verdicts} ({steps})")
 
 
-def samples(options, folder):
-    """Our own samples, and what they were made for."""
-    run(options.examples / "bundles", folder, options.number)
-    trust, expected = folder / "trust.toml", json.loads((folder / "expected.json").read_text())
-    expect(len(expected) == options.number, f"{len(expected)} samples")
-    trusted = note.trust(trust)
+def samples(what, options, number, folder, *command):
+    """What our own code made, and what each was made for. Returns some that are proven by one trust file, and that."""
+    say(run(*command).rstrip())
+    expected = json.loads((folder / "expected.json").read_text())
+    expect(len(expected) == number, f"{len(expected)} samples")
+    trusts = {name: folder / name for name in dict.fromkeys(case["trust"] for case in expected)}
+    trusted = {name: note.trust(path) for name, path in trusts.items()}
     for case in expected:
-        answers = verify.verify_file((folder / case["file"]).read_bytes(), trusted)
+        answers = verify.verify_file((folder / case["file"]).read_bytes(), trusted[case["trust"]])
         said = [(a.verdict, a.step) for a in answers]
         expect(said == [(case["verdict"], case["step"])], f"{case['file']} ({case['what']}): {answers}")
-    agreed("samples of our own", [(folder / case["file"], trust) for case in expected], options.verifier)
-    good = [case["file"] for case in expected if case["verdict"] == "proven"]
-    return [(folder / file).read_bytes() for file in good[:20]], trust
+    agreed(what, [(folder / case["file"], trusts[case["trust"]]) for case in expected], options.verifier)
+    proven = [case for case in expected if case["verdict"] == "proven"]
+    most = Counter(case["trust"] for case in proven).most_common(1)[0][0]
+    good = [case["file"] for case in proven if case["trust"] == most]
+    return [(folder / file).read_bytes() for file in good[:20]], trusts[most]
 
 
 def alterations(bundles, trust, options, folder):
@@ -167,6 +174,7 @@ def log(options, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fivefold", type=Path, default=ROOT / "target/release/fivefold")
+    parser.add_argument("--sim", type=Path, default=ROOT / "target/release/fivefold-sim")
     parser.add_argument("--examples", type=Path, default=ROOT / "target/release/examples")
     parser.add_argument("--number", type=int, default=1000, help="bundles of each kind")
     parser.add_argument("--entries", type=int, default=100_000, help="entries of the log")
@@ -177,7 +185,11 @@ def main():
     try:
         say(standards.check())
         expect(cases.main([]) == 0, "cases")
-        good, trust = samples(options, folder / "samples")
+        village = folder / "villages"
+        good, trust = samples("bundles from the simulator", options, options.number, village,
+                              options.sim, "--bundles", village, "--number", options.number)
+        kinds = folder / "samples"
+        samples("samples of every kind", options, KINDS, kinds, options.examples / "bundles", kinds, KINDS)
         agreed("bundles made here", compare.made(folder / "made", options.number, 1), options.verifier)
         alterations(good, trust, options, folder / "altered")
         (folder / "peers").mkdir()

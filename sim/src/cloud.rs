@@ -71,6 +71,8 @@ pub struct CloudStation {
     path: PathBuf,
     members: Vec<Member>,
     gateways: Vec<registry::Gateway>,
+    /// Certified keys of gateways for receipts.
+    pub receipt_signers: Vec<registry::ReceiptSigner>,
     engine: Option<Cloud<Embedded>>,
     /// Counts its processes.
     pub run: u32,
@@ -80,7 +82,15 @@ pub struct CloudStation {
 impl CloudStation {
     /// A cloud whose store lies in `folder`. It is not started.
     pub fn new(folder: &Path, members: Vec<Member>, gateways: Vec<registry::Gateway>) -> Self {
-        Self { path: folder.join("readings.db"), members, gateways, engine: None, run: 0, gap_period: None }
+        Self {
+            path: folder.join("readings.db"),
+            members,
+            gateways,
+            receipt_signers: Vec::new(),
+            engine: None,
+            run: 0,
+            gap_period: None,
+        }
     }
 
     fn source(&self) -> Source {
@@ -101,7 +111,7 @@ impl CloudStation {
             classics: Vec::new(),
             templates: Default::default(),
             signers: self.members.iter().filter_map(|m| Some(m.signer.as_ref()?.registered.clone())).collect(),
-            receipt_signers: Vec::new(),
+            receipt_signers: self.receipt_signers.clone(),
             devices: self
                 .members
                 .iter()
@@ -140,6 +150,16 @@ impl CloudStation {
         if let Some(engine) = &self.engine {
             engine.set_gap_period(fivefold_core::time::Millis(ms));
         }
+    }
+
+    /// Signing keys of devices, as the next process finds them in the book.
+    pub fn signers(&mut self) -> impl Iterator<Item = &mut registry::Signer> {
+        self.members.iter_mut().filter_map(|m| Some(&mut m.signer.as_mut()?.registered))
+    }
+
+    /// The engine, while its process runs.
+    pub const fn engine(&self) -> Option<&Cloud<Embedded>> {
+        self.engine.as_ref()
     }
 
     /// Whether its process runs.

@@ -130,6 +130,11 @@ impl GatewayStation {
         Ok(Self::at(folder, Site { net: NET, pan: PAN, gateway, sid, did: did(sid), primary, key }, signing))
     }
 
+    /// The key that signs its receipts.
+    pub const fn receipt_key(&self) -> &SigningKey {
+        &self.signing
+    }
+
     /// The same somewhere else, with the key for its receipts.
     pub fn at(folder: &Path, site: Site, signing: SigningKey) -> Self {
         Self {

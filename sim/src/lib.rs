@@ -10,6 +10,7 @@
 
 pub mod agenda;
 pub mod cloud;
+pub mod deployment;
 pub mod dice;
 pub mod family;
 pub mod gateway;

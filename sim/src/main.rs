@@ -1,11 +1,15 @@
-//! Runs villages from seeds, and says which of them broke a promise; and years of renewals.
+//! Runs villages from seeds, and says which of them broke a promise; years of renewals; and evidence, for
+//! verifiers to agree on.
 //!
 //! `cargo run --release -p fivefold-sim --features witness -- --seeds 1000`
+//! `cargo run --release -p fivefold-sim -- --bundles FOLDER --number 1000`
 //! `cargo run --release -p fivefold-sim -- renewal --devices 1000 --days 365 --seed 1`
 
+mod bundles;
 mod renewal;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -45,6 +49,13 @@ struct Args {
     /// Nodes sign their readings in batches, and what becomes of every batch is looked at.
     #[arg(long)]
     signing: bool,
+    /// Write bundles of evidence into this folder: of readings that nodes of such villages signed, from the stores and logs
+    /// of their clouds; three of ten are made to be refused.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["seeds", "seconds_virtual"])]
+    bundles: Option<PathBuf>,
+    /// How many bundles.
+    #[arg(long, default_value_t = 1000, requires = "bundles")]
+    number: usize,
     /// Villages at a time; as many as there are processors if not given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -96,6 +107,9 @@ fn main() -> ExitCode {
     if let Some(Command::Renewal(args)) = &args.command {
         return renewal::run(args);
     }
+    if let Some(folder) = &args.bundles {
+        return bundles::run(folder, args.number, args.start, jobs(&args));
+    }
     let totals = all(&args);
     print(&args, &totals);
     match (totals.broken.is_empty(), totals.errors.is_empty()) {
@@ -105,12 +119,15 @@ fn main() -> ExitCode {
     }
 }
 
+fn jobs(args: &Args) -> usize {
+    args.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1).max(1)
+}
+
 fn all(args: &Args) -> Totals {
     let next = AtomicU64::new(0);
     let totals = Mutex::new(Totals::default());
-    let jobs = args.jobs.or_else(|| std::thread::available_parallelism().ok().map(Into::into)).unwrap_or(1);
     std::thread::scope(|scope| {
-        for _ in 0..jobs.max(1) {
+        for _ in 0..jobs(args) {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);

@@ -142,6 +142,18 @@ impl Watch {
         }
     }
 
+    /// Whether this is what a node was given to send under that name; it may have put something of its own behind it.
+    ///
+    /// # Errors
+    /// What it is instead.
+    pub fn was_sent(&self, name: &Name, payload: &[u8]) -> Result<(), &'static str> {
+        match self.sent.get(name) {
+            None => Err("is no reading that was sent"),
+            Some(sent) if !payload.starts_with(sent) => Err("is not what was sent"),
+            Some(_) => Ok(()),
+        }
+    }
+
     /// A node gave a message to the radio.
     pub fn went_out(&mut self, name: Name) {
         if !self.sent.contains_key(&name) {

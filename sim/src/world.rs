@@ -374,7 +374,7 @@ impl World {
     ///
     /// # Errors
     /// When this machine cannot go on.
-    pub fn finish(mut self) -> anyhow::Result<Result<Summary, Box<Broken>>> {
+    pub fn finish(&mut self) -> anyhow::Result<Result<Summary, Box<Broken>>> {
         self.settle()?;
         let mut last = Vec::new();
         for n in 0..self.nodes.len() {

@@ -49,7 +49,7 @@ fn kept(plan: &Plan) -> Summary {
     }
 }
 
-fn ends_well(world: World) -> Summary {
+fn ends_well(mut world: World) -> Summary {
     match world.finish().unwrap() {
         Ok(summary) => summary,
         Err(broken) => panic!("promise {} after {} ms\n{}", broken.what, broken.at, broken.story.join("\n")),

@@ -18,7 +18,7 @@ const HARDENED: &[u8] = b"classic, hardened";
 
 /// What was queued for the log so far, but for batches and receipts.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
+pub struct Events {
     enrolled: HashSet<[u8; 32]>,
     configured: HashMap<Did, [u8; 32]>,
     revocations: Option<Revocations>,
@@ -27,14 +27,14 @@ pub(crate) struct Events {
 
 impl Events {
     /// Of what the store has.
-    pub(crate) fn of(records: &[LogRecord]) -> Self {
+    pub fn of(records: &[LogRecord]) -> Self {
         let mut this = Self::default();
         this.take(records);
         this
     }
 
     /// Takes note of records that are durable.
-    pub(crate) fn take(&mut self, records: &[LogRecord]) {
+    pub fn take(&mut self, records: &[LogRecord]) {
         for LogRecord { kind, did, record } in records {
             let hash = sha256(&[record]);
             match (kind, did) {
@@ -50,7 +50,7 @@ impl Events {
     }
 
     /// What this version of the book has that was not queued; and when the store was put back from a copy.
-    pub(crate) fn news(&self, book: &Book, restored: Option<Millis>) -> Vec<LogRecord> {
+    pub fn news(&self, book: &Book, restored: Option<Millis>) -> Vec<LogRecord> {
         let mut news = Vec::new();
         let mut add = |kind, did, record: Option<Vec<u8>>| {
             news.extend(record.map(|record| LogRecord { kind, did, record }));

@@ -109,12 +109,8 @@ fn look_at_labels(watch: &mut Watch, sid: Sid, key: &VerifyingKey, rows: &[Evide
     }
     for row in rows.iter().filter(|r| r.proof.is_some()) {
         let name = name_of(row);
-        match watch.sent.get(&name) {
-            None => watch.fail(format!("9: {name:?} is called signed, and is no reading that was sent")),
-            Some(sent) if !row.payload.starts_with(sent) => {
-                watch.fail(format!("9: {name:?} is called signed, and is not what was sent"));
-            }
-            Some(_) => {}
+        if let Err(why) = watch.was_sent(&name, &row.payload) {
+            watch.fail(format!("9: {name:?} is called signed, and {why}"));
         }
         if let Err(why) = holds(row, key) {
             watch.fail(format!("9: {name:?} is called signed: {why}"));
