@@ -53,7 +53,9 @@ fn main() {
                     case.name, said[0].step, said[0].reason
                 );
             }
-            expected.push(json!({ "file": file, "trust": "trust.toml", "what": case.name, "verdict": verdict, "step": step }));
+            expected.push(
+                json!({ "file": file, "trust": "trust.toml", "what": case.name, "verdict": verdict, "step": step }),
+            );
         }
     }
     std::fs::write(folder.join("expected.json"), serde_json::to_string_pretty(&expected).unwrap()).unwrap();

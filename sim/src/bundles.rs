@@ -126,11 +126,13 @@ fn village(seed: u64) -> anyhow::Result<Village> {
     let take = bundles.len().min(OF_ONE - REVOKED);
     // Kinds take turns over all villages.
     let mut kinds = alter::KINDS.iter().cycle().skip(seed as usize % alter::KINDS.len());
+    let gateway = world.gateways.first().context("no gateway")?;
+    // Evenly from the first reading to the last.
     for n in 0..take {
-        let bundle = &bundles[n * bundles.len() / take];
+        let Some(bundle) = bundles.get(n * bundles.len() / take) else { break };
         was_sent(&world.watch, bundle)?;
         let wrong = (n % 10 >= 10 - REFUSED_OF_TEN).then(|| {
-            let case = alter::Case { bundle, all: &bundles, deployment: &deployment, gateway: &world.gateways[0] };
+            let case = alter::Case { bundle, all: &bundles, deployment: &deployment, gateway };
             kinds.by_ref().take(alter::KINDS.len()).find_map(|kind| case.made(kind).transpose())
         });
         samples.push(match wrong.flatten().transpose()? {
