@@ -63,12 +63,12 @@ vkey = "two"
 "#;
 
 fn gateway(text: &str) -> Option<Config<GatewaySettings>> {
-    let path = Path::new("/farm/gateways/north/gateway.toml");
+    let path = Path::new("farm/gateways/north/gateway.toml");
     Some(Config::new(path, text, parse_config(path, text).unwrap()))
 }
 
 fn cloud(text: &str) -> Option<Config<CloudSettings>> {
-    let path = Path::new("/farm/cloud/cloud.toml");
+    let path = Path::new("farm/cloud/cloud.toml");
     Some(Config::new(path, text, parse_config(path, text).unwrap()))
 }
 
@@ -91,7 +91,7 @@ fn device(n: u8) -> Device {
         keys: Some(vec![key("MS3", n), key("root_psk", n)]),
         context: Context::Agreed(NOW - DAY),
         signer: None,
-        share: Some(ShareSeen { path: format!("/farm/nodes/{n}/node.toml").into(), differs: None }),
+        share: Some(ShareSeen { path: format!("farm/nodes/{n}/node.toml").into(), differs: None }),
     }
 }
 
@@ -105,7 +105,7 @@ fn modulus(seed: u8, bytes: usize) -> Vec<u8> {
 fn rsa(seed: u8) -> Rsa {
     // A prime of its own (65537 is one of another kind: nobody's modulus has it): two random odd numbers may share a factor.
     Rsa {
-        subject: Subject::file(Path::new(&format!("/farm/rsa-{seed}.pem"))),
+        subject: Subject::file(Path::new(&format!("farm/rsa-{seed}.pem"))),
         modulus: modulus(seed, 256),
         exponent: vec![1, 0, 1],
     }
@@ -163,10 +163,10 @@ fn good() -> Facts {
     facts.cloud = cloud(CLOUD);
     facts.vaults.push(VaultSeen {
         subject: Subject::deployment(),
-        folder: "/farm".into(),
+        folder: "farm".into(),
         wrap: Wrap::Held("the systemd credential `farm`".into()),
     });
-    facts.certificates.push(Certificate { path: "/farm/ca.pem".into(), broken: None });
+    facts.certificates.push(Certificate { path: "farm/ca.pem".into(), broken: None });
     facts.rsa.push(rsa(1));
     facts.is_searched = true;
     facts
@@ -187,7 +187,7 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-02", Severity::High, |f| f.devices[0].overrides.danger_no_link = true),
     ("AR-03", Severity::High, |f| config(f, "[uplink]", "minimum_level = 4\n[uplink]")),
     ("AR-04", Severity::Critical, |f| f.networks[0].keys.as_mut().unwrap()[0].weak = weak()),
-    ("AR-05", Severity::Critical, |f| f.gateways[0].strange = Some(vec!["/farm/gateways/north/registry.db".into()])),
+    ("AR-05", Severity::Critical, |f| f.gateways[0].strange = Some(vec!["farm/gateways/north/registry.db".into()])),
     ("AR-06", Severity::High, |f| f.networks[0].profile = Profile::ToGateway),
     ("AR-07", Severity::Critical, |f| f.devices[0].keys = f.devices[1].keys.clone().map(|k| k[..1].to_vec())),
     ("AR-07", Severity::Critical, |f| {
@@ -235,11 +235,11 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-31", Severity::High, |f| config(f, "127.0.0.1:8080", "[::]:8080")),
     ("AR-32", Severity::Medium, |f| config(f, "\"store.db\"", "\"/dev/shm/store.db\"")),
     ("AR-32", Severity::Medium, |f| config(f, "max_mib = 256", "max_mib = 1")),
-    ("AR-36", Severity::High, |f| f.vaults[0].wrap = Wrap::Beside("/farm/passphrase".into())),
+    ("AR-36", Severity::High, |f| f.vaults[0].wrap = Wrap::Beside("farm/passphrase".into())),
     ("AR-36", Severity::Medium, |f| f.vaults[0].wrap = Wrap::Elsewhere("/media/passphrase".into())),
     ("AR-36", Severity::High, |f| {
         let why = "holds a private key in the clear".into();
-        f.bare.push(Bare { path: PathBuf::from("/farm/x.pem"), why, cure: "shred -u /farm/x.pem".into() });
+        f.bare.push(Bare { path: PathBuf::from("farm/x.pem"), why, cure: "shred -u /farm/x.pem".into() });
     }),
     ("AR-37", Severity::Medium, |f| config(f, "[metrics]", "[limits]\nmessages_a_minute = 65535\n[metrics]")),
     ("AR-37", Severity::Medium, |f| config(f, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\"\nrequests_a_minute = 1000000")),

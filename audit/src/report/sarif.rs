@@ -22,7 +22,7 @@ pub fn sarif(audit: &Audit) -> Value {
         judged.unknown.iter().map(move |u| {
             json!({
                 "ruleId": judged.rule.id, "kind": "open", "level": "none",
-                "message": { "text": format!("{} was not looked at: it {}", u.subject, u.needs) },
+                "message": { "text": format!("{} was not looked at: it needs {}", u.subject, u.needs) },
                 "locations": [location(&u.subject)], "suppressions": [],
             })
         })
