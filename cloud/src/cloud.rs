@@ -90,9 +90,9 @@ pub trait Memory: Send + Sync {
         None
     }
 
-    /// The signature of a batch whose parts are all here: its bytes.
-    fn batch_parts(&self, did: Did, batch: BatchName) -> Option<Vec<u8>> {
-        let _ = (did, batch);
+    /// The signature of a batch whose parts are all here, of this level or else of any: its bytes.
+    fn batch_parts(&self, did: Did, batch: BatchName, level: Option<u8>) -> Option<Vec<u8>> {
+        let _ = (did, batch, level);
         None
     }
 }

@@ -110,8 +110,8 @@ impl Memory for Embedded {
         })
     }
 
-    fn batch_parts(&self, did: Did, batch: BatchName) -> Option<Vec<u8>> {
-        self.read(|r| r.batch_parts(did, batch)).unwrap_or_else(|error| {
+    fn batch_parts(&self, did: Did, batch: BatchName, level: Option<u8>) -> Option<Vec<u8>> {
+        self.read(|r| r.batch_parts(did, batch, level)).unwrap_or_else(|error| {
             tracing::error!(%error, %did, "parts of a signature could not be read");
             None
         })

@@ -63,6 +63,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0010_batches.sql"),
     include_str!("store/migrations/0011_templates.sql"),
     include_str!("store/migrations/0012_heard.sql"),
+    include_str!("store/migrations/0013_parts.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;

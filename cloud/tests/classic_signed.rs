@@ -64,24 +64,35 @@ impl Node {
 
     /// Seals what it sends, and the gateway hands it on.
     fn bring(&mut self, w: &mut World, clear: &[u8]) -> Option<Code> {
+        let frame = self.frame(clear);
+        self.hand_on(w, &frame, clear)
+    }
+
+    fn frame(&mut self, clear: &[u8]) -> Vec<u8> {
         self.sequence += 1;
         let number = Number { epoch: Epoch(1), sequence: self.sequence, seed: [7; 4] };
-        let mut out = [0; LONGEST];
-        let len = seal(self.peer, &Key::from_bytes(KEY_OF_NODE), &number, clear, &mut out).unwrap();
-        let bytes = said(&out[..len], Carrier::Http, (self.peer == Peer::Gateway).then_some(clear));
-        w.now = Millis(w.now.0 + 1000);
-        let received = w.now;
+        sealed(self.peer, KEY_OF_NODE, &number, clear)
+    }
+
+    fn hand_on(&self, w: &mut World, frame: &[u8], clear: &[u8]) -> Option<Code> {
+        let bytes = said(frame, Carrier::Http, (self.peer == Peer::Gateway).then_some(clear));
+        let received = later(w);
         w.post(&[envelope(SERIAL, &bytes, received)]).refused.first().map(|(_, code)| *code)
     }
 
     /// A reading that is acknowledged.
     fn reading(&mut self, w: &mut World, value: u8) {
-        let clear = binary(SERIAL, "node_01", value, &[52, value]);
+        let clear = reading_of(value);
         assert_eq!(self.bring(w, &clear), None);
+        self.sign_it(&clear);
+    }
+
+    /// What went out last joins the batch.
+    fn sign_it(&mut self, clear: &[u8]) {
         let subject = self.subject();
         let piv = u64::from(self.sequence);
         let blind = BlindKey::classic(&KEY_OF_NODE, subject.level, subject.did, 1);
-        self.open.push((piv, subject.leaf(&blind.salt(piv), piv, &clear)));
+        self.open.push((piv, subject.leaf(&blind.salt(piv), piv, clear)));
     }
 
     /// Parts of the signature over what is open, by that key.
@@ -101,23 +112,53 @@ impl Node {
         }
         self.previous = stated.hash();
         let mut bitmap = [0; 8];
-        let said = BatchSignature {
+        parts(&BatchSignature {
             number: self.number,
             first: u32::try_from(members.first()).unwrap(),
             bitmap: members.bitmap(&mut bitmap),
             signature: &signature,
-        };
-        let mut bytes = [0; BatchSignature::LONGEST];
-        let len = said.emit(&mut bytes).unwrap();
-        let Classic { serial: fivefold_waspmote::Serial::V15(serial), .. } = device() else { panic!() };
-        let chunks: Vec<&[u8]> = bytes[..len].chunks(100).collect();
-        let part = |(index, bytes): (u8, &&[u8])| {
-            let mut out = [0; LONGEST];
-            let part = Part { serial, batch: self.number, index, count: chunks.len() as u8, bytes };
-            let n = part.emit(&mut out).unwrap();
-            out[..n].to_vec()
-        };
-        (0u8..).zip(&chunks).map(part).collect()
+        })
+    }
+}
+
+fn parts(said: &BatchSignature<'_>) -> Vec<Vec<u8>> {
+    let mut bytes = [0; BatchSignature::LONGEST];
+    let len = said.emit(&mut bytes).unwrap();
+    let Classic { serial: fivefold_waspmote::Serial::V15(serial), .. } = device() else { panic!() };
+    let chunks: Vec<&[u8]> = bytes[..len].chunks(100).collect();
+    let part = |(index, bytes): (u8, &&[u8])| {
+        let mut out = [0; LONGEST];
+        let part = Part { serial, batch: said.number, index, count: chunks.len() as u8, bytes };
+        let n = part.emit(&mut out).unwrap();
+        out[..n].to_vec()
+    };
+    (0u8..).zip(&chunks).map(part).collect()
+}
+
+fn reading_of(value: u8) -> Vec<u8> {
+    binary(SERIAL, "node_01", value, &[52, value])
+}
+
+fn sealed(peer: Peer, key: [u8; 32], number: &Number, clear: &[u8]) -> Vec<u8> {
+    let mut out = [0; LONGEST];
+    let len = seal(peer, &Key::from_bytes(key), number, clear, &mut out).unwrap();
+    out[..len].to_vec()
+}
+
+fn later(w: &mut World) -> Millis {
+    w.now = Millis(w.now.0 + 1000);
+    w.now
+}
+
+/// A gateway says that it opened this frame, and that this was in it.
+fn claim_to_open(w: &mut World, is_primary: bool, frame: &[u8], clear: &[u8]) {
+    let bytes = said(frame, Carrier::Http, Some(clear));
+    let received = later(w);
+    let envelope = envelope(SERIAL, &bytes, received);
+    if is_primary {
+        w.post(&[envelope]);
+    } else {
+        w.post_second(&[envelope]);
     }
 }
 
@@ -199,4 +240,52 @@ fn a_node_without_a_key_in_the_book_signs_nothing() {
         assert_eq!(node.bring(&mut w, &part), None);
     }
     assert_eq!(labels(&w), ["legacy"; 2]);
+}
+
+#[test]
+fn no_gateway_destroys_or_accuses_what_it_has_not_the_key_of() {
+    for (peer, liar_is_primary) in [(Peer::Cloud, false), (Peer::Cloud, true), (Peer::Gateway, false)] {
+        let (mut w, mut node) = signing_world(peer);
+        (1..=3).for_each(|value| node.reading(&mut w, value));
+        let true_ones = node.close(None, |_, _| ());
+        for part in &true_ones[..2] {
+            assert_eq!(node.bring(&mut w, part), None);
+        }
+        // Of a batch far ahead, of another division of this batch, and one whole: over the sequences of its readings, with a
+        // signature of nobody.
+        let of = |number, signature| BatchSignature { number, first: 11, bitmap: &[0b111], signature };
+        let far = parts(&of(1_000_000_000, &[0x11; 256]));
+        let other = parts(&of(1, &[0x12; 384]));
+        let whole = parts(&of(1, &[0x13; 256]));
+        let invented: Vec<_> = [&far[..1], &other[..1], &whole[..]].concat();
+        for (sequence, clear) in (1000..).zip(&invented) {
+            let frame = sealed(Peer::Gateway, [9; 32], &Number { epoch: Epoch(1), sequence, seed: [7; 4] }, clear);
+            claim_to_open(&mut w, liar_is_primary, &frame, clear);
+        }
+        assert_eq!(w.count(Code::EvidenceSignature), 0, "{peer:?}");
+        assert_eq!(node.bring(&mut w, &true_ones[2]), None);
+        assert_eq!((labels(&w), w.count(Code::EvidenceSignature)), (vec!["signed"; 3], 0), "{peer:?}");
+    }
+}
+
+#[test]
+fn what_a_gateway_without_the_key_tells_first_makes_nothing_of_who_has_it_vanish() {
+    for is_true in [false, true] {
+        let (mut w, mut node) = signing_world(Peer::Gateway);
+        for value in 1..=3 {
+            let clear = reading_of(value);
+            let frame = node.frame(&clear);
+            let told = if is_true { clear.clone() } else { reading_of(99) };
+            claim_to_open(&mut w, false, &frame, &told);
+            assert_eq!(node.hand_on(&mut w, &frame, &clear), None);
+            node.sign_it(&clear);
+        }
+        for part in node.close(None, |_, _| ()) {
+            let frame = node.frame(&part);
+            claim_to_open(&mut w, false, &frame, &reading_of(99));
+            assert_eq!(node.hand_on(&mut w, &frame, &part), None);
+        }
+        let signed = labels(&w).iter().filter(|l| **l == "signed").count();
+        assert_eq!((signed, w.count(Code::EvidenceSignature)), (3, 0), "told truly: {is_true}");
+    }
 }

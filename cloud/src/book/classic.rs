@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fivefold_core::id::{BootContext, Did, Net, Serial as KeySerial, Sid};
+use fivefold_core::id::{BootContext, Did, GatewayId, Net, Serial as KeySerial, Sid};
 use fivefold_core::proof::statement::{BlindKey, Salt, SignedLevel};
 use fivefold_core::time::Millis;
 use fivefold_core::window::Window64;
@@ -49,6 +49,8 @@ pub struct ClassicSource {
     pub unused: Vec<(u8, hardened::Epoch)>,
     /// Of one that signs its readings: what hides their leaves, by the holder of the key (2, 3) and its epoch.
     pub blinds: Vec<(SignedLevel, hardened::Epoch, BlindKey)>,
+    /// The gateway whose keys are among those: what another one says that it opened proves nothing, and disturbs nothing.
+    pub opener: Option<GatewayId>,
     /// Which of its frames count.
     pub profile: ClassicProfile,
     /// The tables of its network's nodes.
@@ -67,8 +69,16 @@ impl ClassicSource {
         self.unused.contains(&(number, epoch)).then_some(used)
     }
 
-    /// What hides the leaf of a frame, if this node signs.
-    pub(crate) fn salt(&self, peer: Peer, number: hardened::Number) -> Option<Salt> {
+    /// Whether this gateway may have opened what was sealed for `peer`: of a node that signs the holder of its keys alone.
+    pub(crate) fn knows(&self, peer: Peer, gateway: GatewayId) -> bool {
+        peer == Peer::Cloud || self.blinds.is_empty() || self.opener == Some(gateway)
+    }
+
+    /// What hides the leaf of a frame that this gateway brought, if this node signs and it is known what was in it.
+    pub(crate) fn salt(&self, peer: Peer, number: hardened::Number, by: GatewayId) -> Option<Salt> {
+        if !self.knows(peer, by) {
+            return None;
+        }
         let level = signed_level(peer);
         let known = self.blinds.iter().find(|(l, epoch, _)| (*l, *epoch) == (level, number.epoch));
         known.map(|(.., blind)| blind.salt(number.sequence.into()))
@@ -89,10 +99,11 @@ impl ClassicSource {
                 None => None,
             };
             let keys = registry.hardened_keys(vault, &d, HardenedHolder::Cloud, KEYS)?;
-            let mut blinds = Vec::new();
+            let (mut blinds, mut opener) = (Vec::new(), None);
             if signing.contains(&d.did) {
                 let primary =
                     registry.gateways()?.into_iter().find(|g| g.net == d.net && g.primary && g.revoked_at.is_none());
+                opener = primary.as_ref().map(|g| g.gateway);
                 let of_gateway = match primary {
                     Some(g) => registry.hardened_keys(vault, &d, HardenedHolder::Gateway(g.gateway), KEYS)?,
                     None => Vec::new(),
@@ -114,6 +125,7 @@ impl ClassicSource {
                 gateway_key: d.gateway_key.map(|k| k.bits),
                 hardened,
                 blinds,
+                opener,
                 unused: unused.remove(&d.did).unwrap_or_default(),
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),

@@ -146,7 +146,9 @@ impl<M: Memory> Cloud<M> {
         let mut place = None;
         if let (None, Some((peer, number))) = (refused, told.number) {
             let context = self.classic_context(judged, device, &mut live, of_key(peer, number.epoch));
-            match self.take_number(&mut live, context, (peer, number), (first8(report.frame), envelope.received)) {
+            let frame = (first8(report.frame), envelope.received);
+            let knows = device.source.knows(peer, judged.gateway.gateway());
+            match self.take_number(&mut live, context, (peer, number, knows), frame) {
                 Number::New => {
                     judged.used.extend(device.source.takes_into_use(peer, number.epoch));
                     judged.numbered.push(device.clone());
@@ -176,15 +178,18 @@ impl<M: Memory> Cloud<M> {
         };
         drop(live);
         codes.splice(0..0, refused);
+        let by = judged.gateway.gateway();
+        let hides = told.number.and_then(|(peer, number)| device.source.salt(peer, number, by));
         let (mut flags, mut salt) = (0, None);
         if refused.is_some() {
             flags |= flag::QUARANTINED;
         } else if told.is_part {
-            // Its number is used up, and it is no reading.
+            // Its number is used up, and it is no reading. It counts where a reading in its place could be a leaf.
             flags |= flag::REFUSED;
-            judged.write.evidence.parts.extend(part(device, context, told.inner.as_deref()));
-        } else if let Some((peer, number)) = told.number {
-            salt = device.source.salt(peer, number);
+            let part = hides.and_then(|_| part(device, context, told.number?.0, told.inner.as_deref()?));
+            judged.write.evidence.parts.extend(part);
+        } else {
+            salt = hides;
         }
         let doubtful = codes.iter().any(|code| *code != Code::ClassicUnknownSensor);
         let freshness = if doubtful { Freshness::Late } else { age(way) };
@@ -224,12 +229,13 @@ impl<M: Memory> Cloud<M> {
     /// Whether a hardened frame is new: the ledger has every number that was taken under its key.
     ///
     /// Of a frame that a gateway opened the number is its word: it goes to the ledger as it is, which keeps the same one once
-    /// and two different ones side by side. One that invents great numbers would else make true readings vanish.
+    /// and two different ones side by side. One that invents great numbers would else make true readings vanish; so would one
+    /// that has not the key, if the same frame of who has it were a delivery of what it invented.
     fn take_number(
         &self,
         live: &mut crate::book::ClassicLive,
         context: ContextId,
-        (peer, number): (Peer, hardened::Number),
+        (peer, number, knows): (Peer, hardened::Number, bool),
         frame: ([u8; 8], Millis),
     ) -> Number {
         let sequence = number.sequence;
@@ -241,8 +247,10 @@ impl<M: Memory> Cloud<M> {
             return Number::Delivered;
         }
         if peer == Peer::Gateway {
-            live.taken.truncate(TAKEN - 1);
-            live.taken.push_front(frame);
+            if knows {
+                live.taken.truncate(TAKEN - 1);
+                live.taken.push_front(frame);
+            }
             return Number::New;
         }
         let window = live.numbers.entry(context).or_insert_with(|| {
@@ -338,11 +346,12 @@ const DELIVERY: u64 = 60_000;
 const TAKEN: usize = 16;
 
 /// What a frame brings of a signature, of a node that signs.
-fn part(device: &ClassicDevice, context: ContextId, inner: Option<&[u8]>) -> Option<PartRow> {
-    let part = Part::parse(inner?).ok().filter(|_| !device.source.blinds.is_empty())?;
+fn part(device: &ClassicDevice, context: ContextId, peer: Peer, inner: &[u8]) -> Option<PartRow> {
+    let part = Part::parse(inner).ok()?;
     Some(PartRow {
         did: device.source.did,
         chain: Chain::Device,
+        level: level(peer),
         number: part.batch.into(),
         index: part.index.into(),
         count: part.count.into(),
@@ -353,12 +362,15 @@ fn part(device: &ClassicDevice, context: ContextId, inner: Option<&[u8]>) -> Opt
 
 /// Stands in the ledger for a run of a gateway where frames have numbers of their own: `key`, level, epoch.
 fn of_key(peer: Peer, epoch: hardened::Epoch) -> BootContext {
-    let level = match peer {
+    let [a, b, c, d] = epoch.0.to_be_bytes();
+    BootContext([b'k', b'e', b'y', level(peer), a, b, c, d])
+}
+
+const fn level(peer: Peer) -> u8 {
+    match peer {
         Peer::Gateway => 2,
         Peer::Cloud => 3,
-    };
-    let [a, b, c, d] = epoch.0.to_be_bytes();
-    BootContext([b'k', b'e', b'y', level, a, b, c, d])
+    }
 }
 
 /// The gateway's report as it is kept: with what was opened here, and the first code against it.

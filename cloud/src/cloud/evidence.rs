@@ -170,7 +170,8 @@ impl<M: Memory> Cloud<M> {
                 Some(control::Batch::Chunk { number, index, count, bytes })
                     if count <= PARTS && bytes.len() <= PART =>
                 {
-                    evidence.parts.push(PartRow { did, chain, number, index, count, bytes: bytes.to_vec(), context });
+                    let bytes = bytes.to_vec();
+                    evidence.parts.push(PartRow { did, chain, level: 0, number, index, count, bytes, context });
                 }
                 Some(control::Batch::Chunk { .. }) => over += 1,
                 None => {}
@@ -318,7 +319,7 @@ impl<M: Memory> Cloud<M> {
         let mut claims: Vec<Claim> = Vec::new();
         for part in parts {
             let name = BatchName { chain: part.chain, number: part.number };
-            let Some(bytes) = self.memory.batch_parts(part.did, name) else { continue };
+            let Some(bytes) = self.memory.batch_parts(part.did, name, Some(part.level)) else { continue };
             let whole = device.claim(&bytes, part, now).filter(|claim| claim.number == part.number);
             claims.extend(whole.filter(|w| !claims.iter().any(|c| c.is_same(w))));
         }
@@ -387,7 +388,7 @@ impl<M: Memory> Cloud<M> {
         // A piece names its batch alone: one of a second statement may stand here beside others of the first, until all of
         // the second came.
         let is_mixed = dossier.was_asked(claim.name())
-            && (self.memory.batch_parts(device.did, claim.name()).is_some()
+            && (self.memory.batch_parts(device.did, claim.name(), None).is_some()
                 || past.statements.iter().any(|s| s.number == claim.number));
         if is_mixed { Weighed::Later } else { Weighed::Invalid }
     }

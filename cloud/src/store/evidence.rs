@@ -47,6 +47,8 @@ pub struct PartRow {
     pub did: Did,
     /// In which chain the batch is.
     pub chain: Chain,
+    /// Of a classic node whose key it was sealed under, 3 or 2; of others 0. No part displaces one of another level.
+    pub level: u8,
     /// Number of the batch.
     pub number: u64,
     /// Which part, from 0.
@@ -224,15 +226,15 @@ fn part(tx: &Transaction<'_>, p: &PartRow) -> Result<()> {
     // Another division of the same signature, or a batch of long ago: that is of no use. Parts of those that a device still
     // speaks of come in any order.
     tx.prepare_cached(
-        "DELETE FROM batch_part WHERE did = ?1
+        "DELETE FROM batch_part WHERE did = ?1 AND level = ?6
          AND (chain <> ?2 OR number = ?3 AND count <> ?4 OR abs(number - ?3) >= ?5)",
     )?
-    .execute(params![p.did.0, row_of(p.chain), int(p.number), p.count, SPOKEN_OF])?;
+    .execute(params![p.did.0, row_of(p.chain), int(p.number), p.count, SPOKEN_OF, p.level])?;
     tx.prepare_cached(
-        "INSERT INTO batch_part VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-         ON CONFLICT (did, chain, number, idx) DO UPDATE SET count = ?5, bytes = ?6",
+        "INSERT INTO batch_part (did, chain, level, number, idx, count, bytes, ctx) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (did, chain, level, number, idx) DO UPDATE SET count = ?6, bytes = ?7, ctx = ?8",
     )?
-    .execute(params![p.did.0, row_of(p.chain), int(p.number), p.index, p.count, p.bytes])?;
+    .execute(params![p.did.0, row_of(p.chain), p.level, int(p.number), p.index, p.count, p.bytes, p.context.0])?;
     Ok(())
 }
 
@@ -532,10 +534,12 @@ impl Reader {
         let sql = format!("SELECT state FROM batch WHERE {SAME}");
         let same = params![did, number, first, claim.bitmap.as_bytes(), &claim.signature[..]];
         let state = self.all(&sql, same, |r| State::from_number(r.get(0)?).ok_or(rusqlite::Error::InvalidQuery))?;
-        // A boot signs its own messages; else a batch closes at renewal, and its signature may come later.
+        // A boot signs its own messages; else a batch closes at renewal, and its signature may come later. Of a classic node
+        // nothing that a gateway opened speaks of what was sealed for the cloud.
         let sql = format!(
             "SELECT {SUBJECT} FROM context WHERE net = ?1 AND did = ?2 AND {OF_SUBJECTS}
-             AND (id = ?3 OR ?4 = 0 AND (bctx = x'' OR level = 1)) ORDER BY id = ?3 DESC, id DESC LIMIT ?5"
+             AND (id = ?3 OR ?4 = 0 AND (bctx = x'' OR level = 1 AND substr(bctx, 4, 1) =
+                  (SELECT substr(c.bctx, 4, 1) FROM context c WHERE c.id = ?3))) ORDER BY id = ?3 DESC, id DESC LIMIT ?5"
         );
         let contexts =
             self.all(&sql, params![net.0, did, claim.context.0, chain, CONTEXTS], |r| subject(claim.did, r))?;
@@ -574,16 +578,23 @@ impl Reader {
         Ok(BatchPast { state: state.into_iter().next(), candidates, given, statements, claims_before })
     }
 
-    /// The signature of a batch whose parts are all here: its bytes, one after the other.
+    /// The signature of a batch whose parts are all here, of this level or else of any: its bytes, one after the other.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn batch_parts(&self, did: Did, batch: BatchName) -> std::result::Result<Option<Vec<u8>>, StoreError> {
-        let sql = "SELECT count, bytes FROM batch_part WHERE did = ? AND chain = ? AND number = ? ORDER BY idx";
-        let at = params![did.0, row_of(batch.chain), int(batch.number)];
-        let parts: Vec<(u16, Vec<u8>)> = self.all(sql, at, |r| Ok((r.get(0)?, r.get(1)?)))?;
-        let whole = parts.first().is_some_and(|(count, _)| usize::from(*count) == parts.len());
-        Ok(whole.then(|| parts.into_iter().flat_map(|(_, bytes)| bytes).collect()))
+    pub fn batch_parts(
+        &self,
+        did: Did,
+        batch: BatchName,
+        level: Option<u8>,
+    ) -> std::result::Result<Option<Vec<u8>>, StoreError> {
+        let sql = "SELECT level, count, bytes FROM batch_part
+                   WHERE did = ?1 AND chain = ?2 AND number = ?3 AND level = coalesce(?4, level) ORDER BY level, idx";
+        let at = params![did.0, row_of(batch.chain), int(batch.number), level];
+        let parts: Vec<(u8, u16, Vec<u8>)> = self.all(sql, at, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        let is_whole = |of: &&[(u8, u16, Vec<u8>)]| of.first().is_some_and(|(_, n, _)| usize::from(*n) == of.len());
+        let whole = parts.chunk_by(|a, b| a.0 == b.0).find(is_whole);
+        Ok(whole.map(|parts| parts.iter().flat_map(|(.., bytes)| bytes).copied().collect()))
     }
 
     /// How many batches of a device there are in this state.

@@ -37,13 +37,13 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         for accepted in &write.accepted {
             let row = accepted.row();
             if put(&mut insert, row, 0)? {
-                readings.push(Some(leaf(tx, row)?));
+                readings.push(Some(leaf(tx, tx.last_insert_rowid(), row)?));
                 verdicts.push(Verdict::New);
                 continue;
             }
             let mut inserted = false;
             let (verdict, known) = classify(tx, &mut insert, accepted, &mut inserted)?;
-            readings.push(if inserted { Some(leaf(tx, row)?) } else { known });
+            readings.push(if inserted { Some(leaf(tx, tx.last_insert_rowid(), row)?) } else { known });
             let level2 = row.level < 3;
             let code = match verdict {
                 Verdict::New => None,
@@ -62,14 +62,18 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
             let mut inserted = put(&mut insert, row, 0)?;
             if !inserted {
                 // The gateway sent its envelope again: nothing is counted twice.
-                let (verdict, _) = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
+                let (verdict, known) = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
+                // Who has not the key may have told the same before who has it.
+                if let (false, Some(known)) = (inserted, known) {
+                    leaf(tx, known, row)?;
+                }
                 let reuse = verdict == Verdict::NonceReuse;
                 let code = if reuse { Code::GatewayNonceReuse } else { Code::GatewayDuplicate };
                 counts.push((key(code, row), 1));
             }
             if inserted {
                 let reading = tx.last_insert_rowid();
-                leaf(tx, row)?;
+                leaf(tx, reading, row)?;
                 super::classic::put(tx, reading, frame)?;
                 counts.extend(frame.codes.iter().map(|code| (key(*code, row), 1)));
             }
@@ -206,13 +210,13 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
     Ok(changed == 1)
 }
 
-/// What the row that was inserted last needs to become a leaf. Returns which row it is.
-fn leaf(tx: &Transaction<'_>, row: &Row) -> Result<i64> {
-    let reading = tx.last_insert_rowid();
+/// What this row of the ledger needs to become a leaf, unless it has it. Returns which row it is.
+fn leaf(tx: &Transaction<'_>, reading: i64, row: &Row) -> Result<i64> {
     if let Some(salt) = row.salt {
-        let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?)";
-        tx.prepare_cached(sql)?.execute(params![reading, salt.0])?;
-        super::evidence::arrived(tx, row.context, row.piv)?;
+        let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?) ON CONFLICT DO NOTHING";
+        if tx.prepare_cached(sql)?.execute(params![reading, salt.0])? > 0 {
+            super::evidence::arrived(tx, row.context, row.piv)?;
+        }
     }
     Ok(reading)
 }

@@ -2,7 +2,7 @@
 
 use fivefold_cloud::book::ClassicSource;
 use fivefold_core::error::Code;
-use fivefold_core::id::{Did, Sid};
+use fivefold_core::id::{Did, GatewayId, Sid};
 use fivefold_core::profile::LinkClass;
 use fivefold_core::proof::statement::{BlindKey, SignedLevel};
 use fivefold_core::time::Millis;
@@ -93,6 +93,7 @@ impl Classic {
                         .map(|level| (level, hardened::Epoch(1), BlindKey::classic(key, level, self.did(), 1)))
                 })
                 .collect(),
+            opener: Some(GatewayId(1)),
             unused: Vec::new(),
             profile: self.profile,
             sensors: std::sync::Arc::new(OwnSensors::read(self.sensors).unwrap()),
