@@ -36,7 +36,7 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
 
 pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
-pub use evidence::{BatchPast, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
+pub use evidence::{BatchPast, Claims, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
 pub use heard::{HeardRow, Hearing, Kept, Leaves};
 pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,

@@ -253,6 +253,46 @@ fn ev_01_every_bit_of_a_signature_counts() {
     assert!(!labels(&world).contains(&"signed"));
 }
 
+/// A whole batch whose signature does not hold.
+fn forge(world: &mut World, node: &mut Node, signer: &mut Signer) {
+    readings(world, node, signer, 2, &[]);
+    let mut bad = signer.close();
+    bad.signature[7] ^= 1;
+    let carrier = node.send(&signature_item(&bad));
+    world.post(&[carrier.envelope()]);
+}
+
+#[test]
+fn ev_01_counts_after_a_restart_too_whatever_number_was_claimed_before_it_and_in_whatever_boot() {
+    let sign = |world: &mut World, node: &mut Node, signer: &mut Signer, batches: u8| {
+        for _ in 0..batches {
+            readings(world, node, signer, 2, &[]);
+            let carrier = node.send(&signature_item(&signer.close()));
+            world.post(&[carrier.envelope()]);
+        }
+    };
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let far = invented(&mut signer, &mut node, 1_000_000_000);
+    let carrier = node.send(&far);
+    world.post(&[carrier.envelope()]);
+    let mut world = world.restart();
+    sign(&mut world, &mut node, &mut signer, 2);
+    forge(&mut world, &mut node, &mut signer);
+    assert_eq!(world.count(Code::EvidenceSignature), 1);
+    let (mut world, _, key) = signing_world(Profile::ToCloud, Mode::Random);
+    for (boot, batches) in [(3, 5), (4, 1)] {
+        let (mut node, mut signer) = (Node::boot(&world.source.devices[0], boot), key.clone());
+        signer.boot(boot);
+        sign(&mut world, &mut node, &mut signer, batches);
+        if boot == 4 {
+            forge(&mut world, &mut node, &mut signer);
+        } else {
+            world = world.restart();
+        }
+    }
+    assert_eq!(world.count(Code::EvidenceSignature), 1);
+}
+
 #[test]
 fn ev_02_a_device_that_must_sign_and_does_not() {
     let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);

@@ -6,7 +6,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::control::BatchState;
 
 use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim};
-use crate::store::OPEN;
+use crate::store::{Claims, OPEN};
 
 /// What a device is told of a batch (docs/protocol.md 7.3, item 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,8 +61,8 @@ pub struct Dossier {
     to_say: VecDeque<(BatchName, Told)>,
     /// Batches that it was asked to sign again, since this process started.
     again: VecDeque<BatchName>,
-    /// The last number that it had claimed when this process started: whether an earlier one asked is not known.
-    pub claimed_before: Option<u64>,
+    /// Row of its last claim when this process started: whether an earlier one asked for what was claimed by then is not known.
+    pub claimed_before: Option<i64>,
 }
 
 impl Dossier {
@@ -82,9 +82,11 @@ impl Dossier {
         }
     }
 
-    /// Whether it was asked to sign this batch again, or may have been by an earlier process.
-    pub(crate) fn was_asked(&self, batch: BatchName) -> bool {
-        self.claimed_before.is_some_and(|last| batch.number <= last) || self.again.contains(&batch)
+    /// Whether it was asked to sign this batch again, of which there are these claims, or may have been by an earlier process:
+    /// nobody asks for what was never claimed.
+    pub(crate) fn was_asked(&self, batch: BatchName, claims: Claims) -> bool {
+        let by_earlier = claims.first.is_some_and(|row| self.claimed_before.is_some_and(|last| row <= last));
+        by_earlier || self.again.contains(&batch)
     }
 
     /// It is asked to sign this batch again.

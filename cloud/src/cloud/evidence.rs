@@ -381,13 +381,14 @@ impl<M: Memory> Cloud<M> {
         // Another statement of the number before may be what this one names, and it was never whole here.
         let name_before = claim.number.checked_sub(1).map(|number| BatchName { number, ..claim.name() });
         // However often this one is said again: its device may not be able to sign anew, or two gateways brought it.
-        let is_another = past.claims_before > 1 || name_before.is_some_and(|before| dossier.was_asked(before));
+        let was_asked = |before| dossier.was_asked(before, past.claims_before);
+        let is_another = past.claims_before.count > 1 || name_before.is_some_and(was_asked);
         if !is_chained || is_another {
             return Weighed::Unchained;
         }
         // A piece names its batch alone: one of a second statement may stand here beside others of the first, until all of
         // the second came.
-        let is_mixed = dossier.was_asked(claim.name())
+        let is_mixed = dossier.was_asked(claim.name(), past.claims)
             && (self.memory.batch_parts(device.did, claim.name(), None).is_some()
                 || past.statements.iter().any(|s| s.number == claim.number));
         if is_mixed { Weighed::Later } else { Weighed::Invalid }
@@ -518,8 +519,9 @@ fn chain(past: &BatchPast, batch: &SignedBatch, dossier: &Dossier) -> Option<Cod
     // Signed again because what it was chained to never came, or signed after a reboot that followed a second statement of the
     // batch before: the chain begins anew.
     let name_before = claim.number.checked_sub(1).map(|number| BatchName { number, ..claim.name() });
-    let was_asked = |name: Option<BatchName>| name.is_some_and(|name| dossier.was_asked(name));
-    let begins_anew = proven.previous == NOTHING && (was_asked(Some(claim.name())) || was_asked(name_before));
+    let was_asked = dossier.was_asked(claim.name(), past.claims)
+        || name_before.is_some_and(|name| dossier.was_asked(name, past.claims_before));
+    let begins_anew = proven.previous == NOTHING && was_asked;
     if before(past, claim).next().is_some() && !begins_anew {
         return Some(Code::EvidenceChain);
     }

@@ -166,6 +166,15 @@ pub struct StatementRow {
     pub bitmap: Bitmap,
 }
 
+/// Claims under one number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    /// Row of the first: rows go up.
+    pub first: Option<i64>,
+    /// How many there are.
+    pub count: u32,
+}
+
 /// What is known that a claim may be about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchPast {
@@ -177,8 +186,10 @@ pub struct BatchPast {
     pub given: Vec<(u8, Hash)>,
     /// Statements of the same chain: those of this number and of the one before, and the latest others.
     pub statements: Vec<StatementRow>,
-    /// How many claims there are of the number before.
-    pub claims_before: u32,
+    /// Claims of its number, in its chain.
+    pub claims: Claims,
+    /// Those of the number before.
+    pub claims_before: Claims,
 }
 
 type Result<T> = rusqlite::Result<T>;
@@ -508,8 +519,8 @@ impl Reader {
         for claim in self.all(&format!("{CLAIM} FROM batch WHERE state = 0 ORDER BY id"), [], claimed)? {
             all.entry(claim.did).or_default().open.push(Open { claim, asked: 0 });
         }
-        let sql = "SELECT did, max(number) FROM batch GROUP BY did";
-        for (did, last) in self.all(sql, [], |r| Ok((Did(r.get(0)?), uint(r.get(1)?))))? {
+        let sql = "SELECT did, max(id) FROM batch GROUP BY did";
+        for (did, last) in self.all(sql, [], |r| Ok((Did(r.get(0)?), r.get(1)?)))? {
             all.entry(did).or_default().claimed_before = Some(last);
         }
         let sql = "SELECT c.did, min(r.ingested), count(*)
@@ -573,9 +584,11 @@ impl Reader {
                 statements.push(latest);
             }
         }
-        let sql = "SELECT count(*) FROM batch WHERE did = ? AND number = ? - 1 AND chain = ?";
-        let claims_before = self.all(sql, params![did, number, chain], |r| r.get(0))?.pop().unwrap_or(0);
-        Ok(BatchPast { state: state.into_iter().next(), candidates, given, statements, claims_before })
+        let sql = "SELECT min(id), count(*) FROM batch WHERE did = ? AND number = ? AND chain = ?";
+        let row = |r: &Row<'_>| Ok(Claims { first: r.get(0)?, count: r.get(1)? });
+        let claims = self.all(sql, params![did, number, chain], row)?.pop().unwrap_or_default();
+        let claims_before = self.all(sql, params![did, number - 1, chain], row)?.pop().unwrap_or_default();
+        Ok(BatchPast { state: state.into_iter().next(), candidates, given, statements, claims, claims_before })
     }
 
     /// The signature of a batch whose parts are all here, of this level or else of any: its bytes, one after the other.
