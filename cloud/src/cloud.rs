@@ -45,8 +45,8 @@ use crate::book::Book;
 use crate::classic::history::Glimpse;
 use crate::key_desk::{Answer, Asked};
 use crate::store::{
-    BatchPast, CommandRow, Committed, CountKey, Kept, LinkReport, Orphan, Place, ReceiptRow, Recent, SequenceVerdict,
-    Verdict, Write,
+    BatchPast, CommandRow, Committed, CountKey, Kept, LinkReport, Orphan, PartRow, Place, ReceiptRow, Recent,
+    SequenceVerdict, Verdict, Write,
 };
 
 use answer::Pending;
@@ -88,6 +88,12 @@ pub trait Memory: Send + Sync {
     fn batch_past(&self, net: Net, claim: &Claim) -> Option<BatchPast> {
         let _ = (net, claim);
         None
+    }
+
+    /// The last part of each signature of a device whose parts are all here, while there is no claim of its batch.
+    fn unclaimed_parts(&self, did: Did) -> Vec<PartRow> {
+        let _ = did;
+        Vec::new()
     }
 
     /// The signature of a batch whose parts are all here, of this level or else of any: its bytes.

@@ -10,7 +10,7 @@ use crate::accepted::signed::{BatchName, Claim};
 use crate::book::Remembered;
 use crate::classic::history::Glimpse;
 use crate::cloud::Memory;
-use crate::store::{BatchPast, Committed, Ledger, Orphan, Reader, Recent, Store, StoreError, Write};
+use crate::store::{BatchPast, Committed, Ledger, Orphan, PartRow, Reader, Recent, Store, StoreError, Write};
 
 /// The store with its readers.
 #[derive(Debug)]
@@ -107,6 +107,13 @@ impl Memory for Embedded {
         self.read(|r| r.batch_past(net, claim)).map(Some).unwrap_or_else(|error| {
             tracing::error!(%error, did = %claim.did, "a signed batch cannot be weighed: it is when its device repeats it");
             None
+        })
+    }
+
+    fn unclaimed_parts(&self, did: Did) -> Vec<PartRow> {
+        self.read(|r| r.unclaimed_parts(did)).unwrap_or_else(|error| {
+            tracing::error!(%error, %did, "signatures that wait could not be read: they are when the device is heard again");
+            Vec::new()
         })
     }
 

@@ -289,3 +289,34 @@ fn what_a_gateway_without_the_key_tells_first_makes_nothing_of_who_has_it_vanish
         assert_eq!((signed, w.count(Code::EvidenceSignature)), (3, 0), "told truly: {is_true}");
     }
 }
+
+#[test]
+fn a_crash_between_two_writes_loses_no_signature_of_a_classic_node() {
+    for (peer, comes_again) in [Peer::Cloud, Peer::Gateway].into_iter().flat_map(|p| [(p, true), (p, false)]) {
+        let (mut w, mut node) = signing_world(peer);
+        (1..=3).for_each(|value| node.reading(&mut w, value));
+        let parts = node.close(None, |_, _| ());
+        for part in &parts[..2] {
+            assert_eq!(node.bring(&mut w, part), None);
+        }
+        let frame = node.frame(&parts[2]);
+        let bytes = said(&frame, Carrier::Http, (peer == Peer::Gateway).then_some(&parts[2][..]));
+        let received = later(&mut w);
+        let body = w.gateway.batch(&[envelope(SERIAL, &bytes, received)]);
+        let mut judged = w.cloud.judge(&w.gateway.proven, &body, w.now).unwrap();
+        let write = std::sync::Arc::new(std::mem::take(&mut judged.write));
+        let committed = w.cloud.memory().store().commit_now((*write).clone()).unwrap();
+        // What was verified is not written.
+        assert!(!w.cloud.conclude(judged, write, committed).write.is_empty());
+        let mut w = w.restart();
+        assert_eq!(labels(&w), ["legacy"; 3]);
+        // The gateway sends it again; or it is given up meanwhile, and the node goes on.
+        if comes_again {
+            w.post_body(&body).unwrap();
+        } else {
+            node.reading(&mut w, 4);
+        }
+        assert_eq!(labels(&w)[..3], ["signed"; 3], "{peer:?}, {comes_again}");
+        assert_eq!(w.count(Code::EvidenceSignature), 0);
+    }
+}

@@ -241,7 +241,10 @@ impl<M: Memory> Cloud<M> {
         write: &mut Write,
     ) -> Vec<(BatchName, Told)> {
         let (said, device) = (&written.evidence, &signatory.whose());
-        let assembled = self.assemble(signatory, said.parts.iter().filter(|p| p.did == device.did), judged.now);
+        // A process that ended between its two writes left parts without a claim.
+        let left = self.memory.unclaimed_parts(device.did);
+        let parts = said.parts.iter().filter(|p| p.did == device.did).chain(&left);
+        let assembled = self.assemble(signatory, parts, judged.now);
         let given_up = key(judged, device, Code::EvidenceIncomplete);
         write.evidence.claims.extend(assembled.iter().map(|claim| (claim.clone(), given_up)));
         let mut due: Vec<(Claim, bool)> = Vec::new();

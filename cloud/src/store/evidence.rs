@@ -610,6 +610,30 @@ impl Reader {
         Ok(whole.map(|parts| parts.iter().flat_map(|(.., bytes)| bytes).copied().collect()))
     }
 
+    /// The last part of each signature of a device whose parts are all here and of whose batch there is no claim: whoever made
+    /// them durable did not live to write it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn unclaimed_parts(&self, did: Did) -> std::result::Result<Vec<PartRow>, StoreError> {
+        let sql = "SELECT chain, level, number, idx, count, bytes, ctx FROM batch_part p WHERE did = ? AND idx = count - 1
+                   AND count = (SELECT count(*) FROM batch_part q WHERE q.did = p.did AND q.chain = p.chain
+                                AND q.level = p.level AND q.number = p.number)
+                   AND NOT EXISTS (SELECT 1 FROM batch b WHERE b.did = p.did AND b.number = p.number AND b.chain = p.chain)";
+        self.all(sql, [did.0], |r| {
+            Ok(PartRow {
+                did,
+                chain: chain_of(r.get(0)?),
+                level: r.get(1)?,
+                number: uint(r.get(2)?),
+                index: r.get(3)?,
+                count: r.get(4)?,
+                bytes: r.get(5)?,
+                context: ContextId(r.get(6)?),
+            })
+        })
+    }
+
     /// How many batches of a device there are in this state.
     ///
     /// # Errors
