@@ -176,6 +176,25 @@ fn a_missing_reading_is_left_out_of_a_second_signature_and_signed_by_the_first_o
 }
 
 #[test]
+fn what_proved_a_reading_first_stays_its_proof() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    readings(&mut world, &mut node, &mut signer, 3, &[]);
+    let first = signer.close();
+    let proofs = |world: &World| {
+        let db = rusqlite::Connection::open(&world.path).unwrap();
+        let sql = "SELECT group_concat(batch) FROM (SELECT batch FROM leaf WHERE batch IS NOT NULL ORDER BY reading)";
+        db.query_row(sql, [], |r| r.get::<_, String>(0)).unwrap()
+    };
+    let carrier = node.send(&signature_item(&first));
+    world.post(&[carrier.envelope()]);
+    let before = proofs(&world);
+    let carrier = node.send(&signature_item(&signer.again(&first, 0b101)));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])), "it holds, too");
+    assert_eq!(proofs(&world), before);
+}
+
+#[test]
 fn leaf_hashes_prove_the_rest_and_the_missing_reading_joins_when_it_comes() {
     let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
     let sent = readings(&mut world, &mut node, &mut signer, 3, &[1]);

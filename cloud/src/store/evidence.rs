@@ -447,11 +447,11 @@ fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<L
     Ok(rows)
 }
 
-/// Nothing else makes a reading `signed`. What was quarantined meanwhile stays what it was, and so does what nothing but the
+/// Nothing else makes a reading `signed`, and what proves it first stays its proof. What was quarantined meanwhile stays what it was, and so does what nothing but the
 /// link protected. Of classic frames hardened ones alone have a leaf.
 fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
     for reading in readings {
-        tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ?")?.execute([batch, *reading])?;
+        tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ? AND batch IS NULL")?.execute([batch, *reading])?;
         let raised = tx
             .prepare_cached("UPDATE reading SET origin = ? WHERE id = ? AND flags & ? = 0 AND origin IN (?, ?, ?)")?
             .execute(params![
