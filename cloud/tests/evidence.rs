@@ -945,6 +945,25 @@ fn a_boot_is_told_nothing_of_another_boots_batches_and_gets_none_of_its_leaf_has
 }
 
 #[test]
+fn what_another_boot_said_first_is_in_the_chain_of_the_boot_that_it_is_of() {
+    let (mut world, _, mut signer) = signing_world(Profile::ToCloud, Mode::Random);
+    let [mut node, mut other] = [3, 4].map(|boot| Node::boot(&world.source.devices[0], boot));
+    signer.boot(3);
+    let sent = [0, 1].map(|n| signer.reading(&mut node, &reading(n)));
+    let item = signature_item(&signer.close());
+    let [first, second] = sent;
+    for sent in [other.send(&item), first, second, node.send(&item)] {
+        world.post(&[sent.envelope()]);
+    }
+    // The next is chained to it.
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((2, 0, vec![])));
+    assert!(world.counts().is_empty(), "{:?}", world.counts());
+}
+
+#[test]
 fn boots_of_mode_r_sign_too() {
     let (mut world, _, mut signer) = signing_world(Profile::ToCloud, Mode::Random);
     let mut node = Node::boot(&world.source.devices[0], 3);

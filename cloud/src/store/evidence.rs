@@ -322,7 +322,7 @@ fn signed(tx: &Transaction<'_>, batch: &SignedBatch) -> Result<bool> {
     let c = &p.claim;
     let leaves: Vec<u8> = p.leaves.iter().flat_map(|l| l.0).collect();
     let sql = format!(
-        "UPDATE batch SET state = 1, ctx = ?6, missing = ?7, statement = ?8, leaves = ?9, cose = ?10
+        "UPDATE batch SET state = 1, ctx = ?6, missing = ?7, statement = ?8, leaves = ?9, cose = ?10, chain = ?11
          WHERE {SAME} AND state <> 1 RETURNING id"
     );
     let id: Option<i64> = tx
@@ -338,7 +338,8 @@ fn signed(tx: &Transaction<'_>, batch: &SignedBatch) -> Result<bool> {
                 bits(p.missing),
                 p.statement.0,
                 leaves,
-                p.cose
+                p.cose,
+                row_of(c.chain)
             ],
             |r| r.get(0),
         )
