@@ -46,7 +46,7 @@ use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standin
 pub(crate) use classic::Live as ClassicLive;
 pub use classic::{ClassicDevice, ClassicSource, Classics};
 pub(crate) use dossier::Told;
-pub use dossier::{Dossier, Open, Unsigned};
+pub use dossier::{Dossier, Open, Tries, Unsigned};
 pub use receipts::ReceiptSigners;
 pub use signers::{KnownSigner, Signers};
 pub use templates::Templates;

@@ -418,7 +418,7 @@ impl<M: Memory> Cloud<M> {
             self.note(pending, accepted.row(), *verdict, &mut write);
         }
         self.heard_classic(&judged, &written);
-        let found = self.weigh(&judged, &written, &committed.verdicts, &mut write);
+        let found = self.weigh(&judged, &written, &committed, &mut write);
         let (verdicts, key_answers) = (committed.verdicts, Vec::new());
         Concluded { write: Arc::new(write), verdicts, written, judged, found, key_answers }
     }

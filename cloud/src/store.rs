@@ -443,6 +443,8 @@ pub enum SequenceVerdict {
 pub struct Committed {
     /// One for each accepted row, in order.
     pub verdicts: Vec<Verdict>,
+    /// The same for classic frames.
+    pub classic: Vec<Verdict>,
     /// Of the receipt.
     pub sequence: SequenceVerdict,
     /// The new generation, if it made one.

@@ -839,27 +839,51 @@ fn leaf_hashes_of_batches_that_never_verify_give_way_and_those_of_a_batch_to_com
 }
 
 #[test]
-fn a_device_costs_no_more_than_so_many_verifications_at_a_time() {
+fn a_device_costs_no_more_than_so_many_verifications_at_a_time_and_what_comes_again_costs_none() {
     let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
-    let sent = readings(&mut world, &mut node, &mut signer, 2, &[]);
-    let batch = signer.close();
-    // All is here, and nothing says what they are chained to: each is weighed again whenever one of its readings is.
-    for number in 100..160 {
-        let carrier = node.send(&signature_item(&common::signer::Closed { number, ..batch.clone() }));
-        world.post(&[carrier.envelope()]);
-    }
-    let carrier = node.send(&signature_item(&batch));
-    world.post(&[carrier.envelope()]);
-    for number in 0..8 {
+    for number in 0..9 {
         // Statements that hold, so that there is much to try.
         readings(&mut world, &mut node, &mut signer, 1, &[]);
         let carrier = node.send(&signature_item(&signer.close()));
         world.post(&[carrier.envelope()]);
         assert_eq!(world.count(Code::CloudLimitReached), 0, "{number}");
     }
-    world.post(&[sent[0].envelope()]);
+    let sent: Vec<Sent> = (0..3).map(|i| signer.reading(&mut node, &reading(i))).collect();
+    sent[..2].iter().for_each(|s| drop(world.post(&[s.envelope()])));
+    let batch = signer.close();
+    // All but one is here, and nothing says what they are chained to: each is weighed when that one comes.
+    for number in 100..160 {
+        let carrier = node.send(&signature_item(&common::signer::Closed { number, ..batch.clone() }));
+        world.post(&[carrier.envelope()]);
+    }
+    let carrier = node.send(&signature_item(&batch));
+    world.post(&[carrier.envelope()]);
+    world.post(&[sent[2].envelope()]);
     assert_eq!(world.count(Code::CloudLimitReached), 1);
-    assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 10);
+    assert_eq!(labels(&world).iter().filter(|l| **l == "signed").count(), 12);
+    for _ in 0..3 {
+        world.now = world.now.plus(60_000);
+        world.post(&[sent[2].envelope()]);
+    }
+    assert_eq!(world.count(Code::CloudLimitReached), 1);
+}
+
+#[test]
+fn a_crash_after_the_reading_that_completes_a_batch_loses_no_signature() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let sent = readings(&mut world, &mut node, &mut signer, 3, &[1]);
+    let carrier = node.send(&signature_item(&signer.close()));
+    world.post(&[carrier.envelope()]);
+    let body = world.gateway.batch(&[sent[1].envelope()]);
+    let mut judged = world.cloud.judge(&world.gateway.proven, &body, world.now).unwrap();
+    let write = std::sync::Arc::new(std::mem::take(&mut judged.write));
+    let committed = world.cloud.memory().store().commit_now((*write).clone()).unwrap();
+    // What was verified is not written.
+    assert!(!world.cloud.conclude(judged, write, committed).write.evidence.signed.is_empty());
+    let world = world.restart();
+    assert!(!labels(&world).contains(&"signed"));
+    world.post_body(&body).unwrap();
+    assert_eq!(labels(&world)[..3], ["signed"; 3]);
 }
 
 #[test]

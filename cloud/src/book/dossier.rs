@@ -48,6 +48,34 @@ pub struct Unsigned {
     pub count: u32,
 }
 
+/// Signatures that may still be verified for a device: 256 at a time, and one more with each second.
+#[derive(Debug, Default)]
+pub struct Tries {
+    spent: u32,
+    at: Millis,
+}
+
+impl Tries {
+    const MOST: u32 = 256;
+    const EACH: u64 = 1000;
+
+    /// All that there are now.
+    pub(crate) fn take(&mut self, now: Millis) -> u32 {
+        let seconds = now.since(self.at) / Self::EACH;
+        self.spent = self.spent.saturating_sub(u32::try_from(seconds).unwrap_or(u32::MAX));
+        // What is left of a second counts for the next; before the first try there is none.
+        self.at = if self.spent == 0 { now } else { self.at.plus(seconds * Self::EACH) };
+        let left = Self::MOST - self.spent;
+        self.spent = Self::MOST;
+        left
+    }
+
+    /// Those of them that were not needed.
+    pub(crate) fn put_back(&mut self, left: u32) {
+        self.spent = Self::MOST.saturating_sub(left);
+    }
+}
+
 /// What is open of a device's evidence.
 #[derive(Debug, Default)]
 pub struct Dossier {
@@ -55,6 +83,10 @@ pub struct Dossier {
     pub open: Vec<Open>,
     /// Readings since the last claim.
     pub unsigned: Option<Unsigned>,
+    /// Whether all that completed a claim was weighed, and what came of it is durable.
+    pub(crate) is_settled: bool,
+    /// What its signatures may cost.
+    pub(crate) tries: Tries,
     /// When it was last said that a batch is overdue.
     pub(crate) overdue: Option<Millis>,
     /// What the device is to be told.
@@ -116,5 +148,31 @@ impl Dossier {
     /// It was said.
     pub(crate) fn said(&mut self, batch: BatchName) {
         self.to_say.retain(|(b, _)| *b != batch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tries_that_are_spent_come_back_one_a_second_and_never_more_than_all() {
+        let (mut tries, start) = (Tries::default(), Millis(1_790_000_000_000));
+        assert_eq!(tries.take(start), Tries::MOST);
+        tries.put_back(0);
+        let mut had = 0;
+        // However often somebody asks.
+        for ms in (300..=10_200).step_by(300) {
+            had += tries.take(start.plus(ms));
+            tries.put_back(0);
+        }
+        assert_eq!(had, 10);
+        tries.take(start.plus(20_000));
+        tries.put_back(7);
+        assert_eq!(tries.take(start.plus(23_000)), 10);
+        tries.put_back(1000);
+        assert_eq!(tries.take(start), Tries::MOST, "a clock that went back takes nothing away");
+        tries.put_back(0);
+        assert_eq!(tries.take(start.plus(3_600_000)), Tries::MOST);
     }
 }

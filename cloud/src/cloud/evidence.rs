@@ -19,15 +19,16 @@ use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim, SignedBatch};
 use crate::accepted::{ContextId, Row};
 use crate::book::{ClassicDevice, DRAIN, Device, Dossier, Live, Open, Told};
 use crate::store::{
-    BatchPast, Closed, CountKey, LeavesRow, OPEN, PART, PARTS, PartRow, Place, State, StatementRow, Verdict, Write,
+    BatchPast, Closed, Committed, CountKey, LeavesRow, OPEN, PART, PARTS, PartRow, Place, State, StatementRow, Verdict,
+    Write,
 };
 
 /// A batch closes after so long, in milliseconds (docs/protocol.md 13.1).
 const LIMIT: u64 = 24 * 3600 * 1000;
 /// So long a claim waits for readings: gateways keep them for 72 hours at least.
 pub(crate) const PATIENCE: u64 = DRAIN;
-/// Signatures that are verified for a device at a time, and how many more for each of its messages.
-const TRIES: u32 = 256;
+/// Signatures that are verified for a device beside those that [`Tries`](crate::book::Tries) has for it: so many for each of its
+/// messages that is new.
 const TRIES_FOR_EACH: u32 = 16;
 /// The chain of a device that has never signed begins with one of these numbers.
 const FIRST: u64 = 1;
@@ -41,7 +42,7 @@ pub(super) struct Found {
     told: Vec<(BatchName, Told)>,
 }
 
-/// A device of which messages came, and under what numbers.
+/// A device of which messages came, and under what numbers those that are new.
 struct Touched {
     device: Signatory,
     rows: Vec<(ContextId, u64)>,
@@ -198,29 +199,32 @@ impl<M: Memory> Cloud<M> {
         &self,
         judged: &Judged,
         written: &Write,
-        verdicts: &[Verdict],
+        committed: &Committed,
         write: &mut Write,
     ) -> Vec<Found> {
         let mut devices: Vec<Touched> = Vec::new();
-        let mut touch = |device: Signatory, row: &Row, is_new: bool| {
-            if is_new && row.salt.is_some() {
+        let mut touch = |device: Signatory, row: &Row, verdict: Verdict| {
+            if verdict == Verdict::New && row.salt.is_some() {
                 device.with_dossier(|dossier| dossier.unsigned(judged.now));
             }
+            // What came again completes nothing.
+            let row = (!matches!(verdict, Verdict::Dup { .. })).then_some((row.context, row.piv));
             match devices.iter_mut().find(|t| t.device.whose() == device.whose()) {
-                Some(touched) => touched.rows.push((row.context, row.piv)),
-                None => devices.push(Touched { device, rows: vec![(row.context, row.piv)] }),
+                Some(touched) => touched.rows.extend(row),
+                None => devices.push(Touched { device, rows: row.into_iter().collect() }),
             }
         };
+        let verdicts = committed.verdicts.iter();
         for (pending, (accepted, verdict)) in judged.pending.iter().zip(written.accepted.iter().zip(verdicts)) {
             if pending.device.policy.sign == Sign::Batch {
-                touch(Signatory::Device(pending.device.clone()), accepted.row(), *verdict == Verdict::New);
+                touch(Signatory::Device(pending.device.clone()), accepted.row(), *verdict);
             }
         }
         let book = self.book.load();
-        for frame in &written.classic {
+        for (frame, verdict) in written.classic.iter().zip(&committed.classic) {
             let device = book.classics.find(judged.gateway.net(), &frame.serial);
             if let Some(device) = device.filter(|d| !d.source.blinds.is_empty()) {
-                touch(Signatory::Classic(device.clone()), frame.accepted.row(), true);
+                touch(Signatory::Classic(device.clone()), frame.accepted.row(), *verdict);
             }
         }
         let weigh = |Touched { device, rows }| {
@@ -258,15 +262,17 @@ impl<M: Memory> Cloud<M> {
             rows.iter().any(|(_, piv)| c.covers(*piv))
                 || said.leaves.iter().any(|l| l.did == device.did && (l.chain, l.number) == (c.chain, c.number))
         };
+        // What the last touch of an earlier process, or of one whose write failed, came to is not known.
+        let is_unsettled = !std::mem::take(&mut dossier.is_settled);
         for Open { claim, .. } in &dossier.open {
-            if touched(claim) && !due.iter().any(|(c, _)| c.is_same(claim)) {
+            if (is_unsettled || touched(claim)) && !due.iter().any(|(c, _)| c.is_same(claim)) {
                 due.push((claim.clone(), false));
             }
         }
         // What a statement is chained to comes first.
         due.sort_by_key(|(c, _)| c.number);
         let messages = u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        let mut tries = TRIES.saturating_add(messages.saturating_mul(TRIES_FOR_EACH));
+        let mut tries = dossier.tries.take(judged.now).saturating_add(messages.saturating_mul(TRIES_FOR_EACH));
         let (mut told, mut fresh, mut at) = (Vec::new(), Vec::new(), 0);
         while let Some((claim, is_asked)) = due.get(at).cloned() {
             at += 1;
@@ -313,6 +319,7 @@ impl<M: Memory> Cloud<M> {
                 Weighed::Lacks(_) | Weighed::Unchained | Weighed::Later => {}
             }
         }
+        dossier.tries.put_back(tries);
         give_way(dossier, write, given_up);
         told
     }
@@ -404,6 +411,7 @@ impl<M: Memory> Cloud<M> {
             let is_told = matches!(&device, Signatory::Device(device) if device.level() == 3);
             let evidence = &write.evidence;
             device.with_dossier(|dossier| {
+                dossier.is_settled = true;
                 for (batch, _) in &evidence.signed {
                     dossier.open.retain(|o| !o.claim.is_same(&batch.proven().claim));
                 }

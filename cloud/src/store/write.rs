@@ -27,6 +27,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     let mut verdicts = Vec::with_capacity(write.accepted.len());
     // Which reading each accepted message is, or is again.
     let mut readings = Vec::with_capacity(write.accepted.len());
+    let mut classic = Vec::with_capacity(write.classic.len());
     {
         let mut insert = tx.prepare_cached(
             "INSERT INTO reading (ctx, piv, variant, hash, sid, origin, gateway, seq, received, ingested, link, hops,
@@ -37,13 +38,13 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         for accepted in &write.accepted {
             let row = accepted.row();
             if put(&mut insert, row, 0)? {
-                readings.push(Some(leaf(tx, tx.last_insert_rowid(), row)?));
+                readings.push(Some(inserted_leaf(tx, row)?));
                 verdicts.push(Verdict::New);
                 continue;
             }
             let mut inserted = false;
             let (verdict, known) = classify(tx, &mut insert, accepted, &mut inserted)?;
-            readings.push(if inserted { Some(leaf(tx, tx.last_insert_rowid(), row)?) } else { known });
+            readings.push(if inserted { Some(inserted_leaf(tx, row)?) } else { known });
             let level2 = row.level < 3;
             let code = match verdict {
                 Verdict::New => None,
@@ -60,17 +61,22 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         for frame in &write.classic {
             let row = frame.accepted.row();
             let mut inserted = put(&mut insert, row, 0)?;
+            let mut verdict = Verdict::New;
             if !inserted {
                 // The gateway sent its envelope again: nothing is counted twice.
-                let (verdict, known) = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
-                // Who has not the key may have told the same before who has it.
-                if let (false, Some(known)) = (inserted, known) {
-                    leaf(tx, known, row)?;
-                }
+                let known;
+                (verdict, known) = classify(tx, &mut insert, &frame.accepted, &mut inserted)?;
                 let reuse = verdict == Verdict::NonceReuse;
                 let code = if reuse { Code::GatewayNonceReuse } else { Code::GatewayDuplicate };
                 counts.push((key(code, row), 1));
+                // Who has not the key may have told the same before who has it.
+                if let (false, Some(known)) = (inserted, known)
+                    && leaf(tx, known, row)?
+                {
+                    verdict = Verdict::New;
+                }
             }
+            classic.push(verdict);
             if inserted {
                 let reading = tx.last_insert_rowid();
                 leaf(tx, reading, row)?;
@@ -106,7 +112,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     commands(tx, write)?;
     count(tx, &counts, write.now)?;
     let generation = if write.new_generation { Some(next_generation(tx, write.now)?) } else { None };
-    Ok(Committed { verdicts, sequence, generation })
+    Ok(Committed { verdicts, classic, sequence, generation })
 }
 
 fn key(code: Code, row: &Row) -> CountKey {
@@ -210,14 +216,21 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
     Ok(changed == 1)
 }
 
-/// What this row of the ledger needs to become a leaf, unless it has it. Returns which row it is.
-fn leaf(tx: &Transaction<'_>, reading: i64, row: &Row) -> Result<i64> {
-    if let Some(salt) = row.salt {
-        let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?) ON CONFLICT DO NOTHING";
-        if tx.prepare_cached(sql)?.execute(params![reading, salt.0])? > 0 {
-            super::evidence::arrived(tx, row.context, row.piv)?;
-        }
+/// Gives a row of the ledger what it needs to become a leaf. Says whether it had it not.
+fn leaf(tx: &Transaction<'_>, reading: i64, row: &Row) -> Result<bool> {
+    let Some(salt) = row.salt else { return Ok(false) };
+    let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?) ON CONFLICT DO NOTHING";
+    let is_new = tx.prepare_cached(sql)?.execute(params![reading, salt.0])? > 0;
+    if is_new {
+        super::evidence::arrived(tx, row.context, row.piv)?;
     }
+    Ok(is_new)
+}
+
+/// The same for the row that was inserted last. Returns which it is.
+fn inserted_leaf(tx: &Transaction<'_>, row: &Row) -> Result<i64> {
+    let reading = tx.last_insert_rowid();
+    leaf(tx, reading, row)?;
     Ok(reading)
 }
 
