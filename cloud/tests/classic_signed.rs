@@ -320,3 +320,27 @@ fn a_crash_between_two_writes_loses_no_signature_of_a_classic_node() {
         assert_eq!(w.count(Code::EvidenceSignature), 0);
     }
 }
+
+#[test]
+fn ev_02_leaves_a_node_time_for_batches_of_64_and_counts_each_reading_once() {
+    let overdue = |w: &World| {
+        let write = w.cloud.handle_timeout(w.now);
+        w.cloud.memory().store().commit_now(write).unwrap();
+        w.count(Code::EvidenceOverdue)
+    };
+    let (mut w, mut node) = signing_world(Peer::Gateway);
+    (0..88).for_each(|value| node.reading(&mut w, value));
+    let reports: Vec<Vec<u8>> = (88..128)
+        .map(|value| said(&node.frame(&reading_of(value)), Carrier::Http, Some(&reading_of(value))))
+        .collect();
+    let received = later(&mut w);
+    let envelopes: Vec<_> = reports.iter().map(|report| envelope(SERIAL, report, received)).collect();
+    let body = w.gateway.batch(&envelopes);
+    w.post_body(&body).unwrap();
+    assert_eq!(overdue(&w), 0, "one batch waits while the node signs the one before");
+    let mut w = w.restart();
+    w.post_body(&body).unwrap();
+    assert_eq!(overdue(&w), 0, "they came again");
+    node.reading(&mut w, 128);
+    assert_eq!(overdue(&w), 1);
+}

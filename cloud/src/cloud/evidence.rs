@@ -48,8 +48,8 @@ struct Touched {
     rows: Vec<(ContextId, u64)>,
 }
 
-/// Readings in a batch of a classic node, of which no record says how many.
-pub(super) const BATCH: u8 = 32;
+/// Readings in a batch of a classic node, at most: no record says how many it takes.
+pub(super) const BATCH: u8 = 64;
 
 /// Who signs batches.
 #[derive(Clone, Debug)]
