@@ -294,6 +294,10 @@ fn a_reading_is_shown_with_every_gateway_that_brought_it() {
     // A restart forgets nothing of it.
     station.world = station.world.restart();
     assert_eq!(station.heard().concat().len(), 5);
+    // What nobody without the key can see of the message is said.
+    let reports = verify_file(&station.export().bundles, &station.trust());
+    let said = |sentence: &String| sentence.ends_with("neither key generation nor content");
+    assert!(reports[0].not_proven.iter().any(said), "{:?}", reports[0].not_proven);
 }
 
 #[test]

@@ -272,7 +272,8 @@ NOT_PROVEN = (
     "any time before which the reading did not exist",
     "whether a witness stands outside the operator's control",
     "that there is no newer list of revoked keys: only the log itself can tell",
-    "that a gateway's clock was right: what it heard is its own claim",
+    "that a gateway's clock was right, nor that a message sealed for the cloud, which shows its boot and number alone, held this "
+    "reading: what it heard is its own claim",
 )
 KEY_NOT_PROVEN = (
     "that the key was only ever in the sensor: how it was made is not known",

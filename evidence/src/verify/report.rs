@@ -273,6 +273,11 @@ fn not_proven(proven: &Proven<'_>) -> Vec<String> {
     all.push("that no newer list of revoked keys exists: only the log itself can tell".into());
     if !proven.heard.is_empty() {
         all.push("when a gateway heard it: that is what the gateway says".into());
+        if proven.tbs.subject.level == SignedLevel::Cloud {
+            let of_number = "that the message which a gateway heard under this number held this reading: sealed for the cloud, it \
+                             shows its boot and number, and neither key generation nor content";
+            all.push(of_number.into());
+        }
     }
     if proven.unchecked_stamps > 0 {
         all.push("what its timestamps say: the trust file names no authority for them".into());
