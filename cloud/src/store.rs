@@ -64,6 +64,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0011_templates.sql"),
     include_str!("store/migrations/0012_heard.sql"),
     include_str!("store/migrations/0013_parts.sql"),
+    include_str!("store/migrations/0014_paths.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;

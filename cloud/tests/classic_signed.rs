@@ -330,9 +330,8 @@ fn ev_02_leaves_a_node_time_for_batches_of_64_and_counts_each_reading_once() {
     };
     let (mut w, mut node) = signing_world(Peer::Gateway);
     (0..88).for_each(|value| node.reading(&mut w, value));
-    let reports: Vec<Vec<u8>> = (88..128)
-        .map(|value| said(&node.frame(&reading_of(value)), Carrier::Http, Some(&reading_of(value))))
-        .collect();
+    let reports: Vec<Vec<u8>> =
+        (88..128).map(|value| said(&node.frame(&reading_of(value)), Carrier::Http, Some(&reading_of(value)))).collect();
     let received = later(&mut w);
     let envelopes: Vec<_> = reports.iter().map(|report| envelope(SERIAL, report, received)).collect();
     let body = w.gateway.batch(&envelopes);

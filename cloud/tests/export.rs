@@ -301,6 +301,35 @@ fn a_reading_is_shown_with_every_gateway_that_brought_it() {
 }
 
 #[test]
+fn what_surrounds_a_reading_in_a_batch_costs_the_store_no_more_than_a_path() {
+    for around in [1, 6, 37, 300] {
+        let mut station = Station::new(2);
+        station.certify_gateways();
+        station.records();
+        let sent: Vec<Sent> = (0..2).map(|n| station.sealed(n)).collect();
+        let stranger = Sent { sid: Sid(0x0bad), ..sent[0].clone() };
+        let mut envelopes = vec![stranger.envelope(); around];
+        envelopes.insert(around / 3, sent[0].envelope());
+        envelopes.push(sent[1].envelope());
+        station.world.post(&envelopes);
+        station.sign();
+        station.write();
+        station.head(2, NOW_S + 60);
+        let one = &BOTH[..1];
+        assert_eq!(station.heard(), [one, one], "{around}");
+        let db = rusqlite::Connection::open(&station.world.path).unwrap();
+        let bytes = |sql: &str| db.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap();
+        let others = bytes("SELECT coalesce(max(length(others)), 0) FROM receipt");
+        let paths = bytes("SELECT coalesce(max(length(path)), 0) FROM heard");
+        assert!(others + 2 * paths <= (around as i64 * 32).min(2 * 10 * 32), "{around}: {others}, {paths}");
+        if paths > 0 {
+            db.execute("UPDATE heard SET path = zeroblob(length(path)) WHERE idx = ?", [around as i64 / 3]).unwrap();
+            assert_eq!(station.heard(), [&[][..], one], "what leads elsewhere is not shown");
+        }
+    }
+}
+
+#[test]
 fn no_altered_part_of_a_receipt_passes() {
     let station = heard_station();
     let (bundles, trust) = (station.export().bundles, station.trust());

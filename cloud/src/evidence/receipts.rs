@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use fivefold_core::proof::KeyName;
-use fivefold_core::proof::merkle::Hash;
+use fivefold_core::proof::merkle::{Hash, verify_inclusion};
 use fivefold_evidence::bundle::{Heard, Path};
 use fivefold_evidence::checkpoint::Signed;
 use fivefold_evidence::log::EntryKind;
@@ -13,6 +13,7 @@ use fivefold_evidence::record::Revocations;
 use fivefold_evidence::verify::is_about;
 
 use super::{Export, ExportError, Proven};
+use crate::store::{HeardRow, Leaves};
 
 /// Receipts that are held ready at a time, at most: readings of one batch of a gateway follow each other.
 const READY: usize = 64;
@@ -21,11 +22,23 @@ const READY: usize = 64;
 struct Receipt {
     cose: Vec<u8>,
     key: KeyName,
+    root: Hash,
+    count: u64,
     leaves: Vec<Hash>,
     proof: String,
     chain: Vec<Vec<u8>>,
     /// When the last of the witnesses had seen it, Unix seconds.
     seen: u64,
+}
+
+impl Receipt {
+    /// The path to its root from an envelope; `None` if what is kept leads elsewhere.
+    fn path(&self, row: &HeardRow) -> Option<Path> {
+        let Some(hashes) = &row.path else { return Path::of(&self.leaves, row.index).ok() };
+        let (index, size) = (row.index as u64, self.count);
+        verify_inclusion(&Hash::of_leaf([&row.envelope]), index, size, hashes, &self.root).ok()?;
+        Some(Path { index, size, hashes: hashes.clone() })
+    }
 }
 
 /// One of them with an envelope under it.
@@ -71,7 +84,7 @@ impl<'e> Receipts<'e> {
             if list.as_ref().is_ok_and(is_revoked) {
                 continue;
             }
-            let Ok(path) = Path::of(&receipt.leaves, row.index) else { continue };
+            let Some(path) = receipt.path(&row) else { continue };
             shown.push(Shown { receipt, envelope: row.envelope, path });
         }
         Ok(shown)
@@ -101,7 +114,8 @@ impl<'e> Receipts<'e> {
         let Some((first, seen)) = self.seen(&head) else { return Ok(None) };
         let Some(certificate) = signer.certificate_over(first, seen) else { return Ok(None) };
         let (chain, proof) = (certificate.chain.clone(), logging.log().tlog_proof(index, head)?.to_string());
-        Ok(Some(Receipt { cose: kept.cose, key: kept.key, leaves: kept.leaves, proof, chain, seen }))
+        let Leaves { cose, key, root, count, leaves, .. } = kept;
+        Ok(Some(Receipt { cose, key, root, count, leaves, proof, chain, seen }))
     }
 
     /// When the first and the last of the witnesses saw a head: however many of them somebody asks for, it was in between.

@@ -452,7 +452,8 @@ fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<L
 /// link protected. Of classic frames hardened ones alone have a leaf.
 fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
     for reading in readings {
-        tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ? AND batch IS NULL")?.execute([batch, *reading])?;
+        tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ? AND batch IS NULL")?
+            .execute([batch, *reading])?;
         let raised = tx
             .prepare_cached("UPDATE reading SET origin = ? WHERE id = ? AND flags & ? = 0 AND origin IN (?, ?, ?)")?
             .execute(params![
