@@ -343,3 +343,29 @@ fn ev_02_leaves_a_node_time_for_batches_of_64_and_counts_each_reading_once() {
     node.reading(&mut w, 128);
     assert_eq!(overdue(&w), 1);
 }
+
+#[test]
+fn parts_that_a_store_of_before_had_count_with_those_that_come_after() {
+    for peer in [Peer::Cloud, Peer::Gateway] {
+        let (mut w, mut node) = signing_world(peer);
+        (1..=3).for_each(|value| node.reading(&mut w, value));
+        let parts = node.close(None, |_, _| ());
+        for part in &parts[..2] {
+            assert_eq!(node.bring(&mut w, part), None);
+        }
+        // As the version before left it.
+        let mut w = w.stopped(|path| {
+            let before = "CREATE TABLE before (did BLOB NOT NULL, chain INTEGER NOT NULL, number INTEGER NOT NULL,
+                              idx INTEGER NOT NULL, count INTEGER NOT NULL, bytes BLOB NOT NULL,
+                              UNIQUE (did, chain, number, idx)) STRICT;
+                          INSERT INTO before SELECT did, chain, number, idx, count, bytes FROM batch_part;
+                          DROP TABLE batch_part;
+                          ALTER TABLE before RENAME TO batch_part;
+                          ALTER TABLE heard DROP COLUMN path;
+                          PRAGMA user_version = 12;";
+            rusqlite::Connection::open(path).unwrap().execute_batch(before).unwrap();
+        });
+        assert_eq!(node.bring(&mut w, &parts[2]), None);
+        assert_eq!(labels(&w), ["signed"; 3], "{peer:?}");
+    }
+}
