@@ -44,7 +44,7 @@ pub(crate) mod tests {
 
     use crate::Audit;
     use crate::facts::Facts;
-    use crate::foreign::{Seen, System};
+    use crate::foreign::{Notes, System};
     use crate::gather;
     use crate::waiver::Waivers;
 
@@ -54,14 +54,12 @@ pub(crate) mod tests {
     /// An audit of a broker with two findings that are open and one that is waived, in a file with a difficult name.
     pub(crate) fn audit() -> Audit {
         let file = PathBuf::from("/etc/mos quitto<&/m.conf");
-        let seen = |rule, line, what: &str| Seen { rule, file: file.clone(), line, what: what.into() };
-        let seen = vec![
-            seen("FX-02", 3, "allow_anonymous true: \"<everybody>\" & \u{1b}his dog"),
-            seen("FX-06", 0, "no acl_file"),
-            seen("FX-07", 0, "persistence is off"),
-        ];
+        let mut notes = Notes::default();
+        notes.say("FX-02", &file, 3, "allow_anonymous true: \"<everybody>\" & \u{1b}his dog");
+        notes.say("FX-06", &file, 0, "no acl_file");
+        notes.say("FX-07", &file, 0, "persistence is off");
         let mut facts = Facts::at(1_800_000_000);
-        gather::told(System::Mosquitto, &file, seen, &mut facts);
+        gather::told(System::Mosquitto, &file, notes, &mut facts);
         let waivers = format!(
             "[[waiver]]\nrule = \"FX-07\"\nsubject = \"file /etc/mos quitto<&/m.conf\"\nowner = \"Ann\"\n\
              reason = \"a test & no more\"\nuntil = \"{WAIVED_AT}\"\n"

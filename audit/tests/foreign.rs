@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use fivefold_audit::Audit;
 use fivefold_audit::facts::Facts;
 use fivefold_audit::foreign::{Disk, Seen, System, Unread, examine};
 use fivefold_audit::gather;
 use fivefold_audit::rule::Severity;
 use fivefold_audit::waiver::Waivers;
+use fivefold_audit::{Audit, Outcome};
 
 const SYSTEMS: [System; 5] = [System::Chirpstack, System::Mosquitto, System::PgHba, System::Sshd, System::Unit];
 
@@ -28,7 +28,7 @@ fn said(path: &Path) -> BTreeSet<String> {
 }
 
 fn looked_at(system: System, path: &Path) -> Vec<Seen> {
-    examine(system, path, &mut Disk).unwrap()
+    examine(system, path, &mut Disk).unwrap().into_vec()
 }
 
 #[test]
@@ -74,6 +74,33 @@ fn what_is_seen_is_a_finding_at_its_line_and_makes_the_grade() {
     assert_eq!(judged.good, 1, "it says nothing of ABP");
     let ssh = audit.rules.iter().find(|j| j.rule.id == "AR-44").unwrap();
     assert_eq!((ssh.good, ssh.unknown.len()), (0, 1), "nobody named one, and it never passes then");
+}
+
+/// Lines of one sort, and then one of another sort that must not be passed over for them.
+#[test]
+fn what_there_is_too_much_of_hides_nothing_and_makes_the_whole_unreadable() {
+    let folder = tempfile::tempdir().unwrap();
+    let many = |line: &str, count: usize| (0..count).map(|_| format!("{line}\n")).collect::<String>();
+    let unit = |count| format!("[Service]\n{}User=root\n", many("Environment=A=b", count));
+    let cases = [
+        (System::PgHba, many("nonsense", 1001) + "host all all 10.0.0.0/8 trust\n", Some("FX-21"), "findings of FX-01"),
+        (System::Mosquitto, many("listener 1883", 1001), Some("FX-03"), "more listeners than are looked at, by 1"),
+        (System::Mosquitto, many("connection a", 1002), Some("FX-07"), "more connections than are looked at, by 2"),
+        (System::Unit, unit(512), None, "more settings than are looked at, by 1"),
+    ];
+    for (system, text, rule, says) in cases {
+        let path = folder.path().join("a.conf");
+        std::fs::write(&path, text).unwrap();
+        let mut facts = Facts::at(1_800_000_000);
+        gather::beside(system, &path, &mut facts);
+        assert!(facts.unread.iter().any(|u| u.contains(says)), "{says}: {:?}", facts.unread);
+        assert!(rule.is_none_or(|rule| facts.seen.iter().any(|s| s.rule == rule)), "{rule:?} is hidden");
+        assert_eq!(Audit::of(&facts, &Waivers::NONE).outcome(), Outcome::Unreadable);
+    }
+    let unit = folder.path().join("a.service");
+    std::fs::write(&unit, format!("[Service]\nDynamicUser=yes\nEnvironment={}PASSWORD=x\n", "A=b ".repeat(300)))
+        .unwrap();
+    assert_eq!(looked_at(System::Unit, &unit).iter().map(|s| s.rule).collect::<Vec<_>>(), ["FX-34"]);
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn json(path: &Path, whose: &str, value: &Json, notes: &mut Notes) {
         Json::Object(all) => {
             let named = ["devEui", "dev_eui", "name"].iter().find_map(|key| all.get(*key)?.as_str());
             let whose = named.unwrap_or(whose);
-            let before = notes.0.len();
+            let before = notes.seen.len();
             for (key, value) in all {
                 match value {
                     Json::Bool(is_true) => flag(path, key, *is_true, 0, notes),
@@ -214,7 +214,7 @@ fn json(path: &Path, whose: &str, value: &Json, notes: &mut Notes) {
                     _ => {}
                 }
             }
-            for seen in notes.0.iter_mut().skip(before).filter(|_| !whose.is_empty()) {
+            for seen in notes.seen.iter_mut().skip(before).filter(|_| !whose.is_empty()) {
                 seen.what = format!("{}: {}", shown(&whose), seen.what);
             }
             all.values().filter(|v| v.is_array() || v.is_object()).for_each(|v| json(path, whose, v, notes));
@@ -231,7 +231,7 @@ mod tests {
 
     fn seen(text: &str) -> Vec<Seen> {
         let mut files = Made::default().with("/c.toml", text);
-        examine(System::Chirpstack, Path::new("/c.toml"), &mut files).unwrap()
+        examine(System::Chirpstack, Path::new("/c.toml"), &mut files).unwrap().into_vec()
     }
 
     fn of(text: &str) -> Vec<(&'static str, usize)> {

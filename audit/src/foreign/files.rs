@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of one file, at most.
 pub const LONGEST: usize = 1024 * 1024;
-/// Files of one examination, at most.
+/// Files of one examination, and folders that are listed for it, at most.
 pub const MOST_FILES: usize = 256;
 /// Bytes of all of them, at most.
 const LONGEST_WHOLE: usize = 4 * LONGEST;
@@ -148,6 +148,15 @@ impl<'f> Walk<'f> {
         self.open.pop();
     }
 
+    /// Names in a folder. One that is listed again and again, once for each word of a line, counts each time.
+    fn list(&mut self, folder: &Path) -> Result<Vec<PathBuf>, Unread> {
+        if self.entered == MOST_FILES {
+            return Err(Unread::Many);
+        }
+        self.entered += 1;
+        self.files.list(folder)
+    }
+
     /// Files in a folder whose name ends so, in the order of their names.
     ///
     /// # Errors
@@ -157,7 +166,7 @@ impl<'f> Walk<'f> {
             let name = name.as_encoded_bytes();
             name.ends_with(end.as_bytes()) && !name.starts_with(b".")
         };
-        let mut all = self.files.list(folder)?;
+        let mut all = self.list(folder)?;
         all.retain(|p| p.file_name().is_some_and(is_one));
         all.sort();
         Ok(all)
@@ -178,7 +187,7 @@ impl<'f> Walk<'f> {
         if !is_pattern(name) {
             return Ok(vec![pattern.to_owned()]);
         }
-        let mut all = self.files.list(folder)?;
+        let mut all = self.list(folder)?;
         let is_one = |n: &OsStr| {
             let n = n.as_encoded_bytes();
             !n.starts_with(b".") && matches(name.as_encoded_bytes(), n)

@@ -1,8 +1,5 @@
 //! Lines of a configuration, split into words.
 
-/// Words of a line at most; the rest is not a setting of anything looked at here.
-const MOST_WORDS: usize = 256;
-
 /// The lines of a text with their numbers, the first is 1; without those that are blank or begin with `#`.
 pub(super) fn settings(text: &str) -> impl Iterator<Item = (usize, &str)> {
     text.strip_prefix('\u{feff}')
@@ -29,9 +26,6 @@ pub(super) fn words(line: &str) -> Vec<String> {
                 if is_open {
                     all.push(std::mem::take(&mut word));
                     is_open = false;
-                }
-                if all.len() == MOST_WORDS {
-                    return all;
                 }
             }
             c => {

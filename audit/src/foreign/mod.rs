@@ -13,6 +13,7 @@ pub mod pg_hba;
 pub mod sshd;
 pub mod unit;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use files::{Disk, Files, LONGEST, MOST_FILES, Unread, Walk};
@@ -20,7 +21,7 @@ pub use files::{Disk, Files, LONGEST, MOST_FILES, Unread, Walk};
 /// The rule about what could not be looked at.
 pub const NOT_EXAMINED: &str = "FX-01";
 
-/// Things that one examination says at most; a file that breaks more rules than that is not a configuration.
+/// Things that one examination lists of each rule, at most. What is beyond is counted, and makes the whole unreadable.
 pub const MOST_SEEN: usize = 1000;
 
 /// What an examination saw.
@@ -38,14 +39,33 @@ pub struct Seen {
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-pub struct Notes(Vec<Seen>);
+pub struct Notes {
+    seen: Vec<Seen>,
+    /// Of each rule, how many are listed.
+    listed: BTreeMap<&'static str, usize>,
+    /// What there is more of than is looked at, or listed, and how many more.
+    left: BTreeMap<String, usize>,
+}
 
 impl Notes {
     /// Notes that a rule is broken at a line of a file.
     pub fn say(&mut self, rule: &'static str, file: &Path, line: usize, what: impl Into<String>) {
-        if self.0.len() < MOST_SEEN {
-            self.0.push(Seen { rule, file: file.to_owned(), line, what: what.into() });
+        let listed = self.listed.entry(rule).or_default();
+        if *listed == MOST_SEEN {
+            return self.leave(&format!("findings of {rule}"));
         }
+        *listed += 1;
+        self.seen.push(Seen { rule, file: file.to_owned(), line, what: what.into() });
+    }
+
+    /// Counts one more of what there is too much of, as in "listeners".
+    pub(crate) fn leave(&mut self, what: &str) {
+        *self.left.entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// What was left, in sentences: so much could not be looked at.
+    pub fn left(&self) -> Vec<String> {
+        self.left.iter().map(|(what, count)| format!("it has more {what} than are looked at, by {count}")).collect()
     }
 
     /// Notes a file that is included and could not be read.
@@ -60,7 +80,7 @@ impl Notes {
 
     /// All of them, in the order in which they stand in the files.
     pub fn into_vec(self) -> Vec<Seen> {
-        self.0
+        self.seen
     }
 }
 
@@ -102,7 +122,7 @@ impl System {
 ///
 /// # Errors
 /// The file itself cannot be read, or is none of its kind.
-pub fn examine(system: System, path: &Path, files: &mut dyn Files) -> Result<Vec<Seen>, Unread> {
+pub fn examine(system: System, path: &Path, files: &mut dyn Files) -> Result<Notes, Unread> {
     let mut walk = Walk::new(files);
     let mut notes = Notes::default();
     let text = walk.enter(path)?;
@@ -114,7 +134,7 @@ pub fn examine(system: System, path: &Path, files: &mut dyn Files) -> Result<Vec
         System::Sshd => sshd::examine(path, &text, &mut walk, &mut notes),
         System::Unit => unit::examine(path, &text, &mut walk, &mut notes)?,
     }
-    Ok(notes.into_vec())
+    Ok(notes)
 }
 
 /// What stands in a file, for a report: short, and nothing in it that a terminal obeys.

@@ -47,7 +47,8 @@ struct Listener {
 #[derive(Clone, Debug)]
 struct Bridge {
     opened: Set<String>,
-    hosts: Vec<String>,
+    /// The first that is another machine.
+    far: Option<String>,
     has_tls: bool,
     insecure: Option<usize>,
 }
@@ -83,7 +84,7 @@ impl Broker {
                 // The broker takes a relative folder from where it was started: a copy is looked at with what lies beside it.
                 self.include(path, line, &beside(path, value), walk, notes);
             } else {
-                self.set(path, line, key, value);
+                self.set(path, line, key, value, notes);
             }
         }
     }
@@ -113,12 +114,13 @@ impl Broker {
         if self.per_listener { &mut self.listener().doors } else { &mut self.all }
     }
 
-    fn set(&mut self, file: &Path, line: usize, key: &str, value: &str) {
+    fn set(&mut self, file: &Path, line: usize, key: &str, value: &str, notes: &mut Notes) {
         let at = |value: &str| Set { value: value.to_owned(), file: file.to_owned(), line };
         let is_true = value.eq_ignore_ascii_case("true") || value == "1";
         match key {
             "per_listener_settings" => self.per_listener = is_true,
-            "listener" if self.listeners.len() < MOST => {
+            "listener" if self.listeners.len() == MOST => notes.leave("listeners"),
+            "listener" => {
                 self.is_bridge = false;
                 let (port, host) = split(value);
                 self.listeners.push(Listener {
@@ -146,9 +148,10 @@ impl Broker {
                 (doors.has_accounts, doors.has_acl) = (true, true);
             }
             "persistence" => self.persistence = Some(is_true),
-            "connection" if self.bridges.len() < MOST => {
+            "connection" if self.bridges.len() == MOST => notes.leave("connections"),
+            "connection" => {
                 self.is_bridge = true;
-                self.bridges.push(Bridge { opened: at(value), hosts: Vec::new(), has_tls: false, insecure: None });
+                self.bridges.push(Bridge { opened: at(value), far: None, has_tls: false, insecure: None });
             }
             _ => self.set_bridge(line, key, value, is_true),
         }
@@ -158,7 +161,8 @@ impl Broker {
         let Some(bridge) = self.bridges.last_mut().filter(|_| self.is_bridge) else { return };
         match key {
             "address" | "addresses" => {
-                bridge.hosts.extend(value.split_whitespace().take(MOST).map(|a| without_port(a).to_owned()));
+                let far = value.split_whitespace().map(without_port).find(|host| !is_loopback(host));
+                bridge.far = bridge.far.take().or_else(|| far.map(str::to_owned));
             }
             "bridge_cafile" | "bridge_capath" | "bridge_psk" => bridge.has_tls = true,
             "bridge_tls_use_os_certs" => bridge.has_tls |= is_true,
@@ -247,7 +251,7 @@ fn say_anonymous(doors: &Doors, notes: &mut Notes) {
 fn judge_bridge(bridge: &Bridge, notes: &mut Notes) {
     let Set { value, file, line } = &bridge.opened;
     if !bridge.has_tls
-        && let Some(host) = bridge.hosts.iter().find(|h| !is_loopback(h))
+        && let Some(host) = &bridge.far
     {
         let what = format!("bridge {} speaks to {} without TLS", shown(value), shown(host));
         notes.say("FX-09", file, *line, what);
@@ -267,7 +271,7 @@ mod tests {
     fn rules(files: Made) -> Vec<(&'static str, usize)> {
         let mut files = files;
         let seen = examine(System::Mosquitto, Path::new("/m.conf"), &mut files).unwrap();
-        seen.into_iter().map(|s| (s.rule, s.line)).collect()
+        seen.into_vec().into_iter().map(|s| (s.rule, s.line)).collect()
     }
 
     fn of(text: &str) -> Vec<(&'static str, usize)> {

@@ -222,7 +222,7 @@ mod tests {
     fn rules(files: Made) -> Vec<(&'static str, usize)> {
         let mut files = files;
         let seen = examine(System::PgHba, Path::new("/pg/hba.conf"), &mut files).unwrap();
-        seen.into_iter().map(|s| (s.rule, s.line)).collect()
+        seen.into_vec().into_iter().map(|s| (s.rule, s.line)).collect()
     }
 
     fn of(text: &str) -> Vec<(&'static str, usize)> {

@@ -266,7 +266,7 @@ mod tests {
 
     fn seen(files: Made) -> Vec<Seen> {
         let mut files = files;
-        examine(System::Sshd, Path::new("/etc/ssh/sshd_config"), &mut files).unwrap()
+        examine(System::Sshd, Path::new("/etc/ssh/sshd_config"), &mut files).unwrap().into_vec()
     }
 
     fn of(text: &str) -> Vec<(usize, String)> {

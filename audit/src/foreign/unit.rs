@@ -27,7 +27,7 @@ struct Set {
 /// It has no section `[Service]`.
 pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) -> Result<(), Unread> {
     let mut all = Vec::new();
-    let mut is_service = read(path, text, &mut all);
+    let mut is_service = read(path, text, &mut all, notes);
     let mut folder = path.as_os_str().to_owned();
     folder.push(".d");
     let folder = PathBuf::from(folder);
@@ -36,7 +36,7 @@ pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) 
             for file in files {
                 match walk.enter(&file) {
                     Ok(text) => {
-                        is_service |= read(&file, &text, &mut all);
+                        is_service |= read(&file, &text, &mut all, notes);
                         walk.leave();
                     }
                     Err(why) => notes.unread(path, 0, &file, &why),
@@ -54,7 +54,7 @@ pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) 
 }
 
 /// Reads the settings of `[Service]`; whether there is one.
-fn read(file: &Path, text: &str, all: &mut Vec<Set>) -> bool {
+fn read(file: &Path, text: &str, all: &mut Vec<Set>, notes: &mut Notes) -> bool {
     let (mut is_service, mut is_there) = (false, false);
     let mut going: Option<(usize, String)> = None;
     for (at, line) in text.lines().enumerate() {
@@ -73,13 +73,12 @@ fn read(file: &Path, text: &str, all: &mut Vec<Set>) -> bool {
         if let Some(section) = whole.strip_prefix('[').and_then(|s| s.strip_suffix(']')) {
             is_service = section == "Service";
             is_there |= is_service;
-        } else if is_service
-            && all.len() < MOST
-            && let Some((key, value)) = whole.split_once('=')
-        {
+        } else if is_service && let Some((key, value)) = whole.split_once('=') {
             let (key, value) = (key.trim().to_owned(), value.trim().to_owned());
             if value.is_empty() {
                 all.retain(|s| s.key != key);
+            } else if all.len() == MOST {
+                notes.leave("settings");
             } else {
                 all.push(Set { key, value, file: file.to_owned(), line });
             }
@@ -176,7 +175,7 @@ mod tests {
     fn rules(files: Made) -> Vec<(&'static str, usize)> {
         let mut files = files;
         let seen = examine(System::Unit, Path::new("/u/a.service"), &mut files).unwrap();
-        seen.into_iter().map(|s| (s.rule, s.line)).collect()
+        seen.into_vec().into_iter().map(|s| (s.rule, s.line)).collect()
     }
 
     fn of(text: &str) -> Vec<(&'static str, usize)> {
@@ -209,7 +208,7 @@ mod tests {
              ExecStart=/bin/x --api-secret=hunter --password-file=/run/p"
         );
         let mut files = Made::default().with("/u/a.service", &text);
-        let seen = examine(System::Unit, Path::new("/u/a.service"), &mut files).unwrap();
+        let seen = examine(System::Unit, Path::new("/u/a.service"), &mut files).unwrap().into_vec();
         assert_eq!(
             seen.iter().map(|s| (s.rule, s.line)).collect::<Vec<_>>(),
             [("FX-34", 7), ("FX-34", 9), ("FX-34", 10)]

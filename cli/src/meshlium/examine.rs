@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Context as _;
-use fivefold_audit::foreign::{NOT_EXAMINED, Notes, Seen, meshlium};
+use fivefold_audit::foreign::{NOT_EXAMINED, Notes, meshlium};
 use jiff::tz::TimeZone;
 
 use super::dump::{Event, Place, Row, Value};
@@ -14,7 +14,7 @@ use super::rows::{Meaning, Part, Terms, meaning, shown};
 ///
 /// # Errors
 /// It cannot be read, or is no dump.
-pub(crate) fn examine(path: &Path) -> anyhow::Result<Vec<Seen>> {
+pub(crate) fn examine(path: &Path) -> anyhow::Result<Notes> {
     let file = DumpFile::open(path)?;
     let mut dump = file.walk(Place::default(), None)?.context("the dump changes while it is read")?;
     // Times are not looked at.
@@ -43,7 +43,7 @@ pub(crate) fn examine(path: &Path) -> anyhow::Result<Vec<Seen>> {
         notes.say(NOT_EXAMINED, path, 0, "the dump does not say that it is complete: was it cut?");
     }
     meshlium::readings(path, first, readings, &mut notes);
-    Ok(notes.into_vec())
+    Ok(notes)
 }
 
 fn at(line: u64) -> usize {
