@@ -352,8 +352,8 @@ impl Facts {
             || self.devices().any(|d| d.network == network && d.policy.profile == alone)
     }
 
-    /// Whether a network has classic devices that seal in ECB.
-    pub fn has_ecb(&self, network: &str) -> bool {
-        self.classic().any(|d| d.network == network && !d.is_hardened && !d.keys.is_empty())
+    /// Whether a network has classic devices whose frames have no MAC: in ECB, or in the clear.
+    pub fn has_no_mac(&self, network: &str) -> bool {
+        self.classic().any(|d| d.network == network && !d.is_hardened)
     }
 }

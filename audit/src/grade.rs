@@ -9,7 +9,8 @@
 //! | F | of severity critical |
 //!
 //! Waived findings do not count, and are counted beside the grade. Whatever is waived: a network with E1 alone has F, and one
-//! with classic frames in ECB has D at best. The whole is as good as its worst part.
+//! with classic frames in ECB or in the clear has D at best. The whole is as good as its worst part, and no better where E1 alone
+//! or ECB was found in what belongs to no network here, a Meshlium's dump for one.
 
 use std::fmt;
 
@@ -38,6 +39,12 @@ impl fmt::Display for Grade {
     }
 }
 
+/// What a grade cannot be better than, and why.
+pub type Cap = (Grade, &'static str);
+
+const LINK_ONLY: Cap = (Grade::F, "E1 alone");
+const NO_MAC: Cap = (Grade::D, "classic frames without a MAC");
+
 /// A network's grade.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkGrade {
@@ -50,7 +57,18 @@ pub struct NetworkGrade {
     /// Waived ones.
     pub waived: usize,
     /// What the grade cannot be better than, and why.
-    pub cap: Option<(Grade, &'static str)>,
+    pub cap: Option<Cap>,
+}
+
+/// All grades.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grades {
+    /// Each network's.
+    pub networks: Vec<NetworkGrade>,
+    /// The whole's.
+    pub whole: Grade,
+    /// What that cannot be better than, by what was waived.
+    pub cap: Option<Cap>,
 }
 
 fn of<'f>(findings: impl Iterator<Item = &'f Finding>) -> (Grade, [usize; Severity::ALL.len()]) {
@@ -72,7 +90,7 @@ fn of<'f>(findings: impl Iterator<Item = &'f Finding>) -> (Grade, [usize; Severi
 }
 
 /// The grade of each network, and of the whole.
-pub fn grades(facts: &Facts, sorted: &Sorted) -> (Vec<NetworkGrade>, Grade) {
+pub fn grades(facts: &Facts, sorted: &Sorted) -> Grades {
     let networks: Vec<NetworkGrade> = facts
         .networks
         .iter()
@@ -87,15 +105,25 @@ pub fn grades(facts: &Facts, sorted: &Sorted) -> (Vec<NetworkGrade>, Grade) {
         .collect();
     let (all, _) = of(sorted.open.iter().chain(&sorted.of_waivers));
     let whole = networks.iter().map(|n| n.grade).fold(all, Grade::max);
-    (networks, whole)
+    let cap = sorted.waived.iter().filter_map(|w| lasting(&w.finding)).max();
+    Grades { networks, whole: cap.map_or(whole, |(most, _)| whole.max(most)), cap }
+}
+
+/// What a finding caps even where it is waived.
+fn lasting(finding: &Finding) -> Option<Cap> {
+    match finding.rule.id {
+        "AR-01" => Some(LINK_ONLY),
+        "AR-09" => Some(NO_MAC),
+        _ => None,
+    }
 }
 
 /// What nothing that is waived lifts.
-fn cap(facts: &Facts, network: &str) -> Option<(Grade, &'static str)> {
+fn cap(facts: &Facts, network: &str) -> Option<Cap> {
     if facts.is_link_only(network) {
-        Some((Grade::F, "E1 alone"))
-    } else if facts.has_ecb(network) {
-        Some((Grade::D, "classic frames in ECB"))
+        Some(LINK_ONLY)
+    } else if facts.has_no_mac(network) {
+        Some(NO_MAC)
     } else {
         None
     }

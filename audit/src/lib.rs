@@ -24,7 +24,7 @@ pub mod rules;
 pub mod waiver;
 
 use facts::Facts;
-use grade::{Grade, NetworkGrade};
+use grade::Grades;
 use rule::{Finding, Found, Rule, Unknown};
 use waiver::{Waived, Waivers};
 
@@ -54,10 +54,8 @@ pub struct Audit {
     pub waivers: Vec<Finding>,
     /// What could not be read at all, in sentences.
     pub unread: Vec<String>,
-    /// Each network's grade, by name.
-    pub networks: Vec<NetworkGrade>,
-    /// The grade of the whole.
-    pub grade: Grade,
+    /// The grades of each network and of the whole.
+    pub grades: Grades,
 }
 
 /// The answer in one word: also the exit code.
@@ -85,7 +83,7 @@ impl Audit {
         }
         findings.sort_by(|a, b| (a.severity, a.rule.id, &a.subject).cmp(&(b.severity, b.rule.id, &b.subject)));
         let sorted = waivers.sort(findings, facts);
-        let (networks, grade) = grade::grades(facts, &sorted);
+        let grades = grade::grades(facts, &sorted);
         Self {
             at: facts.now,
             rules,
@@ -93,8 +91,7 @@ impl Audit {
             waived: sorted.waived,
             waivers: sorted.of_waivers,
             unread: facts.unread.clone(),
-            networks,
-            grade,
+            grades,
         }
     }
 

@@ -3,8 +3,9 @@
 
 use std::path::Path;
 
-use fivefold_audit::facts::{Classic, Context, Device, Facts, KeySeen, Network};
+use fivefold_audit::facts::{Classic, Context, Device, Facts, KeySeen, Network, Seen};
 use fivefold_audit::grade::Grade;
+use fivefold_audit::rule::Subject;
 use fivefold_audit::waiver::Waivers;
 use fivefold_audit::{Audit, Outcome};
 use fivefold_core::id::Sid;
@@ -47,7 +48,7 @@ fn audit(facts: &Facts, waivers: &str) -> Audit {
 }
 
 fn grade(audit: &Audit, network: &str) -> Grade {
-    audit.networks.iter().find(|n| n.network == network).unwrap().grade
+    audit.grades.networks.iter().find(|n| n.network == network).unwrap().grade
 }
 
 #[test]
@@ -69,14 +70,32 @@ fn e1_alone_is_f_and_ecb_is_d_whatever_is_waived() {
     let mut facts = facts();
     facts.classic.push(classic());
     let none = audit(&facts, "");
-    assert_eq!((grade(&none, "open"), grade(&none, "dams"), none.grade), (Grade::F, Grade::F, Grade::F));
+    assert_eq!((grade(&none, "open"), grade(&none, "dams"), none.grades.whole), (Grade::F, Grade::F, Grade::F));
     let all = waiver("AR-01", "network open") + &waiver("AR-09", "network dams") + &waiver("AR-10", "network dams");
     let waived = audit(&facts, &all);
     assert!(waived.findings.is_empty());
-    assert_eq!((grade(&waived, "open"), grade(&waived, "dams"), waived.grade), (Grade::F, Grade::D, Grade::F));
+    assert_eq!((grade(&waived, "open"), grade(&waived, "dams"), waived.grades.whole), (Grade::F, Grade::D, Grade::F));
     facts.networks.pop();
     facts.classic.clear();
-    assert_eq!((grade(&audit(&facts, ""), "dams"), audit(&facts, "").grade), (Grade::A, Grade::A));
+    assert_eq!((grade(&audit(&facts, ""), "dams"), audit(&facts, "").grades.whole), (Grade::A, Grade::A));
+}
+
+#[test]
+fn frames_in_the_clear_and_what_belongs_to_no_network_cap_the_grade_too() {
+    let mut facts = facts();
+    facts.networks.pop();
+    facts.classic.push(Classic { keys: vec![], ..classic() });
+    let plain = audit(&facts, &waiver("AR-10", "network dams"));
+    assert_eq!((plain.findings.len(), grade(&plain, "dams"), plain.grades.whole), (0, Grade::D, Grade::D));
+    facts.classic.clear();
+    for (rule, most) in [("AR-09", Grade::D), ("AR-01", Grade::F)] {
+        let subject = Subject::file(Path::new("dump.sql"));
+        facts.seen = vec![Seen { rule, subject, sentence: "it is bad".into(), cure: String::new() }];
+        let waived = audit(&facts, &waiver(rule, "file dump.sql"));
+        assert_eq!((waived.findings.len(), grade(&waived, "dams"), waived.grades.whole), (0, Grade::A, most));
+        let text = fivefold_audit::report::text(&waived);
+        assert!(text.contains(&format!("the whole, with 1 waived (never better than {most}")), "{text}");
+    }
 }
 
 #[test]
@@ -101,11 +120,11 @@ fn a_grade_is_that_of_the_worst_and_medium_ones_add_up() {
     };
     let mut grades = Vec::new();
     for n in 0..4 {
-        grades.push(audit(&facts, "").grade);
+        grades.push(audit(&facts, "").grades.whole);
         facts.devices.push(device(n));
     }
     facts.devices[0].overrides.danger_no_link = true;
-    grades.push(audit(&facts, "").grade);
+    grades.push(audit(&facts, "").grades.whole);
     assert_eq!(grades, [Grade::A, Grade::B, Grade::B, Grade::C, Grade::D]);
 }
 

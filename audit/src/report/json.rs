@@ -7,7 +7,7 @@ use crate::{Audit, Outcome};
 
 /// The report as JSON.
 pub fn json(audit: &Audit) -> Value {
-    let networks = audit.networks.iter().map(|n| {
+    let networks = audit.grades.networks.iter().map(|n| {
         json!({ "network": n.network, "grade": n.grade.to_string(), "waived": n.waived, "cap": n.cap.map(|(_, why)| why) })
     });
     let waived = audit.waived.iter().map(|w| {
@@ -24,7 +24,7 @@ pub fn json(audit: &Audit) -> Value {
         json!({ "rule": judged.rule.id, "good": judged.good, "not_looked_at": unknown.collect::<Vec<_>>() })
     });
     json!({
-        "at": audit.at, "grade": audit.grade.to_string(), "outcome": outcome(audit.outcome()),
+        "at": audit.at, "grade": audit.grades.whole.to_string(), "cap": audit.grades.cap.map(|(_, why)| why), "outcome": outcome(audit.outcome()),
         "networks": networks.collect::<Vec<_>>(), "findings": audit.open().map(finding).collect::<Vec<_>>(),
         "waived": waived.collect::<Vec<_>>(), "rules": rules.collect::<Vec<_>>(), "unreadable": audit.unread,
     })

@@ -43,7 +43,7 @@ pub fn sarif(audit: &Audit) -> Value {
                 "toolExecutionNotifications": unread.collect::<Vec<_>>(),
             }],
             "results": results,
-            "properties": { "grade": audit.grade.to_string() },
+            "properties": { "grade": audit.grades.whole.to_string() },
         }],
     })
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::Audit;
+use crate::grade::Cap;
 use crate::rule::{Finding, Sight};
 
 /// The report in words.
@@ -12,13 +13,13 @@ pub fn text(audit: &Audit) -> String {
     for wrong in &audit.unread {
         let _ = writeln!(out, "cannot be read: {wrong}");
     }
-    for n in &audit.networks {
+    let cap = |cap: Option<Cap>| cap.map_or(String::new(), |(most, why)| format!(" (never better than {most}: {why})"));
+    for n in &audit.grades.networks {
         let waived = if n.waived == 0 { String::new() } else { format!(", with {} waived", n.waived) };
-        let cap = n.cap.map_or(String::new(), |(most, why)| format!(" (never better than {most}: {why})"));
-        let _ = writeln!(out, "{}  network {}{waived}{cap}", n.grade, n.network);
+        let _ = writeln!(out, "{}  network {}{waived}{}", n.grade, n.network, cap(n.cap));
     }
     let waived = if audit.waived.is_empty() { String::new() } else { format!(", with {} waived", audit.waived.len()) };
-    let _ = writeln!(out, "{}  the whole{waived}", audit.grade);
+    let _ = writeln!(out, "{}  the whole{waived}{}", audit.grades.whole, cap(audit.grades.cap));
     for finding in audit.open() {
         let _ = write!(out, "\n{}", one(finding));
     }
