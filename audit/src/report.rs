@@ -60,8 +60,10 @@ pub(crate) mod tests {
         notes.say("FX-07", &file, 0, "persistence is off");
         let mut facts = Facts::at(1_800_000_000);
         gather::told(System::Mosquitto, &file, notes, &mut facts);
+        let open = Audit::of(&facts, &Waivers::NONE);
+        let part = &open.findings.iter().find(|f| f.rule.id == "FX-07").unwrap().subject.part;
         let waivers = format!(
-            "[[waiver]]\nrule = \"FX-07\"\nsubject = \"file /etc/mos quitto<&/m.conf\"\nowner = \"Ann\"\n\
+            "[[waiver]]\nrule = \"FX-07\"\nsubject = \"file /etc/mos quitto<&/m.conf\"\nfinding = \"{part}\"\nowner = \"Ann\"\n\
              reason = \"a test & no more\"\nuntil = \"{WAIVED_AT}\"\n"
         );
         let waivers = Waivers::parse(&waivers, Path::new("waivers.toml"), facts.now).unwrap();

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use fivefold_core::suite::sha256;
+
 use crate::facts::Facts;
 
 /// How bad it is.
@@ -21,6 +23,11 @@ pub enum Severity {
 impl Severity {
     /// All, the worst first.
     pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Medium, Self::Low];
+
+    /// By its word.
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.as_str() == word)
+    }
 
     /// In a word.
     pub const fn as_str(self) -> &'static str {
@@ -145,12 +152,15 @@ pub struct Subject {
     pub network: Option<String>,
     /// Where it is written.
     pub place: Option<Place>,
+    /// Which one of the things that a rule finds about it, in words that stay the same from one audit to the next; empty where
+    /// it finds one at most. A waiver names it too.
+    pub part: String,
 }
 
 impl Subject {
     /// Something of a kind.
     pub fn new(kind: Kind, name: impl Into<String>) -> Self {
-        Self { kind, name: name.into(), network: None, place: None }
+        Self { kind, name: name.into(), network: None, place: None, part: String::new() }
     }
 
     /// The whole.
@@ -177,6 +187,13 @@ impl Subject {
     #[must_use]
     pub fn of(mut self, network: &str) -> Self {
         self.network = Some(network.to_owned());
+        self
+    }
+
+    /// It is this one of several.
+    #[must_use]
+    pub fn on(mut self, part: impl Into<String>) -> Self {
+        self.part = part.into();
         self
     }
 
@@ -241,7 +258,10 @@ impl Found {
     pub(crate) fn elsewhere(&mut self, facts: &Facts) {
         for seen in facts.seen.iter().filter(|s| s.rule == self.rule.id) {
             let cure = if seen.cure.is_empty() { self.rule.cure } else { &seen.cure };
-            self.bad(seen.subject.clone(), &seen.sentence, cure);
+            // The words of an examination say which listener or record it is, and no line, which moves.
+            let part = sha256(&[seen.sentence.as_bytes()]);
+            let part = hex::encode(part.get(..8).unwrap_or_default());
+            self.bad(seen.subject.clone().on(part), &seen.sentence, cure);
         }
         if facts.examined.contains(&self.rule.id) && !facts.seen.iter().any(|s| s.rule == self.rule.id) {
             self.good();

@@ -4,12 +4,14 @@
 //! [[waiver]]
 //! rule = "AR-09"
 //! subject = "network old-farm"
+//! finding = ""                       # which one, where the report says so
+//! severity = "high"                  # absent: as bad as the rule says
 //! owner = "Maria Keller"
 //! reason = "the nodes are replaced in March"
 //! until = "2027-03-31"
 //! ```
 //!
-//! The subject is what a finding says of itself. A waiver that says too little, is past its last day, or names a rule or a
+//! Subject and finding are what a finding says of itself, and nothing worse than the severity is waived. A waiver that says too little, is past its last day, or names a rule or a
 //! subject that does not exist, waives nothing, and is a finding itself. What is waived stays in the report.
 
 use std::path::Path;
@@ -50,6 +52,8 @@ struct File {
 struct Words {
     rule: String,
     subject: String,
+    finding: String,
+    severity: Option<String>,
     owner: String,
     reason: String,
     until: String,
@@ -62,6 +66,10 @@ pub struct Waiver {
     pub rule: &'static str,
     /// Subject, as findings say it.
     pub subject: String,
+    /// Which one of those that the rule finds about it ([`Subject::part`]).
+    pub part: String,
+    /// The worst that it waives.
+    pub severity: Severity,
     /// Who answers for it.
     pub owner: String,
     /// Why.
@@ -137,23 +145,40 @@ impl Waivers {
     pub fn sort(&self, findings: Vec<Finding>, facts: &Facts) -> Sorted {
         let mut sorted = Sorted { of_waivers: self.broken.clone(), ..Sorted::default() };
         for finding in findings {
-            let subject = finding.subject.to_string();
-            match self.whole.iter().find(|w| w.rule == finding.rule.id && w.subject == subject) {
+            match self.whole.iter().find(|w| w.is_about(&finding) && w.why_not(&finding).is_none()) {
                 Some(waiver) => sorted.waived.push(Waived { finding, waiver: waiver.clone() }),
                 None => sorted.open.push(finding),
             }
         }
-        let is_known = |w: &Waiver| {
-            sorted.waived.iter().any(|f| f.waiver.number == w.number)
-                || facts.subjects().any(|s| s.to_string() == w.subject)
-        };
-        let unknown = self.whole.iter().filter(|w| !is_known(w)).map(|w| {
-            let wrong = format!("there is no {} here; write the subject as the finding does", w.subject);
-            finding(w.number, wrong, None)
+        let idle = self.whole.iter().filter(|w| !sorted.waived.iter().any(|f| f.waiver.number == w.number));
+        let wrong = idle.filter_map(|w| {
+            let other = sorted.open.iter().filter(|f| w.is_about(f)).find_map(|f| w.why_not(f));
+            let is_known = || facts.subjects().any(|s| s.to_string() == w.subject);
+            let unknown = || format!("there is no {} here; write the subject as the finding does", w.subject);
+            Some(finding(w.number, other.or_else(|| (!is_known()).then(unknown))?, None))
         });
-        let mut unknown: Vec<_> = unknown.collect();
-        sorted.of_waivers.append(&mut unknown);
+        let mut wrong: Vec<_> = wrong.collect();
+        sorted.of_waivers.append(&mut wrong);
         sorted
+    }
+}
+
+impl Waiver {
+    fn is_about(&self, finding: &Finding) -> bool {
+        self.rule == finding.rule.id && self.subject == finding.subject.to_string()
+    }
+
+    /// Why it does not waive a finding of its rule about its subject.
+    fn why_not(&self, finding: &Finding) -> Option<String> {
+        let (part, severity) = (&finding.subject.part, finding.severity);
+        if self.part != *part {
+            Some(format!("{} finds about {} what it does not name: finding = \"{part}\"", self.rule, self.subject))
+        } else if severity < self.severity {
+            let least = self.severity;
+            Some(format!("it is for severity {least}, and the finding is {severity} now: severity = \"{severity}\""))
+        } else {
+            None
+        }
     }
 }
 
@@ -170,6 +195,8 @@ impl Words {
         if let Some((key, _, what)) = said.iter().find(|(_, text, _)| text.trim().is_empty()) {
             return Err(format!("it has no {key}: say {what}"));
         }
+        let severity = self.severity.as_deref().map_or(Some(rule.severity), Severity::named);
+        let severity = severity.ok_or("its severity is none of critical, high, medium and low")?;
         let begins = day(&self.until).ok_or_else(|| {
             format!("until = \"{}\" is no day; write year, month and day, as in 2027-03-31", self.until)
         })?;
@@ -178,8 +205,9 @@ impl Words {
             return Err(format!("it ended with {}", self.until));
         }
         let text = |text: &str| text.trim().to_owned();
-        let (subject, owner, reason) = (text(&self.subject), text(&self.owner), text(&self.reason));
-        Ok(Waiver { rule: rule.id, subject, owner, reason, until: self.until.clone(), ends, number })
+        let (subject, part, owner) = (text(&self.subject), text(&self.finding), text(&self.owner));
+        let (reason, until) = (text(&self.reason), self.until.clone());
+        Ok(Waiver { rule: rule.id, subject, part, severity, owner, reason, until, ends, number })
     }
 }
 

@@ -43,6 +43,13 @@ fn waiver(rule: &str, subject: &str) -> String {
     )
 }
 
+/// A waiver for the one finding of a rule.
+fn exact(facts: &Facts, rule: &str) -> String {
+    let open = audit(facts, "");
+    let finding = open.findings.iter().find(|f| f.rule.id == rule).unwrap();
+    waiver(rule, &finding.subject.to_string()) + &format!("finding = \"{}\"\n", finding.subject.part)
+}
+
 fn audit(facts: &Facts, waivers: &str) -> Audit {
     Audit::of(facts, &Waivers::parse(waivers, Path::new("w.toml"), NOW).unwrap())
 }
@@ -91,7 +98,7 @@ fn frames_in_the_clear_and_what_belongs_to_no_network_cap_the_grade_too() {
     for (rule, most) in [("AR-09", Grade::D), ("AR-01", Grade::F)] {
         let subject = Subject::file(Path::new("dump.sql"));
         facts.seen = vec![Seen { rule, subject, sentence: "it is bad".into(), cure: String::new() }];
-        let waived = audit(&facts, &waiver(rule, "file dump.sql"));
+        let waived = audit(&facts, &exact(&facts, rule));
         assert_eq!((waived.findings.len(), grade(&waived, "dams"), waived.grades.whole), (0, Grade::A, most));
         let text = fivefold_audit::report::text(&waived);
         assert!(text.contains(&format!("the whole, with 1 waived (never better than {most}")), "{text}");
@@ -126,6 +133,40 @@ fn a_grade_is_that_of_the_worst_and_medium_ones_add_up() {
     facts.devices[0].overrides.danger_no_link = true;
     grades.push(audit(&facts, "").grades.whole);
     assert_eq!(grades, [Grade::A, Grade::B, Grade::B, Grade::C, Grade::D]);
+}
+
+#[test]
+fn a_waiver_covers_what_it_names_and_nothing_that_comes_later_or_is_worse() {
+    let mut facts = facts();
+    facts.networks.pop();
+    let seen = |what: &str| Seen {
+        rule: "FX-03",
+        subject: Subject::file(Path::new("m.conf")),
+        sentence: what.into(),
+        cure: String::new(),
+    };
+    facts.seen = vec![seen("listener 1883 is open")];
+    let one = exact(&facts, "FX-03");
+    assert_eq!((audit(&facts, &one).findings.len(), audit(&facts, &one).waivers.len()), (0, 0));
+    facts.seen.push(seen("listener 1884 is open"));
+    let later = audit(&facts, &one);
+    assert_eq!((later.findings.len(), later.waived.len(), later.waivers.len()), (1, 1, 0));
+    facts.seen.remove(0);
+    let other = audit(&facts, &one);
+    let named = format!("finding = \"{}\"", other.findings[0].subject.part);
+    assert!(other.waivers[0].sentence.contains(&named), "{}", other.waivers[0].sentence);
+
+    // The key of a network is an old one, and is not changed.
+    facts.seen.clear();
+    facts.networks[0].key_since = Some(NOW - 100 * 86_400);
+    let medium = waiver("AR-18", "network dams");
+    assert_eq!(audit(&facts, &medium).findings.len(), 0);
+    facts.networks[0].key_since = Some(NOW - 200 * 86_400);
+    let worse = audit(&facts, &medium);
+    assert_eq!((worse.findings.len(), worse.outcome()), (1, Outcome::Findings));
+    assert!(worse.waivers[0].sentence.contains("severity = \"high\""), "{}", worse.waivers[0].sentence);
+    assert_eq!(audit(&facts, &(medium.clone() + "severity = \"high\"\n")).outcome(), Outcome::Clean);
+    assert_eq!(audit(&facts, &(medium + "severity = \"bad\"\n")).outcome(), Outcome::Findings);
 }
 
 #[test]

@@ -46,8 +46,9 @@ fn a_fresh_deployment_has_its_passphrase_beside_it_and_nothing_else_that_is_grav
     let mut waivers = String::new();
     for finding in grave {
         let subject = finding["subject"]["words"].as_str().unwrap();
+        let part = finding["finding"].as_str().unwrap();
         waivers += &format!(
-            "[[waiver]]\nrule = \"AR-36\"\nsubject = \"{subject}\"\nowner = \"M\"\nreason = \"r\"\nuntil = \"2999-12-31\"\n"
+            "[[waiver]]\nrule = \"AR-36\"\nsubject = \"{subject}\"\nfinding = \"{part}\"\nowner = \"M\"\nreason = \"r\"\nuntil = \"2999-12-31\"\n"
         );
     }
     let file = folder.path().join("waivers.toml");

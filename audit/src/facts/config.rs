@@ -23,7 +23,7 @@ impl<T> Config<T> {
 
     /// A subject that is written at this key, e.g. `link.minimum_level`.
     pub fn place(&self, subject: Subject, key: &str) -> Subject {
-        subject.at(&self.path, self.lines.get(key).copied())
+        subject.on(key).at(&self.path, self.lines.get(key).copied())
     }
 }
 

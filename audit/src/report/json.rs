@@ -49,6 +49,6 @@ fn subject(subject: &Subject) -> Value {
 fn finding(finding: &Finding) -> Value {
     json!({
         "rule": finding.rule.id, "severity": finding.severity.as_str(), "title": finding.rule.title,
-        "subject": subject(&finding.subject), "sentence": finding.sentence, "cure": finding.cure,
+        "subject": subject(&finding.subject), "finding": finding.subject.part, "sentence": finding.sentence, "cure": finding.cure,
     })
 }

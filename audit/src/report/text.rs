@@ -67,8 +67,10 @@ const SHOWN: usize = 5;
 
 fn one(finding: &Finding) -> String {
     let place = finding.subject.place.as_ref().map_or(String::new(), |place| format!(" ({place})"));
+    let part = &finding.subject.part;
+    let part = if part.is_empty() { String::new() } else { format!("; finding: {part}") };
     format!(
-        "{}  {}: {}{place}\n    subject: {}\n    {}\n",
+        "{}  {}: {}{place}\n    subject: {}{part}\n    {}\n",
         finding.rule.id, finding.severity, finding.sentence, finding.subject, finding.cure
     )
 }

@@ -120,13 +120,13 @@ fn certificate_life(facts: &Facts, found: &mut Found) {
         let left = ends.saturating_sub(facts.now) / DAY;
         if life > 90 {
             found.bad(
-                gateway.subject(),
+                gateway.subject().on("life"),
                 format!("the certificate of gateway {name} lives {life} days, and 90 are the most"),
                 format!("fivefold gateway renew-certificate {name}, or at the gateway: fivefold gateway join"),
             );
         } else if left < 14 {
             found.bad(
-                gateway.subject(),
+                gateway.subject().on("end"),
                 format!("the certificate of gateway {name} has {left} days left: it does not renew by itself"),
                 format!("look at the gateway's log; if it has ended: fivefold gateway allow-late-renewal {name}"),
             );
@@ -295,12 +295,12 @@ fn short_ids(facts: &Facts, found: &mut Found) {
         let before = holders.insert((network, sid), subject.clone());
         if let Some(before) = before {
             let sentence = format!("{subject} and {before} have one short id, {sid}, in network {network}");
-            found.bad(subject, sentence, "revoke one of the two, and enrol it again without --sid");
+            found.bad(subject.on("twice"), sentence, "revoke one of the two, and enrol it again without --sid");
         } else if sid.is_assignable() {
             found.good();
         } else {
             let sentence = format!("{subject} has the short id {sid}, which stands for something else");
-            found.bad(subject, sentence, "revoke it, and enrol it again without --sid");
+            found.bad(subject.on("forbidden"), sentence, "revoke it, and enrol it again without --sid");
         }
     }
 }

@@ -121,7 +121,7 @@ fn broken_hash(facts: &Facts, found: &mut Found) {
         match certificate.broken {
             None => found.good(),
             Some(hash) => found.bad(
-                Subject::file(&certificate.path),
+                Subject::file(&certificate.path).on(hash),
                 format!("the certificate in {} is signed with {hash}", certificate.path.display()),
                 "have it issued anew, with SHA-256",
             ),

@@ -101,7 +101,7 @@ fn guessable_network_key(facts: &Facts, found: &mut Found) {
             match &key.weak {
                 None => found.good(),
                 Some(weak) => found.bad(
-                    network.subject(),
+                    network.subject().on(key.what.as_str()),
                     format!("network {}: {} can be guessed, for it is {}", network.name, key.what, weak.why),
                     format!("fivefold key rotate --network {}", network.name),
                 ),
@@ -121,7 +121,7 @@ fn gateway_holds_more(facts: &Facts, found: &mut Found) {
         }
         for path in strange {
             found.bad(
-                gateway.subject().at(path, None),
+                gateway.subject().on(path.file_name().unwrap_or_default().to_string_lossy()).at(path, None),
                 format!("gateway {} has a file that no gateway may have: {}", gateway.name, path.display()),
                 format!("shred -u {}, and enrol again whose keys it opens", path.display()),
             );
@@ -162,7 +162,7 @@ fn shared_keys(facts: &Facts, found: &mut Found) {
         match group.as_slice() {
             [] | [_] => found.good(),
             [(_, subject, key), ..] => found.bad(
-                subject.clone(),
+                subject.clone().on(key.what.as_str()),
                 format!("{} have one key ({})", listed(group.iter().map(|(_, s, _)| s.to_string())), key.what),
                 "enrol each of them again: fivefold device enrol-again",
             ),
@@ -190,7 +190,7 @@ fn guessable_device_keys(facts: &Facts, found: &mut Found) {
         None => found.good(),
         Some(weak) => found.bad_as(
             weak.severity,
-            subject,
+            subject.on(key.what.as_str()),
             format!("{kind} {name}: {} can be guessed: {}", key.what, weak.why),
             "give it keys that a generator drew: enrol it again",
         ),
@@ -264,12 +264,12 @@ fn unwrapped(facts: &Facts, found: &mut Found) {
         let folder = vault.folder.display();
         let rewrap =
             format!("fivefold vault rewrap systemd-credential --dir {folder} NAME, or pkcs11 (docs/operate.md)");
-        let subject = |path: &Path| vault.subject.clone().at(path, None);
+        let subject = |path: &Path, part: &str| vault.subject.clone().on(part).at(path, None);
         match &vault.wrap {
             Wrap::Held(_) => found.good(),
             Wrap::Beside(path) => found.bad_as(
                 severity,
-                subject(path),
+                subject(path, "beside"),
                 format!(
                     "the passphrase of {} lies beside what it opens: a copy of {folder} is every key in it",
                     vault.subject
@@ -278,7 +278,7 @@ fn unwrapped(facts: &Facts, found: &mut Found) {
             ),
             Wrap::Elsewhere(path) => found.bad_as(
                 Severity::Medium,
-                subject(path),
+                subject(path, "elsewhere"),
                 format!(
                     "the passphrase of {} is a file ({}): a copy of both is every key in it",
                     vault.subject,
@@ -294,6 +294,10 @@ fn unwrapped(facts: &Facts, found: &mut Found) {
         found.unknown(Subject::deployment(), "its folder, to be searched for keys that lie open");
     }
     for bare in &facts.bare {
-        found.bad(Subject::file(&bare.path), format!("{} {}", bare.path.display(), bare.why), bare.cure.clone());
+        found.bad(
+            Subject::file(&bare.path).on(bare.why.as_str()),
+            format!("{} {}", bare.path.display(), bare.why),
+            bare.cure.clone(),
+        );
     }
 }

@@ -272,7 +272,7 @@ fn other_policy(facts: &Facts, found: &mut Found) {
         match &share.differs {
             None => found.good(),
             Some(what) => found.bad(
-                device.subject().at(&share.path, None),
+                device.subject().on(what.as_str()).at(&share.path, None),
                 format!("device {} has another policy in its share than in the book: {what}", device.name),
                 format!("fivefold device enrol-again {}", device.name),
             ),

@@ -86,7 +86,7 @@ fn signing_key_of_others(facts: &Facts, found: &mut Found) {
         let did = &device.name;
         if signer.is_dh_key {
             found.bad(
-                device.subject(),
+                device.subject().on("dh-key"),
                 format!("the signing key of device {did} is its DH key: a key has one use"),
                 format!(
                     "fivefold node signing-request --new, then: fivefold device certify {did} --request FILE --replace"
@@ -94,7 +94,7 @@ fn signing_key_of_others(facts: &Facts, found: &mut Found) {
             );
         } else if signer.origin == KeyOrigin::Elsewhere {
             found.bad(
-                device.subject(),
+                device.subject().on("made-elsewhere"),
                 format!(
                     "the signing key of device {did} was made elsewhere, so whoever made it may sign in its name: let the \
                      device make one, and certify that with --replace"

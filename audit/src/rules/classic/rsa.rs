@@ -1,5 +1,6 @@
 //! RSA keys: size, exponent, and what several have in common.
 
+use fivefold_core::suite::sha256;
 use num_bigint::BigUint;
 
 use crate::facts::{Facts, Rsa};
@@ -12,6 +13,12 @@ const MOST: usize = 512;
 /// The longest modulus that is reckoned with, in bits.
 const LONGEST: usize = 16_384;
 
+/// Whose key it is, and which of his: named by its modulus.
+fn subject(key: &Rsa) -> Subject {
+    let name = sha256(&[&key.modulus]);
+    key.subject.clone().on(hex::encode(name.get(..8).unwrap_or_default()))
+}
+
 pub(super) fn small(facts: &Facts, found: &mut Found) {
     for key in &facts.rsa {
         let bits = key.bits();
@@ -23,7 +30,7 @@ pub(super) fn small(facts: &Facts, found: &mut Found) {
         let severity = if bits < 1024 { Severity::Critical } else { Severity::High };
         found.bad_as(
             severity,
-            key.subject.clone(),
+            subject(key),
             format!("the RSA key of {} has {bits} bits", key.subject),
             "make one of 2048 bits or more",
         );
@@ -34,7 +41,7 @@ pub(super) fn bad(facts: &Facts, found: &mut Found) {
     for key in &facts.rsa {
         if BigUint::from_bytes_be(&key.exponent) < BigUint::from(65_537_u32) {
             found.bad(
-                key.subject.clone(),
+                subject(key),
                 format!("the RSA key of {} has a public exponent below 65537", key.subject),
                 "make it anew, with exponent 65537",
             );
@@ -54,7 +61,7 @@ pub(super) fn bad(facts: &Facts, found: &mut Found) {
     for (key, shares) in looked_at.iter().zip(common(&looked_at)) {
         if let Some(what) = shares {
             found.bad(
-                key.subject.clone(),
+                subject(key),
                 format!("the RSA key of {} has {what} with another one here: both private keys are known", key.subject),
                 "make both anew, on another machine",
             );
