@@ -20,6 +20,8 @@ use crate::rule::{Kind, Severity, Subject};
 pub struct Facts {
     /// When, Unix seconds.
     pub now: u64,
+    /// Whether the operator's book was read: without it, nothing is known of networks and devices but what is said below.
+    pub has_book: bool,
     /// The levels that the operator says each network must have at least.
     pub wanted: Option<Profile>,
     /// Networks.

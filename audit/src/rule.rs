@@ -58,6 +58,8 @@ pub enum Sight {
     Code(&'static str),
     /// In files of the deployment.
     Files,
+    /// In the operator's book; more of them in other files of the deployment.
+    Book,
     /// In a file that somebody has to name.
     Given(&'static str),
     /// Only in a running process: what it needs.
@@ -227,6 +229,9 @@ pub struct Finding {
     pub cure: String,
 }
 
+/// What it takes where there is no book.
+pub(crate) const NO_BOOK: &str = "the operator's book: run fivefold audit --deployment FOLDER where it lies";
+
 /// Something that could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {
@@ -265,6 +270,9 @@ impl Found {
         }
         if facts.examined.contains(&self.rule.id) && !facts.seen.iter().any(|s| s.rule == self.rule.id) {
             self.good();
+        }
+        if self.rule.sight == Sight::Book && !facts.has_book {
+            self.unknown(Subject::deployment(), NO_BOOK);
         }
         if let Sight::Given(needs) | Sight::Live(needs) = self.rule.sight
             && !facts.examined.contains(&self.rule.id)

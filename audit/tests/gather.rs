@@ -187,6 +187,26 @@ fn rubbish_is_unreadable_and_never_a_pass() {
 }
 
 #[test]
+fn a_certificate_that_is_damaged_is_unreadable_and_none_is_no_good_one() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();
+    for inside in ["!!!!", "AAAA", ""] {
+        let text = format!("-----BEGIN CERTIFICATE-----\n{inside}\n-----END CERTIFICATE-----\n");
+        fs::write(farm.path("ca.pem"), text).unwrap();
+        refused(farm.folder.path(), "1 certificate(s), of which 1 cannot be read");
+    }
+    fs::write(farm.path("ca.pem"), "-----BEGIN CERTIFICATE-----\nAAAA\n").unwrap();
+    refused(farm.folder.path(), "1 certificate(s), of which 1 cannot be read");
+
+    let gateway = tempfile::tempdir().unwrap();
+    let config = "name = \"north\"\nid = \"00000001\"\nnet = \"00000001\"\ngroup = \"00000001\"\n[link]\n\
+                  did = \"acde4800000000a1\"\nsid = \"0001\"\npan = \"4321\"\nbind = \"127.0.0.1:17754\"\nair = []\n";
+    fs::write(gateway.path().join("gateway.toml"), config).unwrap();
+    fs::write(gateway.path().join("certificate.pem"), "no certificate").unwrap();
+    refused(gateway.path(), "certificate.pem begins with no certificate that can be read");
+}
+
+#[test]
 fn a_file_of_a_gigabyte_and_links_in_a_loop_cost_nothing() {
     let mut farm = Farm::new();
     farm.registry.add_network(&farm.vault, "dams", Profile::ToCloud, None).unwrap();

@@ -131,6 +131,7 @@ fn good() -> Facts {
     let mut gone = device(3);
     gone.revoked_at = Some(NOW - 20 * DAY);
     let mut facts = Facts::at(NOW);
+    facts.has_book = true;
     facts.wanted = Some(Profile::ToCloud);
     facts.networks.push(Network {
         name: "dams".into(),
@@ -347,6 +348,23 @@ fn a_rule_without_its_facts_says_so() {
     ] {
         let judged = audit.rules.iter().find(|j| j.rule.id == id).unwrap();
         assert!(!judged.unknown.is_empty(), "{id} passes what it did not see");
+    }
+}
+
+#[test]
+fn a_gateways_folder_alone_passes_nothing_that_stands_in_the_book() {
+    let all = good();
+    let mut facts = Facts::at(NOW);
+    facts.gateways = all.gateways;
+    facts.gateways[0].certificate = None;
+    config(&mut facts, "[uplink]", "minimum_level = 5\n[uplink]");
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    assert!(audit.findings.is_empty());
+    for judged in audit.rules.iter().filter(|j| j.rule.sight == Sight::Book) {
+        assert_eq!((judged.good, judged.unknown.is_empty()), (0, false), "{} passes without a book", judged.rule.id);
+    }
+    for id in ["AR-01", "AR-02", "AR-03", "AR-06", "AR-09", "AR-10", "AR-20", "AR-32", "AR-38"] {
+        assert_eq!(rules::named(id).unwrap().sight, Sight::Book, "{id}");
     }
 }
 

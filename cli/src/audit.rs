@@ -143,6 +143,7 @@ const fn place(rule: &Rule) -> &'static str {
     match rule.sight {
         Sight::Code(_) => "code",
         Sight::Files => "files",
+        Sight::Book => "book",
         Sight::Given(_) => "named file",
         Sight::Live(_) => "live",
     }
@@ -152,6 +153,7 @@ fn sight(rule: &Rule) -> String {
     match rule.sight {
         Sight::Code(guard) => format!("no setting breaks it: {guard}"),
         Sight::Files => "in the files of the deployment".into(),
+        Sight::Book => "in the operator's book, and more of them in the other files of the deployment".into(),
         Sight::Given(what) => format!("in a file that has to be named: {what}"),
         Sight::Live(what) => format!("only in a running process: {what}"),
     }

@@ -125,6 +125,7 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
             certificates::rsa(Subject::cloud(), &spki, facts);
         }
     }
+    facts.has_book = true;
     Ok(())
 }
 

@@ -10,6 +10,8 @@ use crate::rule::Subject;
 
 /// Certificates to a file, at most.
 const MOST: usize = 100;
+/// How one begins.
+const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 /// Signature algorithms with a broken hash, and which.
 const BROKEN: [(&str, &str); 4] = [
     ("1.2.840.113549.1.1.2", "MD2"),
@@ -20,16 +22,24 @@ const BROKEN: [(&str, &str); 4] = [
 
 /// Looks at the certificates of a PEM file.
 pub(super) fn look(path: &Path, bytes: &[u8], facts: &mut Facts) {
+    let begun = String::from_utf8_lossy(bytes).lines().filter(|line| line.starts_with(BEGIN)).count();
+    let mut read = 0;
+    // What is damaged is no part, and is missed below.
     let parts = Pem::iter_from_buffer(bytes).take(MOST).flatten();
     for pem in parts.filter(|pem| pem.label == "CERTIFICATE") {
-        let Ok(certificate) = pem.parse_x509() else {
-            facts.unread.push(format!("{} holds a certificate that cannot be read", path.display()));
-            continue;
-        };
+        let Ok(certificate) = pem.parse_x509() else { continue };
+        read += 1;
         let oid = certificate.signature_algorithm.algorithm.to_id_string();
         let broken = BROKEN.iter().find(|(known, _)| *known == oid).map(|(_, hash)| *hash);
         facts.certificates.push(Certificate { path: path.to_owned(), broken });
         rsa(Subject::file(path), certificate.public_key(), facts);
+    }
+    if read < begun {
+        facts.unread.push(format!(
+            "{} holds {begun} certificate(s), of which {} cannot be read: damaged, or beyond the first {MOST} parts",
+            path.display(),
+            begun - read
+        ));
     }
 }
 

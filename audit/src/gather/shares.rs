@@ -74,11 +74,10 @@ pub(super) fn gateways(operator: &Path, facts: &mut Facts) {
 pub(super) fn gateway_alone(folder: &Path, facts: &mut Facts) {
     let Some(config) = config::<GatewaySettings>(&folder.join(GATEWAY_FILE), facts) else { return };
     let strange = STRANGE.iter().map(|name| folder.join(name)).filter(|path| path.exists()).collect();
-    let certificate = read::text(&folder.join(CERTIFICATE_FILE)).map(|text| certificates::life(text.as_bytes()));
-    let certificate = certificate.unwrap_or_else(|wrong| {
-        facts.unread.push(wrong);
-        None
-    });
+    let own = folder.join(CERTIFICATE_FILE);
+    let none = || format!("{} begins with no certificate that can be read", own.display());
+    let certificate = read::text(&own).and_then(|text| certificates::life(text.as_bytes()).ok_or_else(none));
+    let certificate = certificate.map_err(|wrong| facts.unread.push(wrong)).ok();
     let gateway = Gateway {
         name: config.settings.name.clone(),
         network: config.settings.net.clone(),

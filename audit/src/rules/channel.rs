@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use fivefold_core::id::Sid;
 
 use crate::facts::{Classic, Device, Facts, Gateway};
-use crate::rule::{Found, Rule, Severity, Sight, Subject};
+use crate::rule::{Found, NO_BOOK, Rule, Severity, Sight, Subject};
 
 const DAY: u64 = 86_400;
 /// Hours that a gateway must be able to keep.
@@ -25,7 +25,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "A certificate that is stolen counts until it ends; one that has ended stops the gateway.",
         cure: "Let gateways renew by themselves, as they do; sign by hand for 90 days at most.",
         source: "docs/protocol.md 10.1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: certificate_life,
     },
     Rule {
@@ -35,7 +35,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "Two that number their answers alone use one number twice, and one number twice under one key opens both.",
         cure: "Revoke one: fivefold gateway revoke. A successor gets another gateway group.",
         source: "docs/protocol.md 3, K2",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: two_primaries,
     },
     Rule {
@@ -66,7 +66,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "When the way to the cloud is cut, readings wait at the gateway: in memory, or in too little space, they are lost.",
         cure: "Put the store on a disk, and give it room: path and max_mib under [store] of gateway.toml.",
         source: "docs/protocol.md 8.2, W8",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: small_store,
     },
     Rule {
@@ -86,7 +86,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "The short id is part of every nonce and names the key: two devices with one are one to the gateway.",
         cure: "Revoke one of the two, and enrol it again without --sid.",
         source: "docs/protocol.md 1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: short_ids,
     },
     Rule {
@@ -113,7 +113,10 @@ pub(super) static RULES: &[Rule] = &[
 
 fn certificate_life(facts: &Facts, found: &mut Found) {
     for gateway in facts.gateways() {
-        let Some((begins, ends)) = gateway.certificate else { continue };
+        let Some((begins, ends)) = gateway.certificate else {
+            found.unknown(gateway.subject(), "its certificate: there is none that counts");
+            continue;
+        };
         let name = &gateway.name;
         // Certificates begin some minutes before they are issued.
         let life = ends.saturating_sub(begins).saturating_sub(DAY / 2) / DAY;
@@ -254,6 +257,8 @@ fn small_store(facts: &Facts, found: &mut Found) {
                 ),
                 format!("max_mib = {needs}"),
             );
+        } else if !facts.has_book {
+            found.unknown(gateway.subject(), NO_BOOK);
         } else {
             found.good();
         }

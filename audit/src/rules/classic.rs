@@ -14,7 +14,7 @@ pub(super) static RULES: &[Rule] = &[
               readings switch something, that is critical.",
         cure: "Harden the nodes (fivefold device harden SERIAL), or replace them by nodes of the modern suite.",
         source: "docs/threats.md, flaw by flaw; NIST SP 800-38A",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: ecb,
     },
     Rule {
@@ -25,7 +25,7 @@ pub(super) static RULES: &[Rule] = &[
               verified is open to anybody with a radio.",
         cure: "Harden the nodes (fivefold device harden SERIAL); let nothing act on readings labelled legacy or plain.",
         source: "docs/protocol.md 12.6; docs/threats.md, what each attack obtains from classic nodes",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: no_mac,
     },
     Rule {
@@ -56,7 +56,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "There is no forward secrecy: whoever gets the cloud's key one day opens every key message that was recorded.",
         cure: "Replace the node by one of the modern suite, which renews by EDHOC.",
         source: "docs/protocol.md 12; RFC 9325 4.1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: key_transport,
     },
     Rule {

@@ -17,7 +17,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "Whoever takes a node today reads all that its keys of today sealed. After 90 days that is high.",
         cure: "Let it renew: fivefold device renew. A device that cannot is enrolled again.",
         source: "docs/protocol.md 3, 11",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: old_context,
     },
     Rule {
@@ -70,7 +70,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "Its keys lay in a file, and whoever had the file has them. The first renewal ends that.",
         cure: "Let it renew: fivefold device renew.",
         source: "docs/protocol.md 3",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: never_renewed,
     },
 ];

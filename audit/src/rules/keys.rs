@@ -19,7 +19,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "A default of an example or a text is tried first, by programs that anybody can download. Then E1 is none.",
         cure: "Change it: fivefold key rotate --network NETWORK.",
         source: "docs/protocol.md 3; ETSI EN 303 645, 5.1-1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: guessable_network_key,
     },
     Rule {
@@ -41,7 +41,7 @@ pub(super) static RULES: &[Rule] = &[
               what they sealed.",
         cure: "Give each its own: enrol them again, and let a device make its own key.",
         source: "docs/protocol.md 3, K4; ETSI EN 303 645, 5.4-4",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: shared_keys,
     },
     Rule {
@@ -51,7 +51,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "Text, repeated bytes, and what is made of a name or an id are found by trying.",
         cure: "Enrol the device again with keys that a generator drew; give a classic node another key.",
         source: "docs/protocol.md 3; NIST SP 800-133",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: guessable_device_keys,
     },
     Rule {
@@ -62,7 +62,7 @@ pub(super) static RULES: &[Rule] = &[
               high.",
         cure: "Change it every 90 days: fivefold key rotate --network NETWORK.",
         source: "docs/protocol.md 3, 4.3",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: old_network_key,
     },
     Rule {
@@ -72,7 +72,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "It is refused by the cloud, and still hears, relays and forges on the link.",
         cure: "Change the key: fivefold key rotate --network NETWORK, which the revoked device is not told.",
         source: "docs/protocol.md 4.3",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: revoked_with_key,
     },
     Rule {

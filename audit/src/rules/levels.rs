@@ -4,7 +4,7 @@ use fivefold_core::profile::{Mode, Profile, Radio};
 use fivefold_core::suite::{Alg, MicLen};
 
 use crate::facts::{Device, Facts};
-use crate::rule::{Found, Rule, Severity, Sight};
+use crate::rule::{Found, NO_BOOK, Rule, Severity, Sight};
 
 pub(super) static RULES: &[Rule] = &[
     Rule {
@@ -14,7 +14,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "Whoever holds the one key of the network, which is in every node of it, reads and forges all its readings.",
         cure: "Make a network with e1+e3+e4 (fivefold network add) and enrol its devices there; revoke them here.",
         source: "docs/protocol.md 1; ETSI EN 303 645, 5.5-1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: e1_alone,
     },
     Rule {
@@ -25,7 +25,7 @@ pub(super) static RULES: &[Rule] = &[
               before E2 or E3 is opened.",
         cure: "Use a radio with E1 (802.15.4, xbee, digimesh, lorawan, 3gpp), and enrol the device again.",
         source: "docs/protocol.md 4.4",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: no_link,
     },
     Rule {
@@ -36,7 +36,7 @@ pub(super) static RULES: &[Rule] = &[
               802.15.4 have none at all.",
         cure: "Take a radio with a MIC of 64 bits; in gateway.toml write minimum_level = 6 under [link].",
         source: "docs/protocol.md 4.1; IEEE 802.15.4 9.4",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: short_mic,
     },
     Rule {
@@ -47,7 +47,7 @@ pub(super) static RULES: &[Rule] = &[
               wants has to be told (--profile), for no file of the deployment says whom the operator trusts.",
         cure: "Make a network with the levels that you want (fivefold network add --levels), and enrol its devices there.",
         source: "docs/protocol.md 1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: fewer_levels,
     },
     Rule {
@@ -58,7 +58,7 @@ pub(super) static RULES: &[Rule] = &[
               mixing that holds against one.",
         cure: "Enrol the device again with algorithm 11 (fivefold device add, without --alg).",
         source: "docs/protocol.md 2, 3; NIST IR 8547",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: aes_128,
     },
     Rule {
@@ -69,7 +69,7 @@ pub(super) static RULES: &[Rule] = &[
               is refused by it. Where it switches something, that is high.",
         cure: "If its flash can be written, enrol it again in mode P. It must not switch anything.",
         source: "docs/protocol.md 8.3",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: mode_r,
     },
     Rule {
@@ -80,7 +80,7 @@ pub(super) static RULES: &[Rule] = &[
               where readings are to stay secret for more than five years; if yours need not, waive it.",
         cure: "Enrol the device again in a network whose devices agree their keys with the cloud: mixing is the default there.",
         source: "docs/protocol.md 3; NIST IR 8547",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: no_mixing,
     },
     Rule {
@@ -184,9 +184,12 @@ fn short_mic(facts: &Facts, found: &mut Found) {
     }
     super::each_config(facts, found, |gateway, config, found| {
         let level = config.settings.link.minimum_level;
-        if level >= 6 || level == 5 && !facts.is_link_only(&gateway.network) {
-            found.good();
-            return;
+        match level {
+            6.. => return found.good(),
+            // With E2 or E3 a MIC of 32 bits does not stand alone.
+            5 if !facts.has_book => return found.unknown(gateway.subject(), NO_BOOK),
+            5 if !facts.is_link_only(&gateway.network) => return found.good(),
+            _ => {}
         }
         found.bad(
             config.place(gateway.subject(), "link.minimum_level"),

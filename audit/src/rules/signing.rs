@@ -27,7 +27,7 @@ pub(super) static RULES: &[Rule] = &[
         why: "What a key signs that was made elsewhere, or that has another use too, may be signed by somebody else.",
         cure: "Let the device make one (fivefold node signing-request --new), and certify that with --replace.",
         source: "docs/protocol.md 3, 13.1",
-        sight: Sight::Files,
+        sight: Sight::Book,
         check: signing_key_of_others,
     },
     Rule {
