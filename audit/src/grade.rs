@@ -11,6 +11,9 @@
 //! Waived findings do not count, and are counted beside the grade. Whatever is waived: a network with E1 alone has F, and one
 //! with classic frames in ECB or in the clear has D at best. The whole is as good as its worst part, and no better where E1 alone
 //! or ECB was found in what belongs to no network here, a Meshlium's dump for one.
+//!
+//! Where something could not be read, or nothing was, there is no grade but F: nobody knows. The same is true of a gateway's folder
+//! without the book, for no file there says whether its network has E1 alone.
 
 use std::fmt;
 
@@ -50,8 +53,8 @@ const NO_MAC: Cap = (Grade::D, "classic frames without a MAC");
 pub struct NetworkGrade {
     /// The network, by name.
     pub network: String,
-    /// Its grade.
-    pub grade: Grade,
+    /// Its grade, where it can be known.
+    pub grade: Option<Grade>,
     /// Open findings in it, by severity, the worst first.
     pub open: [usize; Severity::ALL.len()],
     /// Waived ones.
@@ -65,8 +68,8 @@ pub struct NetworkGrade {
 pub struct Grades {
     /// Each network's.
     pub networks: Vec<NetworkGrade>,
-    /// The whole's.
-    pub whole: Grade,
+    /// The whole's, where it can be known.
+    pub whole: Option<Grade>,
     /// What that cannot be better than, by what was waived.
     pub cap: Option<Cap>,
 }
@@ -89,8 +92,11 @@ fn of<'f>(findings: impl Iterator<Item = &'f Finding>) -> (Grade, [usize; Severi
     (grade, open)
 }
 
-/// The grade of each network, and of the whole.
-pub fn grades(facts: &Facts, sorted: &Sorted) -> Grades {
+/// The grade of each network, and of the whole. `is_seen` is whether any rule said anything of anything.
+pub fn grades(facts: &Facts, sorted: &Sorted, is_seen: bool) -> Grades {
+    let is_known = is_seen && facts.unread.is_empty() && (facts.has_book || facts.gateways.is_empty());
+    let known = |grade: Grade| Some(grade).filter(|g| is_known || *g == Grade::F);
+    let mut worst = Grade::A;
     let networks: Vec<NetworkGrade> = facts
         .networks
         .iter()
@@ -100,13 +106,14 @@ pub fn grades(facts: &Facts, sorted: &Sorted) -> Grades {
             let waived = sorted.waived.iter().filter(|w| is_its(&&w.finding)).count();
             let cap = cap(facts, &network.name);
             let grade = cap.map_or(grade, |(most, _)| grade.max(most));
-            NetworkGrade { network: network.name.clone(), grade, open, waived, cap }
+            worst = worst.max(grade);
+            NetworkGrade { network: network.name.clone(), grade: known(grade), open, waived, cap }
         })
         .collect();
     let (all, _) = of(sorted.open.iter().chain(&sorted.of_waivers));
-    let whole = networks.iter().map(|n| n.grade).fold(all, Grade::max);
+    let whole = worst.max(all);
     let cap = sorted.waived.iter().filter_map(|w| lasting(&w.finding)).max();
-    Grades { networks, whole: cap.map_or(whole, |(most, _)| whole.max(most)), cap }
+    Grades { networks, whole: known(cap.map_or(whole, |(most, _)| whole.max(most))), cap }
 }
 
 /// What a finding caps even where it is waived.

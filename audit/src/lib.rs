@@ -81,9 +81,10 @@ impl Audit {
             findings.append(&mut found.findings);
             rules.push(Judged { rule, good: found.good, unknown: found.unknown });
         }
+        let is_seen = !findings.is_empty() || rules.iter().any(|judged| judged.good > 0);
         findings.sort_by(|a, b| (a.severity, a.rule.id, &a.subject).cmp(&(b.severity, b.rule.id, &b.subject)));
         let sorted = waivers.sort(findings, facts);
-        let grades = grade::grades(facts, &sorted);
+        let grades = grade::grades(facts, &sorted, is_seen);
         Self {
             at: facts.now,
             rules,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use fivefold_audit::facts::Facts;
 use fivefold_audit::foreign::{Disk, Seen, System, Unread, examine};
 use fivefold_audit::gather;
+use fivefold_audit::grade::Grade;
 use fivefold_audit::rule::Severity;
 use fivefold_audit::waiver::Waivers;
 use fivefold_audit::{Audit, Outcome};
@@ -69,7 +70,7 @@ fn what_is_seen_is_a_finding_at_its_line_and_makes_the_grade() {
     let secret = audit.open().find(|f| f.rule.id == "FX-11").unwrap();
     assert_eq!(secret.severity, Severity::Critical);
     assert_eq!(secret.subject.place.as_ref().unwrap().line, Some(10));
-    assert_eq!(audit.grades.whole.to_string(), "F");
+    assert_eq!(audit.grades.whole, Some(Grade::F));
     let judged = audit.rules.iter().find(|j| j.rule.id == "AR-39").unwrap();
     assert_eq!(judged.good, 1, "it says nothing of ABP");
     let ssh = audit.rules.iter().find(|j| j.rule.id == "AR-44").unwrap();

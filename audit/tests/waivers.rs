@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fivefold_audit::facts::{Classic, Context, Device, Facts, KeySeen, Network, Seen};
+use fivefold_audit::facts::{Classic, Context, Device, Facts, Gateway, KeySeen, Network, Seen};
 use fivefold_audit::grade::Grade;
 use fivefold_audit::rule::Subject;
 use fivefold_audit::waiver::Waivers;
@@ -54,8 +54,12 @@ fn audit(facts: &Facts, waivers: &str) -> Audit {
     Audit::of(facts, &Waivers::parse(waivers, Path::new("w.toml"), NOW).unwrap())
 }
 
+fn whole(audit: &Audit) -> Grade {
+    audit.grades.whole.unwrap()
+}
+
 fn grade(audit: &Audit, network: &str) -> Grade {
-    audit.grades.networks.iter().find(|n| n.network == network).unwrap().grade
+    audit.grades.networks.iter().find(|n| n.network == network).unwrap().grade.unwrap()
 }
 
 #[test]
@@ -77,14 +81,14 @@ fn e1_alone_is_f_and_ecb_is_d_whatever_is_waived() {
     let mut facts = facts();
     facts.classic.push(classic());
     let none = audit(&facts, "");
-    assert_eq!((grade(&none, "open"), grade(&none, "dams"), none.grades.whole), (Grade::F, Grade::F, Grade::F));
+    assert_eq!((grade(&none, "open"), grade(&none, "dams"), whole(&none)), (Grade::F, Grade::F, Grade::F));
     let all = waiver("AR-01", "network open") + &waiver("AR-09", "network dams") + &waiver("AR-10", "network dams");
     let waived = audit(&facts, &all);
     assert!(waived.findings.is_empty());
-    assert_eq!((grade(&waived, "open"), grade(&waived, "dams"), waived.grades.whole), (Grade::F, Grade::D, Grade::F));
+    assert_eq!((grade(&waived, "open"), grade(&waived, "dams"), whole(&waived)), (Grade::F, Grade::D, Grade::F));
     facts.networks.pop();
     facts.classic.clear();
-    assert_eq!((grade(&audit(&facts, ""), "dams"), audit(&facts, "").grades.whole), (Grade::A, Grade::A));
+    assert_eq!((grade(&audit(&facts, ""), "dams"), whole(&audit(&facts, ""))), (Grade::A, Grade::A));
 }
 
 #[test]
@@ -93,16 +97,48 @@ fn frames_in_the_clear_and_what_belongs_to_no_network_cap_the_grade_too() {
     facts.networks.pop();
     facts.classic.push(Classic { keys: vec![], ..classic() });
     let plain = audit(&facts, &waiver("AR-10", "network dams"));
-    assert_eq!((plain.findings.len(), grade(&plain, "dams"), plain.grades.whole), (0, Grade::D, Grade::D));
+    assert_eq!((plain.findings.len(), grade(&plain, "dams"), whole(&plain)), (0, Grade::D, Grade::D));
     facts.classic.clear();
     for (rule, most) in [("AR-09", Grade::D), ("AR-01", Grade::F)] {
         let subject = Subject::file(Path::new("dump.sql"));
         facts.seen = vec![Seen { rule, subject, sentence: "it is bad".into(), cure: String::new() }];
         let waived = audit(&facts, &exact(&facts, rule));
-        assert_eq!((waived.findings.len(), grade(&waived, "dams"), waived.grades.whole), (0, Grade::A, most));
+        assert_eq!((waived.findings.len(), grade(&waived, "dams"), whole(&waived)), (0, Grade::A, most));
         let text = fivefold_audit::report::text(&waived);
         assert!(text.contains(&format!("the whole, with 1 waived (never better than {most}")), "{text}");
     }
+}
+
+#[test]
+fn there_is_no_grade_of_what_nobody_read_but_f() {
+    let none = |facts: &Facts| {
+        let audit = audit(facts, "");
+        let report = fivefold_audit::report::json(&audit);
+        let text = fivefold_audit::report::text(&audit);
+        assert!(report["grade"].is_null() && text.contains("-  the whole") && !text.contains("A  "), "{text}");
+    };
+    none(&Facts::at(NOW));
+    let mut facts = facts();
+    facts.unread.push("cannot read registry.db".into());
+    let open = audit(&facts, "");
+    assert_eq!((whole(&open), grade(&open, "open")), (Grade::F, Grade::F), "what is open is known all the same");
+    assert_eq!(open.grades.networks.iter().find(|n| n.network == "dams").unwrap().grade, None);
+    facts.networks.pop();
+    none(&facts);
+
+    let mut gateway = Facts::at(NOW);
+    gateway.is_searched = true;
+    gateway.gateways.push(Gateway {
+        name: "north".into(),
+        network: "00000001".into(),
+        sid: Sid(1),
+        is_primary: false,
+        is_revoked: false,
+        certificate: Some((NOW, NOW + 86_400 * 60)),
+        config: None,
+        strange: Some(vec![]),
+    });
+    none(&gateway);
 }
 
 #[test]
@@ -127,11 +163,11 @@ fn a_grade_is_that_of_the_worst_and_medium_ones_add_up() {
     };
     let mut grades = Vec::new();
     for n in 0..4 {
-        grades.push(audit(&facts, "").grades.whole);
+        grades.push(whole(&audit(&facts, "")));
         facts.devices.push(device(n));
     }
     facts.devices[0].overrides.danger_no_link = true;
-    grades.push(audit(&facts, "").grades.whole);
+    grades.push(whole(&audit(&facts, "")));
     assert_eq!(grades, [Grade::A, Grade::B, Grade::B, Grade::C, Grade::D]);
 }
 

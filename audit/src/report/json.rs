@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 
+use crate::grade::Grade;
 use crate::rule::{Finding, Subject};
 use crate::{Audit, Outcome};
 
 /// The report as JSON.
 pub fn json(audit: &Audit) -> Value {
     let networks = audit.grades.networks.iter().map(|n| {
-        json!({ "network": n.network, "grade": n.grade.to_string(), "waived": n.waived, "cap": n.cap.map(|(_, why)| why) })
+        json!({ "network": n.network, "grade": letter(n.grade), "waived": n.waived, "cap": n.cap.map(|(_, why)| why) })
     });
     let waived = audit.waived.iter().map(|w| {
         let mut value = finding(&w.finding);
@@ -24,10 +25,15 @@ pub fn json(audit: &Audit) -> Value {
         json!({ "rule": judged.rule.id, "good": judged.good, "not_looked_at": unknown.collect::<Vec<_>>() })
     });
     json!({
-        "at": audit.at, "grade": audit.grades.whole.to_string(), "cap": audit.grades.cap.map(|(_, why)| why), "outcome": outcome(audit.outcome()),
+        "at": audit.at, "grade": letter(audit.grades.whole), "cap": audit.grades.cap.map(|(_, why)| why), "outcome": outcome(audit.outcome()),
         "networks": networks.collect::<Vec<_>>(), "findings": audit.open().map(finding).collect::<Vec<_>>(),
         "waived": waived.collect::<Vec<_>>(), "rules": rules.collect::<Vec<_>>(), "unreadable": audit.unread,
     })
+}
+
+/// `null` where nobody knows.
+pub(super) fn letter(grade: Option<Grade>) -> Option<String> {
+    grade.map(|grade| grade.to_string())
 }
 
 const fn outcome(outcome: Outcome) -> &'static str {

@@ -5,6 +5,7 @@ use std::path::Path;
 use fivefold_core::suite::sha256;
 use serde_json::{Value, json};
 
+use super::json::letter;
 use crate::rule::{Finding, Rule, Severity, Subject};
 use crate::waiver::{self, Waived};
 use crate::{Audit, Outcome};
@@ -43,7 +44,7 @@ pub fn sarif(audit: &Audit) -> Value {
                 "toolExecutionNotifications": unread.collect::<Vec<_>>(),
             }],
             "results": results,
-            "properties": { "grade": audit.grades.whole.to_string() },
+            "properties": { "grade": letter(audit.grades.whole) },
         }],
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use crate::Audit;
-use crate::grade::Cap;
+use crate::grade::{Cap, Grade};
 use crate::rule::{Finding, Sight};
 
 /// The report in words.
@@ -14,12 +14,16 @@ pub fn text(audit: &Audit) -> String {
         let _ = writeln!(out, "cannot be read: {wrong}");
     }
     let cap = |cap: Option<Cap>| cap.map_or(String::new(), |(most, why)| format!(" (never better than {most}: {why})"));
+    let letter = |grade: Option<Grade>| grade.map_or_else(|| "-".to_owned(), |grade| grade.to_string());
     for n in &audit.grades.networks {
         let waived = if n.waived == 0 { String::new() } else { format!(", with {} waived", n.waived) };
-        let _ = writeln!(out, "{}  network {}{waived}{}", n.grade, n.network, cap(n.cap));
+        let _ = writeln!(out, "{}  network {}{waived}{}", letter(n.grade), n.network, cap(n.cap));
     }
     let waived = if audit.waived.is_empty() { String::new() } else { format!(", with {} waived", audit.waived.len()) };
-    let _ = writeln!(out, "{}  the whole{waived}{}", audit.grades.whole, cap(audit.grades.cap));
+    let _ = writeln!(out, "{}  the whole{waived}{}", letter(audit.grades.whole), cap(audit.grades.cap));
+    if audit.grades.whole.is_none() {
+        out.push_str("There is no grade where not all that makes it was looked at.\n");
+    }
     for finding in audit.open() {
         let _ = write!(out, "\n{}", one(finding));
     }
