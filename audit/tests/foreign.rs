@@ -157,8 +157,19 @@ fn a_node_is_compared_with_the_book_or_judged_by_its_own_words() {
     // The book that `good` stands for has another record.
     std::fs::write(&path, config("xbee", "")).unwrap();
     let mut facts = good;
+    facts.has_book = true;
     gather::node(&path, &mut facts);
     assert!(rules(&facts).contains("AR-41"), "{:?}", rules(&facts));
+
+    // Two that are no book for each other.
+    let mut two = looked_at(&config("802.15.4", ""));
+    std::fs::write(&path, config("xbee", "").replace("0000000001", "0000000002").replace("0a17", "0a18")).unwrap();
+    gather::node(&path, &mut two);
+    assert_eq!((two.networks.len(), two.devices.len(), rules(&two)), (1, 2, BTreeSet::new()));
+    std::fs::write(&path, config("xbee", "").replace("e1+e3+e4", "e1+e2+e4")).unwrap();
+    gather::node(&path, &mut two);
+    assert_eq!((two.networks.len(), two.devices.len()), (2, 3), "a network of other levels is seen as one");
+    assert!(rules(&two).contains("AR-38"), "two nodes with one id: {:?}", rules(&two));
     std::fs::write(folder.path().join("started"), "").unwrap();
     assert!(rules(&looked_at(&config("802.15.4", ""))).contains("FX-51"));
 }

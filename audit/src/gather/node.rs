@@ -26,7 +26,9 @@ pub fn node(path: &Path, facts: &mut Facts) {
         Err(wrong) => return facts.unread.push(format!("{}: [policy]: {wrong}", path.display())),
     };
     used(&path, facts);
-    if let Some(device) = facts.devices.iter_mut().find(|d| d.name.eq_ignore_ascii_case(&node.did)) {
+    let has_book = facts.has_book;
+    let is_it = |d: &&mut Device| has_book && d.name.eq_ignore_ascii_case(&node.did);
+    if let Some(device) = facts.devices.iter_mut().find(is_it) {
         let revoked = device.revoked_at.map(|_| "it is revoked in the book".to_owned());
         let differs = revoked.or_else(|| shares::differs(device, node));
         device.share = Some(ShareSeen { path, differs });
@@ -36,7 +38,6 @@ pub fn node(path: &Path, facts: &mut Facts) {
         return facts.unread.push(format!("{}: did and sid are hex digits, 16 and 4", path.display()));
     };
     // A book that does not know it is worse than none.
-    let has_book = !facts.networks.is_empty();
     let share =
         has_book.then(|| ShareSeen { path: path.clone(), differs: Some("it is not in the book at all".into()) });
     let context = match policy.mode {
@@ -47,7 +48,8 @@ pub fn node(path: &Path, facts: &mut Facts) {
     };
     let signer = path.with_file_name(SIGNING_KEY_FILE).exists();
     let signer = signer.then_some(SignerSeen { origin: KeyOrigin::Device, is_dh_key: false });
-    if !has_book {
+    let is_there = |n: &Network| n.name == node.net && n.profile == policy.profile;
+    if !has_book && !facts.networks.iter().any(is_there) {
         facts.networks.push(Network {
             name: node.net.clone(),
             profile: policy.profile,
