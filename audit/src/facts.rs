@@ -116,9 +116,9 @@ pub struct Device {
 /// A signing key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignerSeen {
-    /// Where it was made.
-    pub origin: KeyOrigin,
-    /// Whether it is the DH key too.
+    /// Where it was made, as the book says.
+    pub origin: Option<KeyOrigin>,
+    /// Whether it is the DH key too, as far as the book says.
     pub is_dh_key: bool,
 }
 

@@ -44,7 +44,7 @@ pub(crate) mod tests {
 
     use crate::Audit;
     use crate::facts::Facts;
-    use crate::foreign::{Notes, System};
+    use crate::foreign::Notes;
     use crate::gather;
     use crate::waiver::Waivers;
 
@@ -59,7 +59,7 @@ pub(crate) mod tests {
         notes.say("FX-06", &file, 0, "no acl_file");
         notes.say("FX-07", &file, 0, "persistence is off");
         let mut facts = Facts::at(1_800_000_000);
-        gather::told(System::Mosquitto, &file, notes, &mut facts);
+        gather::told(&file, notes, &mut facts);
         let open = Audit::of(&facts, &Waivers::NONE);
         let part = &open.findings.iter().find(|f| f.rule.id == "FX-07").unwrap().subject.part;
         let waivers = format!(

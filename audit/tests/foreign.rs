@@ -12,6 +12,7 @@ use fivefold_audit::grade::Grade;
 use fivefold_audit::rule::Severity;
 use fivefold_audit::waiver::Waivers;
 use fivefold_audit::{Audit, Outcome};
+use fivefold_keep::share::SIGNING_KEY_FILE;
 
 const SYSTEMS: [System; 5] = [System::Chirpstack, System::Mosquitto, System::PgHba, System::Sshd, System::Unit];
 
@@ -72,9 +73,53 @@ fn what_is_seen_is_a_finding_at_its_line_and_makes_the_grade() {
     assert_eq!(secret.subject.place.as_ref().unwrap().line, Some(10));
     assert_eq!(audit.grades.whole, Some(Grade::F));
     let judged = audit.rules.iter().find(|j| j.rule.id == "AR-39").unwrap();
-    assert_eq!(judged.good, 1, "it says nothing of ABP");
+    assert_eq!(judged.good, 0, "it cannot say anything of ABP");
     let ssh = audit.rules.iter().find(|j| j.rule.id == "AR-44").unwrap();
     assert_eq!((ssh.good, ssh.unknown.len()), (0, 1), "nobody named one, and it never passes then");
+}
+
+#[test]
+fn what_a_file_cannot_show_is_not_good_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = |system, name: &str, text: &str, rule: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        let mut facts = Facts::at(1_800_000_000);
+        gather::beside(system, &path, &mut facts);
+        assert!(facts.unread.is_empty(), "{:?}", facts.unread);
+        Audit::of(&facts, &Waivers::NONE).rules.into_iter().find(|j| j.rule.id == rule).unwrap().good
+    };
+    let (device, profile) = ("{\"skipFcntCheck\":false}", "{\"supportsOtaa\":true}");
+    let both = format!("[{device},{profile}]");
+    for (text, rule, expected) in [
+        ("{}", "AR-39", 0),
+        (device, "AR-39", 0),
+        (profile, "AR-39", 0),
+        (both.as_str(), "AR-39", 1),
+        (both.as_str(), "FX-11", 0),
+        ("[api]\nsecret=\"$SECRET\"", "FX-11", 1),
+        ("[api]\nsecret=\"$SECRET\"", "AR-39", 0),
+    ] {
+        assert_eq!(good(System::Chirpstack, "c", text, rule), expected, "{text} {rule}");
+    }
+    let unit = |more: &str| format!("[Service]\nDynamicUser=yes\n{more}");
+    assert_eq!(good(System::Unit, "a.service", &unit(""), "FX-35"), 1);
+    assert_eq!(good(System::Unit, "a.service", &unit("EnvironmentFile=/nowhere/at-all"), "FX-35"), 0);
+}
+
+#[test]
+fn the_key_of_a_node_without_a_book_is_not_said_to_be_made_on_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "did = \"acde480000000001\"\nsid = \"0a17\"\nnet = \"0000beef\"\npan = \"4321\"\ngroup = \"0000e205\"\nepoch = 1\n\
+                [policy]\nprofile = \"e1+e3+e4\"\nalg = 11\nmode = \"P\"\nkid_length = 0\nack_every = 1\nradio = \"802.15.4\"\n\
+                renew_days = 30\n[link]\nbind = \"127.0.0.1:1\"\nair = []\n";
+    std::fs::write(folder.path().join("node.toml"), text).unwrap();
+    std::fs::write(folder.path().join(SIGNING_KEY_FILE), "").unwrap();
+    let mut facts = Facts::at(1_800_000_000);
+    gather::node(folder.path(), &mut facts);
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    let judged = audit.rules.iter().find(|j| j.rule.id == "AR-26").unwrap();
+    assert_eq!((judged.good, judged.unknown.iter().any(|u| u.subject.name == "acde480000000001")), (0, true));
 }
 
 /// Lines of one sort, and then one of another sort that must not be passed over for them.

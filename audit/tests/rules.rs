@@ -127,7 +127,7 @@ fn good() -> Facts {
     };
     let mut signs = device(2);
     signs.policy.sign = Sign::Batch;
-    signs.signer = Some(SignerSeen { origin: KeyOrigin::Device, is_dh_key: false });
+    signs.signer = Some(SignerSeen { origin: Some(KeyOrigin::Device), is_dh_key: false });
     let mut gone = device(3);
     gone.revoked_at = Some(NOW - 20 * DAY);
     let mut facts = Facts::at(NOW);
@@ -219,7 +219,7 @@ const BAD: &[(&str, Severity, Break)] = &[
     }),
     ("AR-24", Severity::Low, |f| f.devices[0].policy.mode = fivefold_core::profile::Mode::Random),
     ("AR-25", Severity::High, |f| f.devices[1].signer = None),
-    ("AR-26", Severity::Medium, |f| f.devices[1].signer.as_mut().unwrap().origin = KeyOrigin::Elsewhere),
+    ("AR-26", Severity::Medium, |f| f.devices[1].signer.as_mut().unwrap().origin = Some(KeyOrigin::Elsewhere)),
     ("AR-26", Severity::Medium, |f| f.devices[1].signer.as_mut().unwrap().is_dh_key = true),
     ("AR-27", Severity::High, |f| f.cloud = cloud(CLOUD.split("[[log").next().unwrap())),
     ("AR-28", Severity::Critical, |f| {

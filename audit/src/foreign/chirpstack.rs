@@ -16,6 +16,16 @@ use crate::known;
 /// Characters of a secret that signs tokens, at least: 16 random bytes in base 64.
 const SHORTEST_SECRET: usize = 22;
 
+/// What a configuration shows. Devices and device profiles (AR-39) do not stand in it.
+const IN_CONFIG: &[&str] = &["AR-08", "FX-11", "FX-12", "FX-13", "FX-14", "FX-15", "FX-16"];
+
+/// What an export had in it.
+#[derive(Debug, Default)]
+struct Export {
+    counters: bool,
+    activation: bool,
+}
+
 /// Looks at a configuration or an export.
 ///
 /// # Errors
@@ -23,7 +33,14 @@ const SHORTEST_SECRET: usize = 22;
 pub fn examine(path: &Path, text: &str, notes: &mut Notes) -> Result<(), Unread> {
     if text.trim_start().starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() {
         let value = serde_json::from_str(text).map_err(|e| Unread::Form("JSON".into(), e.line()))?;
-        json(path, "", &value, notes);
+        let mut export = Export::default();
+        json(path, "", &value, &mut export, notes);
+        // Devices say whether their counters are checked, and profiles how devices join: AR-39 is about both.
+        if export.counters && export.activation {
+            notes.look(&["AR-39"]);
+        } else {
+            notes.miss("AR-39");
+        }
         return Ok(());
     }
     let lines = Lines::of(text);
@@ -33,6 +50,7 @@ pub fn examine(path: &Path, text: &str, notes: &mut Notes) -> Result<(), Unread>
     })?;
     let mut walk = Walk { path, lines: &lines, notes };
     walk.table("", table.get_ref());
+    notes.look(IN_CONFIG);
     Ok(())
 }
 
@@ -189,22 +207,27 @@ fn flag(path: &Path, key: &str, is_true: bool, line: usize, notes: &mut Notes) {
 }
 
 /// Exports have no lines that are worth to be named: what stands where is said by names.
-fn json(path: &Path, whose: &str, value: &Json, notes: &mut Notes) {
+fn json(path: &Path, whose: &str, value: &Json, export: &mut Export, notes: &mut Notes) {
     match value {
-        Json::Array(all) => all.iter().for_each(|one| json(path, whose, one, notes)),
+        Json::Array(all) => all.iter().for_each(|one| json(path, whose, one, export, notes)),
         Json::Object(all) => {
             let named = ["devEui", "dev_eui", "name"].iter().find_map(|key| all.get(*key)?.as_str());
             let whose = named.unwrap_or(whose);
             let before = notes.seen.len();
             for (key, value) in all {
                 match value {
-                    Json::Bool(is_true) => flag(path, key, *is_true, 0, notes),
+                    Json::Bool(is_true) => {
+                        export.counters |= matches!(key.as_str(), "skip_fcnt_check" | "skipFcntCheck");
+                        export.activation |= matches!(key.as_str(), "supports_otaa" | "supportsOtaa");
+                        flag(path, key, *is_true, 0, notes);
+                    }
                     Json::String(text)
                         if matches!(
                             key.to_ascii_lowercase().replace('_', "").as_str(),
                             "appkey" | "nwkkey" | "genappkey" | "appskey" | "nwksenckey"
                         ) =>
                     {
+                        notes.look(&["AR-08"]);
                         // What its API answers where there is no such key.
                         let is_none = text.bytes().all(|b| b == b'0');
                         if let Some(known) = known::find_text(text).filter(|_| !is_none) {
@@ -214,10 +237,10 @@ fn json(path: &Path, whose: &str, value: &Json, notes: &mut Notes) {
                     _ => {}
                 }
             }
-            for seen in notes.seen.iter_mut().skip(before).filter(|_| !whose.is_empty()) {
-                seen.what = format!("{}: {}", shown(&whose), seen.what);
+            for one in notes.seen.iter_mut().skip(before).filter(|_| !whose.is_empty()) {
+                one.what = format!("{}: {}", shown(&whose), one.what);
             }
-            all.values().filter(|v| v.is_array() || v.is_object()).for_each(|v| json(path, whose, v, notes));
+            all.values().filter(|v| v.is_array() || v.is_object()).for_each(|v| json(path, whose, v, export, notes));
         }
         _ => {}
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use fivefold_waspmote::{ClassicKey, KeyBits, Weak};
 
-use super::{Notes, shown};
+use super::{NOT_EXAMINED, Notes, shown};
 use crate::known;
 
 /// RSA keys shorter than this are broken by anybody who rents machines for it.
@@ -12,6 +12,7 @@ const SHORTEST_RSA: usize = 2048;
 
 /// Looks at a key of its table `encryptionData`: `node` is whose, `text` as it stands there.
 pub fn key(path: &Path, line: usize, node: &str, text: &[u8], notes: &mut Notes) {
+    notes.look(&["AR-08"]);
     let node = shown(&node);
     notes.say("FX-41", path, line, format!("the key of {node} stands in the clear"));
     notes.say("AR-09", path, line, format!("the frames of {node} are sealed with AES in ECB mode"));
@@ -30,6 +31,7 @@ pub fn key(path: &Path, line: usize, node: &str, text: &[u8], notes: &mut Notes)
 
 /// Looks at an RSA modulus beside a key.
 pub fn rsa(path: &Path, line: usize, node: &str, bits: usize, notes: &mut Notes) {
+    notes.look(&["AR-12"]);
     let node = shown(&node);
     notes.say("AR-15", path, line, format!("{node} has an RSA key, which is used without padding there"));
     if bits < SHORTEST_RSA {
@@ -39,6 +41,7 @@ pub fn rsa(path: &Path, line: usize, node: &str, bits: usize, notes: &mut Notes)
 
 /// Looks at an account: `texts` are its columns that hold a password, a token or a hash.
 pub fn account(path: &Path, line: usize, table: &str, texts: &[&[u8]], notes: &mut Notes) {
+    notes.look(&["FX-42"]);
     let table = shown(&table);
     let is_digest = |text: &&[u8], digits| text.len() == digits && text.iter().all(u8::is_ascii_hexdigit);
     if texts.iter().any(|t| is_default(t)) {
@@ -71,6 +74,8 @@ fn is_default(text: &[u8]) -> bool {
 
 /// Says that readings are in it.
 pub fn readings(path: &Path, line: usize, count: u64, notes: &mut Notes) {
+    // What was skipped on the way here was said.
+    notes.look(&[NOT_EXAMINED]);
     if count > 0 {
         let rows = if count == 1 { "1 reading stands" } else { &format!("{count} readings stand") };
         notes.say("FX-44", path, line, format!("{rows} in the clear, and nothing in them says who made them"));

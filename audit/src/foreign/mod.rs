@@ -13,7 +13,7 @@ pub mod pg_hba;
 pub mod sshd;
 pub mod unit;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use files::{Disk, Files, LONGEST, MOST_FILES, Unread, Walk};
@@ -45,17 +45,37 @@ pub struct Notes {
     listed: BTreeMap<&'static str, usize>,
     /// What there is more of than is looked at, or listed, and how many more.
     left: BTreeMap<String, usize>,
+    /// Rules whose settings were there to be looked at, or whose defaults count where they are not.
+    looked: BTreeSet<&'static str>,
+    /// Rules of those of which something lies elsewhere.
+    blind: BTreeSet<&'static str>,
 }
 
 impl Notes {
     /// Notes that a rule is broken at a line of a file.
     pub fn say(&mut self, rule: &'static str, file: &Path, line: usize, what: impl Into<String>) {
+        self.looked.insert(rule);
         let listed = self.listed.entry(rule).or_default();
         if *listed == MOST_SEEN {
             return self.leave(&format!("findings of {rule}"));
         }
         *listed += 1;
         self.seen.push(Seen { rule, file: file.to_owned(), line, what: what.into() });
+    }
+
+    /// Notes that the files show what these rules are about.
+    pub(crate) fn look(&mut self, rules: &[&'static str]) {
+        self.looked.extend(rules);
+    }
+
+    /// Notes that they show a part of it alone: what is not broken there is not good for that.
+    pub(crate) fn miss(&mut self, rule: &'static str) {
+        self.blind.insert(rule);
+    }
+
+    /// The rules whose whole was looked at.
+    pub fn examined(&self) -> impl Iterator<Item = &'static str> {
+        self.looked.difference(&self.blind).copied()
     }
 
     /// Counts one more of what there is too much of, as in "listeners".
@@ -133,6 +153,10 @@ pub fn examine(system: System, path: &Path, files: &mut dyn Files) -> Result<Not
         System::PgHba => pg_hba::examine(path, &text, &mut walk, &mut notes),
         System::Sshd => sshd::examine(path, &text, &mut walk, &mut notes),
         System::Unit => unit::examine(path, &text, &mut walk, &mut notes)?,
+    }
+    // What the others show depends on what is in them.
+    if system != System::Chirpstack {
+        notes.look(system.rules());
     }
     Ok(notes)
 }

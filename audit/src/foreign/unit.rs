@@ -155,9 +155,14 @@ fn secrets(set: &Set, walk: &mut Walk<'_>, notes: &mut Notes) {
             let named =
                 if key == "LoadCredential" { named.split_once(':').map_or("", |(_, path)| path) } else { named };
             let named = Path::new(named);
-            if let Some(mode) = walk.mode(named).filter(|mode| named.is_absolute() && mode & 0o004 != 0) {
-                let what = format!("{} can be read by everybody (mode {mode:03o})", shown(&named.display()));
-                notes.say("FX-35", file, *line, what);
+            match walk.mode(named).filter(|_| named.is_absolute()) {
+                // It lies on another machine, or systemd looks for it in folders of its own.
+                None => notes.miss("FX-35"),
+                Some(mode) if mode & 0o004 != 0 => {
+                    let what = format!("{} can be read by everybody (mode {mode:03o})", shown(&named.display()));
+                    notes.say("FX-35", file, *line, what);
+                }
+                Some(_) => {}
             }
         }
         _ => {}

@@ -48,7 +48,7 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
             _ => Context::Installed(device.enrolled_at),
         };
         let signer = signers.get(&device.did).map(|s| SignerSeen {
-            origin: s.origin,
+            origin: Some(s.origin),
             is_dh_key: renewal.is_some_and(|r| x_of(&s.spki) == Some(r.x.0.as_slice())),
         });
         facts.devices.push(Device {

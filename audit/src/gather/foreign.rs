@@ -9,14 +9,14 @@ use crate::rule::Subject;
 /// Looks at a file of somebody else's, and at what it includes.
 pub fn beside(system: System, path: &Path, facts: &mut Facts) {
     match examine(system, path, &mut Disk) {
-        Ok(notes) => told(system, path, notes, facts),
+        Ok(notes) => told(path, notes, facts),
         Err(why) => facts.unread.push(format!("{}: {why}", path.display())),
     }
 }
 
 /// Takes what was seen in a file: its subject is the file that was named, its place the line in it or in one it includes.
-pub fn told(system: System, path: &Path, notes: Notes, facts: &mut Facts) {
-    facts.examined.extend(system.rules().iter().copied());
+pub fn told(path: &Path, notes: Notes, facts: &mut Facts) {
+    facts.examined.extend(notes.examined());
     facts.unread.extend(notes.left().into_iter().map(|left| format!("{}: {left}", path.display())));
     facts.seen.extend(notes.into_vec().into_iter().map(|one| Fact {
         rule: one.rule,

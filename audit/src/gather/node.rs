@@ -3,7 +3,6 @@
 use std::path::Path;
 
 use fivefold_core::profile::Mode;
-use fivefold_keep::registry::KeyOrigin;
 use fivefold_keep::share::{NODE_FILE, NodeSettings, SIGNING_KEY_FILE};
 
 use super::shares;
@@ -47,7 +46,7 @@ pub fn node(path: &Path, facts: &mut Facts) {
         Mode::Persistent => Context::Awaited,
     };
     let signer = path.with_file_name(SIGNING_KEY_FILE).exists();
-    let signer = signer.then_some(SignerSeen { origin: KeyOrigin::Device, is_dh_key: false });
+    let signer = signer.then_some(SignerSeen { origin: None, is_dh_key: false });
     let is_there = |n: &Network| n.name == node.net && n.profile == policy.profile;
     if !has_book && !facts.networks.iter().any(is_there) {
         facts.networks.push(Network {

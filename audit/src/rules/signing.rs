@@ -4,7 +4,7 @@ use fivefold_core::profile::Sign;
 use fivefold_keep::registry::KeyOrigin;
 
 use crate::facts::Facts;
-use crate::rule::{Found, Rule, Severity, Sight, Subject};
+use crate::rule::{Found, NO_BOOK, Rule, Severity, Sight, Subject};
 
 /// Witnesses that a log needs.
 const WITNESSES: usize = 2;
@@ -92,7 +92,9 @@ fn signing_key_of_others(facts: &Facts, found: &mut Found) {
                     "fivefold node signing-request --new, then: fivefold device certify {did} --request FILE --replace"
                 ),
             );
-        } else if signer.origin == KeyOrigin::Elsewhere {
+        } else if signer.origin.is_none() {
+            found.unknown(device.subject(), NO_BOOK);
+        } else if signer.origin == Some(KeyOrigin::Elsewhere) {
             found.bad(
                 device.subject().on("made-elsewhere"),
                 format!(

@@ -39,7 +39,7 @@ impl Beside {
         for (system, path) in &self.files {
             match system {
                 System::Meshlium => match meshlium::examine(path) {
-                    Ok(notes) => gather::told(*system, path, notes, facts),
+                    Ok(notes) => gather::told(path, notes, facts),
                     Err(why) => facts.unread.push(format!("{why:#}")),
                 },
                 _ => gather::beside(*system, path, facts),
