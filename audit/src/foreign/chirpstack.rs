@@ -9,7 +9,7 @@ use std::path::Path;
 use serde_json::Value as Json;
 use toml::de::{DeTable, DeValue};
 
-use super::host::{is_loopback, url, without_port};
+use super::host::{is_loopback, url, without_login, without_port};
 use super::{Notes, Unread, is_secret_name, shown};
 use crate::known;
 
@@ -87,10 +87,11 @@ impl Walk<'_> {
             for broker in brokers.iter() {
                 if let DeValue::String(host) = broker.get_ref()
                     && !has_tls
-                    && !is_loopback(without_port(host))
+                    && !is_loopback(without_port(without_login(host)))
                 {
                     let line = self.lines.at(broker.span().start);
-                    self.notes.say("FX-13", self.path, line, format!("{inside} speaks to {} without TLS", shown(host)));
+                    let what = format!("{inside} speaks to {} without TLS", shown(&without_login(host)));
+                    self.notes.say("FX-13", self.path, line, what);
                 }
             }
         }
@@ -292,7 +293,11 @@ mod tests {
         rules.sort_unstable();
         let expected = [("AR-08", 7), ("FX-11", 13), ("FX-13", 2), ("FX-13", 9), ("FX-14", 4), ("FX-15", 11)];
         assert_eq!(rules, expected);
-        for secret in ["s3cr3t", "guest", "001122", "short-one"] {
+        let text = "[postgresql]\ndsn=\"postgres://ann:h1dden/w3ll@db.example/c\"\n[integration.kafka]\nbrokers=[\"ann:h1dden@k:9092\"]";
+        let more = seen(text);
+        assert_eq!(more.iter().filter(|s| s.what.contains("db.example")).count(), 1, "{more:?}");
+        let found = [found, more].concat();
+        for secret in ["s3cr3t", "guest", "001122", "short-one", "h1dden", "w3ll"] {
             assert!(found.iter().all(|s| !s.what.contains(secret)), "{secret}: {found:?}");
         }
     }

@@ -25,6 +25,11 @@ pub(super) fn without_port(text: &str) -> &str {
     }
 }
 
+/// What stands behind the login of `login@host`.
+pub(super) fn without_login(text: &str) -> &str {
+    text.rsplit_once('@').map_or(text, |(_, host)| host)
+}
+
 /// A URL, as far as it says who is asked how.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Url<'t> {
@@ -40,6 +45,22 @@ pub(super) struct Url<'t> {
     pub(super) query: &'t str,
 }
 
+/// Where the host, or what stands in its place, ends.
+fn host_end(text: &str) -> usize {
+    text.find(['/', '?', '#']).unwrap_or(text.len())
+}
+
+/// What stands before `@`, and the rest. A password with a `/` in it that should have been written `%2F` is still no host.
+fn login(rest: &str) -> (&str, &str) {
+    let authority = rest.get(..host_end(rest)).unwrap_or(rest);
+    let is_host = authority.starts_with('[') || !without_port(authority).contains(':');
+    let before_query = rest.split('?').next().filter(|text| text.contains('@')).unwrap_or(rest);
+    match before_query.rfind('@').filter(|_| authority.contains('@') || !is_host) {
+        Some(at) => (rest.get(..at).unwrap_or_default(), rest.get(at + 1..).unwrap_or_default()),
+        None => ("", rest),
+    }
+}
+
 /// Reads a URL with an authority; `None` for what is none.
 pub(super) fn url(text: &str) -> Option<Url<'_>> {
     let (scheme, rest) = text.split_once("://")?;
@@ -47,9 +68,8 @@ pub(super) fn url(text: &str) -> Option<Url<'_>> {
     if !is_scheme {
         return None;
     }
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, behind) = rest.split_at_checked(end)?;
-    let (login, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (login, rest) = login(rest);
+    let (host, behind) = rest.split_at_checked(host_end(rest))?;
     let (user, password) = login.split_once(':').map_or((login, None), |(u, p)| (u, Some(p)));
     let query = behind.split_once('?').map_or("", |(_, query)| query);
     Some(Url { scheme: scheme.to_ascii_lowercase(), user, password, host: without_port(host), query })
@@ -77,6 +97,18 @@ mod tests {
         assert_eq!(url("tcp://[::1]:1883").unwrap().host, "[::1]");
         assert_eq!(url("redis://127.0.0.1/").unwrap().host, "127.0.0.1");
         assert_eq!(url("http://a/b?mail=c@d").unwrap().host, "a");
+        for (text, password) in [
+            ("redis://ann:se/cr:et@db.example/x?y=z", "se/cr:et"),
+            ("redis://ann:s@e/cret@db.example/x?y=z", "s@e/cret"),
+            ("redis://ann:se#cret@db.example:6379?y=z", "se#cret"),
+            ("redis://ann:se?cret@db.example?y=z", "se?cret"),
+            ("redis://ann:secret@db.example/x?y=z", "secret"),
+        ] {
+            let found = url(text).unwrap();
+            assert_eq!((found.user, found.password, found.host), ("ann", Some(password), "db.example"), "{text}");
+            assert_eq!(found.query, "y=z", "{text}");
+        }
+        assert_eq!(url("postgres://a:b@c/d?name=e@f&sslmode=require").unwrap().query, "name=e@f&sslmode=require");
         for none in ["", "://", "a b://c", "host:80"] {
             assert_eq!(url(none), None, "{none}");
         }

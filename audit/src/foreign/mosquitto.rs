@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::files::{Walk, beside};
-use super::host::{is_loopback, without_port};
+use super::host::{is_loopback, without_login, without_port};
 use super::lines::settings;
 use super::{Notes, shown};
 
@@ -161,7 +161,8 @@ impl Broker {
         let Some(bridge) = self.bridges.last_mut().filter(|_| self.is_bridge) else { return };
         match key {
             "address" | "addresses" => {
-                let far = value.split_whitespace().map(without_port).find(|host| !is_loopback(host));
+                let mut hosts = value.split_whitespace().map(|address| without_port(without_login(address)));
+                let far = hosts.find(|host| !is_loopback(host));
                 bridge.far = bridge.far.take().or_else(|| far.map(str::to_owned));
             }
             "bridge_cafile" | "bridge_capath" | "bridge_psk" => bridge.has_tls = true,

@@ -10,6 +10,9 @@ use super::files::{Walk, beside};
 use super::lines::words;
 use super::{Notes, shown};
 
+/// What begins a record for connections over a network.
+const KINDS: [&str; 5] = ["host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
+
 /// Looks at who gets into a database, and how.
 pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) {
     Book::default().read(path, text, walk, notes);
@@ -93,7 +96,7 @@ impl Book {
                     self.include(path, line, how, what, walk, notes);
                 }
                 ["local", _, _, method, ..] => local(path, line, method, notes),
-                [kind, databases, users, address, rest @ ..] if kind.starts_with("host") && !rest.is_empty() => {
+                [kind, databases, users, address, rest @ ..] if KINDS.contains(kind) && !rest.is_empty() => {
                     let is_mask = !address.contains('/') && address.parse::<IpAddr>().is_ok();
                     let (mask, method) = match rest {
                         [mask, method, ..] if is_mask => (Some(*mask), *method),
@@ -103,10 +106,8 @@ impl Book {
                     let record = Record { kind, databases, users, from: From::of(address, mask), address, method };
                     self.host(path, line, &record, notes);
                 }
-                // Not repeated: a file of passwords that is named in its place has them in such lines.
-                [_, ..] => {
-                    notes.say(super::NOT_EXAMINED, path, line, "it begins no record of pg_hba.conf");
-                }
+                // Nobody knows what it is, so no word of it is repeated.
+                _ => notes.say(super::NOT_EXAMINED, path, line, "this line is no record of pg_hba.conf"),
             }
         }
     }
@@ -253,6 +254,16 @@ mod tests {
             let found: Vec<_> = of(text).into_iter().map(|(rule, line)| (rule, line, text)).collect();
             let expected: Vec<_> = expected.iter().map(|rule| (*rule, 1, text)).collect();
             assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_no_record_is_not_repeated() {
+        for text in ["hunter2", "hunter2 all all all trust", "hosthunter2 all all 10.0.0.0/8 trust"] {
+            let mut files = Made::default().with("/pg/hba.conf", text);
+            let seen = examine(System::PgHba, Path::new("/pg/hba.conf"), &mut files).unwrap().into_vec();
+            assert_eq!(seen.len(), 1, "{seen:?}");
+            assert!(seen[0].rule == "FX-01" && !seen[0].what.contains("hunter2"), "{seen:?}");
         }
     }
 
