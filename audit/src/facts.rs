@@ -97,6 +97,8 @@ pub struct Device {
     pub network: String,
     /// Short id.
     pub sid: Sid,
+    /// What else the book says that its share says too; `None` where there is no book.
+    pub place: Option<DevicePlace>,
     /// Its policy record.
     pub policy: Policy,
     /// What the operator lets it do that is not safe.
@@ -111,6 +113,19 @@ pub struct Device {
     pub signer: Option<SignerSeen>,
     /// Its share, where it is here: the file, and what in it is not as in the book.
     pub share: Option<ShareSeen>,
+}
+
+/// Where a device belongs, and from when on, as `node.toml` writes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePlace {
+    /// Network id.
+    pub net: String,
+    /// PAN id on the air.
+    pub pan: String,
+    /// Gateway group.
+    pub group: String,
+    /// Epoch of its enrolment.
+    pub epoch: u16,
 }
 
 /// A signing key.

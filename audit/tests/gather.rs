@@ -143,6 +143,37 @@ fn a_share_that_differs_from_the_book_is_found() {
     let found = Audit::of(&farm.look(), &Waivers::NONE);
     let one = found.findings.iter().find(|f| f.rule.id == "AR-41").unwrap();
     assert!(one.sentence.contains("alg is 10 there and 11 in the book"), "{}", one.sentence);
+    settings.policy.alg = 11;
+    let changes: [(fn(&mut NodeSettings), &str); 9] = [
+        (|s| s.policy.danger_no_link = true, "danger_no_link is true there"),
+        (|s| s.policy.danger_link_only = true, "danger_link_only is true there"),
+        (|s| s.policy.sign_batch = Some(8), "sign is batch:8 there"),
+        (|s| s.did = "acde4800000000ff".into(), "device id is acde4800000000ff there"),
+        (|s| s.sid = "0fff".into(), "short id is 0fff there"),
+        (|s| s.net = "0000beef".into(), "network id is 0000beef there"),
+        (|s| s.pan = "0bad".into(), "PAN id is 0bad there"),
+        (|s| s.group = "0000beef".into(), "gateway group is 0000beef there"),
+        (|s| s.epoch = 77, "epoch is 77 there"),
+    ];
+    for (change, says) in changes {
+        let mut other = settings.clone();
+        change(&mut other);
+        write_config(&path, "", &other).unwrap();
+        let found = Audit::of(&farm.look(), &Waivers::NONE);
+        let one = found.findings.iter().find(|f| f.rule.id == "AR-41");
+        assert!(one.is_some_and(|f| f.sentence.contains(says)), "{says}: {:?}", one.map(|f| &f.sentence));
+    }
+    settings.sid = settings.sid.to_ascii_uppercase();
+    settings.pan = settings.pan.to_ascii_uppercase();
+    write_config(&path, "", &settings).unwrap();
+    assert_eq!(farm.found(), ["AR-36 deployment"], "digits are the same however they are written");
+
+    // One that was revoked is no device to ship.
+    farm.registry.revoke_device(device.did, NOW).unwrap();
+    let mut facts = farm.look();
+    gather::node(&path, &mut facts);
+    let found = Audit::of(&facts, &Waivers::NONE);
+    assert!(found.findings.iter().any(|f| f.rule.id == "AR-41" && f.sentence.contains("revoked in the book")));
 }
 
 #[test]

@@ -85,6 +85,7 @@ fn device(n: u8) -> Device {
         name: format!("acde48000000000{n}"),
         network: "dams".into(),
         sid: Sid(0x0a10 + u16::from(n)),
+        place: None,
         policy: Policy::new(Profile::ToCloud),
         overrides: Overrides::NONE,
         revoked_at: None,

@@ -152,6 +152,7 @@ fn a_grade_is_that_of_the_worst_and_medium_ones_add_up() {
             name: format!("acde48000000000{n}"),
             network: "dams".into(),
             sid: Sid(0x0a10 + n),
+            place: None,
             policy,
             overrides: Overrides::NONE,
             revoked_at: None,

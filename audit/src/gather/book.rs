@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use fivefold_core::id::{GatewayId, Net};
+use fivefold_core::id::{GatewayGroup, GatewayId, Net};
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_keep::registry::{
     ClassicKeyKind, ClassicProfile, FirstContexts, Registry, RegistryError, Renewal, Signer, is_refused,
@@ -12,7 +12,9 @@ use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificates;
-use crate::facts::{Classic, Context, Device, Facts, Gateway, KeySeen, Network, Sharer, SignerSeen, Weakness};
+use crate::facts::{
+    Classic, Context, Device, DevicePlace, Facts, Gateway, KeySeen, Network, Sharer, SignerSeen, Weakness,
+};
 use crate::keys;
 use crate::rule::{Severity, Subject};
 
@@ -24,6 +26,7 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
     let networks = registry.networks()?;
     let names: HashMap<Net, String> = networks.iter().map(|n| (n.net, n.name.clone())).collect();
     let name = |net: Net| names.get(&net).cloned().unwrap_or_else(|| net.to_string());
+    let air: HashMap<Net, (u16, GatewayGroup)> = networks.iter().map(|n| (n.net, (n.pan, n.group))).collect();
     let renewals: HashMap<_, Renewal> = registry.renewals()?.into_iter().map(|r| (r.did, r)).collect();
     let signers: HashMap<_, Signer> =
         registry.signers()?.into_iter().filter(|s| s.revoked_at.is_none()).map(|s| (s.did, s)).collect();
@@ -55,6 +58,12 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
             name: device.did.to_string(),
             network: name(device.net),
             sid: device.sid,
+            place: air.get(&device.net).map(|(pan, group)| DevicePlace {
+                net: device.net.to_string(),
+                pan: format!("{pan:04x}"),
+                group: group.to_string(),
+                epoch: device.epoch.0,
+            }),
             policy: device.policy,
             overrides: device.overrides,
             revoked_at: device.revoked_at,

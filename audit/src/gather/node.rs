@@ -62,6 +62,7 @@ pub fn node(path: &Path, facts: &mut Facts) {
         name: did.to_string(),
         network: node.net.clone(),
         sid,
+        place: None,
         policy,
         overrides,
         revoked_at: None,

@@ -110,20 +110,48 @@ pub(super) fn nodes(operator: &Path, facts: &mut Facts) {
 
 /// What a share says that the book does not.
 pub(super) fn differs(device: &Device, share: &NodeSettings) -> Option<String> {
-    let book = PolicySettings::of(&device.policy, device.overrides);
-    let here = &share.policy;
-    let sign = |batch: Option<u8>| batch.map_or("none".into(), |n| format!("batch:{n}"));
-    let all = [
-        ("levels", here.profile.clone(), book.profile.clone()),
-        ("alg", here.alg.to_string(), book.alg.to_string()),
-        ("mode", here.mode.clone(), book.mode.clone()),
-        ("kid_length", here.kid_length.to_string(), book.kid_length.to_string()),
-        ("ack_every", here.ack_every.to_string(), book.ack_every.to_string()),
-        ("radio", here.radio.clone(), book.radio.clone()),
-        ("renew_days", here.renew_days.to_string(), book.renew_days.to_string()),
-        ("sign", sign(here.sign_batch), sign(book.sign_batch)),
-        ("short id", share.sid.clone(), device.sid.to_string()),
-    ];
+    let book = words(&PolicySettings::of(&device.policy, device.overrides));
+    let here = words(&share.policy);
+    let mut all: Vec<(&str, String, String)> =
+        here.into_iter().zip(book).map(|((what, here), (_, book))| (what, here, book)).collect();
+    let mut digits =
+        |what, here: &str, book: &str| all.push((what, here.to_ascii_lowercase(), book.to_ascii_lowercase()));
+    digits("device id", &share.did, &device.name);
+    digits("short id", &share.sid, &device.sid.to_string());
+    if let Some(place) = &device.place {
+        digits("network id", &share.net, &place.net);
+        digits("PAN id", &share.pan, &place.pan);
+        digits("gateway group", &share.group, &place.group);
+        digits("epoch", &share.epoch.to_string(), &place.epoch.to_string());
+    }
     let one = all.iter().find(|(_, here, book)| here != book);
     one.map(|(what, here, book)| format!("{what} is {here} there and {book} in the book"))
+}
+
+/// All of a record, in words: what is new in it is compared as well, or this does not compile.
+fn words(record: &PolicySettings) -> [(&'static str, String); 10] {
+    let PolicySettings {
+        profile,
+        alg,
+        mode,
+        kid_length,
+        ack_every,
+        radio,
+        renew_days,
+        sign_batch,
+        danger_link_only,
+        danger_no_link,
+    } = record;
+    [
+        ("levels", profile.clone()),
+        ("alg", alg.to_string()),
+        ("mode", mode.clone()),
+        ("kid_length", kid_length.to_string()),
+        ("ack_every", ack_every.to_string()),
+        ("radio", radio.clone()),
+        ("renew_days", renew_days.to_string()),
+        ("sign", sign_batch.map_or("none".into(), |n| format!("batch:{n}"))),
+        ("danger_link_only", danger_link_only.to_string()),
+        ("danger_no_link", danger_no_link.to_string()),
+    ]
 }
