@@ -63,12 +63,21 @@ pub struct Network {
     pub profile: Profile,
     /// Its keys, where the vault was opened.
     pub keys: Option<Vec<KeySeen>>,
-    /// Its key is at least so old: when it was made, or when somebody had it first, Unix seconds.
-    pub key_since: Option<u64>,
+    /// How old its key is, as far as the book says.
+    pub key_since: Option<KeySince>,
     /// The last change of its key.
     pub rotation: Option<Rotation>,
     /// Whether its devices agree keys with a gateway alone.
     pub is_local: bool,
+}
+
+/// How old a network's key is. Times are Unix seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeySince {
+    /// It was made then.
+    Made(u64),
+    /// It was in use then, and may be any older.
+    InUse(u64),
 }
 
 /// How old the contexts of a device are.

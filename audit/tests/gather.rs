@@ -5,7 +5,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
 
-use fivefold_audit::facts::{Context, Facts, Wrap};
+use fivefold_audit::facts::{Context, Facts, KeySince, Wrap};
 use fivefold_audit::gather::{self, Secrets};
 use fivefold_audit::waiver::Waivers;
 use fivefold_audit::{Audit, Outcome};
@@ -68,7 +68,7 @@ fn a_book_is_looked_at_with_its_secrets() {
     let facts = farm.look();
     assert!(facts.unread.is_empty(), "{:?}", facts.unread);
     assert_eq!(facts.networks[0].keys.as_ref().unwrap().len(), 1);
-    assert_eq!(facts.networks[0].key_since, Some(NOW));
+    assert_eq!(facts.networks[0].key_since, Some(KeySince::InUse(NOW)));
     assert_eq!(facts.devices[0].keys.as_ref().unwrap().len(), 4);
     assert_eq!(facts.devices[0].context, Context::Installed(NOW));
     assert!(matches!(facts.vaults[0].wrap, Wrap::Beside(_)));

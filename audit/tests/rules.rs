@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use fivefold_audit::Audit;
 use fivefold_audit::facts::{
-    Bare, Certificate, Classic, Config, Context, Device, Facts, Gateway, KeySeen, Network, Print, Rsa, Seen, ShareSeen,
-    Sharer, SignerSeen, VaultSeen, Weakness, Wrap,
+    Bare, Certificate, Classic, Config, Context, Device, Facts, Gateway, KeySeen, KeySince, Network, Print, Rsa, Seen,
+    ShareSeen, Sharer, SignerSeen, VaultSeen, Weakness, Wrap,
 };
 use fivefold_audit::rule::{Severity, Sight, Subject};
 use fivefold_audit::rules;
@@ -138,7 +138,7 @@ fn good() -> Facts {
         name: "dams".into(),
         profile: Profile::ToCloud,
         keys: Some(vec![key("its key under index 2", 0)]),
-        key_since: Some(NOW - 10 * DAY),
+        key_since: Some(KeySince::Made(NOW - 10 * DAY)),
         rotation: Some(rotation),
         is_local: false,
     });
@@ -207,8 +207,9 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-16", Severity::Medium, |f| f.devices[0].policy.alg = Alg::AesCcm16_64_128),
     ("AR-17", Severity::Medium, |f| f.devices[0].context = Context::Agreed(NOW - 40 * DAY)),
     ("AR-17", Severity::High, |f| f.devices[0].context = Context::Agreed(NOW - 91 * DAY)),
-    ("AR-18", Severity::Medium, |f| f.networks[0].key_since = Some(NOW - 91 * DAY)),
-    ("AR-18", Severity::High, |f| f.networks[0].key_since = Some(NOW - 181 * DAY)),
+    ("AR-18", Severity::Medium, |f| f.networks[0].key_since = Some(KeySince::Made(NOW - 91 * DAY))),
+    ("AR-18", Severity::High, |f| f.networks[0].key_since = Some(KeySince::Made(NOW - 181 * DAY))),
+    ("AR-18", Severity::Medium, |f| f.networks[0].key_since = Some(KeySince::InUse(NOW - 91 * DAY))),
     ("AR-19", Severity::Critical, |f| f.networks[0].rotation = None),
     ("AR-19", Severity::Critical, |f| f.devices[2].revoked_at = Some(NOW - DAY)),
     ("AR-20", Severity::Medium, |f| f.gateways[0].certificate = Some((NOW - DAY, NOW + 399 * DAY))),
@@ -350,6 +351,15 @@ fn a_rule_without_its_facts_says_so() {
         let judged = audit.rules.iter().find(|j| j.rule.id == id).unwrap();
         assert!(!judged.unknown.is_empty(), "{id} passes what it did not see");
     }
+}
+
+#[test]
+fn a_key_that_was_in_use_of_late_may_be_an_old_one() {
+    let mut facts = good();
+    facts.networks[0].key_since = Some(KeySince::InUse(NOW - 10 * DAY));
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    let judged = audit.rules.iter().find(|j| j.rule.id == "AR-18").unwrap();
+    assert_eq!((audit.findings.len(), judged.good, judged.unknown.len()), (0, 0, 1));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use fivefold_audit::facts::{Classic, Context, Device, Facts, Gateway, KeySeen, Network, Seen};
+use fivefold_audit::facts::{Classic, Context, Device, Facts, Gateway, KeySeen, KeySince, Network, Seen};
 use fivefold_audit::grade::Grade;
 use fivefold_audit::rule::Subject;
 use fivefold_audit::waiver::Waivers;
@@ -15,7 +15,14 @@ use fivefold_core::profile::{Overrides, Policy, Profile};
 const NOW: u64 = 1_790_000_000;
 
 fn network(name: &str, profile: Profile) -> Network {
-    Network { name: name.into(), profile, keys: None, key_since: Some(NOW), rotation: None, is_local: false }
+    Network {
+        name: name.into(),
+        profile,
+        keys: None,
+        key_since: Some(KeySince::Made(NOW)),
+        rotation: None,
+        is_local: false,
+    }
 }
 
 fn facts() -> Facts {
@@ -195,10 +202,10 @@ fn a_waiver_covers_what_it_names_and_nothing_that_comes_later_or_is_worse() {
 
     // The key of a network is an old one, and is not changed.
     facts.seen.clear();
-    facts.networks[0].key_since = Some(NOW - 100 * 86_400);
+    facts.networks[0].key_since = Some(KeySince::Made(NOW - 100 * 86_400));
     let medium = waiver("AR-18", "network dams");
     assert_eq!(audit(&facts, &medium).findings.len(), 0);
-    facts.networks[0].key_since = Some(NOW - 200 * 86_400);
+    facts.networks[0].key_since = Some(KeySince::Made(NOW - 200 * 86_400));
     let worse = audit(&facts, &medium);
     assert_eq!((worse.findings.len(), worse.outcome()), (1, Outcome::Findings));
     assert!(worse.waivers[0].sentence.contains("severity = \"high\""), "{}", worse.waivers[0].sentence);

@@ -13,7 +13,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificates;
 use crate::facts::{
-    Classic, Context, Device, DevicePlace, Facts, Gateway, KeySeen, Network, Sharer, SignerSeen, Weakness,
+    Classic, Context, Device, DevicePlace, Facts, Gateway, KeySeen, KeySince, Network, Sharer, SignerSeen, Weakness,
 };
 use crate::keys;
 use crate::rule::{Severity, Subject};
@@ -116,9 +116,10 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
     for network in networks {
         let rotation = registry.rotation(network.net)?;
         let key_since = match &rotation {
-            // Its key was made then, or one before it was in use then.
-            Some(r) if r.switched_at.is_some() && r.rolled_back_at.is_none() || r.previous != 1 => Some(r.started_at),
-            _ => first_seen.get(&network.net).copied(),
+            Some(r) if r.switched_at.is_some() && r.rolled_back_at.is_none() => Some(KeySince::Made(r.started_at)),
+            // The key in use came by a rotation before this one, which the book forgot, or with the network.
+            Some(r) if r.previous != 1 => Some(KeySince::InUse(r.started_at)),
+            _ => first_seen.get(&network.net).copied().map(KeySince::InUse),
         };
         facts.networks.push(Network {
             is_local: local.contains(&network.net),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::facts::{Classic, Device, Facts, KeySeen, Network, Print, Sharer, Wrap};
+use crate::facts::{Classic, Device, Facts, KeySeen, KeySince, Network, Print, Sharer, Wrap};
 use crate::rule::{Found, Kind, Rule, Severity, Sight, Subject};
 use crate::rules::NO_CONFIG;
 
@@ -213,19 +213,28 @@ fn old_network_key(facts: &Facts, found: &mut Found) {
             found.unknown(network.subject(), "somebody who has its key: the book does not say when it was made");
             continue;
         };
-        let days = facts.now.saturating_sub(since) / DAY;
-        let severity = match days {
-            0..=90 => {
+        let (at, least) = match since {
+            KeySince::Made(at) => (at, ""),
+            KeySince::InUse(at) => (at, "at least "),
+        };
+        let days = facts.now.saturating_sub(at) / DAY;
+        let severity = match (days, since) {
+            (0..=90, KeySince::Made(_)) => {
                 found.good();
                 continue;
             }
-            91..=180 => Severity::Medium,
+            (0..=90, KeySince::InUse(_)) => {
+                let needs = format!("somebody who knows when its key was made: it was in use {days} days ago");
+                found.unknown(network.subject(), needs);
+                continue;
+            }
+            (91..=180, _) => Severity::Medium,
             _ => Severity::High,
         };
         found.bad_as(
             severity,
             network.subject(),
-            format!("network {name} has had its key for {days} days"),
+            format!("network {name} has had its key for {least}{days} days"),
             format!("fivefold key rotate --network {name}"),
         );
     }
