@@ -339,7 +339,40 @@ impl Gateway {
     }
 }
 
+/// Seconds by which the clock of one machine may be behind that of another.
+const SLACK: u64 = 86_400;
+
 impl Facts {
+    /// Whole days since then; `None` where that is yet to come, so that the clock is wrong, or what was written by it.
+    pub fn days_since(&self, at: u64) -> Option<u64> {
+        (at <= self.now.saturating_add(SLACK)).then(|| self.now.saturating_sub(at) / 86_400)
+    }
+
+    /// What shows that the clock is behind, in a sentence: by it no age can be judged, and no waiver is over.
+    pub fn clock_is_behind(&self) -> Option<String> {
+        let of_network = |n: &Network| {
+            let key = n.key_since.map(|since| match since {
+                KeySince::Made(at) | KeySince::InUse(at) => at,
+            });
+            key.max(n.rotation.as_ref().map(|r| r.started_at))
+        };
+        let of_device = |d: &Device| match d.context {
+            Context::Agreed(at) | Context::Installed(at) => Some(at).max(d.revoked_at),
+            Context::None | Context::Boot | Context::AtGateway | Context::Awaited => d.revoked_at,
+        };
+        let networks = self.networks.iter().filter_map(of_network);
+        let devices = self.devices.iter().filter_map(of_device);
+        let classic = self.classic.iter().filter_map(|d| d.revoked_at);
+        let gateways = self.gateways.iter().filter_map(|g| g.certificate.map(|(begins, _)| begins));
+        let last = networks.chain(devices).chain(classic).chain(gateways).max()?;
+        self.days_since(last).is_none().then(|| {
+            let days = (last - self.now) / 86_400;
+            format!(
+                "the clock is {days} days behind what the book knows of, so nobody knows how old anything is: set it"
+            )
+        })
+    }
+
     /// Nothing seen yet.
     pub fn at(now: u64) -> Self {
         Self { now, ..Self::default() }

@@ -92,9 +92,9 @@ fn of<'f>(findings: impl Iterator<Item = &'f Finding>) -> (Grade, [usize; Severi
     (grade, open)
 }
 
-/// The grade of each network, and of the whole. `is_seen` is whether any rule said anything of anything.
-pub fn grades(facts: &Facts, sorted: &Sorted, is_seen: bool) -> Grades {
-    let is_known = is_seen && facts.unread.is_empty() && (facts.has_book || facts.gateways.is_empty());
+/// The grade of each network, and of the whole. `is_read` is whether anything was looked at, and all of it could be read.
+pub fn grades(facts: &Facts, sorted: &Sorted, is_read: bool) -> Grades {
+    let is_known = is_read && (facts.has_book || facts.gateways.is_empty());
     let known = |grade: Grade| Some(grade).filter(|g| is_known || *g == Grade::F);
     let mut worst = Grade::A;
     let networks: Vec<NetworkGrade> = facts

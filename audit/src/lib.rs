@@ -84,14 +84,15 @@ impl Audit {
         let is_seen = !findings.is_empty() || rules.iter().any(|judged| judged.good > 0);
         findings.sort_by(|a, b| (a.severity, a.rule.id, &a.subject).cmp(&(b.severity, b.rule.id, &b.subject)));
         let sorted = waivers.sort(findings, facts);
-        let grades = grade::grades(facts, &sorted, is_seen);
+        let unread: Vec<String> = facts.unread.iter().cloned().chain(facts.clock_is_behind()).collect();
+        let grades = grade::grades(facts, &sorted, is_seen && unread.is_empty());
         Self {
             at: facts.now,
             rules,
             findings: sorted.open,
             waived: sorted.waived,
             waivers: sorted.of_waivers,
-            unread: facts.unread.clone(),
+            unread,
             grades,
         }
     }

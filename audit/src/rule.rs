@@ -232,6 +232,9 @@ pub struct Finding {
 /// What it takes where there is no book.
 pub(crate) const NO_BOOK: &str = "the operator's book: run fivefold audit --deployment FOLDER where it lies";
 
+/// What it takes where something happens to be made tomorrow.
+pub(crate) const NO_CLOCK: &str = "a clock that is right: by this one, it is yet to be made";
+
 /// Something that could not be looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unknown {

@@ -3,7 +3,6 @@
 
 use std::path::{Path, PathBuf};
 
-use fivefold_audit::Audit;
 use fivefold_audit::facts::{
     Bare, Certificate, Classic, Config, Context, Device, Facts, Gateway, KeySeen, KeySince, Network, Print, Rsa, Seen,
     ShareSeen, Sharer, SignerSeen, VaultSeen, Weakness, Wrap,
@@ -11,6 +10,7 @@ use fivefold_audit::facts::{
 use fivefold_audit::rule::{Severity, Sight, Subject};
 use fivefold_audit::rules;
 use fivefold_audit::waiver::Waivers;
+use fivefold_audit::{Audit, Outcome};
 use fivefold_core::id::{Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile, Radio, Sign};
 use fivefold_core::suite::{Alg, sha256};
@@ -121,7 +121,7 @@ fn good() -> Facts {
         started_at: NOW - 10 * DAY,
         switched_at: Some(NOW - 9 * DAY),
         rolled_back_at: None,
-        retired_at: None,
+        retired_at: Some(NOW - 2 * DAY),
         is_paused: false,
         is_urgent: false,
         starts_over: false,
@@ -211,6 +211,7 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-18", Severity::High, |f| f.networks[0].key_since = Some(KeySince::Made(NOW - 181 * DAY))),
     ("AR-18", Severity::Medium, |f| f.networks[0].key_since = Some(KeySince::InUse(NOW - 91 * DAY))),
     ("AR-19", Severity::Critical, |f| f.networks[0].rotation = None),
+    ("AR-19", Severity::Critical, |f| f.networks[0].rotation.as_mut().unwrap().retired_at = None),
     ("AR-19", Severity::Critical, |f| f.devices[2].revoked_at = Some(NOW - DAY)),
     ("AR-20", Severity::Medium, |f| f.gateways[0].certificate = Some((NOW - DAY, NOW + 399 * DAY))),
     ("AR-20", Severity::Medium, |f| f.gateways[0].certificate = Some((NOW - 80 * DAY, NOW + 10 * DAY))),
@@ -351,6 +352,27 @@ fn a_rule_without_its_facts_says_so() {
         let judged = audit.rules.iter().find(|j| j.rule.id == id).unwrap();
         assert!(!judged.unknown.is_empty(), "{id} passes what it did not see");
     }
+}
+
+#[test]
+fn a_clock_that_is_behind_passes_no_age_and_no_waiver() {
+    let mut facts = good();
+    facts.devices[1].context = Context::Installed(NOW - DAY);
+    assert_eq!(Audit::of(&facts, &Waivers::NONE).outcome(), Outcome::Clean);
+    facts.now = DAY;
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    assert_eq!(audit.outcome(), Outcome::Unreadable);
+    assert!(audit.unread[0].contains("the clock is"), "{:?}", audit.unread);
+    assert_eq!(audit.grades.whole, None);
+    for id in ["AR-17", "AR-18", "AR-20", "AR-43"] {
+        let judged = audit.rules.iter().find(|j| j.rule.id == id).unwrap();
+        assert!(!judged.unknown.is_empty(), "{id}");
+        assert!(judged.good == 0 || id == "AR-43" && judged.good == 1, "{id} passes by a clock that is behind");
+    }
+    // The clocks of two machines differ a little.
+    facts.now = NOW - 10 * DAY;
+    facts.devices.iter_mut().for_each(|d| d.context = Context::Agreed(NOW - 10 * DAY + 60));
+    assert_eq!(facts.clock_is_behind(), None);
 }
 
 #[test]

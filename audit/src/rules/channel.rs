@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use fivefold_core::id::Sid;
 
 use crate::facts::{Classic, Device, Facts, Gateway};
-use crate::rule::{Found, NO_BOOK, Rule, Severity, Sight, Subject};
+use crate::rule::{Found, NO_BOOK, NO_CLOCK, Rule, Severity, Sight, Subject};
 
 const DAY: u64 = 86_400;
 /// Hours that a gateway must be able to keep.
@@ -117,6 +117,10 @@ fn certificate_life(facts: &Facts, found: &mut Found) {
             found.unknown(gateway.subject(), "its certificate: there is none that counts");
             continue;
         };
+        if facts.days_since(begins).is_none() {
+            found.unknown(gateway.subject(), NO_CLOCK);
+            continue;
+        }
         let name = &gateway.name;
         // Certificates begin some minutes before they are issued.
         let life = ends.saturating_sub(begins).saturating_sub(DAY / 2) / DAY;

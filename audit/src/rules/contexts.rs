@@ -1,9 +1,8 @@
 //! Contexts: their age, their numbers, their windows.
 
 use crate::facts::{Context, Facts};
-use crate::rule::{Found, Rule, Severity, Sight};
+use crate::rule::{Found, NO_CLOCK, Rule, Severity, Sight};
 
-const DAY: u64 = 86_400;
 /// Days that a context is good for at most.
 const LIMIT: u64 = 90;
 /// Days that an installed context is good for.
@@ -85,7 +84,10 @@ fn old_context(facts: &Facts, found: &mut Found) {
             }
             Context::Awaited | Context::Boot | Context::None => continue,
         };
-        let days = facts.now.saturating_sub(since) / DAY;
+        let Some(days) = facts.days_since(since) else {
+            found.unknown(device.subject(), NO_CLOCK);
+            continue;
+        };
         let renews = u64::from(device.policy.renew_days);
         if days <= renews && days <= LIMIT {
             found.good();
@@ -115,7 +117,8 @@ fn believed_counters(facts: &Facts, found: &mut Found) {
 fn never_renewed(facts: &Facts, found: &mut Found) {
     for device in facts.devices() {
         match device.context {
-            Context::Installed(at) if facts.now.saturating_sub(at) / DAY > INSTALLED => {
+            Context::Installed(at) if facts.days_since(at).is_none() => found.unknown(device.subject(), NO_CLOCK),
+            Context::Installed(at) if facts.days_since(at).is_some_and(|days| days > INSTALLED) => {
                 found.bad(
                     device.subject(),
                     format!("device {} still uses the keys that lay in its file", device.name),

@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::facts::{Classic, Device, Facts, KeySeen, KeySince, Network, Print, Sharer, Wrap};
-use crate::rule::{Found, Kind, Rule, Severity, Sight, Subject};
+use crate::rule::{Found, Kind, NO_CLOCK, Rule, Severity, Sight, Subject};
 use crate::rules::NO_CONFIG;
 
 /// Names that a sentence tells, at most.
 const NAMED: usize = 3;
-const DAY: u64 = 86_400;
 
 pub(super) static RULES: &[Rule] = &[
     Rule {
@@ -217,7 +216,10 @@ fn old_network_key(facts: &Facts, found: &mut Found) {
             KeySince::Made(at) => (at, ""),
             KeySince::InUse(at) => (at, "at least "),
         };
-        let days = facts.now.saturating_sub(at) / DAY;
+        let Some(days) = facts.days_since(at) else {
+            found.unknown(network.subject(), NO_CLOCK);
+            continue;
+        };
         let severity = match (days, since) {
             (0..=90, KeySince::Made(_)) => {
                 found.good();
@@ -252,17 +254,17 @@ fn revoked_with_key(facts: &Facts, found: &mut Found) {
             let (name, network) = (&device.name, &network.name);
             found.bad(
                 device.subject(),
-                format!("device {name} was revoked and still has the key that network {network} uses"),
-                format!("fivefold key rotate --network {network}; when devices have the new key: fivefold key switch --network {network}"),
+                format!("device {name} was revoked and still has a key that network {network} takes"),
+                format!("fivefold key rotate --network {network}; see: fivefold key show --network {network}; the key before is taken until it is retired"),
             );
         }
     }
 }
 
-/// Whether the key in use was made after that time.
+/// Whether every key that is still taken was made after that time. While a rotation drains, the key before is taken too.
 fn is_shut_out(network: &Network, revoked_at: u64) -> bool {
     let rotation = network.rotation.as_ref();
-    rotation.is_some_and(|r| r.started_at >= revoked_at && r.switched_at.is_some() && r.rolled_back_at.is_none())
+    rotation.is_some_and(|r| r.started_at >= revoked_at && r.retired_at.is_some() && r.rolled_back_at.is_none())
 }
 
 fn unwrapped(facts: &Facts, found: &mut Found) {
