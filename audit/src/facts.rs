@@ -46,6 +46,8 @@ pub struct Facts {
     pub bare: Vec<Bare>,
     /// Whether files were searched for such secrets.
     pub is_searched: bool,
+    /// What was passed over then, and what it would take.
+    pub unsearched: Vec<(PathBuf, &'static str)>,
     /// What somebody else's examination saw, for the rule that it names.
     pub seen: Vec<Seen>,
     /// Rules that somebody else's examination looked at, by id.

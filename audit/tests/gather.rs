@@ -188,7 +188,18 @@ fn keys_and_passphrases_that_lie_open_are_found_and_sealed_ones_are_not() {
     farm.vault.seal_file(&farm.path("x.sealed"), key.as_bytes()).unwrap();
     let bare: Vec<_> = farm.look().bare.into_iter().map(|b| b.path).collect();
     assert_eq!(bare, [farm.path("backup/broker.key")]);
+    fs::write(farm.path("backup/broker.key"), "x".repeat(100_000) + "\n" + &key).unwrap();
+    assert_eq!(farm.look().bare.len(), 1, "it is found wherever it begins");
     fs::remove_file(farm.path("backup/broker.key")).unwrap();
+    assert_eq!(farm.look().unsearched, []);
+    symlink("/var/backups", farm.path("backup/old")).unwrap();
+    fs::File::create(farm.path("backup/image")).unwrap().set_len(1 << 30).unwrap();
+    let mut passed_over: Vec<_> = farm.look().unsearched.into_iter().map(|(path, _)| path).collect();
+    passed_over.sort();
+    assert_eq!(passed_over, [farm.path("backup/image"), farm.path("backup/old")]);
+    let audit = Audit::of(&farm.look(), &Waivers::NONE);
+    let judged = audit.rules.iter().find(|j| j.rule.id == "AR-36").unwrap();
+    assert_eq!((judged.good, judged.unknown.len()), (0, 2));
     fs::set_permissions(farm.path("passphrase"), Permissions::from_mode(0o644)).unwrap();
     let facts = look(farm.folder.path(), Secrets::Sealed);
     assert!(facts.bare[0].why.contains("mode 644") && facts.bare[0].cure.contains("chmod 600"), "{:?}", facts.bare);

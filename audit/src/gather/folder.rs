@@ -13,13 +13,17 @@ use crate::facts::{Bare, Facts};
 const MOST: usize = 200_000;
 /// How deep.
 const DEEPEST: usize = 8;
-/// Bytes of a file in which a key would begin.
-const START: u64 = 64 * 1024;
+/// Bytes of a file that are searched, and of all of them.
+const LONGEST: u64 = 4 << 20;
+const LONGEST_WHOLE: u64 = 1 << 30;
+/// How the body of an OpenSSH key begins, and how it goes on where nothing seals it: the name of its cipher is `none`.
+const OPENSSH: &str = "b3BlbnNzaC1rZXktdjEA";
+const OPENSSH_NONE: &str = "AAAABG5vbmU";
 
-/// Searches a folder and those in it. Links are not followed.
+/// Searches a folder and those in it. Links are not followed, and said.
 pub(super) fn search(folder: &Path, facts: &mut Facts) {
     let mut left = vec![(folder.to_owned(), 0)];
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     while let Some((folder, depth)) = left.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -28,28 +32,44 @@ pub(super) fn search(folder: &Path, facts: &mut Facts) {
                 continue;
             }
         };
-        for entry in entries.flatten() {
+        for entry in entries {
             count += 1;
-            let path = entry.path();
             if count > MOST || depth > DEEPEST {
                 facts.unread.push(format!("{} is deeper, or has more files, than is looked at", folder.display()));
                 return;
             }
-            match entry.file_type() {
-                Ok(kind) if kind.is_dir() => left.push((path, depth + 1)),
-                Ok(kind) if kind.is_file() => look(path, facts),
-                _ => {}
+            let entry = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)));
+            let (path, kind) = match entry {
+                Ok(entry) => entry,
+                Err(e) => {
+                    facts.unread.push(format!("cannot read all of {}: {e}", folder.display()));
+                    continue;
+                }
+            };
+            if kind.is_dir() {
+                left.push((path, depth + 1));
+            } else if kind.is_symlink() {
+                facts.unsearched.push((path, "a look of its own: links are not followed"));
+            } else if kind.is_file() && bytes < LONGEST_WHOLE {
+                bytes += look(path, facts);
+            } else if kind.is_file() {
+                facts.unsearched.push((path, "a folder of its own: no more than 1 GiB of one is searched"));
             }
         }
     }
     facts.is_searched = true;
 }
 
-fn look(path: PathBuf, facts: &mut Facts) {
-    let start = match read::start_of(&path, START) {
+/// Looks at a file; how many bytes of it were read.
+fn look(path: PathBuf, facts: &mut Facts) -> u64 {
+    let start = match read::start_of(&path, LONGEST) {
         Ok(start) => start,
-        Err(wrong) => return facts.unread.push(wrong),
+        Err(wrong) => {
+            facts.unread.push(wrong);
+            return 0;
+        }
     };
+    let length = start.len() as u64;
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let mode = fs::metadata(&path).map_or(0, |m| m.permissions().mode() & 0o777);
     if name == PASSPHRASE_FILE && mode & 0o077 != 0 {
@@ -66,14 +86,68 @@ fn look(path: PathBuf, facts: &mut Facts) {
     if path.extension().is_some_and(|e| e == "pem" || e == "crt") {
         certificates::look(&path, &start, facts);
     }
+    if length == LONGEST {
+        facts.unsearched.push((path, "time: its first 4 MiB were searched"));
+    }
+    length
 }
 
-/// Whether a private key that nothing seals begins here.
-fn is_clear_key(start: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(start);
-    let begins = |line: &str| {
-        line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY-----") && !line.contains("ENCRYPTED")
-    };
-    // Old keys say on the next lines that they are encrypted.
-    text.lines().any(begins) && !text.contains("Proc-Type: 4,ENCRYPTED")
+/// Whether there is a private key that nothing seals. Each is looked at by itself.
+fn is_clear_key(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text.lines().map(str::trim).peekable();
+    while let Some(line) = lines.next() {
+        let key = line.strip_prefix("-----BEGIN ").and_then(|rest| rest.split_once("PRIVATE KEY-----"));
+        let Some((label, rest)) = key else { continue };
+        let body = if rest.is_empty() { lines.peek().copied().unwrap_or_default() } else { rest };
+        // Old keys say so on the next line, those of OpenSSH in their first bytes.
+        let cipher = body.strip_prefix(OPENSSH).filter(|_| label == "OPENSSH ");
+        let is_sealed = label == "ENCRYPTED "
+            || body.starts_with("Proc-Type: 4,ENCRYPTED")
+            || cipher.is_some_and(|cipher| !cipher.starts_with(OPENSSH_NONE));
+        if !is_sealed {
+            return true;
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Put together, for ./ci.sh places looks for such lines too.
+    fn pem(label: &str, body: &str) -> String {
+        let label = [label, "PRIVATE", "KEY-----"].join(" ");
+        format!("-----BEGIN {}\n{body}\n-----END {}\n", label.trim_start(), label.trim_start())
+    }
+
+    #[test]
+    fn a_sealed_key_is_told_from_one_in_the_clear() {
+        let sealed = [
+            pem("ENCRYPTED", "AAAA"),
+            pem("RSA", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA"),
+            pem("OPENSSH", "b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0"),
+        ];
+        let clear = [
+            pem("", "AAAA"),
+            pem("RSA", "AAAA"),
+            pem("EC", "AAAA"),
+            pem("OPENSSH", "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAE"),
+        ];
+        for text in &sealed {
+            assert!(!is_clear_key(text.as_bytes()), "{text}");
+        }
+        for text in &clear {
+            assert!(is_clear_key(text.as_bytes()), "{text}");
+            assert!(is_clear_key(text.replace('\n', "\r\n  ").as_bytes()), "{text}");
+            for other in &sealed {
+                assert!(
+                    is_clear_key(format!("{other}{text}").as_bytes()),
+                    "one that is sealed excuses no other: {text}"
+                );
+            }
+        }
+        assert!(!is_clear_key(b"-----BEGIN CERTIFICATE-----\nAAAA\n"));
+    }
 }

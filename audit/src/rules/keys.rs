@@ -299,10 +299,13 @@ fn unwrapped(facts: &Facts, found: &mut Found) {
             ),
         }
     }
-    if facts.is_searched {
-        found.good();
-    } else {
+    if !facts.is_searched {
         found.unknown(Subject::deployment(), "its folder, to be searched for keys that lie open");
+    } else if facts.unsearched.is_empty() && facts.bare.is_empty() {
+        found.good();
+    }
+    for (path, needs) in &facts.unsearched {
+        found.unknown(Subject::file(path), *needs);
     }
     for bare in &facts.bare {
         found.bad(
