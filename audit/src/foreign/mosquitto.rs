@@ -131,7 +131,8 @@ impl Broker {
                 });
             }
             "port" => self.first.opened = Some(at(value)),
-            "bind_address" => self.listener().host = Some(value.to_owned()),
+            // Of the default listener alone, wherever it stands.
+            "bind_address" => self.first.host = Some(value.to_owned()),
             "certfile" => self.listener().has_certificate = true,
             "psk_hint" => self.listener().has_psk = true,
             "psk_file" => self.doors().has_accounts = true,
@@ -293,6 +294,15 @@ mod tests {
         assert_eq!(of(text), [("FX-02", 4)]);
         let shared = text.replace("per_listener_settings true", "");
         assert_eq!(of(&shared), [("FX-02", 4)], "the setting is for all, wherever it stands");
+    }
+
+    #[test]
+    fn an_address_to_bind_is_that_of_the_default_listener_alone() {
+        let text = "persistence true\npassword_file p\nacl_file a\nlistener 1883\nbind_address 127.0.0.1";
+        assert_eq!(of(text), [("FX-03", 4)]);
+        let both =
+            "persistence true\npassword_file p\nacl_file a\nlistener 1883 127.0.0.1\nport 1884\nbind_address 10.0.0.1";
+        assert_eq!(of(both), [("FX-03", 5)]);
     }
 
     #[test]
