@@ -153,7 +153,9 @@ impl Waivers {
         let idle = self.whole.iter().filter(|w| !sorted.waived.iter().any(|f| f.waiver.number == w.number));
         let wrong = idle.filter_map(|w| {
             let other = sorted.open.iter().filter(|f| w.is_about(f)).find_map(|f| w.why_not(f));
-            let is_known = || facts.subjects().any(|s| s.to_string() == w.subject);
+            // Of a file nothing is left to be found when it is mended, or gone.
+            let is_file = w.subject.split(' ').next() == Some(Kind::File.as_str());
+            let is_known = || is_file || facts.subjects().any(|s| s.to_string() == w.subject);
             let unknown = || format!("there is no {} here; write the subject as the finding does", w.subject);
             Some(finding(w.number, other.or_else(|| (!is_known()).then(unknown))?, None))
         });

@@ -199,7 +199,7 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-08", Severity::Critical, |f| f.devices[0].keys.as_mut().unwrap()[0].weak = weak()),
     ("AR-08", Severity::Critical, |f| f.classic[0].keys[0].weak = weak()),
     ("AR-11", Severity::High, |f| f.certificates[0].broken = Some("SHA-1")),
-    ("AR-12", Severity::High, |f| f.rsa[0].modulus = modulus(1, 128)),
+    ("AR-12", Severity::Critical, |f| f.rsa[0].modulus = modulus(1, 128)),
     ("AR-12", Severity::Critical, |f| f.rsa[0].modulus = modulus(1, 64)),
     ("AR-13", Severity::Medium, |f| f.classic[0].has_key_messages = true),
     ("AR-14", Severity::Critical, |f| f.rsa[0].exponent = vec![3]),
@@ -399,6 +399,27 @@ fn a_gateways_folder_alone_passes_nothing_that_stands_in_the_book() {
     for id in ["AR-01", "AR-02", "AR-03", "AR-06", "AR-09", "AR-10", "AR-20", "AR-32", "AR-38"] {
         assert_eq!(rules::named(id).unwrap().sight, Sight::Book, "{id}");
     }
+}
+
+#[test]
+fn a_gateway_with_two_open_doors_is_told_of_both() {
+    let mut facts = good();
+    let open = GATEWAY.replace("127.0.0.1:9464", "0.0.0.0:9464").replace("127.0.0.1:8080", "[::]:8080");
+    facts.gateways[0].config = gateway(&open);
+    assert_eq!(broken(&facts), [("AR-31", Severity::Critical), ("AR-31", Severity::High)]);
+}
+
+#[test]
+fn what_no_setting_breaks_is_not_named_as_held_where_a_dump_breaks_it() {
+    let mut facts = good();
+    let held = |facts: &Facts| {
+        let text = fivefold_audit::report::text(&Audit::of(facts, &Waivers::NONE));
+        text.lines().find(|line| line.starts_with("No setting breaks these")).unwrap().to_owned()
+    };
+    assert!(held(&facts).contains("AR-15"));
+    let subject = Subject::file(Path::new("dump.sql"));
+    facts.seen.push(Seen { rule: "AR-15", subject, sentence: "no padding".into(), cure: String::new() });
+    assert!(!held(&facts).contains("AR-15") && held(&facts).contains("AR-22"));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use fivefold_audit::facts::Facts;
 use fivefold_audit::gather::{self, Secrets};
 use fivefold_audit::report::Format;
 use fivefold_audit::rule::{Rule, Sight};
-use fivefold_audit::waiver::Waivers;
+use fivefold_audit::waiver::{self, Waivers};
 use fivefold_audit::{Audit, Outcome, rules};
 use fivefold_core::profile::Profile;
 use serde_json::{Value, json};
@@ -112,7 +112,10 @@ fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
 }
 
 fn explain(id: &str, output: Output) -> anyhow::Result<ExitCode> {
-    let rule = rules::named(id).with_context(|| format!("there is no rule {id}; see: fivefold audit rules"))?;
+    let of_waivers = || waiver::RULE.id.eq_ignore_ascii_case(id).then_some(&waiver::RULE);
+    let rule = rules::named(id)
+        .or_else(of_waivers)
+        .with_context(|| format!("there is no rule {id}; see: fivefold audit rules"))?;
     answer(output, &json_of(rule), || {
         format!(
             "{}  {} ({})\n\n{}\n\nWhat mends it: {}\n\nIts facts: {}.\nFrom: {}.",

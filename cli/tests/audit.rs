@@ -99,6 +99,8 @@ fn every_rule_is_listed_and_explained() {
     }
     let one = text(&run(&["audit", "explain", "ar-19"]));
     assert!(one.contains("AR-19") && one.contains("What mends it: ") && one.contains("fivefold key rotate"), "{one}");
+    let waiver = text(&run(&["audit", "explain", "waiver"]));
+    assert!(waiver.contains("WAIVER") && waiver.contains("What mends it: "), "{waiver}");
     let none = run(&["audit", "explain", "AR-99"]);
     assert_eq!(code(&none), 2);
     assert!(String::from_utf8_lossy(&none.stderr).contains("fivefold audit rules"));

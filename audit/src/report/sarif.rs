@@ -23,7 +23,7 @@ pub fn sarif(audit: &Audit) -> Value {
         judged.unknown.iter().map(move |u| {
             json!({
                 "ruleId": judged.rule.id, "kind": "open", "level": "none",
-                "message": { "text": format!("{} was not looked at: it needs {}", u.subject, u.needs) },
+                "message": { "text": format!("{} was not looked at: that needs {}", u.subject, u.needs) },
                 "locations": [location(&u.subject)], "suppressions": [],
             })
         })
@@ -69,17 +69,16 @@ fn descriptor(rule: &Rule) -> Value {
 }
 
 fn result(finding: &Finding, index: Option<usize>, suppressions: Value) -> Value {
-    let place = finding.subject.place.as_ref().map(ToString::to_string).unwrap_or_default();
-    // What stays the same from one audit to the next: so a host knows an old finding again.
-    let same =
-        sha256(&[finding.rule.id.as_bytes(), &[0], finding.subject.to_string().as_bytes(), &[0], place.as_bytes()]);
+    // What stays the same from one audit to the next, which a line does not: so a host knows an old finding again.
+    let (subject, part) = (finding.subject.to_string(), finding.subject.part.as_bytes());
+    let same = sha256(&[finding.rule.id.as_bytes(), &[0], subject.as_bytes(), &[0], part]);
     let mut value = json!({
         "ruleId": finding.rule.id,
         "kind": "fail",
         "level": level(finding.severity),
         "message": { "text": format!("{}: {}. {}", finding.subject, finding.sentence.trim_end_matches('.'), finding.cure) },
         "locations": [location(&finding.subject)],
-        "partialFingerprints": { "ruleSubjectPlace/v1": hex::encode(same) },
+        "partialFingerprints": { "ruleSubjectPart/v1": hex::encode(same) },
         "suppressions": suppressions,
         "properties": { "severity": finding.severity.as_str() },
     });
@@ -160,12 +159,29 @@ mod tests {
     }
 
     #[test]
+    fn a_finding_that_moved_to_another_line_is_the_same_and_what_was_not_looked_at_is_said_in_a_sentence() {
+        let mut moved = audit();
+        let finding = moved.findings.iter_mut().find(|f| f.rule.id == "FX-02").unwrap();
+        finding.subject.place.as_mut().unwrap().line = Some(77);
+        let print = |audit: &Audit| {
+            let results = sarif(audit)["runs"][0]["results"].clone();
+            let open = results.as_array().unwrap().iter().find(|r| r["ruleId"] == "FX-02").unwrap().clone();
+            open["partialFingerprints"].clone()
+        };
+        assert_eq!(print(&audit()), print(&moved));
+        let report = sarif(&audit());
+        let results = report["runs"][0]["results"].as_array().unwrap();
+        let cloud = results.iter().find(|r| r["ruleId"] == "AR-30" && r["kind"] == "open").unwrap();
+        assert_eq!(cloud["message"]["text"], "cloud was not looked at: that needs its cloud.toml");
+    }
+
+    #[test]
     fn the_same_finding_has_the_same_fingerprint_and_another_has_another() {
         let prints = |report: Value| -> Vec<String> {
             let results = report["runs"][0]["results"].as_array().unwrap().clone();
             results
                 .iter()
-                .filter_map(|r| Some(r["partialFingerprints"]["ruleSubjectPlace/v1"].as_str()?.to_owned()))
+                .filter_map(|r| Some(r["partialFingerprints"]["ruleSubjectPart/v1"].as_str()?.to_owned()))
                 .collect()
         };
         let (first, second) = (prints(sarif(&audit())), prints(sarif(&audit())));

@@ -215,20 +215,23 @@ fn reachable(facts: &Facts, found: &mut Found) {
         let metrics = config.settings.metrics.as_ref().map(|m| m.bind);
         let http = config.settings.insecure_http.as_ref().map(|h| h.bind);
         let is_open = |bind: &SocketAddr| !bind.ip().is_loopback();
-        if let Some(bind) = metrics.filter(is_open) {
+        let (metrics, http) = (metrics.filter(is_open), http.filter(is_open));
+        if let Some(bind) = metrics {
             found.bad(
                 config.place(gateway.subject(), "metrics.bind"),
                 format!("gateway {} shows its counters to everybody who reaches {bind}", gateway.name),
                 "bind = \"127.0.0.1:9464\"",
             );
-        } else if let Some(bind) = http.filter(is_open) {
+        }
+        if let Some(bind) = http {
             found.bad_as(
                 Severity::High,
                 config.place(gateway.subject(), "insecure_http.bind"),
                 format!("gateway {} takes classic frames in clear text from everybody who reaches {bind}", gateway.name),
                 "bind it to the address of the sensors' network alone, behind a packet filter; or let a TLS front end take them",
             );
-        } else {
+        }
+        if metrics.is_none() && http.is_none() {
             found.good();
         }
     });

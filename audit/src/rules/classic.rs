@@ -40,10 +40,10 @@ pub(super) static RULES: &[Rule] = &[
     },
     Rule {
         id: "AR-12",
-        severity: Severity::High,
+        severity: Severity::Critical,
         title: "RSA of 1024 bits",
         why: "A modulus of 1024 bits is in reach of those with much money. Whoever factors it opens all that was ever sealed \
-              for it.",
+              for it: until a day that a waiver names, if it must be.",
         cure: "Make a key of 2048 bits or more; this version makes and takes no smaller one.",
         source: "docs/protocol.md 12; NIST SP 800-131A",
         sight: Sight::Files,

@@ -4,7 +4,7 @@ use fivefold_core::suite::sha256;
 use num_bigint::BigUint;
 
 use crate::facts::{Facts, Rsa};
-use crate::rule::{Found, Severity, Subject};
+use crate::rule::{Found, Subject};
 
 /// Bits that a modulus must have.
 const BITS: usize = 2048;
@@ -26,10 +26,7 @@ pub(super) fn small(facts: &Facts, found: &mut Found) {
             found.good();
             continue;
         }
-        // 1024 may be waived until a date; less is open to anybody.
-        let severity = if bits < 1024 { Severity::Critical } else { Severity::High };
-        found.bad_as(
-            severity,
+        found.bad(
             subject(key),
             format!("the RSA key of {} has {bits} bits", key.subject),
             "make one of 2048 bits or more",
