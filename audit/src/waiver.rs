@@ -11,8 +11,9 @@
 //! until = "2027-03-31"
 //! ```
 //!
-//! Subject and finding are what a finding says of itself, and nothing worse than the severity is waived. A waiver that says too little, is past its last day, or names a rule or a
-//! subject that does not exist, waives nothing, and is a finding itself. What is waived stays in the report.
+//! Subject and finding are what a finding says of itself, and nothing worse than the severity is waived. A waiver that says too
+//! little, is past its last day, or names a rule or a subject that does not exist, waives nothing, and is a finding itself. What
+//! is waived stays in the report.
 
 use std::path::Path;
 
