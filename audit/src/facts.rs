@@ -172,6 +172,8 @@ pub struct Classic {
     pub keys: Vec<KeySeen>,
     /// Whether its keys come by RSA key messages.
     pub has_key_messages: bool,
+    /// Its signing key.
+    pub signer: Option<SignerSeen>,
     /// When it was revoked, Unix seconds.
     pub revoked_at: Option<u64>,
 }

@@ -10,7 +10,9 @@ use fivefold_audit::gather::{self, Secrets};
 use fivefold_audit::waiver::Waivers;
 use fivefold_audit::{Audit, Outcome};
 use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_keep::registry::{ClassicKeys, ClassicSecret, Device, NewClassic, NewDevice, Registry};
+use fivefold_keep::registry::{
+    ClassicKeys, ClassicSecret, Device, KeyOrigin, NewClassic, NewDevice, Registry, Replaces, Signer,
+};
 use fivefold_keep::share::{NodeLink, NodeSettings, PolicySettings, write_config};
 use fivefold_keep::vault::Vault;
 use fivefold_waspmote::{KeyBits, Serial};
@@ -115,6 +117,37 @@ fn classic_devices_and_revoked_ones_are_found() {
     {
         assert!(found.iter().any(|f| f == wanted), "{wanted} in {found:?}");
     }
+}
+
+#[test]
+fn the_signing_key_of_a_classic_node_is_looked_at() {
+    let mut farm = Farm::new();
+    farm.registry.add_network(&farm.vault, "old", Profile::ToCloud, None).unwrap();
+    farm.registry.allow_classic("old").unwrap();
+    let serial = Serial::V15(0x1234_5678_9ABC);
+    let new = NewClassic::plain(serial, farm.registry.network("old").unwrap().net);
+    farm.registry.add_classic(&farm.vault, &new, NOW).unwrap();
+    let (device, _) = farm.registry.harden_classic_to_cloud(&farm.vault, serial, NOW).unwrap();
+    // RSA, 2048 bits, exponent 65537: the one form that the book takes.
+    let head = "30820122300d06092a864886f70d01010105000382010f003082010a0282010100";
+    let spki = hex::decode(format!("{head}{}0203010001", "c1".repeat(256))).unwrap();
+    let signer = Signer {
+        did: device.did,
+        spki,
+        origin: KeyOrigin::Elsewhere,
+        chain: String::new(),
+        not_after: NOW + 1,
+        certified_at: NOW,
+        revoked_at: None,
+    };
+    farm.registry.enter_classic_signer(serial, &signer, Replaces::Nothing).unwrap();
+    let found = farm.found();
+    assert!(found.contains(&format!("AR-26 device {serial}")), "{found:?}");
+    let facts = farm.look();
+    assert_eq!(
+        (facts.rsa.len(), facts.rsa[0].bits(), facts.rsa[0].subject.name.clone()),
+        (1, 2048, serial.to_string())
+    );
 }
 
 #[test]

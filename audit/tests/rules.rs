@@ -150,6 +150,7 @@ fn good() -> Facts {
         is_hardened: true,
         keys: vec![key("its key for the cloud", 9)],
         has_key_messages: false,
+        signer: None,
         revoked_at: None,
     });
     facts.gateways.push(Gateway {
@@ -224,6 +225,9 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-25", Severity::High, |f| f.devices[1].signer = None),
     ("AR-26", Severity::Medium, |f| f.devices[1].signer.as_mut().unwrap().origin = Some(KeyOrigin::Elsewhere)),
     ("AR-26", Severity::Medium, |f| f.devices[1].signer.as_mut().unwrap().is_dh_key = true),
+    ("AR-26", Severity::Medium, |f| {
+        f.classic[0].signer = Some(SignerSeen { origin: Some(KeyOrigin::Elsewhere), is_dh_key: false });
+    }),
     ("AR-27", Severity::High, |f| f.cloud = cloud(CLOUD.split("[[log").next().unwrap())),
     ("AR-28", Severity::Critical, |f| {
         let mut second = f.gateways[0].clone();

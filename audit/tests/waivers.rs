@@ -40,6 +40,7 @@ fn classic() -> Classic {
         is_hardened: false,
         keys: vec![KeySeen { what: "its key".into(), print: None, weak: None }],
         has_key_messages: false,
+        signer: None,
         revoked_at: None,
     }
 }

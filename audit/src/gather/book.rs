@@ -16,7 +16,7 @@ use crate::facts::{
     Classic, Context, Device, DevicePlace, Facts, Gateway, KeySeen, KeySince, Network, Sharer, SignerSeen, Weakness,
 };
 use crate::keys;
-use crate::rule::{Severity, Subject};
+use crate::rule::{Kind, Severity, Subject};
 
 /// What the book says without its secrets.
 ///
@@ -30,6 +30,8 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
     let renewals: HashMap<_, Renewal> = registry.renewals()?.into_iter().map(|r| (r.did, r)).collect();
     let signers: HashMap<_, Signer> =
         registry.signers()?.into_iter().filter(|s| s.revoked_at.is_none()).map(|s| (s.did, s)).collect();
+    let classic_signers: HashMap<_, Signer> =
+        registry.classic_signers()?.into_iter().filter(|s| s.revoked_at.is_none()).map(|s| (s.did, s)).collect();
     let mut first_seen: HashMap<Net, u64> = HashMap::new();
     let mut see = |net: Net, at: u64| {
         let first = first_seen.entry(net).or_insert(at);
@@ -94,6 +96,11 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
     }
     for device in registry.classic_devices()? {
         see(device.net, device.added_at);
+        let signer = classic_signers.get(&device.did);
+        let owner = Subject::new(Kind::Device, device.serial.to_string()).of(&name(device.net));
+        if let Some(signer) = signer.filter(|_| device.revoked_at.is_none()) {
+            public_key(owner, &signer.spki, facts);
+        }
         let keys = [("its key for the gateway", device.gateway_key), ("its key for the cloud", device.cloud_key)];
         facts.classic.push(Classic {
             name: device.serial.to_string(),
@@ -102,6 +109,7 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
             is_hardened: device.profile == ClassicProfile::Hardened,
             keys: keys.into_iter().filter_map(|(what, key)| key.map(|key| seen(what, key))).collect(),
             has_key_messages: !registry.message_levels(device.did)?.is_empty(),
+            signer: signer.map(|s| SignerSeen { origin: Some(s.origin), is_dh_key: false }),
             revoked_at: device.revoked_at,
         });
     }
@@ -131,12 +139,18 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
         });
     }
     for server in registry.message_servers()? {
-        if let Ok((_, spki)) = SubjectPublicKeyInfo::from_der(&server.spki) {
-            certificates::rsa(Subject::cloud(), &spki, facts);
-        }
+        public_key(Subject::cloud(), &server.spki, facts);
     }
     facts.has_book = true;
     Ok(())
+}
+
+/// A public key of the book.
+fn public_key(subject: Subject, spki: &[u8], facts: &mut Facts) {
+    match SubjectPublicKeyInfo::from_der(spki) {
+        Ok((_, key)) => certificates::rsa(subject, &key, facts),
+        Err(_) => facts.unread.push(format!("the book has a public key of {subject} that cannot be read")),
+    }
 }
 
 /// What stands in the book of a classic device's key.

@@ -81,6 +81,7 @@ fn no_signing_key(facts: &Facts, found: &mut Found) {
 }
 
 fn signing_key_of_others(facts: &Facts, found: &mut Found) {
+    classic_signing_key_of_others(facts, found);
     for device in facts.devices() {
         let Some(signer) = device.signer else { continue };
         let did = &device.name;
@@ -109,6 +110,26 @@ fn signing_key_of_others(facts: &Facts, found: &mut Found) {
     }
 }
 
+/// A classic node cannot make a key: the computer that flashes it does.
+fn classic_signing_key_of_others(facts: &Facts, found: &mut Found) {
+    for device in facts.classic() {
+        let Some(signer) = device.signer else { continue };
+        if signer.origin != Some(KeyOrigin::Elsewhere) {
+            found.good();
+            continue;
+        }
+        found.bad(
+            device.subject().on("made-elsewhere"),
+            format!(
+                "the signing key of classic device {} was made by the computer that flashed it, so whoever has a copy signs in \
+                 its name",
+                device.name
+            ),
+            "delete the file on that computer, and let evidence of this device be worth so much",
+        );
+    }
+}
+
 fn few_witnesses(facts: &Facts, found: &mut Found) {
     let Some(cloud) = &facts.cloud else {
         found.unknown(Subject::cloud(), "its cloud.toml");
@@ -120,7 +141,7 @@ fn few_witnesses(facts: &Facts, found: &mut Found) {
         return;
     }
     // Where no device signs, the log proves nothing that is worth a lie.
-    let is_used = facts.devices().any(|d| d.policy.sign == Sign::Batch);
+    let is_used = facts.devices().any(|d| d.policy.sign == Sign::Batch) || facts.classic().any(|d| d.signer.is_some());
     let severity = if is_used { Severity::High } else { Severity::Low };
     found.bad_as(
         severity,
