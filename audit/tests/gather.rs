@@ -124,7 +124,7 @@ fn the_signing_key_of_a_classic_node_is_looked_at() {
     let mut farm = Farm::new();
     farm.registry.add_network(&farm.vault, "old", Profile::ToCloud, None).unwrap();
     farm.registry.allow_classic("old").unwrap();
-    let serial = Serial::V15(0x1234_5678_9ABC);
+    let serial = Serial::V15([1, 2, 3, 4, 5, 6, 7, 8]);
     let new = NewClassic::plain(serial, farm.registry.network("old").unwrap().net);
     farm.registry.add_classic(&farm.vault, &new, NOW).unwrap();
     let (device, _) = farm.registry.harden_classic_to_cloud(&farm.vault, serial, NOW).unwrap();

@@ -406,11 +406,22 @@ fn a_gateways_folder_alone_passes_nothing_that_stands_in_the_book() {
 }
 
 #[test]
-fn a_gateway_with_two_open_doors_is_told_of_both() {
+fn a_gateway_with_two_faults_of_one_rule_is_told_of_both() {
     let mut facts = good();
     let open = GATEWAY.replace("127.0.0.1:9464", "0.0.0.0:9464").replace("127.0.0.1:8080", "[::]:8080");
     facts.gateways[0].config = gateway(&open);
     assert_eq!(broken(&facts), [("AR-31", Severity::Critical), ("AR-31", Severity::High)]);
+    let faults = [
+        ("\"127.0.0.1:8080\"", "\"127.0.0.1:8080\"\nrequests_a_minute = 1000000"),
+        ("[metrics]", "[limits]\nmessages_a_minute = 65535\n[metrics]"),
+        ("\"otaa\"", "\"abp\"\nabp = [\"0004a30b001c0530\"]"),
+    ];
+    let text = faults.into_iter().fold(GATEWAY.to_owned(), |text, (from, to)| text.replace(from, to));
+    facts.gateways[0].config = gateway(&text);
+    facts.gateways[0].certificate = Some((NOW - 395 * DAY, NOW + 5 * DAY));
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    let found: Vec<&str> = audit.findings.iter().map(|f| f.rule.id).collect();
+    assert_eq!(found, ["AR-39", "AR-39", "AR-20", "AR-20", "AR-37", "AR-37"]);
 }
 
 #[test]

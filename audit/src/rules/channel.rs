@@ -131,13 +131,15 @@ fn certificate_life(facts: &Facts, found: &mut Found) {
                 format!("the certificate of gateway {name} lives {life} days, and 90 are the most"),
                 format!("fivefold gateway renew-certificate {name}, or at the gateway: fivefold gateway join"),
             );
-        } else if left < 14 {
+        }
+        if left < 14 {
             found.bad(
                 gateway.subject().on("end"),
                 format!("the certificate of gateway {name} has {left} days left: it does not renew by itself"),
                 format!("look at the gateway's log; if it has ended: fivefold gateway allow-late-renewal {name}"),
             );
-        } else {
+        }
+        if life <= 90 && left >= 14 {
             found.good();
         }
     }
@@ -275,7 +277,7 @@ fn small_store(facts: &Facts, found: &mut Found) {
 fn no_limits(facts: &Facts, found: &mut Found) {
     super::each_config(facts, found, |gateway, config, found| {
         let of_devices = u32::from(config.settings.limits.messages_a_minute);
-        let of_http = config.settings.insecure_http.as_ref().map(|h| h.requests_a_minute);
+        let of_http = config.settings.insecure_http.as_ref().map(|h| h.requests_a_minute).filter(|n| *n >= NO_LIMIT);
         let name = &gateway.name;
         if of_devices >= NO_LIMIT {
             found.bad(
@@ -283,13 +285,15 @@ fn no_limits(facts: &Facts, found: &mut Found) {
                 format!("gateway {name} passes {of_devices} messages a minute of one device on, which is no limit"),
                 "messages_a_minute = 60",
             );
-        } else if let Some(of_http) = of_http.filter(|n| *n >= NO_LIMIT) {
+        }
+        if let Some(of_http) = of_http {
             found.bad(
                 config.place(gateway.subject(), "insecure_http.requests_a_minute"),
                 format!("gateway {name} takes {of_http} requests a minute of one address, which is no limit"),
                 "requests_a_minute = 600",
             );
-        } else {
+        }
+        if of_devices < NO_LIMIT && of_http.is_none() {
             found.good();
         }
     });
@@ -330,13 +334,15 @@ fn by_abp(facts: &Facts, found: &mut Found) {
                 format!("devices of gateway {name} came into their LoRaWAN network by {}", lorawan.activation),
                 "activation = \"otaa\", when they join",
             );
-        } else if !lorawan.abp.is_empty() {
+        }
+        if !lorawan.abp.is_empty() {
             found.bad(
                 config.place(gateway.subject(), "lorawan.abp"),
                 format!("{} device(s) of gateway {name} are in their LoRaWAN network by ABP", lorawan.abp.len()),
                 "abp = [], when they join",
             );
-        } else {
+        }
+        if lorawan.activation == "otaa" && lorawan.abp.is_empty() {
             found.good();
         }
         let needs = "the network server: whether it checks frame counters stands there";
