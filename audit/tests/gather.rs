@@ -177,7 +177,8 @@ fn a_share_that_differs_from_the_book_is_found() {
     let one = found.findings.iter().find(|f| f.rule.id == "AR-41").unwrap();
     assert!(one.sentence.contains("alg is 10 there and 11 in the book"), "{}", one.sentence);
     settings.policy.alg = 11;
-    let changes: [(fn(&mut NodeSettings), &str); 9] = [
+    type Change = fn(&mut NodeSettings);
+    let changes: [(Change, &str); 9] = [
         (|s| s.policy.danger_no_link = true, "danger_no_link is true there"),
         (|s| s.policy.danger_link_only = true, "danger_link_only is true there"),
         (|s| s.policy.sign_batch = Some(8), "sign is batch:8 there"),
