@@ -10,6 +10,7 @@ pub mod classic;
 pub mod database;
 pub mod impersonate;
 pub mod insider;
+pub mod memory;
 pub mod opener;
 pub mod plan;
 pub mod radio;

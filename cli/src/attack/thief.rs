@@ -1,8 +1,6 @@
 //! The stolen gateway: the thief has its folder with the passphrase file, hence its certificate, its keys and its memory,
 //! and calls the cloud with them.
 
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 
@@ -26,6 +24,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use super::Report;
 use super::air::{self, Seen, recorded};
 use super::impersonate::{Identity, as_gateway};
+use super::memory;
 use super::plan::{Plan, found};
 
 /// A request that went through the stolen gateway, with E1 taken off.
@@ -261,11 +260,10 @@ pub fn disk_and_memory(plan: &Plan) -> anyhow::Result<Report> {
     }
     let disk = places;
     if let Some(pid) = plan.gateway_pid {
-        for region in memory_of(pid)? {
-            places += 1;
-            searched += region.len();
-            look(&region);
-        }
+        let longest = needles.iter().map(Vec::len).max().unwrap_or_default();
+        let image = memory::read(pid, longest, &mut look)?;
+        places += image.regions;
+        searched += image.bytes as usize;
     }
     let read = read.iter().filter(|r| **r).count() as u64;
     let note = format!(
@@ -275,30 +273,6 @@ pub fn disk_and_memory(plan: &Plan) -> anyhow::Result<Report> {
         needles.len()
     );
     Ok(Report { attempts: places, read, note })
-}
-
-/// The readable, writable memory of a process.
-fn memory_of(pid: u32) -> anyhow::Result<Vec<Vec<u8>>> {
-    const MOST: u64 = 64 << 20;
-    let maps = File::open(format!("/proc/{pid}/maps")).context("cannot look at the gateway's memory")?;
-    let mut memory = File::open(format!("/proc/{pid}/mem")).context("cannot read the gateway's memory")?;
-    let mut regions = Vec::new();
-    for line in BufReader::new(maps).lines().map_while(Result::ok) {
-        let mut words = line.split_whitespace();
-        let (range, rights) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let Some((start, end)) = range.split_once('-') else { continue };
-        let (Ok(start), Ok(end)) = (u64::from_str_radix(start, 16), u64::from_str_radix(end, 16)) else { continue };
-        if !rights.starts_with("rw") {
-            continue;
-        }
-        let mut region = Vec::new();
-        if memory.seek(SeekFrom::Start(start)).is_ok() {
-            // A region that is gone, or has holes, gives what it gives.
-            let _ = (&mut memory).take((end - start).min(MOST)).read_to_end(&mut region);
-        }
-        regions.push(region);
-    }
-    Ok(regions)
 }
 
 /// `gateway-alters`: one bit of every byte of a message that it forwards.
