@@ -30,6 +30,7 @@ JOBS=(
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
     "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
     "evidence   a second verifier, a log looked at from outside, and pycose and openssl, over what our own code made"
+    "reports    SARIF of the audit holds to its schema, JUnit opens in a foreign parser, all forms say the same"
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
@@ -107,8 +108,8 @@ job_clippy() {
 
 job_test() {
     # A token for vaults: SoftHSM, and OpenSC's tool to make keys in it that must be refused. A broker for LoRaWAN.
-    # A database such as a Meshlium has: mariadb-server.
-    need_deb softhsm2 opensc mosquitto mosquitto-clients mariadb-server
+    # A database such as a Meshlium has: mariadb-server. A core dump of a gateway: gdb.
+    need_deb softhsm2 opensc mosquitto mosquitto-clients mariadb-server gdb
     if have cargo-nextest; then
         cargo nextest run --workspace --features fivefold-device/lorawan --locked --no-fail-fast
     else
@@ -196,6 +197,15 @@ job_evidence() {
     # As `sim` builds it.
     cargo build --release --locked -p fivefold-sim --features witness --bin fivefold-sim
     $venv/bin/python interop/evidence/run.py "$@"
+}
+
+job_reports() {
+    need_deb python3 python3-venv
+    local venv=target/reports/venv
+    [ -x $venv/bin/python ] || python3 -m venv $venv
+    $venv/bin/pip install --quiet --disable-pip-version-check -r interop/reports/requirements.txt
+    cargo build --release --locked -p fivefold
+    $venv/bin/python interop/reports/run.py "$@"
 }
 
 job_sim() { bash scripts/sim.sh "${@:-1000}"; }
