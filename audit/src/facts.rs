@@ -13,7 +13,7 @@ use fivefold_keep::rotation::Rotation;
 
 pub use config::{Config, line_of};
 
-use crate::rule::{Kind, Severity, Subject};
+use crate::rule::{Kind, Severity, Subject, Unknown};
 
 /// Everything that was seen.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,8 @@ pub struct Facts {
     pub now: u64,
     /// Whether the operator's book was read: without it, nothing is known of networks and devices but what is said below.
     pub has_book: bool,
+    /// Whether the state was read that the cloud pushed to this gateway: its devices, as far as a gateway must know them.
+    pub has_state: bool,
     /// The levels that the operator says each network must have at least.
     pub wanted: Option<Profile>,
     /// Networks.
@@ -52,8 +54,47 @@ pub struct Facts {
     pub seen: Vec<Seen>,
     /// Rules that somebody else's examination looked at, by id.
     pub examined: Vec<&'static str>,
+    /// What it could not look at, by rule.
+    pub passed_over: Vec<(&'static str, Unknown)>,
+    /// What the running cloud knows of itself, where this is it.
+    pub live: Option<Live>,
     /// What could not be read at all, in sentences.
     pub unread: Vec<String>,
+}
+
+/// What a running cloud knows that no file shows. Times are Unix seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// When this process started.
+    pub started: u64,
+    /// When each witness of the log cosigned last, if it did since then.
+    pub cosigned: Vec<Option<u64>>,
+    /// Entries of the log that the store never knew of.
+    pub strays: u64,
+    /// Whether the store was put back from a copy by the procedure, so that such entries are no wonder.
+    pub is_restored: bool,
+}
+
+/// What a running cloud heard of a device. Times are Unix seconds.
+#[derive(Clone, Debug, Default)]
+pub struct Reported {
+    /// When it was enrolled.
+    pub enrolled: u64,
+    /// When it was heard last.
+    pub heard: Option<u64>,
+    /// What it said last of the policy that it runs, since it was enrolled.
+    pub policy: Option<PolicyReport>,
+    /// Since when its readings wait for a signature that is overdue.
+    pub unsigned: Option<u64>,
+}
+
+/// What a device says of the policy that it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PolicyReport {
+    /// When.
+    pub at: u64,
+    /// Whether it is the one of the book; `None` where the report is about other things alone.
+    pub is_as_in_book: Option<bool>,
 }
 
 /// A network.
@@ -97,6 +138,8 @@ pub enum Context {
     Installed(u64),
     /// It is in the book, and has none yet.
     Awaited,
+    /// Nobody here knows: a gateway is not told.
+    Unseen,
 }
 
 /// A device of the modern suite.
@@ -124,6 +167,8 @@ pub struct Device {
     pub signer: Option<SignerSeen>,
     /// Its share, where it is here: the file, and what in it is not as in the book.
     pub share: Option<ShareSeen>,
+    /// What the running cloud heard of it, where this is it.
+    pub reported: Option<Reported>,
 }
 
 /// Where a device belongs, and from when on, as `node.toml` writes it.
@@ -238,6 +283,8 @@ pub struct Gateway {
     pub config: Option<Config<fivefold_keep::share::GatewaySettings>>,
     /// Files beside it that no gateway may have.
     pub strange: Option<Vec<PathBuf>>,
+    /// Network keys that it has, where it looked itself.
+    pub link_keys: Option<Vec<KeySeen>>,
 }
 
 /// A vault: where the key comes from that opens it.
@@ -313,6 +360,8 @@ pub struct Seen {
     pub sentence: String,
     /// What mends it; empty: as the rule says.
     pub cure: String,
+    /// How bad; `None`: as the rule says.
+    pub severity: Option<Severity>,
 }
 
 impl Network {
@@ -362,7 +411,7 @@ impl Facts {
         };
         let of_device = |d: &Device| match d.context {
             Context::Agreed(at) | Context::Installed(at) => Some(at).max(d.revoked_at),
-            Context::None | Context::Boot | Context::AtGateway | Context::Awaited => d.revoked_at,
+            Context::None | Context::Boot | Context::AtGateway | Context::Awaited | Context::Unseen => d.revoked_at,
         };
         let networks = self.networks.iter().filter_map(of_network);
         let devices = self.devices.iter().filter_map(of_device);
@@ -380,6 +429,11 @@ impl Facts {
     /// Nothing seen yet.
     pub fn at(now: u64) -> Self {
         Self { now, ..Self::default() }
+    }
+
+    /// Whether it is known which devices there are, from the book or as the gateway was told.
+    pub const fn knows_devices(&self) -> bool {
+        self.has_book || self.has_state
     }
 
     /// Devices that are not revoked.

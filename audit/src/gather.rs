@@ -7,8 +7,10 @@ mod book;
 mod certificates;
 mod folder;
 mod foreign;
+pub mod live;
 mod node;
 mod read;
+mod running;
 mod shares;
 
 use std::path::Path;
@@ -23,6 +25,7 @@ pub use book::{book, secrets};
 pub use foreign::{beside, told};
 pub use node::node;
 pub use read::text;
+pub use running::running;
 
 /// Whether the vault is opened.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +53,22 @@ pub fn deployment(folder: &Path, secrets: Secrets<'_>, facts: &mut Facts) {
         return;
     }
     folder::search(folder, facts);
+}
+
+/// Looks at a cloud's config, and where the key comes from that opens its vault; nothing is searched.
+pub fn cloud(folder: &Path, vault: &Path, facts: &mut Facts) {
+    shares::cloud(folder, &folder.join(CLOUD_FILE), facts);
+    shares::vault(crate::rule::Subject::cloud(), vault, facts);
+}
+
+/// Searches a folder for secrets that lie open, and for certificates.
+pub fn search(folder: &Path, facts: &mut Facts) {
+    folder::search(folder, facts);
+}
+
+/// Looks at a gateway's folder as it needs it to start; nothing is searched.
+pub fn gateway(folder: &Path, facts: &mut Facts) {
+    shares::gateway_alone(folder, facts);
 }
 
 fn operator(folder: &Path, path: &Path, secrets: Secrets<'_>, facts: &mut Facts) -> Result<(), String> {

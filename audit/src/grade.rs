@@ -13,7 +13,7 @@
 //! or ECB was found in what belongs to no network here, a Meshlium's dump for one.
 //!
 //! Where something could not be read, or nothing was, there is no grade but F: nobody knows. The same is true of a gateway's folder
-//! without the book, for no file there says whether its network has E1 alone.
+//! without the book, for no file there says whether its network has E1 alone; a running gateway knows it from its cloud.
 
 use std::fmt;
 
@@ -34,6 +34,13 @@ pub enum Grade {
     D,
     /// Open.
     F,
+}
+
+impl Grade {
+    /// As a number, for gauges: 0 for A to 4 for F.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 impl fmt::Display for Grade {
@@ -94,7 +101,7 @@ fn of<'f>(findings: impl Iterator<Item = &'f Finding>) -> (Grade, [usize; Severi
 
 /// The grade of each network, and of the whole. `is_read` is whether anything was looked at, and all of it could be read.
 pub fn grades(facts: &Facts, sorted: &Sorted, is_read: bool) -> Grades {
-    let is_known = is_read && (facts.has_book || facts.gateways.is_empty());
+    let is_known = is_read && (facts.knows_devices() || facts.gateways.is_empty());
     let known = |grade: Grade| Some(grade).filter(|g| is_known || *g == Grade::F);
     let mut worst = Grade::A;
     let networks: Vec<NetworkGrade> = facts

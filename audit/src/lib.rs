@@ -6,7 +6,8 @@
 //!
 //! [`gather`] reads the operator's book, shares and config files, and fills [`facts`]; whoever sees more (the cloud, a gateway,
 //! the command) fills more of them. [`rules`] are pure functions over facts: [`rule`] says what one is, and what it can say.
-//! [`waiver`] is what the operator lives with, until when and why; [`grade`] sums up; [`report`] writes.
+//! [`waiver`] is what the operator lives with, until when and why; [`grade`] sums up; [`report`] writes. [`selfcheck`] is what a
+//! daemon makes of an audit of itself.
 //!
 //! What no fact is known of is said to be not looked at: it never passes. Nothing here has a socket or a clock: times come in
 //! as arguments.
@@ -21,6 +22,7 @@ pub mod known;
 pub mod report;
 pub mod rule;
 pub mod rules;
+pub mod selfcheck;
 pub mod waiver;
 
 use facts::Facts;

@@ -109,6 +109,18 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All.
+    pub const ALL: [Self; 8] = [
+        Self::Deployment,
+        Self::Cloud,
+        Self::Network,
+        Self::Gateway,
+        Self::Device,
+        Self::Host,
+        Self::File,
+        Self::Waiver,
+    ];
+
     /// In a word.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -230,7 +242,7 @@ pub struct Finding {
 }
 
 /// What it takes where there is no book.
-pub(crate) const NO_BOOK: &str = "the operator's book: run fivefold audit --deployment FOLDER where it lies";
+pub(crate) const NO_BOOK: &str = "the operator's book: run fivefold audit --dir FOLDER where it lies";
 
 /// What it takes where something happens to be made tomorrow.
 pub(crate) const NO_CLOCK: &str = "a clock that is right: by this one, it is yet to be made";
@@ -262,14 +274,21 @@ impl Found {
         Self { rule, findings: Vec::new(), unknown: Vec::new(), good: 0 }
     }
 
+    /// The rule.
+    pub const fn rule(&self) -> &'static Rule {
+        self.rule
+    }
+
     /// What others saw that this rule is about; and where nobody looked, what it would take.
     pub(crate) fn elsewhere(&mut self, facts: &Facts) {
         for seen in facts.seen.iter().filter(|s| s.rule == self.rule.id) {
             let cure = if seen.cure.is_empty() { self.rule.cure } else { &seen.cure };
             // The words of an examination say which listener or record it is, and no line, which moves.
-            let part = sha256(&[seen.sentence.as_bytes()]);
-            let part = hex::encode(part.get(..8).unwrap_or_default());
-            self.bad(seen.subject.clone().on(part), &seen.sentence, cure);
+            let hash = sha256(&[seen.sentence.as_bytes()]);
+            let hash = || hex::encode(hash.get(..8).unwrap_or_default());
+            let part = if seen.subject.part.is_empty() { hash() } else { seen.subject.part.clone() };
+            let severity = seen.severity.unwrap_or(self.rule.severity);
+            self.bad_as(severity, seen.subject.clone().on(part), &seen.sentence, cure);
         }
         if facts.examined.contains(&self.rule.id) && !facts.seen.iter().any(|s| s.rule == self.rule.id) {
             self.good();
@@ -277,9 +296,14 @@ impl Found {
         if self.rule.sight == Sight::Book && !facts.has_book {
             self.unknown(Subject::deployment(), NO_BOOK);
         }
-        if let Sight::Given(needs) | Sight::Live(needs) = self.rule.sight
-            && !facts.examined.contains(&self.rule.id)
-        {
+        self.unknown.extend(facts.passed_over.iter().filter(|(rule, _)| *rule == self.rule.id).map(|(_, u)| u.clone()));
+        let needs = match self.rule.sight {
+            Sight::Given(needs) => Some(needs),
+            // The running cloud says itself what it does not know.
+            Sight::Live(needs) => Some(needs).filter(|_| facts.live.is_none()),
+            Sight::Code(_) | Sight::Files | Sight::Book => None,
+        };
+        if let Some(needs) = needs.filter(|_| !facts.examined.contains(&self.rule.id)) {
             self.unknown(Subject::deployment(), needs);
         }
     }

@@ -29,7 +29,7 @@ pub fn named(id: &str) -> Option<&'static Rule> {
 }
 
 /// What it takes where a gateway's files are elsewhere.
-const NO_CONFIG: &str = "its gateway.toml: run fivefold audit --deployment FOLDER at the gateway";
+const NO_CONFIG: &str = "its gateway.toml: run fivefold audit --dir FOLDER at the gateway";
 
 /// Looks at each gateway's config, and says of which it is not here.
 fn each_config(facts: &Facts, found: &mut Found, look: impl Fn(&Gateway, &Config<GatewaySettings>, &mut Found)) {

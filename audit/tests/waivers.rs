@@ -109,7 +109,7 @@ fn frames_in_the_clear_and_what_belongs_to_no_network_cap_the_grade_too() {
     facts.classic.clear();
     for (rule, most) in [("AR-09", Grade::D), ("AR-01", Grade::F)] {
         let subject = Subject::file(Path::new("dump.sql"));
-        facts.seen = vec![Seen { rule, subject, sentence: "it is bad".into(), cure: String::new() }];
+        facts.seen = vec![Seen { rule, subject, sentence: "it is bad".into(), cure: String::new(), severity: None }];
         let waived = audit(&facts, &exact(&facts, rule));
         assert_eq!((waived.findings.len(), grade(&waived, "dams"), whole(&waived)), (0, Grade::A, most));
         let text = fivefold_audit::report::text(&waived);
@@ -145,6 +145,7 @@ fn there_is_no_grade_of_what_nobody_read_but_f() {
         certificate: Some((NOW, NOW + 86_400 * 60)),
         config: None,
         strange: Some(vec![]),
+        link_keys: None,
     });
     none(&gateway);
 }
@@ -168,6 +169,7 @@ fn a_grade_is_that_of_the_worst_and_medium_ones_add_up() {
             context: Context::Agreed(NOW),
             signer: None,
             share: None,
+            reported: None,
         }
     };
     let mut grades = Vec::new();
@@ -189,6 +191,7 @@ fn a_waiver_covers_what_it_names_and_nothing_that_comes_later_or_is_worse() {
         subject: Subject::file(Path::new("m.conf")),
         sentence: what.into(),
         cure: String::new(),
+        severity: None,
     };
     facts.seen = vec![seen("listener 1883 is open")];
     let one = exact(&facts, "FX-03");

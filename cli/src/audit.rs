@@ -19,6 +19,7 @@ use beside::Beside;
 
 use crate::clock;
 use crate::output::{Form, Output, answer, printable, table};
+use crate::reading::Cloud;
 
 /// Arguments of `fivefold audit`.
 #[derive(Clone, Debug, clap::Args)]
@@ -36,12 +37,21 @@ struct Look {
     /// The operator's folder, made by `fivefold init`, or a gateway's.
     /// Without it: the folder you are in; or none, where --beside or --node names what is looked at.
     #[arg(long, env = "FIVEFOLD_DIR", value_name = "FOLDER")]
-    deployment: Option<PathBuf>,
+    dir: Option<PathBuf>,
     #[command(flatten)]
     beside: Beside,
     /// The passphrase of the operator's vault, where it does not lie where vault.toml says.
     #[arg(long, env = "FIVEFOLD_PASSPHRASE_FILE", value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    /// Ask the running cloud too, for what no file shows: what devices report, the log's witnesses, a store that was put back.
+    #[arg(long)]
+    live: bool,
+    /// The cloud's API, if not where the folder says.
+    #[arg(long, env = "FIVEFOLD_API", value_name = "URL")]
+    api: Option<String>,
+    /// File with a token, made by: fivefold token add NAME > FILE.
+    #[arg(long, env = "FIVEFOLD_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// Leave what is sealed: rules about keys are not looked at.
     #[arg(long, conflicts_with = "passphrase_file")]
     without_secrets: bool,
@@ -90,12 +100,18 @@ fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
         true => Secrets::Sealed,
         false => Secrets::Open(args.passphrase_file.as_deref()),
     };
-    match &args.deployment {
+    match &args.dir {
         Some(folder) => gather::deployment(folder, secrets, &mut facts),
         None if args.beside.is_empty() => gather::deployment(Path::new("."), secrets, &mut facts),
         None => {}
     }
     args.beside.gather(&mut facts);
+    if args.live {
+        let dir = args.dir.clone().unwrap_or_else(|| ".".into());
+        let cloud = Cloud { dir, api: args.api.clone(), token_file: args.token_file.clone() };
+        let report = cloud.connect()?.fetch("/v1/audit")?;
+        gather::running(&report, &mut facts).map_err(anyhow::Error::msg)?;
+    }
     let audit = Audit::of(&facts, &waivers);
     let format = match form {
         Form::Human => Format::Text,

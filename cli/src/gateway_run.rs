@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use fivefold_gateway::config::{Config, Destination};
 use fivefold_gateway::daemon;
+use fivefold_gateway::selfcheck::Own;
 use fivefold_gateway::xbee::Time;
 use serde_json::json;
 
@@ -33,6 +35,7 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
         let config = Config::read(&args.dir, daemon::wall_clock())?;
         let secrets = config.secrets(config.open_vault()?)?;
         config.local_key(&secrets.vault)?;
+        Own::new(&config, Arc::new(secrets.vault), &secrets.keys).may_start(None, daemon::wall_clock())?;
         match output {
             Output::Human => println!("{config}"),
             Output::Json => println!("{:#}", resolved(&config)),

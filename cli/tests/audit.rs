@@ -35,7 +35,7 @@ fn farm(folder: &Path) -> String {
 fn a_fresh_deployment_has_its_passphrase_beside_it_and_nothing_else_that_is_grave() {
     let folder = tempfile::tempdir().unwrap();
     let dir = farm(folder.path());
-    let done = run(&["audit", "--deployment", &dir, "-o", "json"]);
+    let done = run(&["audit", "--dir", &dir, "-o", "json"]);
     let report: Value = serde_json::from_slice(&done.stdout).unwrap();
     let grave: Vec<&Value> = report["findings"].as_array().unwrap().iter().filter(|f| f["severity"] != "low").collect();
     assert!(!grave.is_empty() && grave.iter().all(|f| f["rule"] == "AR-36"), "{grave:?}");
@@ -53,14 +53,14 @@ fn a_fresh_deployment_has_its_passphrase_beside_it_and_nothing_else_that_is_grav
     }
     let file = folder.path().join("waivers.toml");
     std::fs::write(&file, waivers).unwrap();
-    let done = run(&["audit", "--deployment", &dir, "--waivers", file.to_str().unwrap()]);
+    let done = run(&["audit", "--dir", &dir, "--waivers", file.to_str().unwrap()]);
     let said = text(&done);
     assert_eq!(code(&done), 0, "{said}");
     assert!(said.contains("waived until 2999-12-31 by M (r)") && said.contains("Not looked at"), "{said}");
 
     // What the operator wants is more than what is there.
     let file = file.to_str().unwrap();
-    let wants = run(&["audit", "--deployment", &dir, "--waivers", file, "--profile", "e1+e2+e3+e4"]);
+    let wants = run(&["audit", "--dir", &dir, "--waivers", file, "--profile", "e1+e2+e3+e4"]);
     assert_eq!(code(&wants), 1);
     assert!(text(&wants).contains("AR-06"), "{}", text(&wants));
 }
@@ -72,16 +72,16 @@ fn e1_alone_is_f_and_what_cannot_be_read_is_neither_yes_nor_no() {
     let words = "a test bench, nothing else";
     let added = run(&["network", "add", "--dir", &dir, "--levels", "e1", "--danger-link-only", words, "bench"]);
     assert!(added.status.success());
-    let done = run(&["audit", "--deployment", &dir]);
+    let done = run(&["audit", "--dir", &dir]);
     assert_eq!(code(&done), 1);
     assert!(text(&done).contains("F  network bench (never better than F: E1 alone)"), "{}", text(&done));
     std::fs::remove_file(format!("{dir}/passphrase")).unwrap();
-    let done = run(&["audit", "--deployment", &dir]);
+    let done = run(&["audit", "--dir", &dir]);
     assert_eq!(code(&done), 2);
     assert!(text(&done).contains("--without-secrets"), "{}", text(&done));
     let nothing = folder.path().join("nothing").display().to_string();
-    assert_eq!(code(&run(&["audit", "--deployment", &nothing])), 2);
-    let waivers = run(&["audit", "--deployment", &dir, "--waivers", &nothing]);
+    assert_eq!(code(&run(&["audit", "--dir", &nothing])), 2);
+    let waivers = run(&["audit", "--dir", &dir, "--waivers", &nothing]);
     assert_eq!(code(&waivers), 2);
     assert!(String::from_utf8_lossy(&waivers.stderr).contains("waivers"));
 }

@@ -3,6 +3,7 @@
 //! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one; the
 //! page that checks evidence (`/evidence`) reads nothing of ours.
 
+mod audit;
 mod campaign;
 mod classic;
 mod evidence;
@@ -47,6 +48,7 @@ use crate::cloud::NoCommand;
 use crate::service::{Service, stopped};
 use crate::store::{self, CommandState, Page, StoreError, Write};
 
+pub use audit::AuditShown;
 pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
 pub use imported::{Imported, ImportedShown};
@@ -125,6 +127,7 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(device))
         .routes(routes!(gateways))
         .routes(routes!(rejections))
+        .routes(routes!(audit::audit))
         .routes(routes!(health))
         .routes(routes!(metrics))
         .routes(routes!(command))
@@ -517,6 +520,7 @@ async fn health(State(service): State<Arc<Service>>) -> Answer<Health> {
             registry_version: book.version,
             devices: book.devices.len(),
             last_reading_id: readings,
+            audit: service.selfcheck().and_then(audit::AuditShown::of),
         }))
     })
     .await
@@ -529,6 +533,7 @@ async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Proble
     let text =
         ask(&service, |service, r| Ok(show::metrics(service, &r.counts()?, r.last_id()?, r.all_unknown_rows()?)))
             .await?;
+    let text = text + &service.selfcheck().map(|own| own.standing().metrics("fivefold")).unwrap_or_default();
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -619,10 +624,11 @@ mod tests {
             "/v1/evidence",
             "/v1/log",
             "/v1/log/checkpoint",
+            "/v1/audit",
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 16);
+        assert_eq!(paths.len(), 17);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use fivefold_audit::selfcheck::Refused;
 use fivefold_core::time::Millis;
 use fivefold_keep::registry::{NotIssued, Registry};
 use fivefold_keep::tls::{LiveIdentity, TlsError, server_config_api, server_config_e4, server_config_enrol};
@@ -18,6 +19,7 @@ use crate::config::{Config, ConfigError};
 use crate::enrol::Desk;
 use crate::ingest::Doors;
 use crate::log::{EVIDENCE_LOG, Logging, Missed};
+use crate::selfcheck::{self, SelfCheck};
 use crate::service::{Service, ServiceError};
 use crate::store::{Store, StoreError, Write};
 use crate::{api, ingest, meshlium, witnesses};
@@ -50,6 +52,9 @@ pub enum DaemonError {
     /// The MQTT broker's files cannot be used.
     #[error(transparent)]
     Mqtt(#[from] meshlium::Unprepared),
+    /// Something critical about itself, or that cannot be read.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The registry cannot be read.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -179,6 +184,7 @@ impl Running {
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
+        tasks.spawn(selfcheck::watch(service.clone()));
         if let Some(logging) = service.logging() {
             tasks.spawn(write_log(service.clone()));
             let (wanted, missed) = (logging.wanted().clone(), Arc::new(Missed::new(service.clone())));
@@ -236,7 +242,7 @@ impl Running {
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
         let watchers =
-            4 + usize::from(self.config.meshlium_mqtt.is_some()) + 2 * usize::from(self.service.logging().is_some());
+            5 + usize::from(self.config.meshlium_mqtt.is_some()) + 2 * usize::from(self.service.logging().is_some());
         for _ in 0..50 {
             if Arc::strong_count(&self.service) <= watchers {
                 break;
@@ -275,6 +281,8 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
             service
         }
     };
+    let service = service.with_selfcheck(SelfCheck::new(config.clone(), vault.clone()));
+    service.selfcheck().map_or(Ok(()), |own| own.may_start(&service, now))?;
     Ok((config, identity, vault, service))
 }
 

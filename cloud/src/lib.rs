@@ -42,6 +42,8 @@ pub mod meshlium;
 #[cfg(feature = "server")]
 pub mod notes;
 #[cfg(feature = "server")]
+pub mod selfcheck;
+#[cfg(feature = "server")]
 pub mod service;
 #[cfg(feature = "server")]
 pub mod witnesses;

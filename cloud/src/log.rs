@@ -81,6 +81,8 @@ pub struct Logging {
     witnesses: Arc<Vec<Witness>>,
     wanted: Arc<Notify>,
     serving: Serving,
+    // Entries that the store never knew of when the log was opened.
+    strays: u64,
     // Held while entries go to the log: their order is that of the queue. Rows and places that the store does not know yet.
     writing: Mutex<Vec<(i64, u64)>>,
     // Held while a head is signed, witnessed and shown: of two at a time, the later one would look like a rollback.
@@ -106,15 +108,16 @@ impl Logging {
         };
         let witnesses = witnesses.iter().map(witness).collect::<Result<Vec<_>, WitnessError>>()?;
         let wanted = Arc::new(Notify::new());
-        let this = Self {
+        let mut this = Self {
             log: Arc::new(log),
             witnesses: Arc::new(witnesses),
             wanted,
             serving,
+            strays: 0,
             writing: Mutex::default(),
             publishing: tokio::sync::Mutex::default(),
         };
-        this.find_places(memory)?;
+        this.strays = this.find_places(memory)?;
         Ok(this)
     }
 
@@ -138,15 +141,20 @@ impl Logging {
         &self.wanted
     }
 
-    /// Entries behind the last place that the store knows went to the log before a crash.
-    fn find_places(&self, memory: &Embedded) -> Result<(), LoggingError> {
+    /// Entries that the store never knew of when the log was opened: it is an older copy.
+    pub const fn strays(&self) -> u64 {
+        self.strays
+    }
+
+    /// Entries behind the last place that the store knows went to the log before a crash. How many are none of those that wait.
+    fn find_places(&self, memory: &Embedded) -> Result<u64, LoggingError> {
         let (waiting, known) = memory.read(|r| r.log_standing())?;
         let have = self.log.durable();
         if have < known {
             return Err(LoggingError::Shorter { known, have });
         }
         if have == known || waiting == 0 {
-            return Ok(());
+            return Ok(have - known);
         }
         // In the order of the queue, unless the store was put back from a copy that does not know all of them.
         let mut unplaced: HashMap<Entry, Vec<u64>> = HashMap::new();
@@ -158,9 +166,11 @@ impl Logging {
         // No more of the queue than that can be there.
         let limit = u32::try_from(have - known).unwrap_or(u32::MAX);
         let waiting = memory.read(|r| r.log_waiting(limit))?;
-        let placed = waiting.iter().filter_map(|w| Some((w.row, unplaced.get_mut(&w.entry)?.pop()?))).collect();
+        let place = |unplaced: &mut HashMap<Entry, Vec<u64>>, entry| unplaced.get_mut(entry)?.pop();
+        let placed: Vec<_> = waiting.iter().filter_map(|w| Some((w.row, place(&mut unplaced, &w.entry)?))).collect();
+        let strays = unplaced.values().map(|left| left.len() as u64).sum();
         memory.store().commit_now(Write { log: LogWrite { placed, ..LogWrite::default() }, ..Write::default() })?;
-        Ok(())
+        Ok(strays)
     }
 
     /// Puts what waits into the log, and its places into the store; says how many. Blocks.

@@ -24,6 +24,7 @@ use crate::key_desk::KeyDesk;
 use crate::log::{Events, Logging, LoggingError};
 use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
+use crate::selfcheck::SelfCheck;
 use crate::store::{Committed, CountKey, Ledger as _, Place, Store, StoreError, Write};
 
 pub use renewal::{ExchangeError, reply};
@@ -86,6 +87,7 @@ pub struct Service {
     // What was queued for the log.
     events: Mutex<Events>,
     logging: Option<Arc<Logging>>,
+    selfcheck: Option<SelfCheck>,
     work: renewal::Work,
     // Serves key messages of classic nodes. Taken behind `reading` or alone, never before it.
     keys: Mutex<KeyDesk>,
@@ -149,6 +151,7 @@ impl Service {
             notes,
             events: Mutex::new(events),
             logging: None,
+            selfcheck: None,
             work: renewal::Work::default(),
             keys: Mutex::new(keys),
         })
@@ -164,6 +167,22 @@ impl Service {
     #[must_use]
     pub fn with_logging(self, logging: Logging) -> Self {
         Self { logging: Some(Arc::new(logging)), ..self }
+    }
+
+    /// The same with an audit of itself.
+    #[must_use]
+    pub fn with_selfcheck(self, selfcheck: SelfCheck) -> Self {
+        Self { selfcheck: Some(selfcheck), ..self }
+    }
+
+    /// The audit of itself.
+    pub const fn selfcheck(&self) -> Option<&SelfCheck> {
+        self.selfcheck.as_ref()
+    }
+
+    /// When the store was put back from a copy, by the procedure.
+    pub const fn restored(&self) -> Option<Millis> {
+        self.restored
     }
 
     /// The log, if it can be written.

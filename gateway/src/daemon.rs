@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use fivefold_audit::selfcheck::{Refused, Standing};
 use fivefold_core::e1_link::{E1, Reach};
 use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::error::{Code, Rejected};
@@ -35,6 +36,7 @@ use crate::lorawan;
 use crate::metrics;
 use crate::pcap;
 use crate::radio::{self, Air, SocketError};
+use crate::selfcheck;
 use crate::spool::{Spool, SpoolError, SpoolReader, Wrap, WrapError};
 use crate::uplink::{FromCloud, Uplink, Way, WayError, jittered};
 use crate::xbee;
@@ -119,6 +121,9 @@ pub enum DaemonError {
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// Something critical about itself, or that cannot be read.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// The store cannot be used.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -192,6 +197,8 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     let (vault, credentials) = (Arc::new(vault), Arc::new(Credentials::new(identity, signing)));
     let boot = GatewayBoot(random()?);
     let (spool, restored) = Spool::open(&config.store, boot, Box::new(vault.clone()))?;
+    let own = selfcheck::Own::new(&config, vault.clone(), &keys);
+    own.may_start(restored.state.as_ref(), wall_clock())?;
     let zep = radio::bind(config.bind, "the radio (ZEP)")?;
     let coap = config.coap.map(|address| radio::bind(address, "CoAP")).transpose()?;
     let capture = match pcap {
@@ -221,6 +228,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         None => None,
     };
     let reader = spool.reader()?;
+    let told = revoked.subscribe();
     let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
     let mut engine = Engine {
         setup: SetupSource {
@@ -273,11 +281,13 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
             Vec::new()
         }
     };
+    let standing = Arc::new(Standing::default());
+    tasks.push(tokio::spawn(selfcheck::watch(own, standing.clone(), told, events.clone())));
     let site = Site { config: config.clone(), key: local };
     site.tell(&events);
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
-        tokio::spawn(metrics::serve(listener, events.clone()));
+        tokio::spawn(metrics::serve(listener, events.clone(), standing));
     }
     tasks.extend(classic::listen(&config, &Desk::new(events.clone())).await?);
     tasks.extend(lorawan::session::start(&config, &events, commands)?);

@@ -2,8 +2,8 @@
 //!
 //! [`gateway::Gateway`] is the engine: no socket, clock, disk or thread. Around it lies the rim: [`spool`] makes durable
 //! what was accepted, [`radio`] hears and speaks, [`classic`] hears nodes of before, [`uplink`] is E4, [`credentials`] what it shows there, [`join`] and
-//! [`certificate`] get that from the operator, [`config`] reads what the operator wrote, [`metrics`] shows counters, [`pcap`]
-//! writes down what was heard, and [`lorawan`] reads what LoRaWAN network servers say, and [`daemon`] runs it all.
+//! [`certificate`] get that from the operator, [`config`] reads what the operator wrote, [`metrics`] shows counters, [`selfcheck`]
+//! audits it, [`pcap`] writes down what was heard, and [`lorawan`] reads what LoRaWAN network servers say, and [`daemon`] runs it all.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod certificate;
@@ -17,6 +17,7 @@ pub mod lorawan;
 pub mod metrics;
 pub mod pcap;
 pub mod radio;
+pub mod selfcheck;
 pub mod spool;
 pub mod uplink;
 pub mod xbee;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 
+use fivefold_audit::selfcheck::Standing;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot};
@@ -40,7 +41,7 @@ pub(crate) fn page(gateway: &Gateway) -> String {
 const REQUESTS: usize = 16;
 
 /// Answers every request with the page. The engine writes it in its turn: what was received before is counted in it.
-pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>) {
+pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>, standing: Arc<Standing>) {
     let places = Arc::new(Semaphore::new(REQUESTS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else { return };
@@ -48,7 +49,7 @@ pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>) {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             continue;
         };
-        let engine = engine.clone();
+        let (engine, standing) = (engine.clone(), standing.clone());
         tokio::spawn(async move {
             let _place = place;
             let mut request = [0; 1024];
@@ -57,6 +58,7 @@ pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>) {
                 let (asked, answer) = oneshot::channel();
                 let _ = tokio::task::spawn_blocking(move || engine.send(Event::Page(asked))).await;
                 let Ok(page) = answer.await else { return };
+                let page = page + &standing.metrics("fivefold_gateway");
                 let head = format!(
                     "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
                     page.len()

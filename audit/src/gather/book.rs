@@ -73,6 +73,7 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
             context,
             signer,
             share: None,
+            reported: None,
         });
     }
     let certificates = registry.certificates()?;
@@ -92,6 +93,7 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
             certificate,
             config: None,
             strange: None,
+            link_keys: None,
         });
     }
     for device in registry.classic_devices()? {

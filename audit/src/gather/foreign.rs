@@ -23,5 +23,6 @@ pub fn told(path: &Path, notes: Notes, facts: &mut Facts) {
         subject: Subject::file(path).at(&one.file, Some(one.line).filter(|line| *line > 0)),
         sentence: one.what,
         cure: String::new(),
+        severity: None,
     }));
 }

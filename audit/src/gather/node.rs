@@ -70,6 +70,7 @@ pub fn node(path: &Path, facts: &mut Facts) {
         context,
         signer,
         share,
+        reported: None,
     });
 }
 
@@ -82,6 +83,7 @@ fn used(path: &Path, facts: &mut Facts) {
             subject: Subject::file(path),
             sentence: format!("this node ran already: {} is there", left.display()),
             cure: String::new(),
+            severity: None,
         });
     }
 }

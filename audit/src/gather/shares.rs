@@ -87,6 +87,7 @@ pub(super) fn gateway_alone(folder: &Path, facts: &mut Facts) {
         certificate,
         config: Some(config),
         strange: Some(strange),
+        link_keys: None,
     };
     vault(gateway.subject(), folder, facts);
     facts.gateways.push(gateway);

@@ -266,7 +266,7 @@ fn small_store(facts: &Facts, found: &mut Found) {
                 ),
                 format!("max_mib = {needs}"),
             );
-        } else if !facts.has_book {
+        } else if !facts.knows_devices() {
             found.unknown(gateway.subject(), NO_BOOK);
         } else {
             found.good();

@@ -1,7 +1,7 @@
 //! Contexts: their age, their numbers, their windows.
 
 use crate::facts::{Context, Facts};
-use crate::rule::{Found, NO_CLOCK, Rule, Severity, Sight};
+use crate::rule::{Found, NO_BOOK, NO_CLOCK, Rule, Severity, Sight, Subject};
 
 /// Days that a context is good for at most.
 const LIMIT: u64 = 90;
@@ -59,8 +59,8 @@ pub(super) static RULES: &[Rule] = &[
         why: "The device's generator of random numbers repeats itself: its keys can be guessed.",
         cure: "Take the device out of use, and find out what is wrong with its generator.",
         source: "docs/protocol.md 4.1, 11",
-        sight: Sight::Live("the running gateways and the cloud, which hear the devices"),
-        check: |_, _| {},
+        sight: Sight::Live("somebody who remembers nonces and ephemeral keys of each device: no daemon does yet"),
+        check: repeats,
     },
     Rule {
         id: "AR-43",
@@ -80,6 +80,10 @@ fn old_context(facts: &Facts, found: &mut Found) {
             Context::Agreed(at) | Context::Installed(at) => at,
             Context::AtGateway => {
                 found.unknown(device.subject(), "its gateway, which agreed its keys: fivefold gateway local there");
+                continue;
+            }
+            Context::Unseen => {
+                found.unknown(device.subject(), NO_BOOK);
                 continue;
             }
             Context::Awaited | Context::Boot | Context::None => continue,
@@ -114,6 +118,15 @@ fn believed_counters(facts: &Facts, found: &mut Found) {
     });
 }
 
+/// No process keeps what it takes to know, and so none says that it is good.
+fn repeats(facts: &Facts, found: &mut Found) {
+    if facts.live.is_some()
+        && let Sight::Live(needs) = found.rule().sight
+    {
+        found.unknown(Subject::deployment(), needs);
+    }
+}
+
 fn never_renewed(facts: &Facts, found: &mut Found) {
     for device in facts.devices() {
         match device.context {
@@ -128,6 +141,7 @@ fn never_renewed(facts: &Facts, found: &mut Found) {
             Context::AtGateway => {
                 found.unknown(device.subject(), "its gateway, which agreed its keys: fivefold gateway local there")
             }
+            Context::Unseen => found.unknown(device.subject(), NO_BOOK),
             Context::Agreed(_) | Context::Installed(_) => found.good(),
             Context::Awaited | Context::Boot | Context::None => {}
         }

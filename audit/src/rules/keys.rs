@@ -91,20 +91,30 @@ pub(super) static RULES: &[Rule] = &[
 const NO_VAULT: &str = "the vault: run without --without-secrets, with --passphrase-file FILE if it lies elsewhere";
 
 fn guessable_network_key(facts: &Facts, found: &mut Found) {
-    for network in &facts.networks {
-        let Some(keys) = &network.keys else {
-            found.unknown(network.subject(), NO_VAULT);
-            continue;
-        };
+    let of = |found: &mut Found, subject: Subject, network: &str, keys: &[KeySeen]| {
         for key in keys {
             match &key.weak {
                 None => found.good(),
                 Some(weak) => found.bad(
-                    network.subject().on(key.what.as_str()),
-                    format!("network {}: {} can be guessed, for it is {}", network.name, key.what, weak.why),
-                    format!("fivefold key rotate --network {}", network.name),
+                    subject.clone().on(key.what.as_str()),
+                    format!("{subject}: {} can be guessed, for it is {}", key.what, weak.why),
+                    format!("fivefold key rotate --network {network}"),
                 ),
             }
+        }
+    };
+    let mut looked = Vec::new();
+    for gateway in facts.gateways() {
+        if let Some(keys) = &gateway.link_keys {
+            of(found, gateway.subject(), &gateway.network, keys);
+            looked.push(&gateway.network);
+        }
+    }
+    for network in &facts.networks {
+        match &network.keys {
+            Some(keys) => of(found, network.subject(), &network.name, keys),
+            None if looked.contains(&&network.name) => {}
+            None => found.unknown(network.subject(), NO_VAULT),
         }
     }
 }

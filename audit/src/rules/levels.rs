@@ -187,7 +187,7 @@ fn short_mic(facts: &Facts, found: &mut Found) {
         match level {
             6.. => return found.good(),
             // With E2 or E3 a MIC of 32 bits does not stand alone.
-            5 if !facts.has_book => return found.unknown(gateway.subject(), NO_BOOK),
+            5 if !facts.knows_devices() => return found.unknown(gateway.subject(), NO_BOOK),
             5 if !facts.is_link_only(&gateway.network) => return found.good(),
             _ => {}
         }
@@ -269,7 +269,27 @@ fn no_mixing(facts: &Facts, found: &mut Found) {
     }
 }
 
+/// Seconds without a report of the policy after which a device that is heard hides something. It comes daily.
+const SILENT: u64 = 2 * 86_400;
+
 fn other_policy(facts: &Facts, found: &mut Found) {
+    for device in facts.devices() {
+        let Some(reported) = &device.reported else { continue };
+        let (name, said) = (&device.name, reported.policy);
+        let last = said.map_or(reported.enrolled, |said| said.at);
+        let cure = format!("look at the device; then: fivefold device enrol-again {name}");
+        if said.is_some_and(|said| said.is_as_in_book == Some(false)) {
+            let sentence = format!("device {name} says that it runs another policy than the book has");
+            found.bad(device.subject().on("reported"), sentence, cure);
+        } else if reported.heard.is_some_and(|heard| heard > last.saturating_add(SILENT)) {
+            let sentence = format!("device {name} is heard and has not said for two days which policy it runs");
+            found.bad(device.subject().on("missing"), sentence, cure);
+        } else if said.is_some_and(|said| said.is_as_in_book == Some(true)) {
+            found.good();
+        } else {
+            found.unknown(device.subject(), "its next report of its policy, which comes daily");
+        }
+    }
     // A revoked one has a share here only where somebody named its folder.
     for device in &facts.devices {
         let Some(share) = &device.share else { continue };

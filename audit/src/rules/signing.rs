@@ -2,12 +2,15 @@
 
 use fivefold_core::profile::Sign;
 use fivefold_keep::registry::KeyOrigin;
+use fivefold_keep::share::CloudSettings;
 
-use crate::facts::Facts;
+use crate::facts::{Config, Facts, Live};
 use crate::rule::{Found, NO_BOOK, Rule, Severity, Sight, Subject};
 
 /// Witnesses that a log needs.
 const WITNESSES: usize = 2;
+/// Seconds that a cosigned head is good for.
+const HEAD: u64 = 86_400;
 
 pub(super) static RULES: &[Rule] = &[
     Rule {
@@ -58,17 +61,26 @@ pub(super) static RULES: &[Rule] = &[
         cure: "Stop the cloud, type fivefold cloud restored --dir DIR, and start it again.",
         source: "docs/protocol.md 8.4",
         sight: Sight::Live("the running cloud, and its log's last entries: no file says that it is a copy"),
-        check: |_, _| {},
+        check: put_back,
     },
 ];
 
 fn no_signing_key(facts: &Facts, found: &mut Found) {
     for device in facts.devices().filter(|d| d.policy.sign == Sign::Batch) {
+        let did = &device.name;
+        if let Some(since) = device.reported.as_ref().and_then(|r| r.unsigned) {
+            let hours = facts.now.saturating_sub(since) / 3600;
+            found.bad(
+                device.subject().on("overdue"),
+                format!("readings of device {did} wait since {hours} hours for its signature"),
+                "look at the device: it sends, and does not sign",
+            );
+            continue;
+        }
         if device.signer.is_some() {
             found.good();
             continue;
         }
-        let did = &device.name;
         found.bad(
             device.subject(),
             format!(
@@ -136,10 +148,25 @@ fn few_witnesses(facts: &Facts, found: &mut Found) {
         return;
     };
     let witnesses = cloud.settings.log.witnesses.len();
-    if witnesses >= WITNESSES {
-        found.good();
-        return;
+    let Some(least) = witnesses.checked_sub(WITNESSES) else {
+        return too_few(facts, witnesses, cloud, found);
+    };
+    let Some(live) = &facts.live else { return found.good() };
+    // Each may have said so before this process started, and nobody here knows.
+    let mut last: Vec<u64> = live.cosigned.iter().map(|at| at.unwrap_or(live.started)).collect();
+    last.sort_unstable();
+    match last.get(least) {
+        Some(at) if facts.now > at.saturating_add(HEAD) => found.bad(
+            Subject::cloud().on("head"),
+            format!("for more than a day fewer than {WITNESSES} witnesses have cosigned a head of the log"),
+            "fivefold log show says what went wrong with each",
+        ),
+        Some(_) if live.cosigned.iter().flatten().count() >= WITNESSES => found.good(),
+        _ => found.unknown(Subject::cloud(), "two witnesses that cosigned since the cloud started"),
     }
+}
+
+fn too_few(facts: &Facts, witnesses: usize, cloud: &Config<CloudSettings>, found: &mut Found) {
     // Where no device signs, the log proves nothing that is worth a lie.
     let is_used = facts.devices().any(|d| d.policy.sign == Sign::Batch) || facts.classic().any(|d| d.signer.is_some());
     let severity = if is_used { Severity::High } else { Severity::Low };
@@ -149,4 +176,16 @@ fn few_witnesses(facts: &Facts, found: &mut Found) {
         format!("the log has {witnesses} witness(es): who has its key can rewrite it"),
         "add two [[log.witnesses]] to cloud.toml (docs/operate.md, The log, its witnesses and monitors)",
     );
+}
+
+fn put_back(facts: &Facts, found: &mut Found) {
+    match &facts.live {
+        None => {}
+        Some(Live { strays: 0, .. } | Live { is_restored: true, .. }) => found.good(),
+        Some(Live { strays, .. }) => found.bad(
+            Subject::cloud(),
+            format!("the log has {strays} entries that the store never knew of: the store is an older copy"),
+            "stop the cloud, type fivefold cloud restored --dir DIR, and start it again",
+        ),
+    }
 }

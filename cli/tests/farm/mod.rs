@@ -80,6 +80,11 @@ impl Farm {
         ["node", "run", "--dir", &self.path(&format!("nodes/{}", self.did))].map(str::to_owned)
     }
 
+    /// A TCP address that nobody listens at.
+    pub fn free(&self) -> SocketAddr {
+        ports::free_tcp()
+    }
+
     pub fn stored(&self) -> usize {
         let (dir, token) = (self.path(""), self.token.display().to_string());
         let list = ["reading", "list", "--dir", &dir, "--token-file", &token, "--limit", "1000"];

@@ -561,6 +561,8 @@ pub struct Health {
     pub devices: usize,
     /// Id of the newest reading.
     pub last_reading_id: i64,
+    /// How its audit of itself came out; none before it has looked.
+    pub audit: Option<super::AuditShown>,
 }
 
 /// Counters in the text form of Prometheus. Labels are codes and hex: nothing in them needs escaping.

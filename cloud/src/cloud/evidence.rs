@@ -17,7 +17,7 @@ use fivefold_core::wire::control;
 use super::{Cloud, Judged, Memory};
 use crate::accepted::signed::{BatchName, Bitmap, Chain, Claim, SignedBatch};
 use crate::accepted::{ContextId, Row};
-use crate::book::{ClassicDevice, DRAIN, Device, Dossier, Live, Open, Told};
+use crate::book::{ClassicDevice, DRAIN, Device, Dossier, Live, Open, Told, Unsigned};
 use crate::store::{
     BatchPast, Closed, Committed, CountKey, LeavesRow, OPEN, PART, PARTS, PartRow, Place, State, StatementRow, Verdict,
     Write,
@@ -447,6 +447,19 @@ fn give_way(dossier: &Dossier, write: &mut Write, key: CountKey) {
     evidence.closed.extend(over);
 }
 
+/// Whether a batch is overdue: twice the limit has passed.
+fn is_late(unsigned: Unsigned, batch: u8, now: Millis) -> bool {
+    now.since(unsigned.since) > 2 * LIMIT || unsigned.count > 2 * u32::from(batch.max(1))
+}
+
+impl Device {
+    /// Since when its readings wait for a signature that is overdue.
+    pub fn unsigned_since(&self, now: Millis) -> Option<Millis> {
+        let unsigned = self.live().dossier.unsigned.filter(|_| self.policy.sign == Sign::Batch)?;
+        is_late(unsigned, self.policy.batch, now).then_some(unsigned.since)
+    }
+}
+
 /// What [`Cloud::watch_batches`] says, of batches of so many readings.
 pub(super) fn watch_dossier(dossier: &mut Dossier, whose: Whose, batch: u8, write: &mut Write) -> Option<Code> {
     let now = write.now;
@@ -461,8 +474,7 @@ pub(super) fn watch_dossier(dossier: &mut Dossier, whose: Whose, batch: u8, writ
         !over
     });
     let unsigned = dossier.unsigned?;
-    let is_late = now.since(unsigned.since) > 2 * LIMIT || unsigned.count > 2 * u32::from(batch.max(1));
-    if !is_late || dossier.overdue.is_some_and(|at| now.since(at) < LIMIT) {
+    if !is_late(unsigned, batch, now) || dossier.overdue.is_some_and(|at| now.since(at) < LIMIT) {
         return None;
     }
     dossier.overdue = Some(now);
