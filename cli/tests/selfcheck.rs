@@ -158,7 +158,9 @@ fn a_cloud_shows_its_grade_counts_what_is_critical_and_names_a_node_that_runs_an
 
 #[test]
 fn a_cloud_whose_store_was_put_back_as_if_nothing_had_happened_does_not_start() {
-    let Site { farm, cloud } = Site::new();
+    let site = Site::new();
+    site.fetch("/v1/health", |health| health["status"] == "ok");
+    let Site { farm, cloud } = site;
     let dir = farm.path("");
     cloud.stop();
     let store = farm.path("cloud/readings.db");
