@@ -29,6 +29,7 @@ pub mod node;
 pub mod operator;
 pub mod output;
 pub(crate) mod paper;
+pub mod range;
 pub mod reading;
 pub(crate) mod serial;
 pub mod template;
@@ -89,6 +90,8 @@ enum Noun {
     Network(network::Args),
     /// Nodes: join a network, run one as software.
     Node(node::Args),
+    /// Attack your own test deployment: list the attacks, permit them, run them.
+    Range(range::Args),
     /// Readings that the cloud stored: list, follow.
     Reading(reading::Args),
     /// Templates: what the columns of rows mean that devices send instead of names and units.
@@ -169,6 +172,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Log(args) => log::run(&args, output),
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
+        Noun::Range(args) => range::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),
         Noun::Template(args) => template::run(&args, output),
         Noun::Token(args) => token::run(&args, output),

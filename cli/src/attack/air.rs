@@ -14,6 +14,8 @@ use fivefold_core::wire::ieee802154::{Ack, Address, Frame, MAX_FRAME, Pan, appen
 use fivefold_core::wire::zep::{MAX_DATAGRAM, Zep};
 use serde::{Deserialize, Serialize};
 
+use super::door::Door;
+
 /// A frame heard on the air.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Heard {
@@ -65,29 +67,30 @@ pub fn recorded(path: &Path) -> anyhow::Result<Vec<Heard>> {
 /// Sends frames. The pause keeps a receiver's socket buffer from overflowing: what is lost there was not tried.
 #[derive(Debug)]
 pub struct Transmitter {
+    door: Door,
     socket: UdpSocket,
     sequence: u32,
 }
 
 impl Transmitter {
-    /// A transmitter on any free port.
+    /// A transmitter on any free port, that is heard by whom the door lets it speak to.
     ///
     /// # Errors
     /// No socket is to be had.
-    pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { socket: UdpSocket::bind("127.0.0.1:0")?, sequence: 0 })
+    pub fn new(door: Door) -> anyhow::Result<Self> {
+        Ok(Self { socket: door.socket()?, door, sequence: 0 })
     }
 
     /// Sends a frame that has its check sequence.
     ///
     /// # Errors
-    /// The frame is longer than the radio carries, or the socket fails.
+    /// The frame is longer than the radio carries, nobody may be spoken to there, or the socket fails.
     pub fn send(&mut self, to: SocketAddr, frame: &[u8]) -> anyhow::Result<()> {
         self.sequence += 1;
         let zep = Zep { channel: 26, device: 0xBAD, lqi: 255, time: [0; 8], sequence: self.sequence, frame };
         let mut out = [0; MAX_DATAGRAM];
         let len = zep.emit(&mut out)?;
-        self.socket.send_to(out.get(..len).unwrap_or_default(), to)?;
+        self.door.send_to(&self.socket, out.get(..len).unwrap_or_default(), to)?;
         std::thread::sleep(Duration::from_millis(2));
         Ok(())
     }

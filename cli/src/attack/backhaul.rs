@@ -1,5 +1,5 @@
 //! The machine in the middle: every gateway of the demo reaches the cloud through this forwarder, which records, flips
-//! bits and leads connections elsewhere when it is told to.
+//! bits and leads connections elsewhere on this machine when it is told to.
 //!
 //! It obeys lines on standard input, answers each with one line of JSON ([`Wire`]), and ends with its input:
 //!
@@ -19,6 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
+
+use super::door::Door;
 
 /// One wire: where it listens and where it leads.
 #[derive(Clone, Copy, Debug)]
@@ -122,7 +124,7 @@ pub fn run(wires: &[Forward], folder: &Path) -> anyhow::Result<()> {
 fn accept(listener: &TcpListener, state: &Arc<State>, record: &Arc<Mutex<File>>) {
     for gateway in listener.incoming().map_while(Result::ok) {
         let to = *state.to.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(cloud) = to.and_then(|to| TcpStream::connect(to).ok()) else {
+        let Some(cloud) = to.and_then(|to| Door::Loopback.connect(to).ok()) else {
             continue;
         };
         state.connections.fetch_add(1, Ordering::Relaxed);

@@ -13,14 +13,15 @@ use fivefold_waspmote::{
 use serde::{Deserialize, Serialize};
 
 use super::Report;
+use super::door::Door;
 use super::plan::{Plan, found};
 use super::thief::Thief;
-use crate::node::waspmote::post;
+use crate::node::waspmote::post_over;
 
 /// Keys that are tried first: the one of sketches whose text is too long, and words.
 const GUESSES: [&str; 5] = ["", "libelium", "LibeliumLibelium", "1234567890123456", "password"];
 /// Frames that a replay takes.
-const REPLAYED: usize = 20;
+pub(super) const REPLAYED: usize = 20;
 
 /// What attackers of classic nodes have beside the rest of a [`Plan`].
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -37,16 +38,16 @@ pub struct Classic {
 }
 
 /// The attacker, with what he heard.
-struct Foe<'p> {
+pub(super) struct Foe<'p> {
     plan: &'p Plan,
-    means: &'p Classic,
-    victim: Serial,
+    pub(super) means: &'p Classic,
+    pub(super) victim: Serial,
     /// Frames of the victim, oldest first.
-    heard: Vec<Vec<u8>>,
+    pub(super) heard: Vec<Vec<u8>>,
 }
 
 impl<'p> Foe<'p> {
-    fn new(plan: &'p Plan) -> anyhow::Result<Self> {
+    pub(super) fn new(plan: &'p Plan) -> anyhow::Result<Self> {
         let means = plan.classic.as_ref().context("the plan has no classic node")?;
         let victim: Serial = means.victim.parse().map_err(|e| anyhow::anyhow!("{}: {e}", means.victim))?;
         let mut heard = frames_in(&std::fs::read(&plan.recording)?);
@@ -56,26 +57,32 @@ impl<'p> Foe<'p> {
     }
 
     /// Hands frames in as any client can. He does not hear what became of them.
-    fn hand_in(&self, frames: &[Vec<u8>]) -> anyhow::Result<usize> {
+    pub(super) fn hand_in(&self, frames: &[Vec<u8>]) -> anyhow::Result<usize> {
+        let door = Door::of(self.plan)?;
+        let gateway = door.resolve(&self.means.http)?;
         for frame in frames {
             // A gateway that is starting again hears the next one.
-            let _ = post(&self.means.http, frame);
+            let _ = door.connect(gateway).and_then(|stream| post_over(stream, &self.means.http, frame));
         }
         Ok(frames.len())
     }
 
-    fn last(&self) -> &[u8] {
+    pub(super) fn last(&self) -> &[u8] {
         self.heard.last().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// A lie in the victim's name that its sequence does not betray, if he can see the sequence.
-    fn lie(&self, ahead: u8) -> anyhow::Result<Vec<u8>> {
-        let sequence = match Frame::parse(self.last()) {
+    pub(super) fn lie(&self, ahead: u8) -> anyhow::Result<Vec<u8>> {
+        lie(self.victim, self.sequence(ahead))
+    }
+
+    /// A number so far ahead of the victim's.
+    pub(super) fn sequence(&self, ahead: u8) -> u8 {
+        match Frame::parse(self.last()) {
             Ok(Frame::Clear(clear)) => clear.sequence.wrapping_add(ahead),
             // A node that has just started: as many as were heard.
             _ => (self.heard.len() as u8).wrapping_add(ahead),
-        };
-        lie(self.victim, sequence)
+        }
     }
 }
 
@@ -108,13 +115,13 @@ fn serial_of(frame: &[u8]) -> Option<Serial> {
 }
 
 /// Seals a lie under a key, in every way that a node of this key could.
-fn sealed(clear: &[u8], key: &ClassicKey) -> anyhow::Result<Vec<Vec<u8>>> {
+pub(super) fn sealed(clear: &[u8], key: &ClassicKey) -> anyhow::Result<Vec<Vec<u8>>> {
     let Frame::Clear(inner) = Frame::parse(clear)? else { anyhow::bail!("no frame in clear") };
     let kinds = [EncryptedType::Gateway, EncryptedType::Cloud];
     Ok(kinds.into_iter().map(|kind| Encrypted::seal(kind, &inner, key)).collect::<Result<_, _>>()?)
 }
 
-fn hardened(clear: &[u8], key: [u8; 32], sequence: u32) -> anyhow::Result<Vec<Vec<u8>>> {
+pub(super) fn hardened(clear: &[u8], key: [u8; 32], sequence: u32) -> anyhow::Result<Vec<Vec<u8>>> {
     let number = Number { epoch: Epoch(1), sequence, seed: [7; 4] };
     let seal = |peer| {
         let mut out = vec![0; clear.len() + hardened::OVERHEAD];
@@ -123,57 +130,16 @@ fn hardened(clear: &[u8], key: [u8; 32], sequence: u32) -> anyhow::Result<Vec<Ve
     Ok([Peer::Gateway, Peer::Cloud].into_iter().map(seal).collect::<Result<_, _>>()?)
 }
 
-/// Runs one attack on classic nodes.
-///
-/// # Errors
-/// The plan lacks something, or a file or socket fails.
-pub fn run(name: &str, plan: &Plan) -> anyhow::Result<Report> {
-    let foe = Foe::new(plan)?;
-    match name {
-        "classic-stranger-speaks" => foe.speaks(),
-        "classic-stranger-guesses" => foe.guesses(),
-        "classic-recorder-reads" => Ok(foe.reads(&guesses()?)),
-        "classic-recorder-replays" => foe.replays(),
-        "classic-recorder-flips" => foe.flips(),
-        "classic-recorder-cuts" => foe.cuts(),
-        "classic-recorder-relabels" => foe.relabels(),
-        "classic-insider-reads" => Ok(foe.reads(&[foe.own_key()?])),
-        "classic-insider-forges" => foe.forges(),
-        "classic-gateway-reads" => foe.gateway_reads(),
-        "classic-gateway-alters" => foe.gateway_alters(),
-        "classic-gateway-replays" => foe.gateway_replays(),
-        "classic-gateway-invents" => foe.gateway_invents(),
-        "classic-database-readings" => super::database::readings(plan),
-        "classic-database-keys" => super::database::copies_of_secrets(plan),
-        _ => anyhow::bail!("no attack is called {name}"),
-    }
-}
-
-fn guesses() -> anyhow::Result<Vec<ClassicKey>> {
+/// Keys that people choose.
+pub(super) fn guesses() -> anyhow::Result<Vec<ClassicKey>> {
     let sizes = [KeyBits::Aes128, KeyBits::Aes192, KeyBits::Aes256];
     let all = GUESSES.iter().flat_map(|word| sizes.map(|bits| (word, bits)));
     Ok(all.filter_map(|(word, bits)| ClassicKey::from_text(word.as_bytes(), bits).ok()).collect())
 }
 
 impl Foe<'_> {
-    /// Frames in clear, in the node's name.
-    fn speaks(&self) -> anyhow::Result<Report> {
-        let frames: Vec<_> = (1..5).map(|ahead| self.lie(ahead)).collect::<anyhow::Result<_>>()?;
-        Ok(Report::tried(self.hand_in(&frames)?, "frames in clear, in the node's name"))
-    }
-
-    /// Frames under keys that are easy to guess.
-    fn guesses(&self) -> anyhow::Result<Report> {
-        let clear = self.lie(1)?;
-        let mut frames = hardened(&clear, [0; 32], u32::MAX / 2)?;
-        for key in guesses()? {
-            frames.extend(sealed(&clear, &key)?);
-        }
-        Ok(Report::tried(self.hand_in(&frames)?, "frames sealed under keys that people choose"))
-    }
-
     /// What these keys open of what was heard, or what stands there in clear.
-    fn reads(&self, keys: &[ClassicKey]) -> Report {
+    pub(super) fn reads(&self, keys: &[ClassicKey]) -> Report {
         let mut clear = Vec::new();
         let mut tries = 0;
         for frame in &self.heard {
@@ -190,94 +156,17 @@ impl Foe<'_> {
             }
         }
         let read = found(&clear, &self.plan.payloads());
-        Report { attempts: tries, read, note: format!("{} keys on {} frames", keys.len(), self.heard.len()) }
+        let note = format!("{} keys on {} frames", keys.len(), self.heard.len());
+        Report { attempts: tries, read, note, ..Report::default() }
     }
 
-    fn replays(&self) -> anyhow::Result<Report> {
-        let from = self.heard.len().saturating_sub(REPLAYED + 2);
-        let frames: Vec<_> = self.heard.iter().skip(from).take(REPLAYED).cloned().collect();
-        Ok(Report::tried(self.hand_in(&frames)?, "recorded frames again"))
-    }
-
-    /// One bit of every byte of the last frame.
-    fn flips(&self) -> anyhow::Result<Report> {
-        let last = self.last();
-        let frames: Vec<Vec<u8>> = (0..last.len())
-            .map(|at| {
-                let mut frame = last.to_vec();
-                if let Some(byte) = frame.get_mut(at) {
-                    *byte ^= 1 << (at % 8);
-                }
-                frame
-            })
-            .collect();
-        Ok(Report::tried(self.hand_in(&frames)?, "one bit of every byte"))
-    }
-
-    /// The beginning of a new frame, with its sequence, and the values of older ones.
-    fn cuts(&self) -> anyhow::Result<Report> {
-        let newest = self.last();
-        // The inner header ends with a block, by the length of this node's name.
-        let head = if matches!(Frame::parse(newest), Ok(Frame::Clear(_))) { 16 } else { 13 + 16 };
-        let (head, values) = (newest.get(..head).unwrap_or_default(), head);
-        let mut frames: Vec<Vec<u8>> = Vec::new();
-        for old in self.heard.iter().rev().skip(1).filter(|old| old.len() == newest.len()).take(8) {
-            let cut = [head, old.get(values..).unwrap_or_default()].concat();
-            if !self.heard.contains(&cut) && !frames.contains(&cut) {
-                frames.push(cut);
-            }
-        }
-        Ok(Report::tried(self.hand_in(&frames)?, "blocks of two frames in one"))
-    }
-
-    /// Other types, and other nodes' serials, on the same ciphertext.
-    fn relabels(&self) -> anyhow::Result<Report> {
-        let mut frames = Vec::new();
-        for kind in [0x06, 0x60, 0x64, 0x66, 0x67, 0x68, 0x69] {
-            let mut frame = self.last().to_vec();
-            if let Some(byte) = frame.get_mut(3).filter(|byte| **byte != kind) {
-                *byte = kind;
-                frames.push(frame);
-            }
-        }
-        for other in &self.means.others {
-            let Ok(Serial::V15(serial)) = other.parse() else { continue };
-            let mut frame = self.last().to_vec();
-            if let Some(place) = frame.get_mut(5..13) {
-                place.copy_from_slice(&serial);
-                frames.push(frame);
-            }
-        }
-        Ok(Report::tried(self.hand_in(&frames)?, "other types and serials around the same bytes"))
-    }
-
-    fn own_key(&self) -> anyhow::Result<ClassicKey> {
+    pub(super) fn own_key(&self) -> anyhow::Result<ClassicKey> {
         let path = self.means.own_key.as_deref().context("the plan has no node of the attacker's")?;
         Ok(ClassicKey::from_text(key_text(path)?.as_bytes(), KeyBits::Aes256)?)
     }
 
-    /// Speaks as the victim under the key of his own node.
-    fn forges(&self) -> anyhow::Result<Report> {
-        let clear = self.lie(1)?;
-        let mut frames = sealed(&clear, &self.own_key()?)?;
-        frames.extend(hardened(&clear, [0xA7; 32], u32::MAX / 2)?);
-        frames.push(clear);
-        Ok(Report::tried(self.hand_in(&frames)?, "the victim's name under another node's key, and in clear"))
-    }
-
-    /// Disk, memory, and every key of the gateway's on what passed.
-    fn gateway_reads(&self) -> anyhow::Result<Report> {
-        let searched = super::thief::disk_and_memory(self.plan)?;
-        let folder = self.plan.gateway.as_deref().context("the plan names no stolen gateway")?;
-        let keys: Vec<ClassicKey> =
-            super::opener::stolen_classic(folder)?.iter().filter_map(|key| ClassicKey::from_bytes(key).ok()).collect();
-        let opened = self.reads(&keys);
-        let note = format!("{}; {}", searched.note, opened.note);
-        Ok(Report { attempts: searched.attempts + opened.attempts, read: searched.read + opened.read, note })
-    }
-
     /// Hands reports in with the gateway's certificate.
-    fn report(&self, reports: &[(Vec<u8>, Option<Vec<u8>>)]) -> anyhow::Result<String> {
+    pub(super) fn report(&self, reports: &[(Vec<u8>, Option<Vec<u8>>)]) -> anyhow::Result<String> {
         let mut thief = Thief::of(self.plan)?;
         let mut mail = Vec::new();
         for (frame, inner) in reports {
@@ -289,53 +178,9 @@ impl Foe<'_> {
         }
         thief.hand_in_classic(&mail)
     }
-
-    /// What it forwards, with a bit of every byte flipped; what it was to open, as it likes.
-    fn gateway_alters(&self) -> anyhow::Result<Report> {
-        let mut reports = Vec::new();
-        for at in 13..self.last().len() {
-            let mut frame = self.last().to_vec();
-            if let Some(byte) = frame.get_mut(at) {
-                *byte ^= 1 << (at % 8);
-            }
-            reports.push((frame, None));
-        }
-        if is_for_gateway(self.last()) {
-            // What it says that it opened is its word.
-            for (ahead, (_, inner)) in (1..).zip(&mut reports) {
-                *inner = Some(self.lie(ahead)?);
-            }
-        }
-        if let Ok(Frame::Clear(_)) = Frame::parse(self.last()) {
-            reports.push((self.lie(1)?, None));
-        }
-        let answer = self.report(&reports)?;
-        Ok(Report::tried(reports.len(), format!("altered frames; the cloud answered {answer}")))
-    }
-
-    fn gateway_replays(&self) -> anyhow::Result<Report> {
-        let reports: Vec<_> = self.heard.iter().rev().skip(2).take(REPLAYED).map(|f| (f.clone(), None)).collect();
-        let answer = self.report(&reports)?;
-        Ok(Report::tried(reports.len(), format!("what passed, in a new batch; the cloud answered {answer}")))
-    }
-
-    /// Readings that no node made, in every way the wire has.
-    fn gateway_invents(&self) -> anyhow::Result<Report> {
-        let clear = self.lie(2)?;
-        let mut noise = self.last().to_vec();
-        getrandom::fill(noise.get_mut(13..).unwrap_or_default())?;
-        let reports = [
-            (clear.clone(), None),
-            (self.last().to_vec(), Some(clear.clone())),
-            (noise.clone(), Some(clear)),
-            (noise, None),
-        ];
-        let answer = self.report(&reports)?;
-        Ok(Report::tried(reports.len(), format!("readings of its own; the cloud answered {answer}")))
-    }
 }
 
-fn is_for_gateway(frame: &[u8]) -> bool {
+pub(super) fn is_for_gateway(frame: &[u8]) -> bool {
     matches!(frame.get(3), Some(0x60 | 0x68))
 }
 

@@ -42,7 +42,7 @@ pub fn keys(plan: &Plan) -> anyhow::Result<Report> {
         secrets.len(),
         locks.len()
     );
-    Ok(Report { attempts: needles.len() as u64 + tried, read, note })
+    Ok(Report { attempts: needles.len() as u64 + tried, read, note, ..Report::default() })
 }
 
 /// Looks for the secrets of the plan in the copies, in every form, and tries nothing.
@@ -57,7 +57,12 @@ pub fn copies_of_secrets(plan: &Plan) -> anyhow::Result<Report> {
         let copy = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         read += found(&copy, &needles);
     }
-    Ok(Report { attempts: needles.len() as u64, read, note: format!("searched {} copies", plan.database.len()) })
+    Ok(Report {
+        attempts: needles.len() as u64,
+        read,
+        note: format!("searched {} copies", plan.database.len()),
+        ..Report::default()
+    })
 }
 
 /// The part of a copy in which this attacker tries keys, with those that reach over its end.
@@ -78,7 +83,7 @@ pub fn readings(plan: &Plan) -> anyhow::Result<Report> {
         read += found(&std::fs::read(file)?, &needles);
     }
     let note = format!("{read} of {} readings stand in the copy", needles.len());
-    Ok(Report { attempts: plan.database.len() as u64, read, note })
+    Ok(Report { attempts: plan.database.len() as u64, read, note, ..Report::default() })
 }
 
 /// How a secret may stand in a text or a file: as it is, in hex, and in base64 wherever it begins in what was encoded.

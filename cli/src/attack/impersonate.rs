@@ -15,8 +15,8 @@ use rustls::{
 };
 
 use super::Report;
+use super::door::Door;
 use super::plan::Plan;
-use super::thief::{cloud_of, identity_of};
 
 /// A certificate chain and its key.
 #[derive(Debug)]
@@ -112,7 +112,13 @@ fn was_believed(mut socket: TcpStream, config: &Arc<ServerConfig>) -> anyhow::Re
 ///
 /// # Errors
 /// The identity is not usable or the cloud cannot be reached.
-pub fn as_gateway(cloud: SocketAddr, name: &str, who: Option<Identity>, body: &[u8]) -> anyhow::Result<Report> {
+pub fn as_gateway(
+    door: &Door,
+    cloud: SocketAddr,
+    name: &str,
+    who: Option<Identity>,
+    body: &[u8],
+) -> anyhow::Result<Report> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?
@@ -123,7 +129,7 @@ pub fn as_gateway(cloud: SocketAddr, name: &str, who: Option<Identity>, body: &[
         None => builder.with_no_client_auth(),
     };
     let mut tls = ClientConnection::new(Arc::new(config), ServerName::try_from(name.to_owned())?)?;
-    let mut socket = TcpStream::connect(cloud).with_context(|| format!("cannot reach {cloud}"))?;
+    let mut socket = door.connect(cloud)?;
     socket.set_read_timeout(Some(Duration::from_secs(3)))?;
     let mut stream = Stream::new(&mut tls, &mut socket);
     let head = format!(
@@ -136,44 +142,15 @@ pub fn as_gateway(cloud: SocketAddr, name: &str, who: Option<Identity>, body: &[
     let answer = String::from_utf8_lossy(answer.get(..len).unwrap_or_default());
     let taken = answer.starts_with("HTTP/1.1 200");
     let note = answer.lines().next().unwrap_or("the cloud ended the connection").to_owned();
-    Ok(Report { attempts: 1, read: u64::from(taken), note })
+    Ok(Report { attempts: 1, read: u64::from(taken), note, ..Report::default() })
 }
 
 /// How long an impostor plays the cloud.
-const PLAY: Duration = Duration::from_secs(3);
+pub(super) const PLAY: Duration = Duration::from_secs(3);
 
-fn bind_of(plan: &Plan) -> anyhow::Result<SocketAddr> {
+/// Where he listens.
+pub(super) fn bind_of(plan: &Plan) -> anyhow::Result<SocketAddr> {
     plan.stations.first().map(|s| s.addr).context("the plan names no place to listen at")
-}
-
-/// `backhaul-impersonates`: plays the cloud with a homemade certificate, and calls the cloud as a gateway with another and
-/// with none.
-///
-/// # Errors
-/// The plan is not complete, or the cloud cannot be reached.
-pub fn stranger(plan: &Plan) -> anyhow::Result<Report> {
-    let (cloud, name) = cloud_of(&plan.cloud)?;
-    let uri = format!("urn:gw:{}:00000001", plan.net);
-    let bind = bind_of(plan)?;
-    let homemade = Identity::homemade(&Part::Cloud(vec![name.clone(), "127.0.0.1".into()]))?;
-    let playing = std::thread::spawn(move || as_cloud(bind, homemade, PLAY));
-    let mut calls = Report::default();
-    for who in [None, Some(Identity::homemade(&Part::Gateway(uri))?)] {
-        let call = as_gateway(cloud, &name, who, b"")?;
-        calls.attempts += call.attempts;
-        calls.read += call.read;
-    }
-    let played = playing.join().map_err(|_| anyhow::anyhow!("the impostor fell over"))??;
-    let note = format!("{}; {} calls to the cloud as a gateway, {} taken", played.note, calls.attempts, calls.read);
-    Ok(Report { attempts: played.attempts + calls.attempts, read: played.read + calls.read, note })
-}
-
-/// `gateway-as-cloud`: plays the cloud with the stolen gateway's certificate.
-///
-/// # Errors
-/// The plan is not complete.
-pub fn stolen(plan: &Plan) -> anyhow::Result<Report> {
-    as_cloud(bind_of(plan)?, identity_of(plan)?, PLAY)
 }
 
 #[expect(clippy::disallowed_methods, reason = "an attacker's own clock decides nothing of ours")]
@@ -233,7 +210,7 @@ mod tests {
         let server = std::thread::spawn(move || as_cloud(bind, cloud, Duration::from_secs(1)).unwrap());
         std::thread::sleep(Duration::from_millis(100));
         let gateway = Identity::homemade(&Part::Gateway("urn:gw:00000001:00000001".into())).unwrap();
-        let taken = as_gateway(bind, "localhost", Some(gateway), b"x").unwrap();
+        let taken = as_gateway(&Door::Loopback, bind, "localhost", Some(gateway), b"x").unwrap();
         assert_eq!(taken.read, 1);
         assert_eq!(server.join().unwrap().read, 1);
     }

@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use super::Report;
 use super::air::{self, Forgery, Seen, Transmitter, recorded};
-use super::plan::{Plan, Station, found};
+use super::door::Door;
+use super::plan::{Plan, Station};
 use super::thief::Passed;
 
 /// What lets the insider speak on the air.
@@ -23,20 +24,21 @@ pub struct Badge {
 }
 
 /// The insider at work in one network.
-struct Insider<'p> {
+pub(super) struct Insider<'p> {
     plan: &'p Plan,
     badge: Badge,
     radio: Transmitter,
     counter: u32,
     /// Requests of other nodes, heard and opened with the network key; oldest first.
-    heard: Vec<Passed>,
-    /// Every plaintext of E1, for [`reads`].
-    opened: Vec<u8>,
-    frames: usize,
+    pub(super) heard: Vec<Passed>,
+    /// Every plaintext of E1.
+    pub(super) opened: Vec<u8>,
+    /// How many frames were heard.
+    pub(super) frames: usize,
 }
 
 impl<'p> Insider<'p> {
-    fn new(plan: &'p Plan, badge: Badge) -> anyhow::Result<Self> {
+    pub(super) fn new(plan: &'p Plan, badge: Badge) -> anyhow::Result<Self> {
         let eui64s: Vec<Did> =
             plan.stations.iter().chain(&plan.elsewhere).filter_map(|s| s.eui64.parse().ok()).collect();
         let recording = recorded(&plan.recording)?;
@@ -58,11 +60,11 @@ impl<'p> Insider<'p> {
             }
         }
         let counter = own.unwrap_or(0) + 1000 * (plan.turn + 1);
-        Ok(Self { plan, badge, radio: Transmitter::new()?, counter, heard, opened, frames: seen.len() })
+        Ok(Self { plan, badge, radio: Transmitter::new(Door::of(plan)?)?, counter, heard, opened, frames: seen.len() })
     }
 
     /// Sends `tiny` to the first gateway in reach as if it had been relayed for `originator`.
-    fn relay(&mut self, originator: Sid, tiny: &[u8]) -> anyhow::Result<()> {
+    pub(super) fn relay(&mut self, originator: Sid, tiny: &[u8]) -> anyhow::Result<()> {
         let Some(Station { addr, .. }) = self.plan.stations.first() else { anyhow::bail!("no station is in reach") };
         let header = mesh::Header { hops: 3, originator, destination: Sid::ANY_GATEWAY };
         let mut plaintext = header.to_bytes().to_vec();
@@ -86,18 +88,6 @@ impl<'p> Insider<'p> {
 /// The recording cannot be read.
 pub fn heard_of_others(plan: &Plan, badge: Badge) -> anyhow::Result<Vec<Passed>> {
     Ok(Insider::new(plan, badge)?.heard)
-}
-
-/// `insider-reads`: opens E1 of everything heard and looks for a reading.
-///
-/// # Errors
-/// The recording cannot be read.
-pub fn reads(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
-    let insider = Insider::new(plan, badge)?;
-    let payloads = plan.payloads();
-    let read = found(&insider.opened, &payloads);
-    let note = format!("opened E1 of {} frames; inside are {} requests of others", insider.frames, insider.heard.len());
-    Ok(Report { attempts: insider.frames as u64, read, note })
 }
 
 /// `insider-forges`: speaks as every other node that was heard, under a number that node has not used.
@@ -130,37 +120,4 @@ pub fn forges(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
         }
     }
     Ok(Report::tried(attempts, "messages in other nodes' names, properly framed"))
-}
-
-/// `insider-replays`: other nodes' sealed messages, framed as a hop of the insider's own.
-///
-/// # Errors
-/// The recording cannot be read, or a socket fails.
-pub fn replays(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
-    let mut insider = Insider::new(plan, badge)?;
-    let heard = std::mem::take(&mut insider.heard);
-    let mut attempts = 0;
-    for datagram in heard.iter().rev().take(40).rev() {
-        insider.relay(datagram.originator, &datagram.tiny)?;
-        attempts += 1;
-    }
-    Ok(Report::tried(attempts, "other nodes' messages, sent again as if relayed"))
-}
-
-/// `insider-flips`: one bit of every byte of another node's message.
-///
-/// # Errors
-/// The recording cannot be read, or a socket fails.
-pub fn flips(plan: &Plan, badge: Badge) -> anyhow::Result<Report> {
-    let mut insider = Insider::new(plan, badge)?;
-    let Some(last) = insider.heard.pop() else { anyhow::bail!("nothing of another node was heard") };
-    for at in 0..last.tiny.len() {
-        let mut tiny = last.tiny.clone();
-        if let Some(byte) = tiny.get_mut(at) {
-            // A high bit: of the number, that is one which the node has not reached.
-            *byte ^= 0x80 >> (at % 2);
-        }
-        insider.relay(last.originator, &tiny)?;
-    }
-    Ok(Report::tried(last.tiny.len(), "one bit of every byte of another node's message, properly framed"))
 }

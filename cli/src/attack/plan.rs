@@ -1,4 +1,4 @@
-//! What an attacker has: written by the demo, and nothing else is given to the process.
+//! What an attacker has: written by the demo or the range, and nothing else is given to the process.
 
 use memchr::memmem;
 use std::net::SocketAddr;
@@ -42,8 +42,14 @@ pub struct Plan {
     pub node: Option<PathBuf>,
     /// Folder of a gateway that the attacker owns, with its passphrase file.
     pub gateway: Option<PathBuf>,
+    /// Where that gateway finds the credential that opens its vault, if one does.
+    pub credentials: Option<PathBuf>,
     /// Process of that gateway, whose memory it reads.
     pub gateway_pid: Option<u32>,
+    /// The operator's word on whom the attacker may speak to. Without one, nobody is spoken to.
+    pub permit: Option<PathBuf>,
+    /// Certificate of the CA by whose key that is signed.
+    pub ca: PathBuf,
     /// Where gateways call the cloud, e.g. `https://localhost:8443`.
     pub cloud: String,
     /// Files of a stolen copy of the databases.

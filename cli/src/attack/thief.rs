@@ -23,6 +23,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::Report;
 use super::air::{self, Seen, recorded};
+use super::door::Door;
 use super::impersonate::{Identity, as_gateway};
 use super::memory;
 use super::plan::{Plan, found};
@@ -116,11 +117,11 @@ impl<'p> Thief<'p> {
 
     fn post(&self, body: &[u8]) -> anyhow::Result<String> {
         let (address, host) = cloud_of(&self.plan.cloud)?;
-        Ok(as_gateway(address, &host, Some(self.identity()?), body)?.note)
+        Ok(as_gateway(&Door::of(self.plan)?, address, &host, Some(self.identity()?), body)?.note)
     }
 
     /// Hands envelopes in. Says what the cloud answered.
-    fn hand_in(&mut self, mail: &[(Kind, Sid, Vec<u8>, Option<Opened>)]) -> anyhow::Result<String> {
+    pub(super) fn hand_in(&mut self, mail: &[(Kind, Sid, Vec<u8>, Option<Opened>)]) -> anyhow::Result<String> {
         let net = self.name.net;
         let envelopes = mail.iter().map(|(kind, sid, bytes, opened)| Envelope {
             seq: 0,
@@ -162,7 +163,7 @@ impl<'p> Thief<'p> {
     }
 
     /// The C3 message inside what passed, expanded, if the gateway can see it: L = 0 only, for nested ones are under C2.
-    fn expanded(passed: &Passed) -> Option<Vec<u8>> {
+    pub(super) fn expanded(passed: &Passed) -> Option<Vec<u8>> {
         let tiny = Tiny::parse(&passed.tiny, KidLength::None).ok()?;
         let mut out = vec![0; 256];
         let len = tiny.expand(Some(Id::from(passed.originator)), &mut out).ok()?;
@@ -171,7 +172,7 @@ impl<'p> Thief<'p> {
     }
 
     /// Number of what passed, for item 8.
-    fn item8(passed: &Passed) -> Option<Opened> {
+    pub(super) fn item8(passed: &Passed) -> Option<Opened> {
         match Tiny::parse(&passed.tiny, KidLength::None).ok()? {
             Tiny::Request { piv, bctx, .. } => {
                 Some(Opened { kid: passed.originator, piv: piv.value(), bctx, epoch: Epoch(1) })
@@ -184,7 +185,7 @@ impl<'p> Thief<'p> {
     }
 
     /// The combination, as the traffic shows it.
-    fn profile(&self) -> Profile {
+    pub(super) fn profile(&self) -> Profile {
         let last = self.passed.iter().rev().find_map(|p| match Tiny::parse(&p.tiny, KidLength::None).ok()? {
             Tiny::Request { layers, .. } => Some(match layers {
                 Layers::C2 => Profile::ToGateway,
@@ -197,7 +198,12 @@ impl<'p> Thief<'p> {
     }
 
     /// An envelope for `victim` as this network's honest gateway would write it around `bytes`.
-    fn envelope(&self, victim: Sid, bytes: Vec<u8>, mut opened: Opened) -> (Kind, Sid, Vec<u8>, Option<Opened>) {
+    pub(super) fn envelope(
+        &self,
+        victim: Sid,
+        bytes: Vec<u8>,
+        mut opened: Opened,
+    ) -> (Kind, Sid, Vec<u8>, Option<Opened>) {
         let kind = match self.profile() {
             Profile::ToGateway => Kind::GatewayOpened,
             Profile::DangerLinkOnly => Kind::DangerPlain,
@@ -222,9 +228,10 @@ pub fn cloud_of(url: &str) -> anyhow::Result<(SocketAddr, String)> {
 }
 
 /// A reading of the thief's own: `forged` = 42. What C2 opens to, too: code POST, no options, payload.
-const LIE: &[u8] = b"\x81\xa2\x00\x66forged\x02\x18\x2a";
+pub(super) const LIE: &[u8] = b"\x81\xa2\x00\x66forged\x02\x18\x2a";
 
-fn lie(profile: Profile) -> Vec<u8> {
+/// The same, as this combination carries it.
+pub(super) fn lie(profile: Profile) -> Vec<u8> {
     match profile {
         Profile::ToGateway => [&[0x02, 0xFF], LIE].concat(),
         _ => LIE.to_vec(),
@@ -272,108 +279,7 @@ pub fn disk_and_memory(plan: &Plan) -> anyhow::Result<Report> {
         searched as f64 / 1e6,
         needles.len()
     );
-    Ok(Report { attempts: places, read, note })
-}
-
-/// `gateway-alters`: one bit of every byte of a message that it forwards.
-///
-/// # Errors
-/// Nothing passed, or the cloud cannot be reached.
-pub fn alters(plan: &Plan) -> anyhow::Result<Report> {
-    let mut thief = Thief::new(plan)?;
-    let profile = thief.profile();
-    let last = thief.passed.last().cloned().context("nothing passed the gateway")?;
-    let honest = match profile {
-        Profile::ToGateway | Profile::DangerLinkOnly => lie(profile),
-        // Of nested messages the thief holds C2: what it forwards is the C3 message, as good as these bytes to the cloud.
-        _ => Thief::expanded(&last).context("what passed cannot be expanded")?,
-    };
-    let opened = Thief::item8(&last).context("what passed has no number")?;
-    let mut mail = Vec::new();
-    for at in 0..honest.len() {
-        let mut bytes = honest.clone();
-        if let Some(byte) = bytes.get_mut(at) {
-            *byte ^= 1 << (at % 8);
-        }
-        // Where the number is the gateway's word, an altered message takes one that the node has not come to.
-        let piv = if profile == Profile::ToCloud { opened.piv } else { 20_000 + at as u64 };
-        mail.push(thief.envelope(last.originator, bytes, Opened { piv, ..opened }));
-    }
-    let answer = thief.hand_in(&mail)?;
-    Ok(Report::tried(mail.len(), format!("altered messages handed in; the cloud answered {answer}")))
-}
-
-/// `gateway-splices`: what one device sent, as another's.
-///
-/// # Errors
-/// Nothing passed, or the cloud cannot be reached.
-pub fn splices(plan: &Plan) -> anyhow::Result<Report> {
-    let mut thief = Thief::new(plan)?;
-    let profile = thief.profile();
-    let mut others: Vec<Sid> = thief.passed.iter().map(|p| p.originator).collect();
-    others.sort();
-    others.dedup();
-    let mut mail = Vec::new();
-    for (i, passed) in thief.passed.iter().rev().take(10).enumerate() {
-        let Some(opened) = Thief::item8(passed) else { continue };
-        let bytes = match profile {
-            Profile::ToGateway | Profile::DangerLinkOnly => lie(profile),
-            _ => Thief::expanded(passed).unwrap_or_default(),
-        };
-        for &victim in others.iter().filter(|v| **v != passed.originator) {
-            let piv = if profile == Profile::ToCloud { opened.piv } else { 21_000 + (i * 16 + mail.len()) as u64 };
-            mail.push(thief.envelope(victim, bytes.clone(), Opened { piv, ..opened }));
-        }
-    }
-    let answer = thief.hand_in(&mail)?;
-    Ok(Report::tried(mail.len(), format!("messages under another device's name; the cloud answered {answer}")))
-}
-
-/// `gateway-replays`: what passed, in new batches, twice.
-///
-/// # Errors
-/// Nothing passed, or the cloud cannot be reached.
-pub fn replays(plan: &Plan, contents: impl Fn(&Passed) -> Option<Vec<u8>>) -> anyhow::Result<Report> {
-    let mut thief = Thief::new(plan)?;
-    let profile = thief.profile();
-    let mut mail = Vec::new();
-    for passed in thief.passed.iter().rev().skip(2).take(20) {
-        let Some(opened) = Thief::item8(passed) else { continue };
-        let bytes = match profile {
-            Profile::ToCloud => Thief::expanded(passed),
-            _ => contents(passed),
-        };
-        let Some(bytes) = bytes else { continue };
-        mail.push(thief.envelope(passed.originator, bytes, opened));
-    }
-    anyhow::ensure!(!mail.is_empty(), "nothing passed that could be forwarded again");
-    let first = thief.hand_in(&mail)?;
-    let second = thief.hand_in(&mail)?;
-    Ok(Report::tried(
-        2 * mail.len(),
-        format!("what passed, handed in twice more; the cloud answered {first}, {second}"),
-    ))
-}
-
-/// `gateway-invents`: readings that no node made, under every way the wire has.
-///
-/// # Errors
-/// Nothing passed, or the cloud cannot be reached.
-pub fn invents(plan: &Plan) -> anyhow::Result<Report> {
-    let mut thief = Thief::new(plan)?;
-    let victim = thief.passed.last().context("nothing passed the gateway")?.originator;
-    let mut mail = Vec::new();
-    for i in 0..4u64 {
-        let opened = |epoch| Opened { kid: victim, piv: 22_000 + i, bctx: None, epoch: Epoch(epoch) };
-        let mut sealed = Thief::expanded(thief.passed.last().context("nothing passed")?).unwrap_or_default();
-        let tail = sealed.len().saturating_sub(20);
-        getrandom::fill(sealed.get_mut(tail..).unwrap_or_default())?;
-        mail.push((Kind::CloudTiny, victim, sealed, Some(opened(1))));
-        mail.push((Kind::GatewayOpened, victim, lie(Profile::ToGateway), Some(opened(1))));
-        mail.push((Kind::DangerPlain, victim, LIE.to_vec(), Some(opened(0))));
-    }
-    let answer = thief.hand_in(&mail)?;
-    Ok(Report::tried(mail.len(), format!("readings of its own; the cloud answered {answer}")))
+    Ok(Report { attempts: places, read, note, ..Report::default() })
 }
 
 /// The identity of the stolen gateway, to play the cloud with.

@@ -3,6 +3,7 @@
 //! at the end the level of the water is proven to a stranger.
 
 pub mod evidence;
+pub mod graded;
 pub mod processes;
 pub mod renewal;
 pub mod shore;
@@ -23,8 +24,13 @@ use fivefold_keep::files::{self, Readers};
 use serde_json::json;
 
 use crate::api::Api;
+use crate::attack::each;
+use crate::attack::permit::{PERMIT_FILE, Permit};
+use crate::operator::{Folder, Operator};
 use crate::output::Output;
+use crate::range;
 use evidence::{Cut, Proven};
+use graded::Audited;
 use renewal::Renewed;
 use shore::Shore;
 use siege::{Row, Siege};
@@ -38,6 +44,9 @@ pub struct Args {
     /// Leave everything running at the end, and print commands to try.
     #[arg(long)]
     keep: bool,
+    /// The same, with every way of the gateways leading through wires that nobody holds: `fivefold range run` takes them.
+    #[arg(long, conflicts_with = "keep")]
+    for_range: bool,
     /// Write what was on the air, and the CoAP messages it stands for, as a capture for Wireshark.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
@@ -59,8 +68,11 @@ pub struct Args {
     folder: Option<PathBuf>,
 }
 
-/// Readings of each node that the cloud must have before the siege begins.
-const PEACE: usize = 3;
+impl Args {
+    const fn stays(&self) -> bool {
+        self.keep || self.for_range
+    }
+}
 
 /// Runs the demo. Exits 1 when an outcome is not the one that docs/threats.md states, or a reading got lost.
 ///
@@ -82,15 +94,19 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     progress.tell(&format!("A dam, its sensors and its enemies, in {}", root.display()));
     let mut village = Village::start(&root, args.pcap.is_some(), args.every, |what| progress.tell(what))?;
     progress.tell("enrolling network shore (classic)");
-    let mut shore = Shore::settle(&village.dir, &village.logs, village.ingest, args.every)?;
+    let mut operator = Folder { dir: village.dir.clone(), passphrase_file: None }.open()?;
+    let mut shore = Shore::settle(&mut operator, &village.logs, village.ingest, args.every)?;
+    sign_permit(&operator)?;
+    drop(operator);
     let done = besiege(args, output, (&table, &classic), &progress, &mut village, &mut shore);
     if let Some(path) = &args.pcap {
         write_capture(&mut village, path)?;
         progress.tell(&format!("capture written to {}", path.display()));
     }
-    if args.keep && done.is_ok() {
-        leave_running(&mut village, &mut shore, &root)?;
-        let words = tables::commands(&village, &root);
+    if args.stays() && done.is_ok() {
+        leave_running(&mut village, &mut shore, &root, args.for_range)?;
+        let words =
+            if args.for_range { tables::to_a_range(&village, &root) } else { tables::commands(&village, &root) };
         match output {
             Output::Human => println!("\n{words}"),
             Output::Json => eprintln!("{words}"),
@@ -127,7 +143,7 @@ fn besiege(
         let seen = besiege_village(args, table, progress, village, chosen);
         (seen, beside.join().unwrap_or_else(|_| Err(anyhow::anyhow!("the siege of the classic nodes broke off"))))
     });
-    let Seen { rows, renewals, mut balances } = seen?;
+    let Seen { rows, renewals, mut balances, audited } = seen?;
     let (classic_rows, balance) = classic_seen?;
     balances.push(balance);
     let proven = prove(args, progress, village, shore)?;
@@ -135,10 +151,11 @@ fn besiege(
     let all: Vec<Row> = rows.iter().chain(&classic_rows).cloned().collect();
     let wrong = all.iter().flat_map(|r| &r.cells).filter(|c| !c.is_as_stated()).count();
     let ok = wrong == 0 && lost.is_empty() && renewals.iter().all(Renewed::is_whole) && proven.is_whole();
+    let ok = ok && audited.is_whole();
     match output {
         Output::Json => {
             let tables = json!({ "networks": balances, "attacks": rows, "classic_attacks": classic_rows,
-                                 "renewals": renewals, "evidence": proven, "as_stated": ok });
+                                 "renewals": renewals, "evidence": proven, "audit": audited, "as_stated": ok });
             println!("{tables:#}");
         }
         Output::Human => {
@@ -153,6 +170,7 @@ fn besiege(
             if !renewals.is_empty() {
                 println!("\n{}", renewal::words(&renewals));
             }
+            println!("\n{}", graded::words(&audited));
             println!("\n{}", evidence::words(&proven));
             println!("\n{}", tables::verdict(&all, &balances));
         }
@@ -166,7 +184,7 @@ fn prove(args: &Args, progress: &Progress, village: &mut Village, shore: &mut Sh
     let fetched = evidence::fetch(&Siege::new(village)?)?;
     let cut = if evidence::is_namespace_allowed() {
         Cut::Namespace
-    } else if args.keep {
+    } else if args.stays() {
         Cut::NotCut
     } else {
         village.end();
@@ -181,6 +199,7 @@ struct Seen {
     rows: Vec<Row>,
     renewals: Vec<Renewed>,
     balances: Vec<Balance>,
+    audited: Audited,
 }
 
 fn besiege_village(
@@ -193,7 +212,9 @@ fn besiege_village(
     let mut siege = Siege::new(village)?;
     siege.await_cloud()?;
     progress.tell("readings flow");
-    peace(&mut siege)?;
+    let audit = std::thread::spawn(graded::look(siege.village)?);
+    siege.peace(&BTreeMap::new())?;
+    let audited = audit.join().map_err(|_| anyhow::anyhow!("the audit broke off"))?;
     let mut rows: Vec<Row> = Vec::new();
     let attacks: Vec<_> = table.attacks.iter().filter(|a| chosen(&a.name)).collect();
     for (i, attack) in attacks.iter().enumerate() {
@@ -213,7 +234,7 @@ fn besiege_village(
     };
     progress.tell("letting the last readings arrive");
     let balances = tables::balance(&mut siege, Duration::from_secs(15))?;
-    Ok(Seen { rows, renewals, balances })
+    Ok(Seen { rows, renewals, balances, audited })
 }
 
 /// The insider's process stops when its owner turns: that is no casualty.
@@ -221,24 +242,13 @@ fn is_insider(words: &str) -> bool {
     words.contains(&format!("{:04x} ended", 0x0101 + INSIDER))
 }
 
-/// Waits until every node has been heard.
-fn peace(siege: &mut Siege<'_>) -> anyhow::Result<()> {
-    // A HELLO that nobody heard is said again after a minute.
-    for round in 0..450 {
-        std::thread::sleep(Duration::from_millis(200));
-        if let Some(dead) = siege.village.casualties().into_iter().next() {
-            anyhow::bail!("{dead}");
-        }
-        let stored = siege.stored()?;
-        let heard = |did: String| stored.keys().filter(|(d, _)| *d == did).count();
-        let nodes = siege.village.networks.iter().flat_map(|n| n.nodes.iter().map(move |node| (n, node)));
-        let silent: Vec<_> =
-            nodes.filter(|(_, n)| heard(n.did.to_string()) < PEACE).map(|(_, n)| n.station.name.clone()).collect();
-        if silent.is_empty() {
-            return Ok(());
-        }
-        anyhow::ensure!(round < 449, "after 90 s the cloud has not enough readings of: {}", silent.join(", "));
-    }
+/// The operator's word that his own deployment may be attacked: the attackers speak to nobody else.
+fn sign_permit(operator: &Operator) -> anyhow::Result<()> {
+    let dir = &operator.dir;
+    let now = crate::clock::now()?;
+    let attacks = each::ALL.iter().map(|attack| attack.name.to_owned()).collect();
+    let path = dir.join(PERMIT_FILE);
+    Permit::write(&path, &operator.signer()?, range::own::addresses(dir)?, attacks, (now, now + 86_400))?;
     Ok(())
 }
 
@@ -256,32 +266,41 @@ fn write_capture(village: &mut Village, path: &std::path::Path) -> anyhow::Resul
 }
 
 /// Leaves everything running, with what its user needs beside it: `token` for the API, and `pids` to stop it.
-fn leave_running(village: &mut Village, shore: &mut Shore, root: &std::path::Path) -> anyhow::Result<()> {
-    let mut pids = village.leave_running()?;
-    pids.extend(shore.leave_running(village.ingest)?);
+fn leave_running(
+    village: &mut Village,
+    shore: &mut Shore,
+    root: &std::path::Path,
+    for_range: bool,
+) -> anyhow::Result<()> {
+    let mut pids = village.leave_running(for_range)?;
+    pids.extend(shore.leave_running(village.ingest, for_range)?);
     let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
     files::write(&root.join("token"), Readers::Owner, village.token.as_bytes())?;
     files::write(&root.join("pids"), Readers::Owner, (pids.join(" ") + "\n").as_bytes())?;
     Ok(())
 }
 
-/// What the demo says while it works, on standard error.
-struct Progress {
+/// What the demo and the range say while they work, on standard error.
+#[derive(Debug)]
+pub struct Progress {
     lively: bool,
     started: std::time::Instant,
 }
 
 impl Progress {
     #[expect(clippy::disallowed_methods, reason = "progress shows how long it took")]
-    fn new() -> Self {
+    /// From now on.
+    pub fn new() -> Self {
         Self { lively: std::io::stderr().is_terminal(), started: std::time::Instant::now() }
     }
 
-    fn tell(&self, what: &str) {
+    /// Says something.
+    pub fn tell(&self, what: &str) {
         eprintln!("{:>5.1} s  {what}", self.started.elapsed().as_secs_f32());
     }
 
-    fn attack(&self, i: usize, n: usize, name: &str, what: &str) {
+    /// An attack begins.
+    pub fn attack(&self, i: usize, n: usize, name: &str, what: &str) {
         if self.lively {
             let line = format!("{:>5.1} s  {i:>2}/{n}  {name}: {what} ...", self.started.elapsed().as_secs_f32());
             // A line that wraps cannot be taken back.
@@ -290,7 +309,8 @@ impl Progress {
         }
     }
 
-    fn outcome(&self, row: &Row) {
+    /// What came of it.
+    pub fn outcome(&self, row: &Row) {
         let mark = if row.cells.iter().all(siege::Cell::is_as_stated) { "" } else { "  NOT AS STATED" };
         let clear = if self.lively { "\x1b[2K" } else { "" };
         eprintln!("{clear}{:>5.1} s  {:<27} {}{mark}", self.started.elapsed().as_secs_f32(), row.attack, summary(row));

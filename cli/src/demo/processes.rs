@@ -17,7 +17,49 @@ pub struct Process {
     pub name: String,
     arguments: Vec<String>,
     log: PathBuf,
-    child: Option<Child>,
+    /// Where it finds its credentials.
+    credentials: Option<PathBuf>,
+    life: Life,
+}
+
+/// Names the folder in which a service finds its credentials.
+pub const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+
+/// Whether a process runs, and whose child it is.
+#[derive(Debug)]
+enum Life {
+    None,
+    Child(Child),
+    /// Somebody else's, by its id: it is ended only when it is told to, and goes on when this one ends.
+    Found(u32),
+}
+
+impl Life {
+    fn id(&self) -> Option<u32> {
+        match self {
+            Self::None => None,
+            Self::Child(child) => Some(child.id()),
+            Self::Found(id) => Some(*id),
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        match self {
+            Self::None => true,
+            Self::Child(child) => matches!(child.try_wait(), Ok(Some(_))),
+            Self::Found(id) => !is_alive(*id),
+        }
+    }
+}
+
+/// Whether there is a process of this id that does something: one whose parent has not looked yet is over.
+fn is_alive(id: u32) -> bool {
+    let state = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    state.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+fn tell(signal: &str, id: u32) {
+    let _ = Command::new("kill").args([signal, &id.to_string()]).status();
 }
 
 impl Process {
@@ -34,7 +76,24 @@ impl Process {
     /// The same, not started yet.
     pub fn prepare(folder: &Path, name: &str, arguments: Vec<String>) -> Self {
         let log = folder.join(format!("{}.log", name.replace([' ', '/'], "-")));
-        Self { name: name.to_owned(), arguments, log, child: None }
+        Self { name: name.to_owned(), arguments, log, credentials: None, life: Life::None }
+    }
+
+    /// One that somebody else started, with these words and this log.
+    pub fn found(name: &str, id: u32, arguments: Vec<String>, log: PathBuf) -> Self {
+        Self { name: name.to_owned(), arguments, log, credentials: None, life: Life::Found(id) }
+    }
+
+    /// The same, which finds its credentials in this folder.
+    #[must_use]
+    pub fn with_credentials(mut self, folder: Option<&Path>) -> Self {
+        self.credentials = folder.map(Path::to_owned);
+        self
+    }
+
+    /// Where it finds its credentials.
+    pub fn credentials(&self) -> Option<&Path> {
+        self.credentials.as_deref()
     }
 
     /// Starts it again, with the same words.
@@ -46,7 +105,8 @@ impl Process {
         let (out, err) = (open(&self.log)?, open(&self.log.with_extension("err"))?);
         let mut command = Command::new(std::env::current_exe()?);
         command.args(&self.arguments).stdin(Stdio::null()).stdout(out).stderr(err);
-        self.child = Some(command.spawn().with_context(|| format!("cannot start {}", self.name))?);
+        command.envs(self.credentials.iter().map(|folder| (CREDENTIALS, folder)));
+        self.life = Life::Child(command.spawn().with_context(|| format!("cannot start {}", self.name))?);
         Ok(())
     }
 
@@ -65,40 +125,53 @@ impl Process {
 
     /// Its process id, while it runs.
     pub fn id(&self) -> Option<u32> {
-        self.child.as_ref().map(Child::id)
+        self.life.id()
     }
 
     /// Whether it ended by itself, and what it said last.
     pub fn has_died(&mut self) -> Option<String> {
-        let status = self.child.as_mut()?.try_wait().ok()??;
+        let status = match &mut self.life {
+            Life::None => return None,
+            Life::Child(child) => child.try_wait().ok()??.to_string(),
+            Life::Found(id) if is_alive(*id) => return None,
+            Life::Found(id) => format!("process {id}"),
+        };
         let said = std::fs::read_to_string(self.log.with_extension("err")).unwrap_or_default();
         Some(format!("{} ended ({status}): {}", self.name, said.lines().last().unwrap_or("without a word")))
     }
 
     /// Asks it to stop (SIGTERM) and waits; kills it after five seconds.
     pub fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let _ = Command::new("kill").args(["-TERM", &child.id().to_string()]).status();
-        for _ in 0..250 {
-            if matches!(child.try_wait(), Ok(Some(_))) {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
+        self.end(&["-TERM", "-KILL"]);
     }
 
     /// Kills it (SIGKILL), as a power cut would.
     pub fn kill(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let _ = child.kill();
-        let _ = child.wait();
+        self.end(&["-KILL"]);
     }
 
-    /// Lets it run on when the demo ends. Returns its process id, if it runs.
+    /// Tells it so, one way after the other, until it is over.
+    fn end(&mut self, signals: &[&str]) {
+        let mut life = std::mem::replace(&mut self.life, Life::None);
+        let Some(id) = life.id() else { return };
+        for signal in signals {
+            // Whoever is over and waited for has given its id back.
+            if life.is_over() {
+                return;
+            }
+            tell(signal, id);
+            for _ in 0..500 {
+                if life.is_over() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Lets it run on when this one ends. Returns its process id, if it runs.
     pub fn leave_running(&mut self) -> Option<u32> {
-        self.child.take().map(|child| child.id())
+        std::mem::replace(&mut self.life, Life::None).id()
     }
 
     /// The command line, for people.
@@ -122,7 +195,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        self.kill();
+        if !matches!(self.life, Life::Found(_)) {
+            self.kill();
+        }
     }
 }
 

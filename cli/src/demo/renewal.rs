@@ -10,7 +10,7 @@ use fivefold_keep::rotation::Stage;
 use serde::Serialize;
 
 use super::siege::{Siege, key_of};
-use super::village::{INSIDER, Network, named};
+use super::village::{Network, named};
 use crate::operator::{Folder, Operator};
 
 /// How long all of it may take: nodes are told in answers to their readings.
@@ -62,7 +62,7 @@ impl Renewed {
 /// The book or the cloud does not answer.
 pub fn renew(siege: &mut Siege<'_>) -> anyhow::Result<Vec<Renewed>> {
     let mut operator = Folder { dir: siege.village.dir.clone(), passphrase_file: None }.open()?;
-    for node in siege.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+    for node in siege.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()) {
         node.process.stop();
     }
     let mut all = order(siege, &mut operator)?;
@@ -78,7 +78,7 @@ fn order(siege: &Siege<'_>, operator: &mut Operator) -> anyhow::Result<Vec<Renew
     let now = crate::clock::now()?;
     let mut all = Vec::new();
     for (at, network) in siege.village.networks.iter().enumerate() {
-        let Some(stolen) = network.nodes.get(INSIDER).filter(|_| network.profile != Profile::DangerLinkOnly) else {
+        let Some(stolen) = network.nodes.last().filter(|_| network.profile != Profile::DangerLinkOnly) else {
             continue;
         };
         operator.registry.revoke_device(stolen.did, now)?;
@@ -132,8 +132,7 @@ fn await_all(siege: &Siege<'_>, operator: &mut Operator, all: &mut [Renewed]) ->
 }
 
 fn honest_under_new_keys(network: &Network, stored: &[(String, u64)]) -> usize {
-    let honest = network.nodes.iter().enumerate().filter(|(i, _)| *i != INSIDER).map(|(_, n)| n);
-    let done = honest.filter(|node| {
+    let done = network.honest().filter(|node| {
         let (did, epoch) = (node.did.to_string(), node.said().renewed);
         epoch > 0 && stored.iter().any(|(d, name)| *d == did && *name >= named(epoch, 0))
     });
@@ -150,7 +149,7 @@ fn last_words(siege: &mut Siege<'_>, all: &mut [Renewed]) -> anyhow::Result<()> 
     };
     let before = (refused(siege)?, siege.of_the_insiders()?);
     for renewed in all.iter() {
-        if let Some(node) = siege.village.networks.get_mut(renewed.at).and_then(|n| n.nodes.get_mut(INSIDER)) {
+        if let Some(node) = siege.village.networks.get_mut(renewed.at).and_then(|n| n.nodes.last_mut()) {
             node.process.resume()?;
         }
     }
@@ -166,7 +165,7 @@ fn last_words(siege: &mut Siege<'_>, all: &mut [Renewed]) -> anyhow::Result<()> 
         renewed.stolen_refused = heard;
         renewed.stolen_taken = of(&taken).saturating_sub(of(&before.1));
     }
-    for node in siege.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+    for node in siege.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()) {
         node.process.stop();
     }
     Ok(())

@@ -27,14 +27,15 @@ use super::village::{Gateway, strings, text};
 use crate::attack::plan::Station;
 use crate::gateway;
 use crate::node::waspmote::{NodeKeys, PeerWord};
-use crate::operator::{Folder, Operator};
+use crate::operator::Operator;
 use crate::xbee_air::{Place, XbeeAir};
 
 /// Its name.
 pub const NAME: &str = "shore";
-/// The wire between nodes and gateway, and the one between gateway and cloud.
-const ROAD: usize = 0;
-const UPLINK: usize = 1;
+/// The wire between nodes and gateway; the one between gateway and cloud is the next.
+pub const ROAD: usize = 0;
+/// The second one.
+pub const UPLINK: usize = 1;
 
 /// Frames that the vendor's code made (vectors/waspmote/http.json), with the key that opens the second.
 const RECORDED: [(&str, &str, Option<&str>); 2] = [
@@ -80,6 +81,11 @@ impl Sketch {
             Self::ToCloud => "AES to cloud",
             Self::Hardened => "hardened",
         }
+    }
+
+    /// By what a node is told of it: the value of `--seal`.
+    pub fn of(seal: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|sketch| sketch.seal() == seal)
     }
 
     const fn seal(self) -> &'static str {
@@ -157,8 +163,8 @@ pub struct Shore {
     pub by_radio: Vec<Node>,
     /// What was heard on the wire between nodes and gateway.
     pub recording: PathBuf,
-    /// The modules, and the air between them.
-    _air: XbeeAir,
+    /// The modules, and the air between them, if it is ours.
+    pub air: Option<XbeeAir>,
 }
 
 impl Shore {
@@ -166,9 +172,7 @@ impl Shore {
     ///
     /// # Errors
     /// A part cannot be made or started.
-    pub fn settle(dir: &Path, logs: &Path, ingest: SocketAddr, every: f64) -> anyhow::Result<Self> {
-        let mut operator = Folder { dir: dir.to_owned(), passphrase_file: None }.open()?;
-        let operator = &mut operator;
+    pub fn settle(operator: &mut Operator, logs: &Path, ingest: SocketAddr, every: f64) -> anyhow::Result<Self> {
         let folder = logs.join(NAME);
         std::fs::create_dir_all(&folder)?;
         let [http, road, uplink, metrics] = free_tcp(4)?[..] else { anyhow::bail!("no free ports") };
@@ -200,7 +204,7 @@ impl Shore {
         let mut settings: GatewaySettings = share::read_config(&path)?;
         settings.metrics = Some(GatewayMetrics { bind: metrics });
         // All come through one wire here, attackers too: limits for honest fleets would starve the nodes.
-        settings.limits.messages_a_minute = 6000;
+        settings.limits.messages_a_minute = 600;
         settings.insecure_http = Some(GatewayHttp {
             connections: 256,
             connections_per_address: 256,
@@ -293,8 +297,8 @@ impl Shore {
             node.process.resume()?;
         }
         let recording = crate::attack::backhaul::recording(&folder, ROAD);
-        let (net, _air) = (network.net, air);
-        Ok(Self { net, gateway, http, wires, ingest, nodes, own, recorded, by_radio, recording, _air })
+        let (net, air) = (network.net, Some(air));
+        Ok(Self { net, gateway, http, wires, ingest, nodes, own, recorded, by_radio, recording, air })
     }
 
     /// All nodes.
@@ -303,23 +307,26 @@ impl Shore {
     }
 
     /// Lets everything run on but the nodes with a module, and says under which process ids. Gateway and nodes start again, on
-    /// their way to each other and the cloud: the wires end with the demo, and so do the modules.
+    /// their way to each other and the cloud: the wires end with the demo, and so do the modules. For a range they stay on the
+    /// way that leads through a machine in the middle.
     ///
     /// # Errors
     /// The gateway's config cannot be written, or a process cannot be started.
-    pub fn leave_running(&mut self, ingest: SocketAddr) -> anyhow::Result<Vec<u32>> {
+    pub fn leave_running(&mut self, ingest: SocketAddr, for_range: bool) -> anyhow::Result<Vec<u32>> {
         self.gateway.process.stop();
         let path = self.gateway.folder.join(GATEWAY_FILE);
         let mut settings: GatewaySettings = share::read_config(&path)?;
-        if let Some(uplink) = &mut settings.uplink {
+        if let Some(uplink) = settings.uplink.as_mut().filter(|_| !for_range) {
             uplink.cloud = format!("https://localhost:{}", ingest.port());
         }
         settings.xbee = None;
         share::write_config(&path, gateway::GATEWAY_HEADING, &settings)?;
         self.gateway.process.resume()?;
         let nodes = self.nodes.iter_mut().chain([&mut self.own]).map(|node| {
-            node.process.stop();
-            node.process.resume_with("--http", &self.http.to_string())?;
+            if !for_range {
+                node.process.stop();
+                node.process.resume_with("--http", &self.http.to_string())?;
+            }
             anyhow::Ok(node.process.leave_running())
         });
         let nodes = nodes.collect::<anyhow::Result<Vec<_>>>()?;

@@ -9,25 +9,34 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use fivefold_core::profile::Profile;
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::NodeShare;
 use serde::Serialize;
+use serde_json::Value;
 
+use super::processes::CREDENTIALS;
 use super::threats::{Attack, Gain, Outcome, Table};
-use super::village::{INSIDER, Network, Village};
+use super::village::{Network, Village, title_of};
 use crate::api::Api;
-use crate::attack::Report;
+use crate::attack::permit::{PERMIT_FILE, ca_of};
 use crate::attack::plan::{Plan, Station};
+use crate::attack::{Hands, Report, Way, each};
 use crate::operator::REGISTRY_FILE;
 use seen::Counted;
 pub(super) use seen::counted_by;
 pub use seen::key_of;
 
+/// Readings of each node that the cloud must get before the siege begins.
+const PEACE: usize = 3;
+
 /// What one attack came to in one network.
 #[derive(Clone, Debug, Serialize)]
 pub struct Cell {
-    /// `e1+e3+e4` and so on.
+    /// `e1+e3+e4` and so on: the column.
     pub network: String,
+    /// Name of the network, or serial of the node.
+    pub name: String,
     /// What docs/threats.md says.
     pub expected: Outcome,
     /// What was seen.
@@ -90,6 +99,8 @@ pub struct Siege<'v> {
     // Gateways were started again since the insiders last proved themselves to them.
     strange: bool,
     turn: u32,
+    /// What the operator takes every network for, whatever it is.
+    claim: Option<Profile>,
 }
 
 impl<'v> Siege<'v> {
@@ -105,7 +116,14 @@ impl<'v> Siege<'v> {
         )?;
         let folder = village.logs.join("attacks");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { village, api, folder, charged: HashSet::new(), strange: false, turn: 0 })
+        Ok(Self { village, api, folder, charged: HashSet::new(), strange: false, turn: 0, claim: None })
+    }
+
+    /// Judges every network as if it were of this combination.
+    #[must_use]
+    pub fn claiming(mut self, claim: Option<Profile>) -> Self {
+        self.claim = claim;
+        self
     }
 
     /// The API, to look at what is stored.
@@ -132,6 +150,40 @@ impl<'v> Siege<'v> {
         Ok(row)
     }
 
+    /// Waits until more was heard of every node than is stored in `before`.
+    ///
+    /// # Errors
+    /// A node is silent for 90 seconds, or a process ended.
+    pub fn peace(&mut self, before: &BTreeMap<(String, u64), Value>) -> anyhow::Result<()> {
+        let heard =
+            |stored: &BTreeMap<(String, u64), Value>, did: &str| stored.keys().filter(|(d, _)| d == did).count();
+        // A HELLO that nobody heard is said again after a minute.
+        let until = now() + Duration::from_secs(90);
+        loop {
+            std::thread::sleep(Duration::from_millis(200));
+            if let Some(dead) = self.village.casualties().into_iter().next() {
+                anyhow::bail!("{dead}");
+            }
+            let stored = self.stored()?;
+            let nodes = self.village.networks.iter().flat_map(|n| &n.nodes);
+            let is_silent = |did: &str| heard(&stored, did) < heard(before, did) + PEACE;
+            let silent: Vec<_> =
+                nodes.filter(|n| is_silent(&n.did.to_string())).map(|n| n.station.name.clone()).collect();
+            if silent.is_empty() {
+                return Ok(());
+            }
+            anyhow::ensure!(now() < until, "after 90 s the cloud has not enough readings of: {}", silent.join(", "));
+        }
+    }
+
+    /// What is stored by now and was made by no node is no work of attackers to come.
+    ///
+    /// # Errors
+    /// The cloud does not answer.
+    pub fn forget_what_was_forged(&mut self) -> anyhow::Result<()> {
+        self.forged().map(drop)
+    }
+
     fn attempt(&mut self, attack: &Attack, table: &Table) -> anyhow::Result<Row> {
         let (reports, counted) = match attack.name.as_str() {
             // The victims of one network's recorder are another network's gateway: one at a time tells whose is whose.
@@ -152,21 +204,19 @@ impl<'v> Siege<'v> {
         }
         self.turn += 1;
         let mut cells = Vec::new();
-        for (column, title) in table.networks.iter().enumerate() {
-            let at =
-                self.village.networks.iter().position(|n| n.title() == title).context("a column without a network")?;
-            let Some(network) = self.village.networks.get(at) else { continue };
-            let (report, mut obtained) = reports.get(at).cloned().context("an attack without a report")?;
-            if report.read > 0 {
-                obtained = obtained.and(Gain::Reads);
-            }
+        for (at, network) in self.village.networks.iter().enumerate() {
+            let title = title_of(self.claim.unwrap_or(network.profile));
+            let column = table.networks.iter().position(|n| n == title).context("a network without a column")?;
+            let (report, obtained) = reports.get(at).cloned().context("an attack without a report")?;
+            let mut obtained = report.gained(obtained);
             if forged.contains(&network.net.to_string()) {
                 obtained = obtained.and(Gain::Forges);
             }
             let net = network.net.to_string();
             let counted = counted.iter().filter(|((n, _), _)| *n == net || n.is_empty());
             cells.push(Cell {
-                network: title.clone(),
+                network: title.to_owned(),
+                name: network.name.clone(),
                 expected: attack.expected.get(column).cloned().unwrap_or_default(),
                 obtained,
                 attempts: report.attempts,
@@ -194,17 +244,18 @@ impl<'v> Siege<'v> {
 
     /// Reports by network, and what was gained beyond reading and forging, which are judged for every attack alike.
     fn carry_out(&mut self, name: &str) -> anyhow::Result<Vec<(Report, Outcome)>> {
-        match name {
-            "recorder-replays-restart" => self.replay_over_restarts(),
-            "backhaul-reads" => self.read_the_wires(),
-            "backhaul-flips" => self.flip_the_wires(),
-            "backhaul-impersonates" => self.lead_astray("backhaul-impersonates"),
-            "gateway-as-cloud" => self.lead_astray("gateway-as-cloud"),
-            "gateway-withholds" => self.withhold(false),
-            "gateway-drops" => self.withhold(true),
-            "stolen-node-itself" => self.be_itself(),
-            "database-keys" => self.search_together(),
-            _ => self.plain(name),
+        let attack = each::named(name).with_context(|| format!("no attack is called {name}"))?;
+        match attack.way {
+            Way::Hands(Hands::Restarts) => self.replay_over_restarts(),
+            Way::Hands(Hands::ReadsWires) => self.read_the_wires(),
+            Way::Hands(Hands::FlipsWires) => self.flip_the_wires(),
+            Way::Hands(Hands::Withholds) => self.withhold(false),
+            Way::Hands(Hands::Drops) => self.withhold(true),
+            Way::Hands(Hands::Itself) => self.be_itself(),
+            // Attackers who play the cloud are of no use where nobody is led to them.
+            Way::Process(_) if matches!(name, "backhaul-impersonates" | "gateway-as-cloud") => self.lead_astray(name),
+            Way::Process(_) if name == "database-keys" => self.search_together(),
+            Way::Process(_) => self.plain(name),
         }
     }
 
@@ -234,7 +285,7 @@ impl<'v> Siege<'v> {
     fn ready_the_insiders(&mut self) -> anyhow::Result<()> {
         if self.strange {
             let before = self.of_the_insiders()?;
-            for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+            for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()) {
                 if node.process.id().is_none() {
                     node.process.resume()?;
                 }
@@ -245,7 +296,7 @@ impl<'v> Siege<'v> {
             }
             self.strange = false;
         }
-        self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)).for_each(|n| n.process.stop());
+        self.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()).for_each(|n| n.process.stop());
         Ok(())
     }
 
@@ -255,7 +306,7 @@ impl<'v> Siege<'v> {
     /// The cloud does not answer.
     pub fn of_the_insiders(&self) -> anyhow::Result<Vec<usize>> {
         let stored = self.stored()?;
-        let dids = self.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)).map(|n| n.did.to_string());
+        let dids = self.village.networks.iter().filter_map(|n| n.nodes.last()).map(|n| n.did.to_string());
         Ok(dids.map(|did| stored.keys().filter(|(d, _)| *d == did).count()).collect())
     }
 
@@ -275,6 +326,8 @@ impl<'v> Siege<'v> {
             turn: self.turn,
             net: network.net.to_string(),
             pan: network.pan.clone(),
+            permit: Some(self.village.dir.join(PERMIT_FILE)),
+            ca: ca_of(&self.village.dir),
             recording: network.recording.clone(),
             stations,
             elsewhere,
@@ -283,12 +336,13 @@ impl<'v> Siege<'v> {
             ..Plan::default()
         };
         if name.starts_with("insider-") || name.starts_with("stolen-node") {
-            plan.node = network.nodes.get(INSIDER).map(|n| n.folder.clone());
+            plan.node = network.nodes.last().map(|n| n.folder.clone());
         }
         if name.starts_with("gateway-") {
             let gateway = network.gateways.first().context("no gateway")?;
             plan.gateway = Some(gateway.folder.clone());
             plan.gateway_pid = gateway.process.id();
+            plan.credentials = gateway.process.credentials().map(Path::to_owned);
         }
         if name.starts_with("database-") {
             // They share one copy and the work: it holds all networks.
@@ -322,7 +376,7 @@ impl<'v> Siege<'v> {
         for part in ["node", "relay", "gateway", "cloud"] {
             for network in &mut self.village.networks {
                 match part {
-                    "node" => restart(network.nodes.get_mut(3).map(|n| &mut n.process))?,
+                    "node" => restart(network.honest_mut().last().map(|n| &mut n.process))?,
                     "relay" => restart(network.nodes.first_mut().map(|n| &mut n.process))?,
                     "gateway" => restart(network.gateways.first_mut().map(|g| &mut g.process))?,
                     _ => {}
@@ -363,7 +417,7 @@ impl<'v> Siege<'v> {
     /// The stolen node speaks as itself, and is then revoked.
     fn be_itself(&mut self) -> anyhow::Result<Vec<(Report, Outcome)>> {
         let before = self.of_the_insiders()?;
-        for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+        for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()) {
             node.process.resume()?;
         }
         let until = now() + Duration::from_secs(20);
@@ -373,7 +427,7 @@ impl<'v> Siege<'v> {
             taken = self.of_the_insiders()?;
         }
         let mut registry = Registry::open(&self.village.dir.join(REGISTRY_FILE))?;
-        for node in self.village.networks.iter().filter_map(|n| n.nodes.get(INSIDER)) {
+        for node in self.village.networks.iter().filter_map(|n| n.nodes.last()) {
             registry.revoke_device(node.did, crate::clock::now()?)?;
         }
         // The cloud looks once a second and tells its gateways. Who is revoked is silent from then on.
@@ -392,7 +446,7 @@ impl<'v> Siege<'v> {
                 break false;
             }
         };
-        for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.get_mut(INSIDER)) {
+        for node in self.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()) {
             node.process.stop();
         }
         let mut reports = Vec::new();
@@ -446,8 +500,7 @@ fn payloads(network: &Network) -> Vec<String> {
 
 /// (device, number) of everything that nodes but the insider have sent.
 fn sent_by(network: &Network) -> BTreeSet<(String, u64)> {
-    let honest = network.nodes.iter().enumerate().filter(|(i, _)| *i != INSIDER).map(|(_, n)| n);
-    honest.flat_map(|n| n.said().sent.into_iter().map(|number| (n.did.to_string(), number))).collect()
+    network.honest().flat_map(|n| n.said().sent.into_iter().map(|number| (n.did.to_string(), number))).collect()
 }
 
 /// Secrets of the deployment, to judge whether a copy of the database holds one.
@@ -470,6 +523,7 @@ pub(super) fn start(folder: &Path, name: &str, at: usize, plan: &Plan) -> anyhow
     std::fs::write(&path, serde_json::to_vec(plan)?)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["attack", "run", name, "--plan"]).arg(&path);
+    command.envs(plan.credentials.iter().map(|folder| (CREDENTIALS, folder)));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().with_context(|| format!("cannot start the attacker {name}"))
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::siege::{Row, Siege, key_of};
 use super::threats::{Gain, Outcome};
-use super::village::{INSIDER, Said, Village};
+use super::village::{Said, Village};
 
 /// What became of one network's readings.
 #[derive(Clone, Debug, Serialize)]
@@ -118,7 +118,7 @@ fn count(siege: &Siege<'_>) -> anyhow::Result<Vec<Balance>> {
         let mut honest = HashSet::new();
         for (i, (node, said)) in network.nodes.iter().zip(said).enumerate() {
             let did = node.did.to_string();
-            if i == INSIDER {
+            if i + 1 == network.nodes.len() {
                 continue;
             }
             honest.insert(did.clone());
@@ -221,6 +221,7 @@ pub fn attacks(heading: &str, rows: &[Row], networks: &[String]) -> String {
          \x20 reads      readings in the clear\n\
          \x20 forges     readings are stored that no node made\n\
          \x20 loses      readings that a node was told are safe never reach the cloud\n\
+         \x20 runs       commands of the attacker are run\n\
          \x20 withholds  readings reach the cloud later\n\
          \x20 itself     what that node could do anyway\n\
          Below it: how often it was tried, and which code the receivers counted how often\n\
@@ -324,6 +325,16 @@ pub fn commands(village: &Village, root: &Path) -> String {
          The API is described at https://localhost:{api}/openapi.json, and the logs are in {logs}.\n\
          Stop it with: kill $(cat {root}/pids); then delete {root}",
         logs = village.logs.display()
+    )
+}
+
+/// What to type where a range takes over. `root` is the demo's folder.
+pub fn to_a_range(village: &Village, root: &Path) -> String {
+    let (dir, root) = (village.dir.display(), root.display());
+    format!(
+        "Everything runs on, and waits for a machine in the middle. Next:\n\
+         \x20 fivefold range run --dir {dir} --token-file {root}/token\n\
+         Stop it with: kill $(cat {root}/pids); then delete {root}"
     )
 }
 

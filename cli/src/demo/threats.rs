@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::Serialize;
 
+use crate::attack::Report;
+
 /// docs/threats.md, as it was when this program was built.
 const PAGE: &str = include_str!("../../../docs/threats.md");
 /// Marks of the table of networks, and of that of classic nodes.
@@ -24,12 +26,14 @@ pub enum Gain {
     Loses,
     /// Readings in the clear.
     Reads,
+    /// Commands of its own are run.
+    Runs,
     /// Readings are kept from the cloud for a while.
     Withholds,
 }
 
 impl Gain {
-    const ALL: [Self; 5] = [Self::Forges, Self::Itself, Self::Loses, Self::Reads, Self::Withholds];
+    const ALL: [Self; 6] = [Self::Forges, Self::Itself, Self::Loses, Self::Reads, Self::Runs, Self::Withholds];
 
     /// The word in the table.
     pub fn as_str(self) -> &'static str {
@@ -38,6 +42,7 @@ impl Gain {
             Self::Itself => "itself",
             Self::Loses => "loses",
             Self::Reads => "reads",
+            Self::Runs => "runs",
             Self::Withholds => "withholds",
         }
     }
@@ -54,6 +59,19 @@ impl Outcome {
     pub fn and(mut self, gain: Gain) -> Self {
         self.0.insert(gain);
         self
+    }
+}
+
+impl Report {
+    /// What came of it, with what the attacker says that it read and ran.
+    pub fn gained(&self, mut outcome: Outcome) -> Outcome {
+        if self.read > 0 {
+            outcome = outcome.and(Gain::Reads);
+        }
+        if self.ran {
+            outcome = outcome.and(Gain::Runs);
+        }
+        outcome
     }
 }
 

@@ -10,14 +10,19 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
+use anyhow::Context as _;
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::profile::{Mode, Profile, Radio};
+use fivefold_keep::files::{self, Readers};
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewayMetrics, GatewaySettings};
+use fivefold_keep::vault::PASSPHRASE_FILE;
 use serde_json::Value;
 
 use super::evidence::{self, Witnesses};
-use super::processes::{Obedient, Process, free_tcp, free_udp};
+use super::graded::{self, BEST, WRONG};
+use super::processes::{CREDENTIALS, Obedient, Process, free_tcp, free_udp};
 use crate::attack::plan::Station;
 use crate::operator::{Folder, Operator};
 use crate::{device, gateway, init};
@@ -171,10 +176,21 @@ impl Network {
     /// The network in whose signer's name its stolen gateway invents readings.
     pub const ROBBED: &str = "spillway";
 
-    /// As it heads a column: `e1+e3+e4`, or `e1 only`.
-    pub fn title(&self) -> &'static str {
-        if self.profile == Profile::DangerLinkOnly { "e1 only" } else { self.profile.as_str() }
+    /// Its nodes but the last one, which is the insider.
+    pub fn honest(&self) -> impl DoubleEndedIterator<Item = &Node> {
+        self.nodes.iter().take(self.nodes.len().saturating_sub(1))
     }
+
+    /// The same, to start them again.
+    pub fn honest_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Node> {
+        let honest = self.nodes.len().saturating_sub(1);
+        self.nodes.iter_mut().take(honest)
+    }
+}
+
+/// As a combination heads a column: `e1+e3+e4`, or `e1 only`.
+pub fn title_of(profile: Profile) -> &'static str {
+    if profile == Profile::DangerLinkOnly { "e1 only" } else { profile.as_str() }
 }
 
 /// The whole village, running.
@@ -265,6 +281,8 @@ impl Village {
             ingest,
             api,
         })?;
+        let credentials = root.join("credentials");
+        files::create_folder(&credentials)?;
         let mut operator = Folder { dir: dir.clone(), passphrase_file: None }.open()?;
         let token = operator.registry.add_token("demo", crate::clock::now()?)?.to_string();
 
@@ -285,7 +303,8 @@ impl Village {
         let mut wires = wires.iter().copied().enumerate();
         for (name, profile, count) in NETWORKS {
             tell(&format!("enrolling network {name} ({profile})"));
-            networks.push(settle(&mut operator, &logs, (name, profile, count), &mut wires, capture, every)?);
+            let new = New { name, profile, count, capture, every, credentials: &credentials };
+            networks.push(settle(&mut operator, &logs, &new, &mut wires)?);
         }
         Ok(Self { dir, logs, cloud, ingest, api, token, backhaul, networks, witnesses })
     }
@@ -311,13 +330,13 @@ impl Village {
     }
 
     /// Lets everything run on, and says under which process ids. The gateways start again, on their way to the cloud itself:
-    /// the machine in the middle ends with the demo.
+    /// the machine in the middle ends with the demo. For a range they stay on the way that leads through one.
     ///
     /// # Errors
     /// A gateway's config cannot be written, or it cannot be started.
-    pub fn leave_running(&mut self) -> anyhow::Result<Vec<u32>> {
+    pub fn leave_running(&mut self, for_range: bool) -> anyhow::Result<Vec<u32>> {
         let cloud = format!("https://localhost:{}", self.ingest.port());
-        for gateway in self.networks.iter_mut().flat_map(|n| &mut n.gateways) {
+        for gateway in self.networks.iter_mut().flat_map(|n| &mut n.gateways).filter(|_| !for_range) {
             gateway.process.stop();
             let path = gateway.folder.join(GATEWAY_FILE);
             let mut settings: GatewaySettings = share::read_config(&path)?;
@@ -340,15 +359,39 @@ pub(super) fn text(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// Lets a credential open a gateway's vault, and no file beside it: what docs/operate.md says, with the demo in systemd's place.
+fn hand_over(folder: &Path, credentials: &Path) -> anyhow::Result<()> {
+    const NAME: &str = "fivefold";
+    let passphrase = folder.join(PASSPHRASE_FILE);
+    files::write(&credentials.join(NAME), Readers::Owner, &files::read_private(&passphrase)?)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["-o", "json", "vault", "rewrap", "systemd-credential", "--dir"]).arg(folder).arg(NAME);
+    let done = command.env(CREDENTIALS, credentials).stdin(Stdio::null()).output().context("cannot rewrap a vault")?;
+    anyhow::ensure!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr).trim());
+    Ok(std::fs::remove_file(passphrase)?)
+}
+
+/// A network that is to be.
+struct New<'a> {
+    name: &'a str,
+    profile: Profile,
+    /// Gateways.
+    count: usize,
+    /// Whether its air is captured.
+    capture: bool,
+    every: f64,
+    /// Where the best network's gateway gets what opens its vault.
+    credentials: &'a Path,
+}
+
 /// Enrols one network and starts its gateways and nodes.
 fn settle(
     operator: &mut Operator,
     logs: &Path,
-    (name, profile, count): (&str, Profile, usize),
+    new: &New<'_>,
     wires: &mut impl Iterator<Item = (usize, SocketAddr)>,
-    capture: bool,
-    every: f64,
 ) -> anyhow::Result<Network> {
+    let &New { name, profile, count, capture, every, credentials } = new;
     let site = Site::new(count)?;
     let words = (profile == Profile::DangerLinkOnly).then_some(OVERRIDE);
     let network = operator.registry.add_network(&operator.vault, name, profile, words)?;
@@ -377,6 +420,10 @@ fn settle(
             },
         )?;
         let folder = operator.gateway_folder(&made.name);
+        let credentials = (name == BEST).then_some(credentials);
+        if let Some(credentials) = credentials {
+            hand_over(&folder, credentials)?;
+        }
         let station = Station {
             name: format!("gateway {}", made.name),
             addr: bind,
@@ -388,13 +435,14 @@ fn settle(
         let mut settings: GatewaySettings = share::read_config(&path)?;
         settings.metrics = Some(GatewayMetrics { bind: metrics });
         // Attackers speak in the nodes' names all the time: the limit for honest fleets would starve the nodes.
-        settings.limits.messages_a_minute = 6000;
+        settings.limits.messages_a_minute = 600;
         share::write_config(&path, gateway::GATEWAY_HEADING, &settings)?;
         let mut arguments = strings(&["-o", "json", "gateway", "run", "--dir", &text(&folder)]);
         if capture {
             arguments.extend(["--pcap".into(), text(&logs.join(format!("{}.pcapng", made.name)))]);
         }
-        let process = Process::start(logs, &station.name, arguments)?;
+        let mut process = Process::prepare(logs, &station.name, arguments).with_credentials(credentials);
+        process.resume()?;
         let id = made.gateway.to_string();
         gateways.push(Gateway { name: made.name, id, station, folder, wire, metrics, process });
     }
@@ -412,8 +460,8 @@ fn settle(
                 sid: Some(sid_of(n)),
                 mode: Mode::Persistent,
                 record: device::Record {
-                    // One stock device among them: AES-128, as Wireshark can open it.
-                    alg: if n == 3 { 10 } else { 11 },
+                    // One stock device among them: AES-128, as Wireshark can open it. The best network has one only where it looks.
+                    alg: if n == 3 && (capture || name != BEST) { 10 } else { 11 },
                     kid_length: 0,
                     ack_every: None,
                     radio: Radio::Ieee802154,
@@ -435,6 +483,9 @@ fn settle(
             sid: made.sid.to_string(),
             eui64: made.did.to_string(),
         };
+        if profile == Profile::DangerLinkOnly && n == WRONG {
+            graded::mistake(&folder)?;
+        }
         if signs {
             evidence::certify(&operator.dir, &folder, &made.did.to_string())?;
         }

@@ -31,7 +31,7 @@ use road::Road;
 use signing::{Signed, Signer};
 
 pub(crate) use keys::{NodeKeys, PeerWord};
-pub(crate) use road::post;
+pub(crate) use road::post_over;
 
 /// `fivefold node waspmote`.
 #[derive(Debug, clap::Args)]

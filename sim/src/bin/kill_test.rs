@@ -25,6 +25,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use fivefold::api::Api;
 use fivefold::attack::air::{Transmitter, recorded};
+use fivefold::attack::door::Door;
 use fivefold::demo::processes::Process;
 use fivefold::demo::siege::key_of;
 use fivefold::demo::village::{Said, Village};
@@ -184,7 +185,7 @@ impl Replayer {
         let thread = std::thread::spawn(move || {
             let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x5EED);
             let mut sent = 0;
-            let Ok(mut radio) = Transmitter::new() else { return 0 };
+            let Ok(mut radio) = Transmitter::new(Door::Loopback) else { return 0 };
             while !ended.load(Ordering::Relaxed) {
                 let which = random.next_u32() as usize;
                 let Some((recording, stations)) = targets.get(which % targets.len().max(1)) else { return sent };

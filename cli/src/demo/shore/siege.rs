@@ -12,11 +12,12 @@ use anyhow::Context as _;
 use fivefold_keep::registry::Registry;
 use serde_json::Value;
 
-use super::{NAME, Node, ROAD, Said, Shore, Sketch, UPLINK};
+use super::{NAME, Node, ROAD, Said, Shore, UPLINK};
 use crate::api::Api;
-use crate::attack::Report;
 use crate::attack::classic::{Classic, clear_in};
+use crate::attack::permit::{PERMIT_FILE, ca_of};
 use crate::attack::plan::Plan;
+use crate::attack::{Hands, Report, Way, each};
 use crate::demo::processes::free_tcp;
 use crate::demo::siege::{Cell, Row, copy_databases, counted_by, report_of, start};
 use crate::demo::tables::Balance;
@@ -37,6 +38,8 @@ pub struct Siege<'s> {
     turn: u32,
     /// Ids of forged readings that an earlier attack is charged with.
     charged: HashSet<i64>,
+    /// How much was stored of each before.
+    before: HashMap<String, usize>,
 }
 
 /// Counters: (process, code) → count.
@@ -50,7 +53,7 @@ impl<'s> Siege<'s> {
     pub fn new(shore: &'s mut Shore, api: Api, dir: &Path, logs: &Path) -> anyhow::Result<Self> {
         let folder = logs.join(NAME).join("attacks");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { shore, api, dir: dir.to_owned(), folder, turn: 0, charged: HashSet::new() })
+        Ok(Self { shore, api, dir: dir.to_owned(), folder, turn: 0, charged: HashSet::new(), before: HashMap::new() })
     }
 
     /// Runs all attacks of the table that are chosen. `tell` hears of each outcome.
@@ -64,6 +67,8 @@ impl<'s> Siege<'s> {
         tell: impl Fn(&Row),
     ) -> anyhow::Result<(Vec<Row>, Balance)> {
         self.peace()?;
+        // What is stored by now and was made by no node is no work of attackers to come.
+        self.forged()?;
         let mut rows = Vec::new();
         for attack in table.attacks.iter().filter(|a| chosen(&a.name)) {
             let mut row = self.attempt(attack, table).with_context(|| format!("attack {}", attack.name))?;
@@ -143,12 +148,25 @@ impl<'s> Siege<'s> {
         self.await_heard(self.shore.recorded.iter().map(|n| n.serial.to_string()).collect(), 1)
     }
 
+    /// What is stored by now is of a time before: nobody recorded it.
+    ///
+    /// # Errors
+    /// The cloud does not answer.
+    pub fn going_on(mut self) -> anyhow::Result<Self> {
+        for row in self.rows()? {
+            *self.before.entry(row.serial).or_default() += 1;
+        }
+        Ok(self)
+    }
+
+    /// Waits until so many readings of each are stored, beside those of before.
     fn await_heard(&self, serials: Vec<String>, times: usize) -> anyhow::Result<()> {
+        let heard = |rows: &[Stored], serial: &String| rows.iter().filter(|row| row.serial == *serial).count();
+        let wanted = |serial: &String| self.before.get(serial).copied().unwrap_or(0) + times;
         let until = now() + Duration::from_secs(90);
         loop {
             let rows = self.rows()?;
-            let heard = |serial: &String| rows.iter().filter(|row| row.serial == *serial).count();
-            let silent: Vec<_> = serials.iter().filter(|serial| heard(serial) < times).cloned().collect();
+            let silent: Vec<_> = serials.iter().filter(|s| heard(&rows, s) < wanted(s)).cloned().collect();
             if silent.is_empty() {
                 return Ok(());
             }
@@ -219,13 +237,18 @@ impl<'s> Siege<'s> {
 
     fn attempt(&mut self, attack: &Attack, table: &Table) -> anyhow::Result<Row> {
         let before = self.counts()?;
-        let reports = match attack.name.as_str() {
-            "classic-recorder-restarts" => self.replay_over_restarts()?,
-            "classic-gateway-withholds" => self.withhold()?,
-            "classic-gateway-drops" => self.drop_frames()?,
-            "classic-stolen-node-itself" => self.be_themselves()?,
-            name => self.each(name)?,
+        let way = each::named(&attack.name).context("no such attack")?.way;
+        let rows = self.rows()?.len();
+        let reports = match way {
+            Way::Hands(Hands::Restarts) => self.replay_over_restarts()?,
+            Way::Hands(Hands::Withholds) => self.withhold()?,
+            Way::Hands(Hands::Drops) => self.drop_frames()?,
+            Way::Hands(Hands::Itself) => self.be_themselves()?,
+            Way::Hands(Hands::ReadsWires | Hands::FlipsWires) => anyhow::bail!("no attack on classic nodes"),
+            Way::Process(_) => self.each(&attack.name)?,
         };
+        // Nobody takes readings back but who commands the database.
+        let is_shorter = self.rows()?.len() < rows;
         let counted = self.settle(&before)?;
         let mut forged = self.forged()?;
         let awaited = attack.expected.iter().filter(|e| e.0.contains(&Gain::Forges)).count();
@@ -241,18 +264,21 @@ impl<'s> Siege<'s> {
             }
         }
         self.turn += 1;
-        let cell = |(at, title): (usize, &String)| {
-            let place = Sketch::ALL.iter().position(|s| s.title() == title).context("a column without a node")?;
-            let (report, mut obtained) = reports.get(place).cloned().context("an attack without a report")?;
-            if report.read > 0 {
-                obtained = obtained.and(Gain::Reads);
-            }
-            if self.shore.nodes.get(place).is_some_and(|node| forged.contains(&node.serial.to_string())) {
+        let cell = |(at, node): (usize, &Node)| {
+            let title = node.sketch.title();
+            let column = table.networks.iter().position(|n| n == title).context("a node without a column")?;
+            let (report, obtained) = reports.get(at).cloned().context("an attack without a report")?;
+            let mut obtained = report.gained(obtained);
+            if forged.contains(&node.serial.to_string()) {
                 obtained = obtained.and(Gain::Forges);
             }
+            if is_shorter {
+                obtained = obtained.and(Gain::Loses);
+            }
             anyhow::Ok(Cell {
-                network: title.clone(),
-                expected: attack.expected.get(at).cloned().unwrap_or_default(),
+                network: title.to_owned(),
+                name: node.serial.to_string(),
+                expected: attack.expected.get(column).cloned().unwrap_or_default(),
                 obtained,
                 attempts: report.attempts,
                 // One gateway and one network: the counters are those of all columns, and stand in the first.
@@ -260,7 +286,7 @@ impl<'s> Siege<'s> {
                 note: report.note,
             })
         };
-        let cells = table.networks.iter().enumerate().map(cell).collect::<anyhow::Result<_>>()?;
+        let cells = self.shore.nodes.iter().enumerate().map(cell).collect::<anyhow::Result<_>>()?;
         Ok(Row { attack: attack.name.clone(), what: attack.what.clone(), cells })
     }
 
@@ -282,6 +308,8 @@ impl<'s> Siege<'s> {
         let mut plan = Plan {
             turn: self.turn,
             net: shore.net.to_string(),
+            permit: Some(self.dir.join(PERMIT_FILE)),
+            ca: ca_of(&self.dir),
             recording: shore.recording.clone(),
             cloud: format!("https://localhost:{}", shore.ingest.port()),
             classic: Some(Classic { http: shore.http.to_string(), victim: victim.serial.to_string(), others, own_key }),
@@ -291,6 +319,7 @@ impl<'s> Siege<'s> {
         if name.starts_with("classic-gateway") {
             plan.gateway = Some(shore.gateway.folder.clone());
             plan.gateway_pid = shore.gateway.process.id();
+            plan.credentials = shore.gateway.process.credentials().map(Path::to_owned);
         }
         if name.starts_with("classic-database") {
             let folder = self.folder.join("stolen");

@@ -124,7 +124,12 @@ fn is_key_message(frame: &[u8]) -> bool {
 
 /// As a 4G module posts it: any answer with a body is taken for success. A part of a key message in it comes back.
 pub(crate) fn post(host: &str, frame: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
-    let mut stream = TcpStream::connect(host).with_context(|| format!("cannot connect to {host}"))?;
+    let stream = TcpStream::connect(host).with_context(|| format!("cannot connect to {host}"))?;
+    post_over(stream, host, frame)
+}
+
+/// The same over a connection that somebody else made.
+pub(crate) fn post_over(mut stream: TcpStream, host: &str, frame: &[u8]) -> anyhow::Result<Option<Vec<u8>>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let body = format!("frame={}", hex::encode_upper(frame));
     let request = format!(

@@ -1,0 +1,10 @@
+//! `classic-gateway-drops`: acknowledges and throws away.
+
+use crate::attack::{Attack, Hands, Level, Way};
+
+pub(super) static ATTACK: Attack = Attack {
+    name: "classic-gateway-drops",
+    level: Level::Classic,
+    property: "a node is told no lie about what is safe",
+    way: Way::Hands(Hands::Drops),
+};

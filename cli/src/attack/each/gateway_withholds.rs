@@ -1,0 +1,10 @@
+//! `gateway-withholds`: forwards nothing for a while.
+
+use crate::attack::{Attack, Hands, Level, Way};
+
+pub(super) static ATTACK: Attack = Attack {
+    name: "gateway-withholds",
+    level: Level::E3,
+    property: "what a gateway keeps back comes later",
+    way: Way::Hands(Hands::Withholds),
+};

@@ -1,0 +1,10 @@
+//! `stolen-node-itself`: speaks as itself; then it is revoked.
+
+use crate::attack::{Attack, Hands, Level, Way};
+
+pub(super) static ATTACK: Attack = Attack {
+    name: "stolen-node-itself",
+    level: Level::E5,
+    property: "a node that is revoked is silent",
+    way: Way::Hands(Hands::Itself),
+};
