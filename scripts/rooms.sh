@@ -46,6 +46,13 @@ forbid "an engine has no socket, file or thread" '\b(std::(net::(Udp|Tcp)|fs|thr
 mapfile -t silent < <(printf '%s\n' "${engines[@]}" | grep -v '^cloud/')
 forbid "engines of core, devices and gateways log nothing" '\btracing::' "${silent[@]}"
 
+# Tests listen and answer.
+mapfile -t attackers < <(git ls-files 'cli/src/attack/*.rs' | grep -v '/door\.rs$')
+for file in "${attackers[@]}"; do
+    hits=$(sed '/#\[cfg(test)\]/,$d' "$file" | grep -nE '(TcpStream|UdpSocket)::connect|connect_timeout|\.send_to\(' | grep -v 'door\.send_to(' || true)
+    [ -z "$hits" ] || { printf 'rooms: an attacker speaks to somebody by its door alone (attack/door.rs)\n%s: %s\n' "$file" "$hits" >&2; wrong=1; }
+done
+
 for place in device gateway cloud; do
     for other in device gateway cloud; do
         [ "$place" = "$other" ] || forbid "$place does not see $other" "\bfivefold_$other\b" $(git ls-files "$place/src/*.rs")

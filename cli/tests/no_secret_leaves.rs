@@ -21,11 +21,12 @@ use serde_json::Value;
 use zeroize::Zeroizing;
 
 /// Commands that are not run here, and why.
-const NOT_HERE: [(&str, &str); 6] = [
+const NOT_HERE: [(&str, &str); 7] = [
     ("attack backhaul", "an attacker of the demo: what it steals is what it says"),
     ("attack listen", "the same"),
     ("attack run", "the same"),
     ("demo", "it runs the other commands for minutes; its words are tables"),
+    ("range run", "it attacks for a minute, and says what the demo says; without a permit it is run below"),
     ("node relay", "it needs a module on a serial line; it says what a node does"),
     ("xbee-air", "the air of emulated modules: it has no secret"),
 ];
@@ -112,6 +113,11 @@ impl Heard {
     }
 }
 
+fn the_day_after_tomorrow() -> String {
+    let now = fivefold::clock::now().unwrap();
+    fivefold::clock::text(now + 2 * 86_400)[..10].to_owned()
+}
+
 fn scenario(form: &'static str) -> Heard {
     let farm = Farm::with_levels("e1+e2+e3+e4");
     let token = Token::new(farm.folder.path());
@@ -131,6 +137,9 @@ fn scenario(form: &'static str) -> Heard {
     let dir = at(&heard, "another");
     heard.run("init", &[&dir]);
     heard.run("network add", &["three"]);
+    heard.run("range list", &[]);
+    heard.run("range permit", &["--until", &the_day_after_tomorrow()]);
+    heard.fail("range run", &["--token-file", &heard.farm.token.display().to_string()]);
     let (radio, node) = (heard.farm.radio.to_string(), heard.farm.node.to_string());
     heard.run("gateway add", &["--net", "three", "west", "--radio", &radio, "--air", &node]);
     let sensor = at(&heard, "sensor-context");

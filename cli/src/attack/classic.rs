@@ -87,7 +87,7 @@ impl<'p> Foe<'p> {
 }
 
 /// 66.6 degrees, which no node of the demo measures.
-fn lie(serial: Serial, sequence: u8) -> anyhow::Result<Vec<u8>> {
+pub(super) fn lie(serial: Serial, sequence: u8) -> anyhow::Result<Vec<u8>> {
     let sensors = Sensors::of(Table::Default);
     let sender = Sender { serial, order: SerialOrder::BigEndian, node_id: Text::new(b"7"), sequence };
     let mut frame = Builder::new(&sensors, Encoding::Binary, &sender);

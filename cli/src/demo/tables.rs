@@ -358,6 +358,7 @@ mod tests {
             let outcome: Outcome = outcome.parse().unwrap();
             Cell {
                 network: (*network).to_owned(),
+                name: "n".into(),
                 expected: outcome.clone(),
                 obtained: outcome,
                 attempts: 1,

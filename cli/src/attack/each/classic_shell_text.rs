@@ -130,8 +130,10 @@ mod tests {
     use std::process::Command;
 
     use super::*;
-    use crate::attack::classic::Classic;
+    use crate::attack::classic::{Classic, lie};
     use crate::attack::permit::{Permit, ca_of, tests::operator};
+
+    const VICTIM: &str = "111ffd1b3e500f56";
 
     /// A gateway as that of 2018: what comes as a frame is a word in a command.
     fn gateway(is_weak: bool) -> SocketAddr {
@@ -159,9 +161,9 @@ mod tests {
         let attacks = BTreeSet::from([ATTACK.name.to_owned()]);
         Permit::write(&at.join("p"), &operator(at), BTreeSet::from([http]), attacks, (now, now + 60)).unwrap();
         // A frame that a node of this serial sent.
-        let heard = "frame=3c3d3e0213ff316df95343503123d71fd9012e0125ff2001";
+        let heard = format!("frame={}", hex::encode(lie(VICTIM.parse().unwrap(), 9).unwrap()));
         std::fs::write(at.join("heard"), heard).unwrap();
-        let classic = Classic { http: http.to_string(), victim: "ff316df953435031".into(), ..Classic::default() };
+        let classic = Classic { http: http.to_string(), victim: VICTIM.into(), ..Classic::default() };
         let (permit, ca, recording) = (Some(at.join("p")), ca_of(at), at.join("heard"));
         run(&Plan { permit, ca, recording, classic: Some(classic), ..Plan::default() }).unwrap()
     }
