@@ -85,7 +85,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         let known = table.attacks.iter().chain(&classic.attacks).any(|a| a.name == *name);
         anyhow::ensure!(known, "no attack is called {name}; docs/threats.md has the list");
     }
-    let progress = Progress::new();
+    let progress = Progress::begin();
     let root = match &args.folder {
         Some(folder) => folder.clone(),
         None => std::env::temp_dir().join(format!("fivefold-demo-{}", std::process::id())),
@@ -290,7 +290,7 @@ pub struct Progress {
 impl Progress {
     #[expect(clippy::disallowed_methods, reason = "progress shows how long it took")]
     /// From now on.
-    pub fn new() -> Self {
+    pub fn begin() -> Self {
         Self { lively: std::io::stderr().is_terminal(), started: std::time::Instant::now() }
     }
 

@@ -187,7 +187,7 @@ fn attack(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     let token = files::read_text(&args.token_file)?.trim().to_owned();
     let work = Work(std::env::temp_dir().join(format!("fivefold-range-{}", std::process::id())));
     files::create_folder(&work.0)?;
-    let progress = Progress::new();
+    let progress = Progress::begin();
     progress.tell("looking for the parties of the deployment");
     let mut field = Field::find(&args.dir, &token, &permit, &work.0)?;
     let done = besiege(args, &mut field, &token, &work.0, &chosen, &progress);
