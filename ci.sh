@@ -35,6 +35,7 @@ JOBS=(
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
+    "metrics    promtool over the pages of a running gateway and cloud, the alert rules and what they say minute by minute"
 )
 EXTRA=(
     "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
@@ -226,6 +227,23 @@ job_timing() {
 
 job_kill() {
     cargo run --release --locked -p fivefold-sim --features witness --bin kill_test -- --kills "${1:-100}"
+}
+
+job_metrics() {
+    need_deb prometheus
+    local pages page
+    pages=$(mktemp -d)
+    # With the features of `test`, whose builds these are.
+    FIVEFOLD_PAGES=$pages cargo test --workspace --features fivefold-device/lorawan --locked --test metrics
+    for page in gateway cloud; do
+        say "the page of a running $page"
+        promtool check metrics <"$pages/$page"
+        wc -l <"$pages/$page"
+    done
+    rm -r "$pages"
+    promtool check config --syntax-only monitoring/prometheus.yml
+    promtool check rules monitoring/alerts.yml
+    promtool test rules monitoring/alerts_test.yml
 }
 
 list() { printf '  %s\n' "${JOBS[@]}" "${EXTRA[@]}"; }

@@ -117,7 +117,7 @@ def counters(address: tuple[str, int]) -> dict[str, int]:
         if 'code="' in line and not line.startswith("#"):
             code = line.split('code="', 1)[1].split('"', 1)[0]
             found[code] = found.get(code, 0) + int(float(line.rsplit(" ", 1)[1]))
-    return found
+    return {code: count for code, count in found.items() if count}
 
 
 def write_private(path: Path, text: str) -> None:

@@ -5,7 +5,6 @@
 //! mends nothing. What the operator lives with stands in [`WAIVERS_FILE`] beside the daemon's config.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -114,24 +113,18 @@ impl Standing {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Lines for Prometheus: the grade, and what is open by rule and severity. `prefix` is what the daemon's metrics begin with.
-    pub fn metrics(&self, prefix: &str) -> String {
-        let last = self.last();
-        let grade = last.as_ref().and_then(|a| a.grades.whole).map_or("NaN".into(), |g| g.number().to_string());
-        let mut open: BTreeMap<(&str, Severity), usize> = BTreeMap::new();
-        for finding in last.iter().flat_map(|a| a.open()) {
+    /// The grade, 0 for A to 4 for F; `None` while nobody knows.
+    pub fn grade(&self) -> Option<u64> {
+        Some(self.last()?.grades.whole?.number().into())
+    }
+
+    /// How much is open, by rule and severity.
+    pub fn open(&self) -> BTreeMap<(&'static str, Severity), u64> {
+        let mut open = BTreeMap::new();
+        for finding in self.last().iter().flat_map(|a| a.open()) {
             *open.entry((finding.rule.id, finding.severity)).or_default() += 1;
         }
-        let mut page = format!(
-            "# HELP {prefix}_audit_grade Grade of its audit of itself, 0 for A to 4 for F; NaN while nobody knows.\n\
-             # TYPE {prefix}_audit_grade gauge\n{prefix}_audit_grade {grade}\n\
-             # HELP {prefix}_audit_findings What that audit found and nobody waived, by rule of docs/protocol.md 15.\n\
-             # TYPE {prefix}_audit_findings gauge\n"
-        );
-        for ((rule, severity), count) in open {
-            let _ = writeln!(page, "{prefix}_audit_findings{{rule=\"{rule}\",severity=\"{severity}\"}} {count}");
-        }
-        page
+        open
     }
 }
 

@@ -10,6 +10,7 @@ mod evidence;
 mod imported;
 mod kept;
 mod log;
+mod metrics;
 mod show;
 mod verify;
 
@@ -526,14 +527,11 @@ async fn health(State(service): State<Arc<Service>>) -> Answer<Health> {
     .await
 }
 
-/// The same counters for Prometheus.
+/// For Prometheus: what was refused, by code and of no device in particular, and how old keys and gateways' words are.
 #[utoipa::path(get, path = "/v1/metrics", responses(
     (status = 200, body = String, content_type = "text/plain"), (status = 401, body = Problem)))]
 async fn metrics(State(service): State<Arc<Service>>) -> Result<Response, Problem> {
-    let text =
-        ask(&service, |service, r| Ok(show::metrics(service, &r.counts()?, r.last_id()?, r.all_unknown_rows()?)))
-            .await?;
-    let text = text + &service.selfcheck().map(|own| own.standing().metrics("fivefold")).unwrap_or_default();
+    let text = ask(&service, |service, reader| metrics::page(service, reader, clock::now())).await?;
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -9,6 +9,7 @@ mod dossier;
 mod receipts;
 mod signers;
 mod templates;
+mod vitals;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -50,6 +51,7 @@ pub use dossier::{Dossier, Open, Tries, Unsigned};
 pub use receipts::ReceiptSigners;
 pub use signers::{KnownSigner, Signers};
 pub use templates::Templates;
+pub use vitals::Vital;
 
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;

@@ -166,8 +166,8 @@ impl Running {
         let opened = tokio::task::spawn_blocking(move || open(&folder, now)).await;
         let (config, identity, vault, service) =
             opened.map_err(|e| DaemonError::System(std::io::Error::other(e)))??;
-        let service = Arc::new(service);
         let identity = LiveIdentity::new(identity);
+        let service = Arc::new(service.with_identity(identity.clone()));
         let e4 = server_config_e4(&identity, &config.anchor()?, service.roll.clone(), config.groups)?;
         let enrolment = server_config_enrol(&identity, service.desk.ca().as_bytes(), config.groups)?;
         let doors = Doors { gateways: Arc::new(e4), enrolment: Arc::new(enrolment) };

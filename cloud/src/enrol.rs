@@ -59,6 +59,11 @@ impl Desk {
         self.issuing.store(issuing.map(Arc::new));
     }
 
+    /// When the issuing key's certificate ends, Unix seconds; `None` without one.
+    pub fn issuing_ends(&self) -> Option<u64> {
+        self.issuing.load().as_ref().map(|issuing| issuing.ends())
+    }
+
     /// The operator's CA, PEM.
     pub fn ca(&self) -> &str {
         &self.ca

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::time::Millis;
-use fivefold_keep::registry::{Registry, RegistryError};
-use fivefold_keep::tls::{LiveRoll, Serial};
+use fivefold_keep::registry::{Certificate, Registry, RegistryError};
+use fivefold_keep::tls::{LiveIdentity, LiveRoll, Serial};
 use fivefold_keep::vault::Vault;
 use tokio::sync::watch;
 
@@ -70,6 +70,8 @@ pub struct Service {
     pub started: Millis,
     registry: PathBuf,
     vault: Arc<Vault>,
+    // What listeners show.
+    identity: Option<LiveIdentity>,
     // Counts commits that stored something.
     stored: watch::Sender<u64>,
     // Version of the book in use.
@@ -141,6 +143,7 @@ impl Service {
             started: now,
             registry,
             vault,
+            identity: None,
             stored: watch::Sender::new(0),
             version,
             generation: watch::Sender::new(generation),
@@ -183,6 +186,25 @@ impl Service {
     /// When the store was put back from a copy, by the procedure.
     pub const fn restored(&self) -> Option<Millis> {
         self.restored
+    }
+
+    /// The same, knowing what its listeners show.
+    #[must_use]
+    pub fn with_identity(self, identity: LiveIdentity) -> Self {
+        Self { identity: Some(identity), ..self }
+    }
+
+    /// When the certificate ends that its listeners show, Unix seconds.
+    pub fn certificate_ends(&self) -> Option<u64> {
+        self.identity.as_ref().map(|identity| identity.current().validity().1.0 / 1000)
+    }
+
+    /// All certificates that were ever issued. Blocks while it reads the registry.
+    ///
+    /// # Errors
+    /// [`RegistryError`].
+    pub fn certificates(&self) -> Result<Vec<Certificate>, RegistryError> {
+        Registry::open_read_only(&self.registry)?.certificates()
     }
 
     /// The log, if it can be written.

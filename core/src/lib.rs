@@ -16,6 +16,7 @@ pub mod error;
 pub mod id;
 pub mod key;
 pub mod level;
+pub mod metric;
 pub mod oscore;
 pub mod profile;
 pub mod proof;

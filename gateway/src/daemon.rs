@@ -86,8 +86,8 @@ pub enum Event {
         /// The message.
         bytes: Vec<u8>,
     },
-    /// Somebody asks for the counters.
-    Page(tokio::sync::oneshot::Sender<String>),
+    /// Somebody asks for a page.
+    Page(metrics::Page, tokio::sync::oneshot::Sender<String>),
     /// Something that was no frame.
     Refused(Rejected),
     /// So many of them.
@@ -230,6 +230,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     let reader = spool.reader()?;
     let told = revoked.subscribe();
     let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
+    let standing = Arc::new(Standing::default());
     let mut engine = Engine {
         setup: SetupSource {
             config: Config::read(folder, wall_clock())?,
@@ -243,6 +244,8 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         module,
         capture,
         spool,
+        credentials: credentials.clone(),
+        standing: standing.clone(),
         stored,
         runs,
         revoked,
@@ -281,13 +284,12 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
             Vec::new()
         }
     };
-    let standing = Arc::new(Standing::default());
-    tasks.push(tokio::spawn(selfcheck::watch(own, standing.clone(), told, events.clone())));
+    tasks.push(tokio::spawn(selfcheck::watch(own, standing, told, events.clone())));
     let site = Site { config: config.clone(), key: local };
     site.tell(&events);
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
-        tokio::spawn(metrics::serve(listener, events.clone(), standing));
+        tokio::spawn(metrics::serve(listener, events.clone()));
     }
     tasks.extend(classic::listen(&config, &Desk::new(events.clone())).await?);
     tasks.extend(lorawan::session::start(&config, &events, commands)?);
@@ -515,6 +517,8 @@ struct Engine {
     module: Option<module::Sender>,
     capture: Option<pcap::Capture<std::io::BufWriter<std::fs::File>>>,
     spool: Spool,
+    credentials: Arc<Credentials>,
+    standing: Arc<Standing>,
     stored: watch::Sender<u64>,
     runs: mpsc::Sender<(u64, Box<[u8]>)>,
     revoked: watch::Sender<Revoked>,
@@ -617,8 +621,13 @@ impl Engine {
             Event::Message { source, reach, rssi, mut bytes } => {
                 gateway.handle_message(now, (source, reach), &mut bytes, rssi);
             }
-            Event::Page(asked) => {
-                let _ = asked.send(metrics::page(gateway));
+            Event::Page(page, asked) => {
+                let beside = metrics::Beside {
+                    audit: &self.standing,
+                    certificate: self.credentials.identity().current().validity(),
+                    oldest: self.spool.oldest().ok().flatten(),
+                };
+                let _ = asked.send(page.write(gateway, now, &beside));
             }
             Event::Refused(rejected) => gateway.count(rejected, None),
             Event::RefusedOften(rejected, times) => gateway.count_often(rejected, times),

@@ -446,6 +446,25 @@ impl Gateway {
         self.classic.len()
     }
 
+    /// Numbers that are left under C2 before the limit, in the context in use that has the fewest; `None` without one.
+    pub fn numbers_left(&self) -> Option<u32> {
+        self.devices.iter().flat_map(|device| &device.slots).filter_map(devices::Slot::left).min()
+    }
+
+    /// Milliseconds since the cloud could be reached last; `None` where there is none.
+    pub fn away(&self, now: Millis) -> Option<u64> {
+        match self.cloud {
+            Cloud::Absent => None,
+            Cloud::Away => Some(now.since(self.away_since)),
+            Cloud::Reachable => Some(0),
+        }
+    }
+
+    /// Its bounds.
+    pub const fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Bytes of envelopes in the spool, written or about to be.
     pub fn spool_used(&self) -> u64 {
         self.spool_used

@@ -18,6 +18,7 @@ use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::Envelope;
 use fivefold_waspmote::hardened::Window;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use zeroize::Zeroizing;
@@ -469,6 +470,19 @@ impl Spool {
                 Stored::Hash { ticket, hash: hash.map(CiphertextHash) }
             }
         })
+    }
+
+    /// When the envelope was received that waits the longest.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn oldest(&self) -> Result<Option<Millis>, SpoolError> {
+        let first: Option<Vec<u8>> = self
+            .db
+            .prepare_cached("SELECT bytes FROM spool ORDER BY seq LIMIT 1")
+            .and_then(|mut s| s.query_row([], |r| r.get(0)).optional())
+            .map_err(|e| self.explain(&e))?;
+        Ok(first.and_then(|bytes| Some(Envelope::parse(&bytes).ok()?.received)))
     }
 
     fn numbers(&self, context: ContextName) -> rusqlite::Result<Vec<u32>> {

@@ -187,6 +187,14 @@ impl Rotation {
         [(self.previous, before), (self.index, new)]
     }
 
+    /// Since when the key is known that is in use, Unix seconds: it is at least so old. `None` for the one that the network
+    /// began with.
+    pub fn key_since(&self) -> Option<u64> {
+        let is_new = self.switched_at.is_some() && self.rolled_back_at.is_none();
+        // The key before came by a rotation that the book forgot, or with the network.
+        (is_new || self.previous != 1).then_some(self.started_at)
+    }
+
     /// Where a device stands that said this last.
     pub fn place(&self, keys: Option<KeyIndexes>) -> Place {
         match keys {
@@ -356,6 +364,16 @@ mod tests {
         let urgent = Rotation { is_urgent: true, ..r };
         assert_eq!(urgent.due(&one_left, START + 70), None);
         assert_eq!(urgent.due(&all, START + 70).unwrap().retired_at, Some(START + 70));
+    }
+
+    #[test]
+    fn a_key_is_as_old_as_its_rotation_once_it_is_switched_to_and_at_least_as_old_as_a_later_one() {
+        let begun = rotation();
+        assert_eq!(begun.key_since(), None, "the network's first key is in use");
+        let switched = begun.switched(START + 60).unwrap();
+        assert_eq!(switched.key_since(), Some(START));
+        assert_eq!(switched.rolled_back(START + 100).unwrap().key_since(), None);
+        assert_eq!(Rotation { previous: 4, index: 5, ..rotation() }.key_since(), Some(START));
     }
 
     #[test]

@@ -15,7 +15,6 @@ use super::ClassicShown;
 use crate::accepted::flag;
 use crate::book::{Book, ContextState, Device};
 use crate::cloud;
-use crate::service::Service;
 use crate::store::{CommandState, CountRow, GatewaySummary, RaisedRow, ReadingRow, UnknownRows};
 
 /// Bytes of a command's arguments, at most: they share a radio frame with the answer.
@@ -563,40 +562,6 @@ pub struct Health {
     pub last_reading_id: i64,
     /// How its audit of itself came out; none before it has looked.
     pub audit: Option<super::AuditShown>,
-}
-
-/// Counters in the text form of Prometheus. Labels are codes and hex: nothing in them needs escaping.
-pub(super) fn metrics(service: &Service, counts: &[CountRow], last_id: i64, unknown_rows: u64) -> String {
-    let mut text = String::from(
-        "# HELP fivefold_rejected_total Messages refused, by code of docs/protocol.md 14.\n\
-         # TYPE fivefold_rejected_total counter\n",
-    );
-    for row in counts {
-        let k = row.key;
-        let or_empty = |s: Option<String>| s.unwrap_or_default();
-        text.push_str(&format!(
-            "fivefold_rejected_total{{code=\"{}\",net=\"{}\",gateway=\"{}\",sid=\"{}\",place=\"{}\"}} {}\n",
-            k.code,
-            or_empty(k.net.map(|n| n.to_string())),
-            or_empty(k.gateway.map(|g| g.to_string())),
-            or_empty(k.sid.map(|s| s.to_string())),
-            k.place.as_str(),
-            row.count
-        ));
-    }
-    let book = service.cloud.book();
-    text.push_str(&format!(
-        "# HELP fivefold_readings_stored_total Ledger rows written since the store was made.\n\
-         # TYPE fivefold_readings_stored_total counter\nfivefold_readings_stored_total {last_id}\n\
-         # HELP fivefold_unknown_template_rows_total Rows that no registered template fitted.\n\
-         # TYPE fivefold_unknown_template_rows_total counter\nfivefold_unknown_template_rows_total {unknown_rows}\n\
-         # HELP fivefold_devices Devices that are served.\n# TYPE fivefold_devices gauge\nfivefold_devices {}\n\
-         # HELP fivefold_registry_version Version of the registry in use.\n\
-         # TYPE fivefold_registry_version gauge\nfivefold_registry_version {}\n",
-        book.devices.len(),
-        book.version
-    ));
-    text
 }
 
 /// JSON values as CBOR items, one after the other. `None` for what a command cannot carry.

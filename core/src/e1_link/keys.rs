@@ -272,6 +272,12 @@ impl LinkKeys {
         (held.lease.next() >= ROTATE_AT).then_some(Rejected::new(Code::LinkCounterHigh, "rotate the network key"))
     }
 
+    /// For each usable index the numbers that are left before `E1-09`.
+    pub fn left(&self) -> impl Iterator<Item = (u8, u32)> + '_ {
+        let usable = self.held.iter().flatten().filter(|h| h.state == KeyState::Usable);
+        usable.map(|h| (h.index, ROTATE_AT.saturating_sub(h.lease.next())))
+    }
+
     /// Whether a frame can be sealed without another durable write.
     pub fn is_ready(&self) -> bool {
         self.usable(self.sending).is_some_and(|h| h.lease.left() > 0)
@@ -423,7 +429,9 @@ mod tests {
         keys.install(1, &key(1), ROTATE_AT - 1).unwrap();
         keys.extend_lease(keys.lease_due().unwrap());
         assert_eq!(keys.alarm(), None);
+        assert!(keys.left().eq([(1, 1)]));
         keys.take(Under::Sending).unwrap();
+        assert!(keys.left().eq([(1, 0)]));
         assert_eq!(keys.alarm().unwrap().code, Code::LinkCounterHigh);
         let mut keys = LinkKeys::new();
         keys.install(1, &key(1), LIMIT - 1).unwrap();

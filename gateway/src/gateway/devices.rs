@@ -450,6 +450,14 @@ impl Slot {
         Some(bound)
     }
 
+    /// Numbers that are left, of the side that has fewer. One that only receives until it has drained needs none.
+    pub(super) fn left(&self) -> Option<u32> {
+        let theirs = self.window.highest().map_or(0, |highest| highest.saturating_add(1));
+        let used = theirs.max(self.lease.next().into());
+        let left = u64::from(NUMBER_LIMIT).saturating_sub(used);
+        (self.ready && self.standing == Standing::Active && !self.spent).then_some(u32::try_from(left).unwrap_or(0))
+    }
+
     /// The next number of ours.
     pub(super) fn take(&mut self) -> Result<Counter, LeaseSpent> {
         self.lease.take()
@@ -581,6 +589,10 @@ impl Devices {
 
     pub(super) fn contains(&self, sid: Sid) -> bool {
         self.places.of(sid).is_some()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Device> {
+        self.entries.iter()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Device> {

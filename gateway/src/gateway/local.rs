@@ -345,6 +345,12 @@ impl Gateway {
         self.persist(Record::Forgotten { context });
     }
 
+    /// When the oldest context was agreed that does not drain; `None` where this gateway agreed none.
+    pub fn oldest_agreed(&self) -> Option<Millis> {
+        let agreed = self.site.iter().flat_map(|site| site.peers.values()).flat_map(|peer| &peer.agreed);
+        agreed.filter(|a| a.drains_since.is_none()).map(|a| a.at).min()
+    }
+
     /// Whether a device is to be told that its keys are as old as T_renew: this gateway has a clock.
     pub(super) fn is_old_local(&mut self, now: Millis, sid: Sid) -> bool {
         let Some(device) = self.devices.find_mut(sid) else { return false };

@@ -1,4 +1,4 @@
-//! Every refusal counted by code and device: totals for metrics, increments for the cloud.
+//! Every refusal counted by code and device: totals to be shown, increments for the cloud.
 
 use std::collections::HashMap;
 

@@ -148,5 +148,6 @@ pub(in crate::demo) fn counted_by(metrics: SocketAddr) -> Vec<(String, u64)> {
     };
     let page = fetch().unwrap_or_default();
     let counters = page.lines().filter_map(|l| l.strip_prefix("fivefold_gateway_rejected_total{code=\""));
-    counters.filter_map(|l| Some((l.split_once('"')?.0.to_owned(), l.rsplit_once(' ')?.1.parse().ok()?))).collect()
+    let counted = counters.filter_map(|l| Some((l.split_once('"')?.0.to_owned(), l.rsplit_once(' ')?.1.parse().ok()?)));
+    counted.filter(|(_, count)| *count > 0).collect()
 }
