@@ -3,6 +3,7 @@
 //! Exit codes: 0 yes, 1 the answer is no, 2 error. Every command takes `-o json`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod alarm;
 pub mod api;
 pub mod attack;
 pub mod audit;
@@ -57,6 +58,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Noun {
+    /// Alarms: list them, try whether sinks take them, seal the secrets of sinks.
+    Alarm(alarm::Args),
     /// One of the demo's attackers.
     #[command(hide = true)]
     Attack(attack::Args),
@@ -156,6 +159,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let done = match args.noun {
+        Noun::Alarm(args) => alarm::run(&args, output),
         Noun::Attack(args) => attack::run(&args),
         Noun::Audit(args) => audit::run(&args, form),
         Noun::Budget(args) => budget::run(&args, output),

@@ -3,6 +3,7 @@
 //! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one; the
 //! page that checks evidence (`/evidence`) reads nothing of ours.
 
+mod alarms;
 mod audit;
 mod campaign;
 mod classic;
@@ -49,6 +50,7 @@ use crate::cloud::NoCommand;
 use crate::service::{Service, stopped};
 use crate::store::{self, CommandState, Page, StoreError, Write};
 
+pub use alarms::{AlarmShown, Alarms, SinkShown};
 pub use audit::AuditShown;
 pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
@@ -132,6 +134,7 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(health))
         .routes(routes!(metrics))
         .routes(routes!(command))
+        .routes(routes!(alarms::alarms))
         .routes(routes!(campaign::rotation))
         .routes(routes!(classic::quarantine))
         .routes(routes!(classic::unknown))
@@ -616,6 +619,7 @@ mod tests {
             "/v1/rejections",
             "/v1/health",
             "/v1/metrics",
+            "/v1/alarms",
             "/v1/networks/{net}/rotation",
             "/v1/quarantine",
             "/v1/classic/unknown",
@@ -626,7 +630,7 @@ mod tests {
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 17);
+        assert_eq!(paths.len(), 18);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

@@ -14,6 +14,7 @@ use fivefold_keep::share::{
 use fivefold_keep::tls::{Anchor, Groups, Identity, TlsError};
 use fivefold_keep::vault::{Vault, VaultError};
 
+use crate::alarm;
 use crate::cloud::RenewalSettings;
 use crate::log::{Serving, WitnessConfig};
 use crate::log_key::{self, LOG_FOLDER, LogKeyError};
@@ -137,6 +138,8 @@ pub struct Config {
     pub head_every: Duration,
     /// Who cosigns its heads.
     pub witnesses: Vec<WitnessConfig>,
+    /// Who is told of alarms.
+    pub alarm_sinks: Vec<alarm::Sink>,
     /// Whom the page for evidence believes if it is told nobody else; it need not be there.
     pub trust: PathBuf,
 }
@@ -167,7 +170,9 @@ impl Config {
         if !(1..=HEAD_EVERY_S).contains(&s.log.head_every_s) {
             return Err(wrong("log.head_every_s", format!("expected 1 to {HEAD_EVERY_S} seconds")));
         }
+        let alarm_sinks = alarm::check(&s.alarm.sink, folder).map_err(|e| wrong("alarm.sink", e.to_string()))?;
         let config = Self {
+            alarm_sinks,
             folder: folder.to_owned(),
             log: folder.join(LOG_FOLDER),
             log_serving: if s.log.serve { Serving::ToEverybody } else { Serving::ToNobody },
@@ -270,11 +275,12 @@ impl Config {
         let passphrase_file =
             passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();
         let witnesses: String = self.witnesses.iter().map(|w| format!("\nlog.witness = {}", w.url)).collect();
+        let sinks: String = self.alarm_sinks.iter().map(|sink| format!("\nalarm.sink = {sink}")).collect();
         let mqtt = self.meshlium_mqtt.as_ref().map(|m| format!("\nmeshlium_mqtt = {m}")).unwrap_or_default();
         format!(
             "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
-             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}",
+             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}{sinks}",
             registry.display(),
             vault.display(),
             store.display(),

@@ -22,7 +22,7 @@ use crate::log::{EVIDENCE_LOG, Logging, Missed};
 use crate::selfcheck::{self, SelfCheck};
 use crate::service::{Service, ServiceError};
 use crate::store::{Store, StoreError, Write};
-use crate::{api, ingest, meshlium, witnesses};
+use crate::{alarm, api, ingest, meshlium, witnesses};
 
 /// How often the registry is looked at: a revocation is in force within a second.
 const REGISTRY: Duration = Duration::from_millis(300);
@@ -55,6 +55,9 @@ pub enum DaemonError {
     /// Something critical about itself, or that cannot be read.
     #[error(transparent)]
     Refused(#[from] Refused),
+    /// A sink of alarms cannot be used.
+    #[error(transparent)]
+    Alarm(#[from] alarm::Unprepared),
     /// The registry cannot be read.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -88,6 +91,7 @@ pub fn check(folder: &Path) -> Result<String, DaemonError> {
     let identity = config.identity(&vault)?;
     config.anchor()?;
     config.meshlium_mqtt.as_ref().map(meshlium::MeshliumMqtt::prepare).transpose()?;
+    config.alarm_sinks.iter().try_for_each(|sink| sink.prepare(&vault).map(drop))?;
     let registry = fivefold_keep::registry::Registry::open_read_only(&config.registry).map_err(ServiceError::from)?;
     registry.version().map_err(ServiceError::from)?;
     let (_, until) = identity.validity();
@@ -203,6 +207,7 @@ impl Running {
             let options = mqtt.prepare()?;
             tasks.spawn(meshlium::run(service.clone(), mqtt.clone(), options));
         }
+        alarm::start(&mut tasks, &service, &config.alarm_sinks, &vault).await?;
         let running = Self { listening, service, config, identity, vault, stop, tasks };
         Ok(running.with_certificate_watch())
     }
@@ -241,8 +246,10 @@ impl Running {
         };
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
-        let watchers =
-            5 + usize::from(self.config.meshlium_mqtt.is_some()) + 2 * usize::from(self.service.logging().is_some());
+        let watchers = 6
+            + self.config.alarm_sinks.len()
+            + usize::from(self.config.meshlium_mqtt.is_some())
+            + 2 * usize::from(self.service.logging().is_some());
         for _ in 0..50 {
             if Arc::strong_count(&self.service) <= watchers {
                 break;

@@ -20,6 +20,8 @@ mod restored;
 pub mod store;
 
 #[cfg(feature = "server")]
+pub mod alarm;
+#[cfg(feature = "server")]
 pub mod api;
 #[cfg(feature = "server")]
 pub mod clock;
@@ -39,6 +41,8 @@ pub mod log;
 pub mod log_key;
 #[cfg(feature = "server")]
 pub mod meshlium;
+#[cfg(feature = "server")]
+mod mqtt;
 #[cfg(feature = "server")]
 pub mod notes;
 #[cfg(feature = "server")]

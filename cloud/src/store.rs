@@ -4,6 +4,7 @@
 //! `fsync` and a single one costs no delay. A write is answered only when it is durable (W7), and the ledger's unique key
 //! decides what is new: there is no window that could forget.
 
+mod alarms;
 mod classic;
 mod evidence;
 mod heard;
@@ -22,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use fivefold_core::error::Code;
+use fivefold_core::error::{Code, Severity};
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
 use fivefold_core::profile::KeyIndexes;
 use fivefold_core::proof::merkle::Hash;
@@ -35,6 +36,7 @@ use tokio::sync::oneshot;
 use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
 
+pub use alarms::{AlarmRow, AlarmWrite, MOST_ALARMS, SinkRow};
 pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
 pub use evidence::{BatchPast, Claims, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
 pub use heard::{HeardRow, Hearing, Kept, Leaves};
@@ -65,6 +67,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0012_heard.sql"),
     include_str!("store/migrations/0013_parts.sql"),
     include_str!("store/migrations/0014_paths.sql"),
+    include_str!("store/migrations/0015_alarms.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -362,6 +365,10 @@ pub struct Write {
     pub published: Option<i64>,
     /// What was refused, and how often.
     pub counts: Vec<(CountKey, u64)>,
+    /// The same where who saw it says how severe it is.
+    pub said: Vec<(CountKey, u64, Severity)>,
+    /// What became of alarms at their sinks.
+    pub alarms: AlarmWrite,
 }
 
 impl Write {
@@ -393,6 +400,8 @@ impl Write {
             && self.pushed.is_empty()
             && self.published.is_none()
             && self.counts.is_empty()
+            && self.said.is_empty()
+            && self.alarms.is_empty()
     }
 
     /// Rows of the ledger.

@@ -4,12 +4,11 @@
 mod common;
 
 use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::classic::{SERIAL, binary, envelope, report};
+use common::mosquitto::{Heard, Mosquitto, subscribe};
 use common::{Gateway, NOW};
 use fivefold_cloud::cloud::RenewalSettings;
 use fivefold_cloud::meshlium::{self, MeshliumMqtt};
@@ -20,71 +19,6 @@ use fivefold_core::time::Millis;
 use fivefold_keep::registry::{NewClassic, Registry};
 use fivefold_keep::share::CloudMeshliumMqtt;
 use fivefold_keep::vault::Vault;
-use rumqttc::{AsyncClient, Event, MqttOptions, Packet, QoS};
-use tokio::task::JoinHandle;
-
-/// A broker, ended with the test.
-struct Mosquitto(Child);
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Mosquitto {
-    /// With a memory in `folder`, so that who subscribed stays subscribed.
-    fn start(folder: &Path, port: u16) -> Self {
-        let file = folder.join("mosquitto.conf");
-        let words = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             autosave_interval 1\nautosave_on_changes true\nuser root\n",
-            folder.display()
-        );
-        std::fs::write(&file, words).unwrap();
-        let mut command = Command::new("/usr/sbin/mosquitto");
-        Self(command.arg("-c").arg(&file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
-    }
-
-    /// It keeps what it knows.
-    fn end(mut self) {
-        let id = self.0.id().to_string();
-        assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
-        self.0.wait().unwrap();
-    }
-}
-
-type Heard = Arc<Mutex<Vec<(String, serde_json::Value)>>>;
-
-/// A subscriber that the broker remembers. Says when it is subscribed.
-async fn subscribe(port: u16) -> (Heard, JoinHandle<()>) {
-    let mut options = MqttOptions::new("dashboard", ("127.0.0.1", port));
-    options.set_clean_session(false);
-    let (client, mut events) = AsyncClient::builder(options).capacity(16).build();
-    client.try_subscribe("farm/#", QoS::AtLeastOnce).unwrap();
-    let heard = Heard::default();
-    let (hears, (subscribed, is_subscribed)) = (heard.clone(), tokio::sync::oneshot::channel());
-    let mut subscribed = Some(subscribed);
-    let task = tokio::spawn(async move {
-        let _client = client;
-        loop {
-            match events.poll().await {
-                Ok(Event::Incoming(Packet::Publish(p))) => {
-                    let message = serde_json::from_slice(&p.payload).unwrap();
-                    hears.lock().unwrap().push((String::from_utf8(p.topic.to_vec()).unwrap(), message));
-                }
-                Ok(Event::Incoming(Packet::SubAck(_))) => {
-                    subscribed.take().map(|s| s.send(()));
-                }
-                Ok(_) => {}
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
-    });
-    tokio::time::timeout(Duration::from_secs(60), is_subscribed).await.unwrap().unwrap();
-    (heard, task)
-}
 
 /// Ids of rows in the order in which they were first heard, once there are so many.
 async fn ids(heard: &Heard, count: usize) -> Vec<i64> {
@@ -152,7 +86,7 @@ async fn every_value_reaches_the_broker_in_its_order_also_when_it_was_away() {
     bring(&service, &mut gateway, 1).await;
     publisher.abort();
     let broker = Mosquitto::start(folder.path(), port);
-    let (heard, subscriber) = subscribe(port).await;
+    let (heard, subscriber) = subscribe(port, "farm/#").await;
     let publisher = publish(&service);
     bring(&service, &mut gateway, 2).await;
     assert_eq!(ids(&heard, 3).await, [1, 2, 3]);

@@ -1,6 +1,7 @@
 //! What each party is handed of the operator's folder: a config file that people edit, and one sealed file with its own
 //! secrets and nobody else's. A gateway's share has no field for MS3, K_e2root, K_blind or root_psk (K1).
 
+mod alarm;
 mod classic;
 mod log;
 mod meshlium;
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+pub use alarm::{CloudAlarm, CloudAlarmSink};
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
 pub use log::{CloudLog, CloudWitness, HEAD_EVERY_S, OneOrMore};
 pub use meshlium::CloudMeshliumMqtt;
@@ -740,6 +742,9 @@ pub struct CloudSettings {
     /// The log of what devices signed, and who witnesses it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub log: CloudLog,
+    /// Who is told of alarms.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub alarm: CloudAlarm,
 }
 
 /// `[renewal]` of `cloud.toml`.

@@ -1,6 +1,6 @@
 //! When a device is to renew, and what becomes of contexts with time.
 
-use fivefold_core::error::Code;
+use fivefold_core::error::{Code, Severity};
 use fivefold_core::id::Did;
 use fivefold_core::oscore::{FAILURES_SOFT, RENEW_AT};
 use fivefold_core::profile::{Mode, Profile};
@@ -114,15 +114,16 @@ impl<M: Memory> Cloud<M> {
         known.orders.1 <= ORDERS
     }
 
-    /// `E5-07` once a day while a device is long overdue.
-    pub(super) fn overdue(&self, device: &Device, live: &mut Live, now: Millis) -> Option<Code> {
+    /// `E5-07` once a day while a device is long overdue: louder where its keys are older than 90 days.
+    pub(super) fn overdue(&self, device: &Device, live: &mut Live, now: Millis) -> Option<(Code, Severity)> {
         device.key.filter(|_| device.policy.mode == Mode::Persistent)?;
         let since = live.active().filter(|c| c.standing == Standing::Active)?.since;
         if now.since(since) <= t_renew(device) / 2 * 3 || live.orders.overdue.is_some_and(|at| now.since(at) < DAY) {
             return None;
         }
         live.orders.overdue = Some(now);
-        Some(Code::RenewalOverdue)
+        let loud = if now.since(since) > 90 * DAY { Severity::High } else { Code::RenewalOverdue.severity() };
+        Some((Code::RenewalOverdue, loud))
     }
 
     /// Erases what drained long enough (docs/protocol.md 3, K5), and runs that nobody ends.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fivefold_core::e2_gateway::E2;
 use fivefold_core::e3_cloud::E3;
-use fivefold_core::error::{Code, Rejected};
+use fivefold_core::error::{Code, Rejected, Severity};
 use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::oscore::{
     Authentic, FAILURES_HARD, FAILURES_SOFT, InnerRequest, NUMBER_LIMIT, judge_request, judge_tiny_request,
@@ -118,7 +118,10 @@ impl<M: Memory> Cloud<M> {
         }
         for count in event.counts.iter() {
             let key = CountKey { place: Place::Gateway, ..judged.key(count.code, count.sid) };
-            judged.write.counts.push((key, count.count));
+            match louder(&event, count.code, count.count) {
+                Some(severity) => judged.write.said.push((key, count.count, severity)),
+                None => judged.write.counts.push((key, count.count)),
+            }
         }
         let health =
             Health { at: judged.now, uptime_s: event.uptime, spool_used: event.spool_used, spool_max: event.spool_max };
@@ -298,7 +301,8 @@ impl<M: Memory> Cloud<M> {
         }
         live.boots.push_back(judged.now);
         if live.boots.len() > BOOTS {
-            judged.count(Code::CloudBootRepeats, Some(device.sid));
+            let key = judged.key(Code::CloudBootRepeats, Some(device.sid));
+            judged.write.said.push((key, 1, Severity::Warning));
             live.boots.pop_front();
         }
     }
@@ -627,6 +631,19 @@ pub(crate) fn holds_reading(payload: &[u8]) -> bool {
         Ok(Payload::Sequence(items)) => items.into_iter().any(|i| !matches!(i, Item::Control(_))),
         Ok(Payload::Classic(_)) => true,
         Err(_) => false,
+    }
+}
+
+/// Of what a gateway counted: how severe it is where its event tells more than the code (docs/protocol.md 14).
+fn louder(event: &Event<'_>, code: Code, count: u64) -> Option<Severity> {
+    match code {
+        // Less than a hundredth is free: the next message may be refused.
+        Code::StoreFull if event.spool_max > 0 && event.spool_used >= event.spool_max - event.spool_max / 100 => {
+            Some(Severity::Critical)
+        }
+        // It counts after 15 minutes and after 6 hours, and could not say either before it was back.
+        Code::CloudUnreachable if count > 1 => Some(Severity::High),
+        _ => None,
     }
 }
 

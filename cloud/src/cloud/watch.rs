@@ -55,7 +55,7 @@ impl<M: Memory> Cloud<M> {
             let mut live = device.live();
             let batches = self.watch_batches(device, &mut live, &mut write).map(|code| (code, code.severity()));
             let silence = live.pulse.misses(now).map(|loud| (Code::CloudSilence, loud));
-            let overdue = self.overdue(device, &mut live, now).map(|code| (code, code.severity()));
+            let overdue = self.overdue(device, &mut live, now);
             let mut codes = [silence, None, overdue, batches];
             self.forget(device, &mut live, &mut write);
             let highest = live.active().and_then(|c| c.recent).and_then(|r| r.highest);
@@ -99,5 +99,5 @@ fn say(write: &mut Write, (did, net, sid): (Did, Net, Sid), (code, loud): (Code,
     } else {
         tracing::warn!(%did, %code, "{}", code.condition());
     }
-    write.count(CountKey { code, net: Some(net), gateway: None, sid: Some(sid), place: Place::Cloud });
+    write.said.push((CountKey { code, net: Some(net), gateway: None, sid: Some(sid), place: Place::Cloud }, 1, loud));
 }

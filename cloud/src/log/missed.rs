@@ -5,12 +5,12 @@ mod last_seen;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fivefold_core::error::Code;
+use fivefold_core::error::{Code, Severity};
 use fivefold_core::time::Millis;
 use fivefold_evidence::log::LogError;
 
 use crate::service::Service;
-use crate::store::{CountKey, Place};
+use crate::store::{CountKey, Place, Write};
 use crate::witnesses::Published;
 use last_seen::LastSeen;
 
@@ -59,7 +59,12 @@ impl Missed {
         for witness in seen.look(keys.collect(), now) {
             tracing::warn!(code = "EV-05", witness, "a witness has not cosigned for a day");
             let service = self.service.clone();
-            tokio::spawn(async move { service.count(EVIDENCE_LOG, now).await });
+            let said = vec![(EVIDENCE_LOG, 1, Severity::Warning)];
+            tokio::spawn(async move {
+                if let Err(error) = service.commit(Write { now, said, ..Write::default() }).await {
+                    tracing::error!(%error, "a missing witness could not be counted");
+                }
+            });
         }
         if let Err(error) = seen.write() {
             tracing::error!(%error, "it cannot be kept when witnesses cosigned last");

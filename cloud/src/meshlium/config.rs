@@ -6,17 +6,11 @@ use std::path::Path;
 use fivefold_keep::broker::{Broker, Keys, Words};
 use fivefold_keep::share::CloudMeshliumMqtt;
 use rumqttc::MqttOptions;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::template::Template;
 
 pub use fivefold_keep::broker::{Unprepared, Wrong};
 
-/// Seconds between two signs of life.
-const KEEP_ALIVE: u16 = 30;
-/// Bytes of a packet, at most.
-const LONGEST: usize = 1 << 20;
 const KEYS: Keys = Keys {
     broker: "meshlium_mqtt.broker",
     ca_file: "meshlium_mqtt.ca_file",
@@ -67,28 +61,7 @@ impl MeshliumMqtt {
     /// # Errors
     /// [`Unprepared`].
     pub fn prepare(&self) -> Result<MqttOptions, Unprepared> {
-        let (host, port) = (self.broker.host.clone(), self.broker.port);
-        let mut options = MqttOptions::new(self.client_id.clone(), (host.clone(), port));
-        options.set_keep_alive(KEEP_ALIVE);
-        // What was not acknowledged is sent again by us, from the store: the broker has nothing to keep.
-        options.set_clean_session(true);
-        options.set_max_packet_size(LONGEST, LONGEST);
-        if let Some(login) = self.broker.login()? {
-            options.set_credentials(login.username, login.password.to_vec());
-        }
-        let Some(tls) = self.broker.tls()? else {
-            options.set_socket_connector(move |_, _| {
-                let host = host.clone();
-                async move { TcpStream::connect((host, port)).await }
-            });
-            return Ok(options);
-        };
-        let connector = TlsConnector::from(tls.client);
-        options.set_socket_connector(move |_, _| {
-            let (host, name, connector) = (host.clone(), tls.name.clone(), connector.clone());
-            async move { connector.connect(name, TcpStream::connect((host, port)).await?).await }
-        });
-        Ok(options)
+        crate::mqtt::options(&self.broker, &self.client_id, self.broker.login()?)
     }
 }
 

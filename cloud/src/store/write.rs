@@ -111,6 +111,13 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     }
     commands(tx, write)?;
     count(tx, &counts, write.now)?;
+    let said: Vec<_> = write.said.iter().map(|(key, n, _)| (*key, *n)).collect();
+    count(tx, &said, write.now)?;
+    let unsaid = counts.iter().map(|(key, n)| (key, *n, None));
+    for (key, n, severity) in unsaid.chain(write.said.iter().map(|(key, n, severity)| (key, *n, Some(*severity)))) {
+        super::alarms::count(tx, key, n, severity, write.now)?;
+    }
+    super::alarms::write(tx, &write.alarms, write.now)?;
     let generation = if write.new_generation { Some(next_generation(tx, write.now)?) } else { None };
     Ok(Committed { verdicts, classic, sequence, generation })
 }
