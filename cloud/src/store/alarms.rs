@@ -196,18 +196,18 @@ fn trim(tx: &Transaction<'_>, most: u64, now: Millis) -> Result<()> {
         return Ok(());
     }
     let dropped = Cause::Dropped.as_str();
-    let least = "DELETE FROM alarm WHERE n IN (SELECT n FROM alarm WHERE cause <> ?1 ORDER BY severity, n LIMIT ?2)";
-    let gone = tx.execute(least, params![dropped, int(missing + 1)])? as u64;
-    tracing::error!(gone, "alarms were dropped: there were more than are kept, and no sink took them");
     // One that no sink has yet counts on: it says the same.
-    let unsent = format!(
+    let unsent =
         "UPDATE alarm SET times = times + ?2 WHERE n = (SELECT max(n) FROM alarm WHERE cause = ?1) AND NOT EXISTS
          (SELECT 1 FROM alarm_sink k WHERE k.upto >= alarm.n
-          OR EXISTS (SELECT 1 FROM alarm_sent s WHERE s.sink = k.name AND s.n = alarm.n))"
-    );
-    if tx.execute(&unsent, params![dropped, int(gone)])? == 0 {
-        let alarm =
-            Alarm { cause: Cause::Dropped, severity: Severity::Critical, of: Subject::default(), times: gone, at: now };
+          OR EXISTS (SELECT 1 FROM alarm_sent s WHERE s.sink = k.name AND s.n = alarm.n))";
+    let is_said = tx.execute(unsent, params![dropped, int(missing)])? > 0;
+    let least = "DELETE FROM alarm WHERE n IN (SELECT n FROM alarm WHERE cause <> ?1 ORDER BY severity, n LIMIT ?2)";
+    let gone = tx.execute(least, params![dropped, int(missing + u64::from(!is_said))])? as u64;
+    tracing::error!(gone, "alarms were dropped: there were more than are kept, and no sink took them");
+    if !is_said {
+        let cause = Cause::Dropped;
+        let alarm = Alarm { cause, severity: Severity::Critical, of: Subject::default(), times: gone, at: now };
         tx.execute(
             "INSERT INTO alarm (id, at, cause, severity, net, gateway, sid, times) VALUES (?, ?, ?, ?, -1, -1, -1, ?)
              ON CONFLICT (id) DO UPDATE SET times = times + excluded.times",
