@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+mod mosquitto;
 mod sinks;
 
 use std::collections::BTreeSet;
@@ -10,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use common::mosquitto::{Mosquitto, subscribe};
 use common::{NET, NOW, World, device};
 use fivefold_alarm::{Alarm, Cause, Subject};
 use fivefold_cloud::alarm::{NotTaken, Sink, check, run};
@@ -25,6 +25,7 @@ use fivefold_core::wire::envelope::{Envelope, Kind};
 use fivefold_core::wire::event::{self, Count, Event};
 use fivefold_keep::share::{CloudAlarm, CloudAlarmSink};
 use fivefold_keep::vault::Vault;
+use mosquitto::{Mosquitto, subscribe};
 use sinks::{Ids, Manner, PASSWORD, SECRET, Virtual, free_port, mail_server, mail_tls, webhook};
 use tokio::task::JoinHandle;
 

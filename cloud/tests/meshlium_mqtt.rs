@@ -2,13 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
+mod mosquitto;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
 use common::classic::{SERIAL, binary, envelope, report};
-use common::mosquitto::{Heard, Mosquitto, subscribe};
 use common::{Gateway, NOW};
 use fivefold_cloud::cloud::RenewalSettings;
 use fivefold_cloud::meshlium::{self, MeshliumMqtt};
@@ -19,6 +19,7 @@ use fivefold_core::time::Millis;
 use fivefold_keep::registry::{NewClassic, Registry};
 use fivefold_keep::share::CloudMeshliumMqtt;
 use fivefold_keep::vault::Vault;
+use mosquitto::{Heard, Mosquitto, subscribe};
 
 /// Ids of rows in the order in which they were first heard, once there are so many.
 async fn ids(heard: &Heard, count: usize) -> Vec<i64> {

@@ -2,7 +2,6 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod classic;
-pub mod mosquitto;
 pub mod signer;
 
 use std::collections::HashMap;

@@ -1,4 +1,5 @@
 //! A real Mosquitto, and a subscriber that it remembers.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
