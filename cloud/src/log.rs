@@ -101,7 +101,16 @@ impl Logging {
         serving: Serving,
         memory: &Embedded,
     ) -> Result<Self, LoggingError> {
-        let log = Log::open(folder, key)?;
+        let (_, known) = memory.read(|r| r.log_standing())?;
+        // What the store does not know to be in the log waits in it, and is appended again.
+        let log = Log::open_known(folder, key, known)?;
+        if let Some(aside) = log.aside() {
+            tracing::warn!(
+                file = %aside.path.display(), entry = aside.entry, bytes = aside.bytes,
+                "a power cut left an end of the log's journal that does not read: nobody was told of those entries, they are written \
+                 again, and what was there is in this file"
+            );
+        }
         let witness = |w: &WitnessConfig| {
             let ca = w.ca.as_ref().map(|pem| Anchor::from_pem(pem.as_bytes())).transpose()?;
             Witness::new(&w.url, w.keys.clone(), ca.as_ref())

@@ -108,6 +108,39 @@ fn a_crash_behind_any_entry_loses_none_and_doubles_none() {
 }
 
 #[test]
+fn what_a_power_cut_tore_off_the_log_is_written_again_unless_the_store_knows_it() {
+    for is_known in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let world = signed();
+        let queue = world.cloud.memory().read(|r| r.log_waiting(100)).unwrap();
+        let entries: Vec<_> = queue.iter().map(|w| w.entry).collect();
+        if is_known {
+            logging(&world, folder.path()).unwrap().write(world.cloud.memory()).unwrap();
+        } else {
+            Log::open(folder.path(), key()).unwrap().append(&entries).unwrap();
+        }
+        // The last record and a half were not written.
+        let path = folder.path().join("own/journal");
+        let mut torn = std::fs::read(&path).unwrap();
+        let from = torn.len() - 63;
+        torn[from..].fill(0);
+        std::fs::write(&path, &torn).unwrap();
+        let world = world.restart();
+        let opened = logging(&world, folder.path());
+        if is_known {
+            assert!(opened.unwrap_err().to_string().contains("entry 2 of the log does not read"));
+            assert_eq!(std::fs::read(&path).unwrap(), torn);
+            continue;
+        }
+        let open = opened.unwrap();
+        assert_eq!((open.log().aside().unwrap().entry, waiting(&world)), (2, 2));
+        assert_eq!(open.write(world.cloud.memory()).unwrap(), 2);
+        let there: Vec<_> = (0..open.log().durable()).map(|i| open.log().entry(i).unwrap().unwrap()).collect();
+        assert_eq!(there, entries);
+    }
+}
+
+#[test]
 fn a_store_that_was_put_back_goes_on_behind_what_it_forgot() {
     let (folder, copies) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let files = |path: &Path| ["", "-wal", "-shm"].map(|end| PathBuf::from(format!("{}{end}", path.display())));

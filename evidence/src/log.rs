@@ -5,6 +5,7 @@
 //! | `checkpoint` | the head that everybody is shown, with the signatures of witnesses | the world |
 //! | `tile/…` | hashes and entries as C2SP says | the world |
 //! | `own/journal` | entries that came since, each with a check | this module |
+//! | `own/journal-torn-…` | what power cuts left of records that nobody was told of | nobody |
 //! | `own/signed` | the last head that was signed, shown or not | this module |
 //! | `own/heads/<size>` | heads that were shown with cosignatures, one of each size | this module |
 //! | `own/lock` | whoever holds it is the one that writes | this module |
@@ -15,7 +16,9 @@
 //! on from the last signed head, signs, and syncs the head to `own/signed`. Only then may it leave the house. [`Log::show`]
 //! puts it at `checkpoint`. After a crash at any point the journal holds every entry that was acknowledged and is not
 //! in tiles of a signed head; part of a record at its end was never acknowledged and is cut off. A whole record that does
-//! not read is damage, not a crash: the log does not open, and nothing is removed.
+//! not read is damage, not a crash: the log does not open, and nothing is removed. But a power cut may leave a file longer than
+//! what was written of it: where no record reads from one on to the end, none of them is in a signed head, and none was
+//! acknowledged as far as its owner knows ([`Log::open_known`]), they are moved to a file `own/journal-torn-…`, and the log goes on.
 //!
 //! **When writing fails** nothing more is accepted until the log is opened again: what a failed sync has left on the disk
 //! is not known.
@@ -41,6 +44,7 @@ use heads::Heads;
 use journal::Journal;
 
 pub use entry::{ENTRY, Entry, EntryKind};
+pub use journal::Aside;
 
 /// Why a log does not go on.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +136,7 @@ pub struct Log {
     /// The tree at the last signed head, and that head. Held while tiles are written.
     head: Mutex<(Tree, Signed)>,
     heads: Mutex<Heads>,
+    aside: Option<Aside>,
     _lock: File,
 }
 
@@ -141,6 +146,15 @@ impl Log {
     /// # Errors
     /// [`LogError::Taken`] while another writes to it; others when what stands there is not a log of this key.
     pub fn open(directory: &Path, key: LogKey) -> Result<Self, LogError> {
+        Self::open_known(directory, key, u64::MAX)
+    }
+
+    /// The same for an owner who knows that nobody was told the place of any entry from number `known` on, but by this log, and
+    /// who appends those again: what a power cut left of them is moved aside ([`Log::aside`]).
+    ///
+    /// # Errors
+    /// As [`Log::open`].
+    pub fn open_known(directory: &Path, key: LogKey, known: u64) -> Result<Self, LogError> {
         let own = directory.join("own");
         files::create_folder(&own)?;
         let path = own.join("lock");
@@ -174,7 +188,7 @@ impl Log {
             let source = merkle::NotProven { reason: "the tiles have another root than the signed head" };
             return Err(LogError::Inconsistent { before: size, size, source });
         }
-        let (journal, fresh) = Journal::open(&own.join("journal"), key.vkey().name(), size)?;
+        let (journal, fresh, aside) = Journal::open(&own.join("journal"), key.vkey().name(), (size, known))?;
         let durable = size + fresh.len() as u64;
         let state = State {
             journal: Some(journal),
@@ -192,6 +206,7 @@ impl Log {
             changed: Condvar::new(),
             head: Mutex::new((tree, signed)),
             heads: Mutex::new(Heads::open(&own.join("heads"))?),
+            aside,
             _lock: lock,
         })
     }
@@ -199,6 +214,11 @@ impl Log {
     /// The key to pin.
     pub const fn vkey(&self) -> &VKey {
         self.key.vkey()
+    }
+
+    /// What a power cut had left at the end of the journal, if it was moved aside when the log was opened.
+    pub const fn aside(&self) -> Option<&Aside> {
+        self.aside.as_ref()
     }
 
     /// Where it lies.

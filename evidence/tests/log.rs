@@ -152,6 +152,62 @@ fn an_altered_byte_of_the_journal_is_named_and_nothing_is_removed() {
 }
 
 #[test]
+fn what_a_power_cut_leaves_of_records_that_nobody_was_told_of_is_moved_aside() {
+    let (mut moved, mut refused) = (0, 0);
+    for (known, longer) in [(0, 0), (2, 4096), (3, 0), (4, 41), (5, 100)] {
+        let (folder, path, whole) = journal();
+        for cut in (48..whole.len()).step_by(5) {
+            // The file has its length, and what is behind the cut was not written yet.
+            let mut torn = whole[..cut].to_vec();
+            torn.resize(whole.len() + longer, 0);
+            fs::write(&path, &torn).unwrap();
+            let reads = (0..5).take_while(|n| torn[48 + n * 42..][..42] == whole[48 + n * 42..][..42]).count();
+            let first = reads as u64;
+            match Log::open_known(folder.path(), key(), known) {
+                Ok(log) => {
+                    moved += 1;
+                    assert!(first >= known.max(2), "cut at {cut}, known {known}");
+                    let aside = log.aside().unwrap().clone();
+                    assert_eq!((aside.entry, log.durable()), (first, first));
+                    assert_eq!(fs::read(&aside.path).unwrap(), &torn[48 + reads * 42..]);
+                    assert_eq!(log.append(&entries(first..5)).unwrap(), first);
+                    drop(log);
+                    assert_eq!(fs::read(&path).unwrap(), whole);
+                    assert!(open(folder.path()).aside().is_none());
+                    fs::remove_file(aside.path).unwrap();
+                }
+                Err(LogError::Damaged { offset, entry, .. }) => {
+                    refused += 1;
+                    assert_eq!((entry, offset), (first, 48 + first * 42));
+                    assert!(first < known.max(2), "cut at {cut}, known {known}");
+                    assert_eq!(fs::read(&path).unwrap(), torn);
+                }
+                Err(e) => panic!("cut at {cut}, known {known}: {e}"),
+            }
+        }
+    }
+    assert!(moved > 60 && refused > 60, "{moved} {refused}");
+}
+
+#[test]
+fn damage_with_a_whole_record_behind_it_is_no_power_cut() {
+    let (folder, path, whole) = journal();
+    for at in (48..whole.len()).step_by(3) {
+        let mut altered = whole.clone();
+        altered[at] ^= 1 << (at % 8);
+        fs::write(&path, &altered).unwrap();
+        let opened = Log::open_known(folder.path(), key(), 2);
+        if at >= 48 + 4 * 42 {
+            let log = opened.unwrap();
+            assert_eq!((log.durable(), log.aside().unwrap().bytes), (4, 42));
+        } else {
+            assert!(matches!(opened, Err(LogError::Damaged { .. })), "altered at {at}");
+            assert_eq!(fs::read(&path).unwrap(), altered);
+        }
+    }
+}
+
+#[test]
 fn a_log_whose_files_were_changed_signs_nothing() {
     for (file, at) in [("tile/0/000.p/200", 5 * 32), ("tile/entries/000.p/200", 40)] {
         let folder = tempfile::tempdir().unwrap();

@@ -28,15 +28,41 @@ pub(super) struct Journal {
     bytes: u64,
 }
 
+/// What a power cut left at the end of a journal, as a file beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Where it is now.
+    pub path: PathBuf,
+    /// The entry that would have stood first in it. Nobody was told a place from there on.
+    pub entry: u64,
+    /// How many bytes it has.
+    pub bytes: usize,
+}
+
+impl Aside {
+    /// Durable, before the journal is cut. The same tail has the same name: cut in between, it is written once more.
+    fn keep(journal: &Path, entry: u64, tail: &[u8]) -> Result<Self, FileError> {
+        let [a, b, c, d, ..] = sha256(&[tail]);
+        let path = journal.with_file_name(format!("journal-torn-{entry}-{a:02x}{b:02x}{c:02x}{d:02x}"));
+        files::write(&path, Readers::Owner, tail)?;
+        Ok(Self { path, entry, bytes: tail.len() })
+    }
+}
+
 impl Journal {
     /// Begins one, for entries from number `first` on.
     pub(super) fn create(path: &Path, origin: &str, first: u64) -> Result<(), FileError> {
         files::write(path, Readers::Owner, &emit(&sha256(&[origin.as_bytes()]), first, &[]))
     }
 
-    /// Opens the journal of a log whose signed head has `signed` entries; the entries behind those. A last record that is
-    /// shorter than one was never acknowledged and is cut off; nothing else is ever removed.
-    pub(super) fn open(path: &Path, origin: &str, signed: u64) -> Result<(Self, Vec<Entry>), LogError> {
+    /// Opens the journal of a log whose signed head has `signed` entries; the entries behind those, and where a torn tail went. A last
+    /// record that is shorter than one was never acknowledged and is cut off. From entry `known` on nobody was told a place: records
+    /// from there to the end of which none reads are what a power cut leaves, and are moved aside. Nothing else is ever removed.
+    pub(super) fn open(
+        path: &Path,
+        origin: &str,
+        (signed, known): (u64, u64),
+    ) -> Result<(Self, Vec<Entry>, Option<Aside>), LogError> {
         let origin = sha256(&[origin.as_bytes()]);
         let wrong = |reason| LogError::Journal { path: path.into(), reason };
         let bytes = std::fs::read(path).map_err(|source| FileError::Read { path: path.into(), source })?;
@@ -45,20 +71,27 @@ impl Journal {
         let old = signed.checked_sub(first).and_then(|n| usize::try_from(n).ok());
         let old = old.ok_or_else(|| wrong("does not go on from the signed head: entries are missing"))?;
         let numbered = (first..).zip(records.as_chunks::<RECORD>().0).enumerate();
-        let read = numbered.map(|(at, (entry, record))| {
+        let read: Vec<_> = numbered.map(|(at, (entry, record))| (at, entry, parse_record(record, entry))).collect();
+        let entries: Vec<Entry> = read.iter().map_while(|(.., record)| *record).collect();
+        if let Some((at, entry, _)) = read.get(entries.len()) {
             let offset = (HEADER + at * RECORD) as u64;
-            parse_record(record, entry).ok_or_else(|| LogError::Damaged { path: path.into(), offset, entry })
-        });
-        let entries = read.collect::<Result<Vec<Entry>, _>>()?;
+            let is_torn = read.iter().skip(*at).all(|(.., record)| record.is_none()) && *entry >= signed.max(known);
+            if !is_torn {
+                return Err(LogError::Damaged { path: path.into(), offset, entry: *entry });
+            }
+        }
         let fresh = entries.get(old..).ok_or_else(|| wrong("does not reach the signed head: entries are missing"))?;
         let whole = (HEADER + entries.len() * RECORD) as u64;
         let failed = |source| LogError::Write { path: path.into(), source };
         let file = File::options().append(true).open(path).map_err(failed)?;
-        if whole < bytes.len() as u64 {
+        let tail = bytes.get(HEADER + entries.len() * RECORD..).unwrap_or_default();
+        let aside =
+            (tail.len() >= RECORD).then(|| Aside::keep(path, first + entries.len() as u64, tail)).transpose()?;
+        if !tail.is_empty() {
             file.set_len(whole).and_then(|()| file.sync_all()).map_err(failed)?;
         }
         let next = first + entries.len() as u64;
-        Ok((Self { path: path.into(), file, origin, next, bytes: whole }, fresh.to_vec()))
+        Ok((Self { path: path.into(), file, origin, next, bytes: whole }, fresh.to_vec(), aside))
     }
 
     /// Appends entries and syncs them.
