@@ -45,7 +45,7 @@ use crate::restored::{self, Restored};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
 
 pub(crate) use classic::Live as ClassicLive;
-pub use classic::{ClassicDevice, ClassicSource, Classics};
+pub use classic::{Blind, ClassicDevice, ClassicSource, Classics};
 pub(crate) use dossier::Told;
 pub use dossier::{Dossier, Open, Tries, Unsigned};
 pub use receipts::ReceiptSigners;

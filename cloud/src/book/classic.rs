@@ -47,14 +47,26 @@ pub struct ClassicSource {
     pub hardened: Vec<(hardened::Epoch, hardened::Key)>,
     /// Keys that wait for their first frame: level (2, 3) and epoch. Of a device that sends no key messages there are none.
     pub unused: Vec<(u8, hardened::Epoch)>,
-    /// Of one that signs its readings: what hides their leaves, by the holder of the key (2, 3) and its epoch.
-    pub blinds: Vec<(SignedLevel, hardened::Epoch, BlindKey)>,
-    /// The gateway whose keys are among those: what another one says that it opened proves nothing, and disturbs nothing.
-    pub opener: Option<GatewayId>,
+    /// Whether it signs its readings: it has, or had, a signing key.
+    pub signs: bool,
+    /// Of one that signs: what hides the leaves of its readings, by each key that somebody holds.
+    pub blinds: Vec<Blind>,
     /// Which of its frames count.
     pub profile: ClassicProfile,
     /// The tables of its network's nodes.
     pub sensors: Arc<OwnSensors>,
+}
+
+/// What hides the leaves of readings that were sealed under one key.
+#[derive(Debug)]
+pub struct Blind {
+    /// Who holds the other copy of the key: one gateway, or the cloud. What any other gateway says that it opened proves nothing, and
+    /// disturbs nothing. It keeps its keys when another gateway becomes primary.
+    pub holder: HardenedHolder,
+    /// The key's epoch.
+    pub epoch: hardened::Epoch,
+    /// K_blind.
+    pub key: BlindKey,
 }
 
 impl ClassicSource {
@@ -69,19 +81,22 @@ impl ClassicSource {
         self.unused.contains(&(number, epoch)).then_some(used)
     }
 
-    /// Whether this gateway may have opened what was sealed for `peer`: of a node that signs the holder of its keys alone.
-    pub(crate) fn knows(&self, peer: Peer, gateway: GatewayId) -> bool {
-        peer == Peer::Cloud || self.blinds.is_empty() || self.opener == Some(gateway)
+    /// Whether this gateway may have opened what was sealed for `peer` in this epoch: of a node that signs the holder of that key alone.
+    pub(crate) fn knows(&self, peer: Peer, epoch: hardened::Epoch, gateway: GatewayId) -> bool {
+        peer == Peer::Cloud || !self.signs || self.blind(HardenedHolder::Gateway(gateway), epoch).is_some()
     }
 
     /// What hides the leaf of a frame that this gateway brought, if this node signs and it is known what was in it.
     pub(crate) fn salt(&self, peer: Peer, number: hardened::Number, by: GatewayId) -> Option<Salt> {
-        if !self.knows(peer, by) {
-            return None;
-        }
-        let level = signed_level(peer);
-        let known = self.blinds.iter().find(|(l, epoch, _)| (*l, *epoch) == (level, number.epoch));
-        known.map(|(.., blind)| blind.salt(number.sequence.into()))
+        let holder = match peer {
+            Peer::Cloud => HardenedHolder::Cloud,
+            Peer::Gateway => HardenedHolder::Gateway(by),
+        };
+        Some(self.blind(holder, number.epoch)?.salt(number.sequence.into()))
+    }
+
+    fn blind(&self, holder: HardenedHolder, epoch: hardened::Epoch) -> Option<&BlindKey> {
+        self.blinds.iter().find(|b| (b.holder, b.epoch) == (holder, epoch)).map(|b| &b.key)
     }
 
     /// Those of a registry that are not revoked, with what the cloud opens of them.
@@ -99,18 +114,17 @@ impl ClassicSource {
                 None => None,
             };
             let keys = registry.hardened_keys(vault, &d, HardenedHolder::Cloud, KEYS)?;
-            let (mut blinds, mut opener) = (Vec::new(), None);
-            if signing.contains(&d.did) {
-                let primary =
-                    registry.gateways()?.into_iter().find(|g| g.net == d.net && g.primary && g.revoked_at.is_none());
-                opener = primary.as_ref().map(|g| g.gateway);
-                let of_gateway = match primary {
-                    Some(g) => registry.hardened_keys(vault, &d, HardenedHolder::Gateway(g.gateway), KEYS)?,
-                    None => Vec::new(),
+            let (signs, mut blinds) = (signing.contains(&d.did), Vec::new());
+            if signs {
+                let blind = |holder: HardenedHolder, level: SignedLevel, k: &HardenedKey| Blind {
+                    holder,
+                    epoch: hardened::Epoch(k.epoch),
+                    key: BlindKey::classic(&k.key, level, d.did, k.epoch),
                 };
-                for (level, keys) in [(SignedLevel::Cloud, &keys), (SignedLevel::Gateway, &of_gateway)] {
-                    let blind = |k: &HardenedKey| BlindKey::classic(&k.key, level, d.did, k.epoch);
-                    blinds.extend(keys.iter().map(|k| (level, hardened::Epoch(k.epoch), blind(k))));
+                blinds.extend(keys.iter().map(|k| blind(HardenedHolder::Cloud, SignedLevel::Cloud, k)));
+                for holder in registry.hardened_holders(d.did)?.into_iter().map(HardenedHolder::Gateway) {
+                    let keys = registry.hardened_keys(vault, &d, holder, KEYS)?;
+                    blinds.extend(keys.iter().map(|k| blind(holder, SignedLevel::Gateway, k)));
                 }
             }
             let key_of = |k: HardenedKey| (hardened::Epoch(k.epoch), hardened::Key::from_bytes(*k.key));
@@ -124,8 +138,8 @@ impl ClassicSource {
                 table: d.table,
                 gateway_key: d.gateway_key.map(|k| k.bits),
                 hardened,
+                signs,
                 blinds,
-                opener,
                 unused: unused.remove(&d.did).unwrap_or_default(),
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),
@@ -134,14 +148,6 @@ impl ClassicSource {
             });
         }
         Ok(all)
-    }
-}
-
-/// Whose key a frame was sealed under, as statements say it.
-pub(crate) const fn signed_level(peer: Peer) -> SignedLevel {
-    match peer {
-        Peer::Cloud => SignedLevel::Cloud,
-        Peer::Gateway => SignedLevel::Gateway,
     }
 }
 
@@ -224,5 +230,75 @@ impl Classics {
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<ClassicDevice>> {
         self.0.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fivefold_core::profile::Profile;
+    use fivefold_keep::registry::{Gateway, KeyOrigin, NewClassic, Replaces, Signer, Word};
+    use fivefold_keep::sign::RsaSigningKey;
+
+    use super::*;
+
+    #[test]
+    fn a_node_that_signs_signs_on_whichever_gateway_is_primary_now_and_each_key_has_the_holder_it_was_drawn_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::create(folder.path()).unwrap();
+        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let net = registry.add_network(&vault, "mast", Profile::ToCloud, None).unwrap().net;
+        registry.allow_classic("mast").unwrap();
+        let gateway = |n: u32| Gateway {
+            gateway: GatewayId(n),
+            net,
+            name: format!("g{n}"),
+            sid: Sid(n as u16),
+            did: Did([n as u8; 8]),
+            primary: true,
+            receipt_keys: Vec::new(),
+            revoked_at: None,
+        };
+        registry.add_gateway(&gateway(1)).unwrap();
+        let serial = "8a7384477876150c".parse().unwrap();
+        let did = registry.add_classic(&vault, &NewClassic::plain(serial, net), 1).unwrap().did;
+        registry.harden_classic(&vault, serial, 2).unwrap();
+        let read = |registry: &Registry| ClassicSource::read(registry, &vault).unwrap().remove(0);
+        let knows = |source: &ClassicSource| {
+            let known = |epoch, gateway| source.knows(Peer::Gateway, hardened::Epoch(epoch), GatewayId(gateway));
+            [known(1, 1), known(1, 2), known(2, 1), known(2, 2)]
+        };
+        let plain = read(&registry);
+        assert_eq!((plain.signs, knows(&plain)), (false, [true; 4]), "nothing of it is signed: nothing to disturb");
+        let (key, _) = RsaSigningKey::generate().unwrap();
+        let signer = Signer {
+            did,
+            spki: key.spki().to_vec(),
+            origin: KeyOrigin::Elsewhere,
+            chain: String::new(),
+            not_after: u64::MAX >> 1,
+            certified_at: 3,
+            revoked_at: None,
+        };
+        registry.enter_classic_signer(serial, &signer, Replaces::Nothing).unwrap();
+        let source = read(&registry);
+        assert_eq!((source.signs, knows(&source)), (true, [true, false, false, false]));
+        // Without any primary gateway it signs nevertheless, and what it sealed before is its holder's alone.
+        registry.revoke_gateway("g1", Word { at: 4, who: "operator" }).unwrap();
+        let source = read(&registry);
+        assert_eq!((source.signs, knows(&source)), (true, [true, false, false, false]));
+        registry.add_gateway(&gateway(2)).unwrap();
+        let source = read(&registry);
+        assert_eq!(
+            (source.signs, knows(&source)),
+            (true, [true, false, false, false]),
+            "the next has no key of it yet"
+        );
+        registry.harden_classic(&vault, serial, 5).unwrap();
+        let source = read(&registry);
+        assert_eq!((source.signs, knows(&source)), (true, [true, false, false, true]));
+        let number = |epoch| hardened::Number { epoch: hardened::Epoch(epoch), sequence: 1, seed: [0; 4] };
+        assert!(source.salt(Peer::Gateway, number(2), GatewayId(2)).is_some());
+        assert!(source.salt(Peer::Gateway, number(2), GatewayId(1)).is_none());
+        assert!(source.salt(Peer::Cloud, number(2), GatewayId(2)).is_none(), "the cloud holds none");
     }
 }

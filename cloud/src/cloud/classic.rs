@@ -147,7 +147,7 @@ impl<M: Memory> Cloud<M> {
         if let (None, Some((peer, number))) = (refused, told.number) {
             let context = self.classic_context(judged, device, &mut live, of_key(peer, number.epoch));
             let frame = (first8(report.frame), envelope.received);
-            let knows = device.source.knows(peer, judged.gateway.gateway());
+            let knows = device.source.knows(peer, number.epoch, judged.gateway.gateway());
             match self.take_number(&mut live, context, (peer, number, knows), frame) {
                 Number::New => {
                     judged.used.extend(device.source.takes_into_use(peer, number.epoch));

@@ -223,7 +223,7 @@ impl<M: Memory> Cloud<M> {
         let book = self.book.load();
         for (frame, verdict) in written.classic.iter().zip(&committed.classic) {
             let device = book.classics.find(judged.gateway.net(), &frame.serial);
-            if let Some(device) = device.filter(|d| !d.source.blinds.is_empty()) {
+            if let Some(device) = device.filter(|d| d.source.signs) {
                 touch(Signatory::Classic(device.clone()), frame.accepted.row(), *verdict);
             }
         }

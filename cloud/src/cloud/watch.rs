@@ -78,7 +78,7 @@ impl<M: Memory> Cloud<M> {
         }
         for device in self.book.load().classics.iter() {
             let source = &device.source;
-            if !source.blinds.is_empty()
+            if source.signs
                 && let Some(code) =
                     watch_dossier(&mut device.live().dossier, Whose::of_classic(device), BATCH, &mut write)
             {

@@ -83,7 +83,7 @@ impl Events {
             let is_new = |r: &Vec<u8>| self.configured.get(&did) != Some(&sha256(&[r]));
             add(EntryKind::Policy, Some(did), record.filter(is_new));
         }
-        for classic in book.classics.iter().filter(|d| !d.source.blinds.is_empty()) {
+        for classic in book.classics.iter().filter(|d| d.source.signs) {
             let did = classic.source.did;
             let record = Configured { did, policy: HARDENED, templates: Vec::new() }.emit().ok();
             let is_new = |r: &Vec<u8>| self.configured.get(&did) != Some(&sha256(&[r]));

@@ -1,6 +1,6 @@
 //! Classic nodes, and what a gateway reports of their frames.
 
-use fivefold_cloud::book::ClassicSource;
+use fivefold_cloud::book::{Blind, ClassicSource};
 use fivefold_core::error::Code;
 use fivefold_core::id::{Did, GatewayId, Sid};
 use fivefold_core::profile::LinkClass;
@@ -9,7 +9,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::{BYTES, Carrier, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind, Originator};
 use fivefold_keep::own_sensors::OwnSensors;
-use fivefold_keep::registry::ClassicProfile;
+use fivefold_keep::registry::{ClassicProfile, HardenedHolder};
 use fivefold_waspmote::{ClassicKey, Encrypted, EncryptedType, Frame, KeyBits, Serial, Table, hardened};
 use serde_json::Value;
 
@@ -84,16 +84,23 @@ impl Classic {
                 .map(|k| (hardened::Epoch(1), hardened::Key::from_bytes(k)))
                 .into_iter()
                 .collect(),
+            signs: self.signs,
             blinds: self
                 .hardened_key
                 .filter(|_| self.signs)
                 .iter()
                 .flat_map(|key| {
-                    [SignedLevel::Cloud, SignedLevel::Gateway]
-                        .map(|level| (level, hardened::Epoch(1), BlindKey::classic(key, level, self.did(), 1)))
+                    let holders = [
+                        (HardenedHolder::Cloud, SignedLevel::Cloud),
+                        (HardenedHolder::Gateway(GatewayId(1)), SignedLevel::Gateway),
+                    ];
+                    holders.map(|(holder, level)| Blind {
+                        holder,
+                        epoch: hardened::Epoch(1),
+                        key: BlindKey::classic(key, level, self.did(), 1),
+                    })
                 })
                 .collect(),
-            opener: Some(GatewayId(1)),
             unused: Vec::new(),
             profile: self.profile,
             sensors: std::sync::Arc::new(OwnSensors::read(self.sensors).unwrap()),

@@ -126,6 +126,22 @@ impl Registry {
         Ok((self.classic_device(device.serial)?, key))
     }
 
+    /// The gateways that hold keys of a classic device in the hardened profile: the primary one, and those that were it when a key was
+    /// drawn.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn hardened_holders(&self, did: Did) -> Result<Vec<GatewayId>> {
+        let read = || {
+            let sql = "SELECT DISTINCT gw FROM classic_hardened WHERE did = ? AND gw IS NOT NULL ORDER BY gw";
+            self.db
+                .prepare_cached(sql)?
+                .query_map([did.0], |r| r.get(0).map(GatewayId))?
+                .collect::<rusqlite::Result<_>>()
+        };
+        read().map_err(|e| self.failed(e))
+    }
+
     /// The keys of a classic device in the hardened profile that somebody holds, by epoch: `most` of them, the one in
     /// use and the newest.
     ///
