@@ -266,7 +266,7 @@ async fn ingest(
             tracing::warn!(gateway = %connection.gateway.name(), rejected = %refused.rejected, "a batch was refused");
             (StatusCode::BAD_REQUEST, refused.rejected.to_string()).into_response()
         }
-        Err(IngestError::Store(error)) => {
+        Err(error @ (IngestError::Store(_) | IngestError::Unanswered)) => {
             tracing::error!(%error, "a batch could not be stored");
             (StatusCode::SERVICE_UNAVAILABLE, "not stored; send it again").into_response()
         }

@@ -55,6 +55,9 @@ pub enum IngestError {
     /// The store failed: nothing of it is acknowledged.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is durable, and its answer could not be made: it is answered when it comes again.
+    #[error("the answer to a batch could not be made")]
+    Unanswered,
 }
 
 /// The service.
@@ -344,7 +347,10 @@ impl Service {
         self.changed(&committed);
         let stored = !write.accepted.is_empty() || !write.classic.is_empty();
         let (asked, used) = judged.take_keys();
-        let mut concluded = self.cloud.conclude(judged, write, committed);
+        // Signatures of batches are verified in there: hundreds for a device that misbehaves, and as many for each of them.
+        let service = self.clone();
+        let done = tokio::task::spawn_blocking(move || service.cloud.conclude(judged, write, committed)).await;
+        let mut concluded = done.map_err(|_| IngestError::Unanswered)?;
         if !concluded.write.is_empty() {
             memory.commit(concluded.write.clone()).await?;
         }
