@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use fivefold_core::id::{Did, Sid};
 use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Radio, Sign};
 use fivefold_core::suite::Alg;
@@ -21,7 +22,9 @@ use fivefold_core::wire::state::Phase;
 use fivefold_core::wire::tiny::KidLength;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::{Device, DeviceSecrets, Network, NetworkKey, NewDevice, Registry, Renewal, Signer};
-use fivefold_keep::share::{self, GATEWAY_FILE, GatewaySettings, NodeLink, NodeSecrets, NodeShare};
+use fivefold_keep::share::{
+    self, GATEWAY_FILE, GatewaySettings, NodeLink, NodeSecrets, NodeShare, SIGNING_KEY_FILE, vault_of_share,
+};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
@@ -249,6 +252,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
             let Device { net, policy, .. } = operator.registry.device(args.one.did)?;
+            opens_signing_key(&node_folder(&operator.dir, &args.one.did.to_string()))?;
             let keys = renewal::draw(&mut operator, net, &policy, args.handing.first_contexts)?;
             let key = keys.as_ref().map(|k| &k.key);
             let (device, secrets) = operator.registry.enrol_again(&operator.vault, args.one.did, key, clock::now()?)?;
@@ -450,6 +454,20 @@ fn hand_out(
     let folder = node_folder(&operator.dir, &device.did.to_string());
     share.write(&folder)?;
     Ok(folder)
+}
+
+/// Looks whether the signing key in a node's folder opens, before anything is changed: its new share goes under the same vault.
+fn opens_signing_key(folder: &Path) -> anyhow::Result<()> {
+    if !folder.join(SIGNING_KEY_FILE).exists() {
+        return Ok(());
+    }
+    vault_of_share(folder).map(drop).with_context(|| {
+        format!(
+            "{}: the signing key of this device does not open, so nothing was changed; bring back vault.toml and passphrase, or move \
+             {SIGNING_KEY_FILE} away and certify another",
+            folder.display()
+        )
+    })
 }
 
 /// The key of a network that its devices send under.

@@ -29,8 +29,9 @@ use fivefold_core::wire::ieee802154::Pan;
 use fivefold_device::evidence::{Downlink, Signing};
 use fivefold_device::renewal::{Keys, Peer, Timers};
 use fivefold_device::{Entropy, Node, Number, Patience, Record, Secrets, SendRefused, Settings, Slots};
+use fivefold_keep::device_key::DeviceSigningKey;
 use fivefold_keep::share::{self, NODE_FILE, NodeShare};
-use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::{self, Vault};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -237,7 +238,7 @@ fn evidence(
     secrets: &Secrets,
     record: Option<&Record>,
     report: &Report,
-) -> anyhow::Result<Option<Signing<SigningKey>>> {
+) -> anyhow::Result<Option<Signing<DeviceSigningKey>>> {
     if share.policy.sign != Sign::Batch {
         return Ok(None);
     }
@@ -295,7 +296,7 @@ impl Clock {
 }
 
 struct Process<'s> {
-    node: Node<OUTBOX, AgreementKey, Option<Signing<SigningKey>>>,
+    node: Node<OUTBOX, AgreementKey, Option<Signing<DeviceSigningKey>>>,
     slots: Slots<Files>,
     marker: state::Marker,
     air: Air,

@@ -9,6 +9,7 @@ use std::process::{Command, Output};
 
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile, Sign};
+use fivefold_keep::device_key::DeviceAlg;
 use fivefold_keep::share::{NodeLink, NodeSecrets, NodeShare, make_signing_key};
 use fivefold_keep::vault::Vault;
 use zeroize::Zeroizing;
@@ -158,7 +159,7 @@ fn a_node_whose_policy_wants_signatures_signs_or_says_why_not() {
     let [unsigned] = &events(&without, "unsigned")[..] else { panic!("{}", sentence(&without)) };
     assert!(unsigned["reason"].as_str().unwrap().contains("signing-request"), "{unsigned}");
     assert_eq!((events(&without, "batch_signed").len(), numbers(&without).len()), (0, 1));
-    make_signing_key(&Vault::open_folder(&folder).unwrap(), &folder).unwrap();
+    make_signing_key(&Vault::open_folder(&folder).unwrap(), &folder, DeviceAlg::Ed25519).unwrap();
     for batch in 1..3 {
         let with = node(&folder, &ONCE).output().unwrap();
         let [signed] = &events(&with, "batch_signed")[..] else { panic!("{}", sentence(&with)) };
@@ -168,7 +169,7 @@ fn a_node_whose_policy_wants_signatures_signs_or_says_why_not() {
     // A share of before has nothing to hide leaves with.
     let old = dir.path().join("o");
     signing_share(&old, None);
-    make_signing_key(&Vault::open_folder(&old).unwrap(), &old).unwrap();
+    make_signing_key(&Vault::open_folder(&old).unwrap(), &old, DeviceAlg::P256).unwrap();
     let output = node(&old, &ONCE).output().unwrap();
     assert_eq!((events(&output, "unsigned").len(), numbers(&output).len()), (1, 1), "{}", sentence(&output));
 }

@@ -11,12 +11,12 @@ use farm::{Farm, answer, refused, says};
 use fivefold_core::id::Did;
 use fivefold_core::profile::Sign as Signs;
 use fivefold_core::proof::Signature;
-use fivefold_core::proof::possession::Possession;
+use fivefold_core::proof::possession::{Possession, SigningPublic};
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::wire::enrolment::{Answer, Request, SigningRequest, TEXT_LONGEST, emit_text, parse_text};
+use fivefold_keep::device_key::{DeviceAlg, DeviceSigningKey};
 use fivefold_keep::registry::{Registry, draw_key};
-use fivefold_keep::share::{NodeShare, SIGNING_KEY_FILE, signing_key, signing_point};
-use fivefold_keep::sign::SigningKey;
+use fivefold_keep::share::{NodeShare, SIGNING_KEY_FILE, signing_key};
 use fivefold_keep::vault::Vault;
 use serde_json::Value;
 
@@ -138,13 +138,69 @@ fn a_device_that_is_in_the_book_gets_its_key_certified_replaced_and_revoked() {
 }
 
 #[test]
+fn a_device_may_sign_by_ed25519_if_it_is_told_to_before_its_key_is_made() {
+    let site = Site::new();
+    let (did, node, file) = (site.farm.did.as_str(), site.node(), site.at("signs.request"));
+    let asked = answer(&["node", "signing-request", "--dir", &node, "--ed25519", "--request-file", &file]);
+    let again = answer(&["node", "signing-request", "--dir", &node]);
+    assert_eq!((&asked["key"], &asked["fingerprint"]), (&again["key"], &again["fingerprint"]), "its key stays");
+    let certified = site.done("device certify", &[did, "--request", &file]);
+    assert_eq!(certified["key"], asked["key"]);
+    assert!(certified["spki"].as_str().unwrap().starts_with("302a300506032b6570032100"));
+    let leaf = site.at("device.pem");
+    fs::write(&leaf, certified["certificate"].as_str().unwrap()).unwrap();
+    let ca = site.farm.path("ca.pem");
+    let openssl = Command::new("openssl").args(["verify", "-x509_strict", "-CAfile", &ca, &leaf]).output().unwrap();
+    assert!(openssl.status.success(), "{}", String::from_utf8_lossy(&openssl.stderr));
+    // A key is not turned into another kind but by a word for that.
+    let p256 = answer(&["node", "signing-request", "--dir", &node, "--new", "--request-file", &file]);
+    assert_ne!(p256["key"], asked["key"]);
+    let anew = ["node", "signing-request", "--dir", &node, "--ed25519"].map(String::from);
+    says(&refused(&anew), &["already", "--new --ed25519"]);
+    site.done("device certify", &[did, "--request", &file, "--replace"]);
+    // Under a key of small order one signature is good for everything: whoever has no key at all proves it.
+    let good = SigningRequest::parse(&bytes(&fs::read_to_string(&file).unwrap())).unwrap();
+    let (mut neutral, mut proof) = ([0; 32], [0; 64]);
+    (neutral[0], proof[0]) = (1, 1);
+    let signing = Possession { key: SigningPublic::Ed25519(neutral), proof: Signature(proof) };
+    fs::write(site.at("bad"), text(|out| SigningRequest { signing, ..good }.emit(out).unwrap())).unwrap();
+    site.refused("device certify", &[did, "--request", &site.at("bad"), "--replace"], &["small order"]);
+    // At its enrolment, too.
+    let (dir, request) = (site.at("s"), site.at("s.request"));
+    answer(&["node", "join", "--dir", &dir, "--sign", "--ed25519", "--request-file", &request]);
+    let asked = Request::parse(&bytes(&fs::read_to_string(&request).unwrap())).unwrap();
+    assert!(matches!(asked.signing.unwrap().key, SigningPublic::Ed25519(_)));
+    site.done("device enrol", &["--net", "one", &request, "--answer-file", &site.at("s.answer")]);
+}
+
+#[test]
+fn a_device_that_is_installed_anew_keeps_its_signing_key_or_nothing_is_changed() {
+    let site = Site::new();
+    let (did, node, file) = (site.farm.did.as_str(), site.node(), site.at("signs.request"));
+    let asked = answer(&["node", "signing-request", "--dir", &node, "--request-file", &file]);
+    site.done("device certify", &[did, "--request", &file]);
+    let epoch = site.done("device enrol-again", &[did])["epoch"].as_u64().unwrap();
+    let again = answer(&["node", "signing-request", "--dir", &node]);
+    assert_eq!(again["key"], asked["key"], "it is certified, and signs as before");
+    assert_eq!(u64::from(NodeShare::read(Path::new(&node)).unwrap().epoch.0), epoch);
+    // Locked away by somebody before: nothing is changed, neither in the book nor in the folder.
+    let vault = Path::new(&node).join("vault.toml");
+    let kept = Path::new(&node).join("kept.toml");
+    fs::rename(&vault, &kept).unwrap();
+    site.refused("device enrol-again", &[did], &["signing key", "nothing was changed", "bring back vault.toml"]);
+    assert_eq!(site.show(did)["epoch"], epoch);
+    fs::rename(&kept, &vault).unwrap();
+    assert_eq!(answer(&["node", "signing-request", "--dir", &node])["key"], asked["key"]);
+}
+
+#[test]
 fn what_does_not_prove_its_own_key_is_refused_by_name_and_changes_nothing() {
     let site = Site::new();
     let (did, node, file) = (site.farm.did.as_str(), site.node(), site.at("signs.request"));
     answer(&["node", "signing-request", "--dir", &node, "--request-file", &file]);
     let good = SigningRequest::parse(&bytes(&fs::read_to_string(&file).unwrap())).unwrap();
-    let (thief, _) = SigningKey::generate().unwrap();
-    let own = |did, x| Possession::prove(&thief, signing_point(&thief), did, x).unwrap();
+    let (thief, _) = DeviceSigningKey::generate(DeviceAlg::P256).unwrap();
+    let own = |did, x| Possession::prove(&thief, thief.public(), did, x).unwrap();
     let stranger = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 9]);
     let spare = draw_key().unwrap().0.public_x();
     let mut bent = good.signing;
@@ -159,7 +215,7 @@ fn what_does_not_prove_its_own_key_is_refused_by_name_and_changes_nothing() {
             },
             "not prove",
         ),
-        (SigningRequest { signing: Possession { key: signing_point(&thief), ..good.signing }, ..good }, "not prove"),
+        (SigningRequest { signing: Possession { key: thief.public(), ..good.signing }, ..good }, "not prove"),
         (SigningRequest { signing: own(stranger, good.x.as_ref()), ..good }, "does not prove"),
         (SigningRequest { x: Some(spare), signing: own(good.did, Some(&spare)), ..good }, "another DH key"),
         (SigningRequest { x: None, signing: own(good.did, None), ..good }, "another DH key"),
@@ -191,15 +247,15 @@ fn a_device_that_makes_its_own_keys_asks_for_both_at_once() {
     assert_eq!(joined["fingerprint"], again["fingerprint"], "once made, the key is asked for each time");
     let asked = Request::parse(&bytes(&fs::read_to_string(&request).unwrap())).unwrap();
     // On its way, somebody puts his own signing key into it.
-    let (thief, _) = SigningKey::generate().unwrap();
-    let signing = Possession::prove(&thief, signing_point(&thief), asked.did, Some(&asked.x)).unwrap();
+    let (thief, _) = DeviceSigningKey::generate(DeviceAlg::P256).unwrap();
+    let signing = Possession::prove(&thief, thief.public(), asked.did, Some(&asked.x)).unwrap();
     let theirs = Request { signing: Some(signing), ..asked };
     fs::write(site.at("theirs"), text(|out| theirs.emit(out).unwrap())).unwrap();
     let fingerprint = joined["fingerprint"].as_str().unwrap();
     let enrol = ["--net", "one", "--answer-file", &file, "--fingerprint", fingerprint];
     site.refused("device enrol", &[&enrol[..], &[&site.at("theirs")]].concat(), &["fingerprint", "changed"]);
     // And somebody else's without the proof.
-    let signing = Some(Possession { key: signing_point(&thief), ..asked.signing.unwrap() });
+    let signing = Some(Possession { key: thief.public(), ..asked.signing.unwrap() });
     fs::write(site.at("theirs"), text(|out| Request { signing, ..asked }.emit(out).unwrap())).unwrap();
     let unwatched = ["--net", "one", "--answer-file", &file, &site.at("theirs")];
     site.refused("device enrol", &unwatched, &["does not prove"]);
@@ -216,11 +272,11 @@ fn a_device_that_makes_its_own_keys_asks_for_both_at_once() {
     let share = NodeShare::read(Path::new(&dir)).unwrap();
     assert_eq!((share.policy.sign, share.policy.batch), (Signs::Batch, 16));
     let key = signing_key(&Vault::open_folder(Path::new(&dir)).unwrap(), Path::new(&dir)).unwrap().unwrap();
-    assert_eq!(hex::encode(key.spki()), enrolled["signing"]["key"]["spki"].as_str().unwrap());
+    assert_eq!(hex::encode(&*key.public().spki()), enrolled["signing"]["key"]["spki"].as_str().unwrap());
     // Another device with the same signing key.
     let x = draw_key().unwrap().0.public_x();
     let id = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 3]);
-    let signing = Some(Possession::prove(&key, signing_point(&key), id, Some(&x)).unwrap());
+    let signing = Some(Possession::prove(&key, key.public(), id, Some(&x)).unwrap());
     fs::write(site.at("twin"), text(|out| Request { did: id, x, made: None, signing }.emit(out).unwrap())).unwrap();
     let twin = ["--net", "one", "--answer-file", &file, &site.at("twin")];
     site.refused("device enrol", &twin, &[did, "AR-07"]);
@@ -244,9 +300,9 @@ fn a_csv_file_may_bring_signing_keys_and_what_is_wrong_with_one_is_named_by_its_
     let site = Site::new();
     let id = |n: u8| Did([0xAC, 0xDE, 0x48, 0, 0, 0, 1, n]);
     let x: Vec<_> = (0..4).map(|_| draw_key().unwrap().0.public_x()).collect();
-    let keys: Vec<SigningKey> = (0..2).map(|_| SigningKey::generate().unwrap().0).collect();
-    let asks = |n: u8, key: &SigningKey, dh: usize| {
-        let signing = Possession::prove(key, signing_point(key), id(n), Some(&x[dh])).unwrap();
+    let keys: Vec<DeviceSigningKey> = (0..2).map(|_| DeviceSigningKey::generate(DeviceAlg::P256).unwrap().0).collect();
+    let asks = |n: u8, key: &DeviceSigningKey, dh: usize| {
+        let signing = Possession::prove(key, key.public(), id(n), Some(&x[dh])).unwrap();
         let request = SigningRequest { did: id(n), x: Some(x[dh]), made: None, signing };
         text(|out| request.emit(out).unwrap())
     };

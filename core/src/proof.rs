@@ -97,6 +97,9 @@ pub const P256_SPKI: [u8; 26] = [
     0x3D, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];
 
+/// SubjectPublicKeyInfo (DER) of an Ed25519 key, up to the key of 32 bytes (RFC 8410 4).
+pub const ED25519_SPKI: [u8; 12] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
+
 /// A signature: r ‖ s of ECDSA, or Ed25519's 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Signature(pub [u8; 64]);

@@ -7,7 +7,7 @@ use fivefold_core::e5_renewal::PeerKid;
 use fivefold_core::e5_renewal::enrolment::{AuthorityKey, Opened, answer};
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net};
 use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_core::proof::possession::{Possession, SigningPoint};
+use fivefold_core::proof::possession::{Possession, SigningPublic};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use fivefold_core::suite::p256::{SigningKey, VerifyingKey};
 use fivefold_core::wire::enrolment::{Answer, Grant, Request, SigningRequest, TEXT_LONGEST, emit_text};
@@ -62,7 +62,7 @@ fn v21_requests_with_a_signing_key() {
     let did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
     let x = key(0x80).public_x();
     let signer = SigningKey::from_random(&core::array::from_fn(|i| 0x21 + i as u8)).unwrap();
-    let point = SigningPoint::from_spki(&signer.spki()).unwrap();
+    let point = SigningPublic::from_spki(&signer.spki()).unwrap();
     let verifier = VerifyingKey::from_spki(&signer.spki()).unwrap();
     let proven = |x: Option<&PublicX>| Possession::prove(&signer, point, did, x).unwrap();
     let mut out = [0; Request::LONGEST];

@@ -44,7 +44,7 @@ use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{Did, Epoch, GatewayGroup, Net, Sid};
 use fivefold_core::key::Key;
 use fivefold_core::profile::{Overrides, Policy};
-use fivefold_core::proof::possession::{Possession, SigningPoint};
+use fivefold_core::proof::possession::{Possession, SigningPublic};
 use fivefold_core::proof::{Sign, SignError};
 use fivefold_core::suite::agreement::{Agree, PublicX};
 use fivefold_core::suite::p256::VerifyingKey;
@@ -81,7 +81,7 @@ impl<A: Agree> Enrolment<A> {
     ///
     /// # Errors
     /// The signer gave no proof.
-    pub fn with_signing_key(self, signer: &impl Sign, key: SigningPoint) -> Result<Self, SignError> {
+    pub fn with_signing_key(self, signer: &impl Sign, key: SigningPublic) -> Result<Self, SignError> {
         let signing = Some(Possession::prove(signer, key, self.did, Some(&self.own.public_x()))?);
         Ok(Self { signing, ..self })
     }
@@ -199,6 +199,7 @@ mod tests {
     use crate::{ENTROPY, Entropy, Node};
     use fivefold_core::e5_renewal::enrolment::answer;
     use fivefold_core::profile::Profile;
+    use fivefold_core::proof::possession::SigningPoint;
     use fivefold_core::suite::p256::{AgreementKey, SigningKey};
     use fivefold_core::time::Millis;
     use fivefold_core::wire::enrolment::{Answer, Grant};
@@ -255,7 +256,7 @@ mod tests {
     #[test]
     fn a_device_that_signs_asks_with_a_proof_that_the_key_is_its_own() {
         let (signer, public) = ca(0x21);
-        let own = SigningPoint(public.0);
+        let own = SigningPublic::P256(SigningPoint(public.0));
         let enrolment = Enrolment::new(DID, key(1), None).with_signing_key(&signer, own).unwrap();
         let request = Request::parse(&enrolment.request(Some(1_790_000_000))).unwrap();
         let asked = request.signing.unwrap();

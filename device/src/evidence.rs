@@ -9,7 +9,8 @@
 //! | Does not    | sign what a reboot lost; make another statement under one number, but for one over fewer of its readings |
 //! | Spec        | docs/protocol.md 7.1 (items 1 and 6), 7.3 (item 4), 13.1 |
 //!
-//! A [`Node`](crate::Node) is [`Unsigned`], or [`Signing`] with a key of some kind:
+//! A [`Node`](crate::Node) is [`Unsigned`], or [`Signing`] with a key of some kind: ECDSA on P-256, as here, or Ed25519, which signs the
+//! message itself and no digest of it (the parts together are 256 bytes at most):
 //!
 //! ```
 //! use fivefold_core::proof::{KeyName, Sign, SignAlg, SignError, Signature};

@@ -15,12 +15,12 @@ from pathlib import Path
 
 import cbor2
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 import make
 import note
 import verify
-from forms import leaf_hash, sha
+from forms import ED25519_ORDER, ED25519_PRIME, leaf_hash, sha
 from make import NOW, Options, World, b64, cbor, classic_frame, cose, p256, pss, node_rsa, rsa_raw
 
 FILE = Path(__file__).resolve().parents[2] / "vectors" / "evidence" / "bundles.json"
@@ -64,6 +64,7 @@ def made():
     c = Cases()
     _worlds(c)
     _broken(c)
+    _ed25519(c)
     _classic(c)
     _notes(c)
     _swapped(c)
@@ -245,6 +246,39 @@ def _broken(c):
     add("receipt over another number of envelopes", "receipts", heard(3, r[3] + 1))
     add("receipt without its path", "receipts", heard(4, []))
     add("receipt with the device's certificate", "receipts", heard(6, b[5]))
+
+
+class _Neutral:
+    """A key of order 1: one signature is good for every message, and everybody can write it."""
+    NEUTRAL = b"\1" + bytes(31)
+
+    def public_key(self):
+        return ed25519.Ed25519PublicKey.from_public_bytes(self.NEUTRAL)
+
+    def sign(self, message):
+        return self.NEUTRAL + bytes(32)
+
+
+ed25519.Ed25519PrivateKey.register(_Neutral)
+
+
+def _ed25519(c):
+    """What a verifier of Ed25519 takes that is not strict."""
+    w = world(device_alg=-19)
+    b = change(w.bundles[0], 9, [])
+    stmt, signature = (cbor2.loads(b[4]).value[at] for at in (2, 3))
+    more = int.from_bytes(signature[32:], "little") + ED25519_ORDER
+    for called, sign in (
+        ("S and the order of the group", lambda m: signature[:32] + more.to_bytes(32, "little")),
+        ("an R of order 1", lambda m: _Neutral.NEUTRAL + signature[32:]),
+        ("an R that is y and the prime", lambda m: (ED25519_PRIME + 3).to_bytes(32, "little") + signature[32:]),
+    ):
+        c.add(f"Ed25519: {called}", w.trust, cbor(change(b, 4, cose(w.key, b"iotsec-batch-v1", stmt, sign=sign))), refused("signature"))
+    for called, alg in (("ESP256 with an Ed25519 key", -9), ("Ed25519 with its own key", -19)):
+        signed = cose(w.key, b"iotsec-batch-v1", stmt, alg=alg, sign=w.key.sign)
+        c.add(f"Ed25519: {called}", w.trust, cbor(change(b, 4, signed)), PROVEN if alg == -19 else refused("signature"))
+    weak = World(Options(device_alg=-19), SEED, device=_Neutral())
+    c.add("Ed25519: a device's key of order 1", weak.trust, cbor(change(weak.bundles[0], 9, [])), refused("signature"))
 
 
 def _classic(c):

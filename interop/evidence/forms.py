@@ -230,6 +230,20 @@ ED25519_SPKI = bytes.fromhex("302a300506032b6570032100")
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
 
+ED25519_PRIME = 2**255 - 19
+# y of the eight points of small order.
+ED25519_SMALL = {0, 1, ED25519_PRIME - 1} | {int.from_bytes(bytes.fromhex(y), "little") for y in (
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a")}
+ED25519_ORDER = 2**252 + 27742317777372353535851937790883648493
+
+
+def ed25519_point(data):
+    """That these bytes may be a key, or the R of a signature."""
+    y = int.from_bytes(data, "little") & (1 << 255) - 1
+    need(y < ED25519_PRIME and y not in ED25519_SMALL, "a point of small order, or in another form than its only one")
+
+
 def kid8(spki):
     return sha(spki)[:8]
 
@@ -287,6 +301,9 @@ def signed(data, spki, context):
             key.verify(signature, message, padding.PSS(padding.MGF1(hashes.SHA256()), 32), hashes.SHA256())
         else:
             need(spki.startswith(ED25519_SPKI) and len(spki) == 44, "the algorithm does not belong to the key")
+            ed25519_point(spki[12:])
+            ed25519_point(signature[:32])
+            need(int.from_bytes(signature[32:], "little") < ED25519_ORDER, "S is not below the order of the group")
             ed25519.Ed25519PublicKey.from_public_bytes(spki[12:]).verify(signature, message)
     except (InvalidSignature, ValueError):
         raise Wrong("the signature does not hold") from None

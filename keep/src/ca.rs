@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, GatewayId, Net};
-use fivefold_core::proof::possession::SigningPoint;
+use fivefold_core::proof::possession::SigningPublic;
 use fivefold_core::suite::sha256;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
@@ -257,7 +257,7 @@ impl Authority {
     pub fn certify_device(
         &self,
         did: Did,
-        key: &SigningPoint,
+        key: &SigningPublic,
         now_unix_s: u64,
         days: u32,
     ) -> Result<Certified, CaError> {
@@ -375,6 +375,7 @@ fn serial() -> Result<(SerialNumber, String), CaError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device_key::{DeviceAlg, DeviceSigningKey};
     use crate::enrol::Keys;
     use x509_parser::prelude::*;
 
@@ -425,11 +426,16 @@ mod tests {
     #[test]
     fn a_devices_certificate_names_it_signs_and_does_nothing_else() {
         let (authority, _) = Authority::create("test").unwrap();
-        let (key, _) = crate::sign::SigningKey::generate().unwrap();
-        let point = SigningPoint::from_spki(key.spki()).unwrap();
         let did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
-        let made = authority.certify_device(did, &point, NOW, 10_000).unwrap();
-        assert_eq!(made.spki, SpkiHash::of(key.spki()));
+        for alg in [DeviceAlg::P256, DeviceAlg::Ed25519] {
+            let key = DeviceSigningKey::generate(alg).unwrap().0.public();
+            let made = authority.certify_device(did, &key, NOW, 10_000).unwrap();
+            assert_eq!(made.spki, SpkiHash::of(&key.spki()));
+            looks_as_it_must(&made);
+        }
+    }
+
+    fn looks_as_it_must(made: &Certified) {
         assert_eq!(made.chain.matches("BEGIN CERTIFICATE").count(), 1, "without the root that a verifier has");
         read(&made.chain, |certificate| {
             let names = &certificate.subject_alternative_name().unwrap().unwrap().value.general_names;

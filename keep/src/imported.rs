@@ -8,9 +8,10 @@ use std::sync::OnceLock;
 
 use fivefold_core::id::Did;
 use fivefold_core::proof::P256_SPKI;
-use fivefold_core::proof::possession::SigningPoint;
+use fivefold_core::proof::possession::SigningPublic;
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 
+use crate::device_key::{is_weak, public_of};
 use crate::sign::{AgreementKey, x_of_point};
 
 /// Why a public key was refused. Each is one sentence.
@@ -36,6 +37,9 @@ pub enum KeyRefused {
     /// On no point of the curve.
     #[error("the key is no point of the curve P-256; was it cut, or is it the private key?")]
     OffCurve,
+    /// Of small order, or in another form than its only one.
+    #[error("this Ed25519 key is of small order, or in another form than its only one: under it anybody signs")]
+    SmallOrder,
     /// Everybody can guess its private half.
     #[error("everybody knows the private half of this key: it is from a test, or a number that can be guessed (AR-08)")]
     Guessable,
@@ -89,14 +93,22 @@ pub fn examine(x: PublicX, did: Did) -> Result<PublicX, KeyRefused> {
     x_of_point(&compressed).map_err(|_| KeyRefused::OffCurve)
 }
 
-/// Looks at a public key of which both coordinates are known.
+/// Looks at the public half of a signing key.
 ///
 /// # Errors
 /// [`KeyRefused`].
-pub fn examine_point(key: &SigningPoint, did: Did) -> Result<(), KeyRefused> {
-    examine(key.x(), did)?;
+pub fn examine_signing(key: &SigningPublic, did: Did) -> Result<(), KeyRefused> {
+    let point = match key {
+        SigningPublic::P256(point) => point,
+        // That it is a point at all is shown by the proof of its device, which nobody gives for another 32 bytes.
+        SigningPublic::Ed25519(key) if is_made_up(key, did) => return Err(KeyRefused::LowEntropy),
+        SigningPublic::Ed25519(key) if guessable_ed25519().contains(key) => return Err(KeyRefused::Guessable),
+        SigningPublic::Ed25519(key) if is_weak(key) => return Err(KeyRefused::SmallOrder),
+        SigningPublic::Ed25519(_) => return Ok(()),
+    };
+    examine(point.x(), did)?;
     let mut sec1 = [4; 65];
-    sec1[1..].copy_from_slice(&key.0);
+    sec1[1..].copy_from_slice(&point.0);
     x_of_point(&sec1).map(|_| ()).map_err(|_| KeyRefused::OffCurve)
 }
 
@@ -119,20 +131,51 @@ const PUBLISHED: [&str; 3] = [
     "c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721",
 ];
 
+/// Private keys of the published examples of Ed25519: RFC 8032 7.1, of which the first is that of RFC 8037 too.
+const PUBLISHED_ED25519: [&str; 5] = [
+    "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+    "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+    "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+    "f5e5767cf153319517630f226876b86c8160cc583bc013744c6bf255f5cc0ee5",
+    "833fe62409237b9d62ec77587520911e9a759cec1d19755b7da901b96dca3d42",
+];
+
+/// Private keys that can be guessed: small numbers, one byte repeated, and bytes counted up.
+fn simple() -> impl Iterator<Item = [u8; 32]> {
+    let small = (1..=1024u16).map(|n| {
+        let mut scalar = [0; 32];
+        scalar[30..].copy_from_slice(&n.to_be_bytes());
+        scalar
+    });
+    let repeated = (0..=u8::MAX).map(|b| [b; 32]);
+    let counted = (0..=u8::MAX).map(|start| std::array::from_fn(|i| start.wrapping_add(i as u8)));
+    small.chain(repeated).chain(counted)
+}
+
+fn published<'a>(hex: &'a [&str]) -> impl Iterator<Item = [u8; 32]> + 'a {
+    hex.iter().filter_map(|h| hex::decode(h).ok()?.try_into().ok())
+}
+
 /// Public keys of private ones that can be guessed.
 fn guessable() -> &'static HashSet<[u8; 32]> {
     static GUESSABLE: OnceLock<HashSet<[u8; 32]>> = OnceLock::new();
     GUESSABLE.get_or_init(|| {
-        let small = (1..=1024u16).map(|n| {
-            let mut scalar = [0; 32];
-            scalar[30..].copy_from_slice(&n.to_be_bytes());
-            scalar
-        });
-        let repeated = (1..=u8::MAX).map(|b| [b; 32]);
-        let counted = (0..=u8::MAX).map(|start| std::array::from_fn(|i| start.wrapping_add(i as u8)));
-        let published = PUBLISHED.iter().filter_map(|h| hex::decode(h).ok()?.try_into().ok());
-        let scalars = small.chain(repeated).chain(counted).chain(published);
+        let scalars = simple().chain(published(&PUBLISHED));
         scalars.filter_map(|s| AgreementKey::from_random(&s)).map(|k| k.public_x().0).collect()
+    })
+}
+
+/// The same of Ed25519.
+fn guessable_ed25519() -> &'static HashSet<[u8; 32]> {
+    static GUESSABLE: OnceLock<HashSet<[u8; 32]>> = OnceLock::new();
+    GUESSABLE.get_or_init(|| {
+        // A number may begin with its low byte, too.
+        let turned = |mut seed: [u8; 32]| {
+            seed.reverse();
+            seed
+        };
+        let seeds = simple().chain(simple().map(turned)).chain(published(&PUBLISHED_ED25519));
+        seeds.filter_map(|s| public_of(&s)).collect()
     })
 }
 
@@ -196,5 +239,30 @@ mod tests {
             refused += usize::from(read(&hex::encode(x), DID) == Err(KeyRefused::OffCurve));
         }
         assert!((5..35).contains(&refused), "about half of all x are on no point: {refused}");
+    }
+
+    #[test]
+    fn a_signing_key_that_anybody_may_have_is_refused_by_name() {
+        use crate::device_key::{DeviceAlg, DeviceSigningKey};
+        for alg in [DeviceAlg::P256, DeviceAlg::Ed25519] {
+            assert_eq!(examine_signing(&DeviceSigningKey::generate(alg).unwrap().0.public(), DID), Ok(()));
+        }
+        let of = |seed: [u8; 32]| public_of(&seed).unwrap();
+        let mut three = [0; 32];
+        three[31] = 3;
+        let mut small = hex::decode("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85").unwrap();
+        small.truncate(32);
+        for (key, why) in [
+            (of(three), KeyRefused::Guessable),
+            (of([0; 32]), KeyRefused::Guessable),
+            (of(published(&PUBLISHED_ED25519).next().unwrap()), KeyRefused::Guessable),
+            ([0x5A; 32], KeyRefused::LowEntropy),
+            (small.try_into().unwrap(), KeyRefused::SmallOrder),
+        ] {
+            assert_eq!(examine_signing(&SigningPublic::Ed25519(key), DID), Err(why), "{key:02x?}");
+        }
+        // The public key of that seed, as RFC 8032 has it.
+        let first = of(published(&PUBLISHED_ED25519).next().unwrap());
+        assert_eq!(hex::encode(first), "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a");
     }
 }

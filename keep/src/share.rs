@@ -25,7 +25,7 @@ pub use alarm::{CloudAlarm, CloudAlarmSink};
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
 pub use log::{CloudLog, CloudWitness, HEAD_EVERY_S, OneOrMore};
 pub use meshlium::CloudMeshliumMqtt;
-pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, signing_point};
+pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, vault_of_share};
 
 use crate::files::{self, FileError, Readers};
 use crate::registry::NetworkKey;
@@ -361,13 +361,13 @@ impl NodeShare {
         self.policy.radio.link_class()
     }
 
-    /// Writes the share into `folder`, with a vault of its own.
+    /// Writes the share into `folder`, with a vault of its own; under the one that is there, where a signing key lies in it.
     ///
     /// # Errors
     /// A file cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), ShareError> {
         files::create_folder(folder)?;
-        self.write_under(&Vault::create(folder)?, folder)
+        self.write_under(&vault_of_share(folder)?, folder)
     }
 
     /// Writes the share into `folder`, whose vault is there already.

@@ -12,7 +12,7 @@ use aws_lc_rs::{agreement, encoding::AsBigEndian};
 use fivefold_core::proof::batch::Stated;
 use fivefold_core::proof::statement::CONTEXT;
 use fivefold_core::proof::{
-    Header, KeyName, P256_SPKI, Sign, SignAlg, SignError, Signature, SignatureRefused, ToBeSigned, Verify,
+    ED25519_SPKI, Header, KeyName, P256_SPKI, Sign, SignAlg, SignError, Signature, SignatureRefused, ToBeSigned, Verify,
 };
 use fivefold_core::suite::agreement::{Agree, PointRefused, PublicX, SharedX};
 use fivefold_core::wire::key_message::RsaSize;
@@ -20,11 +20,9 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, SubjectPublicKeyInfo, X509Certificate};
 use zeroize::Zeroizing;
 
+use crate::device_key::is_weak;
 use crate::key_message::rsa::PrivateRsaSigner;
 use crate::key_message::{InvalidRsaKey, PublicRsaKey, ServerKey};
-
-/// SubjectPublicKeyInfo of an Ed25519 key, up to the key (RFC 8410 4).
-const ED25519_SPKI: [u8; 12] = [0x30, 0x2A, 0x30, 0x05, 0x06, 0x03, 0x2B, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 /// Bytes of the moduli of RSA keys that sign: 2048, 3072 and 4096 bits.
 const MODULI: [usize; 3] = [256, 384, 512];
@@ -43,9 +41,9 @@ fn rsa_spki(modulus: &[u8]) -> (Vec<u8>, usize) {
 /// What is no key, or none of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a key of this kind: {0}")]
-pub struct InvalidKey(&'static str);
+pub struct InvalidKey(pub(crate) &'static str);
 
-/// A P-256 key that signs: a gateway's receipts, or a device's batches. Prints only its name.
+/// A P-256 key that signs: a gateway's receipts, a CA's answers, or a device's batches. Prints only its name.
 pub struct SigningKey {
     pair: EcdsaKeyPair,
     spki: Vec<u8>,
@@ -167,6 +165,9 @@ impl VerifyingKey {
             if let Some(point) = spki.strip_prefix(&P256_SPKI).filter(|p| p.len() == 65 && p.first() == Some(&4)) {
                 (SignAlg::Esp256, point)
             } else if let Some(point) = spki.strip_prefix(&ED25519_SPKI).filter(|p| p.len() == 32) {
+                if is_weak(point) {
+                    return Err(InvalidKey("an Ed25519 key of small order, or in another form than its only one"));
+                }
                 (SignAlg::Ed25519, point)
             } else {
                 return Err(InvalidKey("expected the SubjectPublicKeyInfo of a P-256 or Ed25519 key"));
@@ -221,6 +222,7 @@ impl Verify for VerifyingKey {
 
     fn verify(&self, message: &[&[u8]], signature: &[u8]) -> Result<(), SignatureRefused> {
         let algorithm: &'static dyn VerificationAlgorithm = match self.alg {
+            SignAlg::Ed25519 if signature.get(..32).is_none_or(is_weak) => return Err(SignatureRefused),
             SignAlg::Ed25519 => &ED25519,
             SignAlg::Esp256 => &ECDSA_P256_SHA256_FIXED,
             SignAlg::Ps256 => &RSA_PSS_2048_8192_SHA256,

@@ -5,9 +5,10 @@ use std::process::Command;
 
 use fivefold_core::id::{Did, Net};
 use fivefold_core::profile::{Overrides, Policy, Profile, Sign};
-use fivefold_core::proof::possession::SigningPoint;
+use fivefold_core::proof::possession::{SigningPoint, SigningPublic};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use fivefold_keep::ca::{Authority, DEVICE_DAYS};
+use fivefold_keep::device_key::{DeviceAlg, DeviceSigningKey};
 use fivefold_keep::registry::{DeviceKey, FirstContexts, KeyOrigin, NewDevice, Registry, Replaces, Signer, draw_key};
 use fivefold_keep::sign::{AgreementKey, SigningKey};
 use fivefold_keep::vault::Vault;
@@ -45,12 +46,12 @@ impl Book {
         self.registry.add_device(&self.vault, &new, NOW).unwrap().0.did
     }
 
-    fn signer(&self, did: Did, key: &SigningPoint, at: u64) -> Signer {
+    fn signer(&self, did: Did, key: &SigningPublic, at: u64) -> Signer {
         let certified = self.authority.certify_device(did, key, at, DEVICE_DAYS).unwrap();
         Signer::new(did, key, KeyOrigin::Device, &certified, at)
     }
 
-    fn enter(&mut self, did: Did, key: &SigningPoint, replaces: Replaces, at: u64) -> Result<Signer, String> {
+    fn enter(&mut self, did: Did, key: &SigningPublic, replaces: Replaces, at: u64) -> Result<Signer, String> {
         let signer = self.signer(did, key, at);
         self.registry.enter_signer(&signer, replaces).map_err(|e| e.to_string())
     }
@@ -60,8 +61,8 @@ impl Book {
     }
 }
 
-fn point() -> SigningPoint {
-    SigningPoint::from_spki(SigningKey::generate().unwrap().0.spki()).unwrap()
+fn point() -> SigningPublic {
+    SigningPublic::from_spki(SigningKey::generate().unwrap().0.spki()).unwrap()
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn a_key_stays_in_the_book_for_ever_and_one_of_them_is_in_force() {
     assert_eq!(all.iter().map(|s| s.revoked_at).collect::<Vec<_>>(), [Some(NOW + 6), None]);
     let refused = b.enter(did, &first, Replaces::TheOneInForce, NOW + 7).unwrap_err();
     assert!(refused.contains("counts for nothing any more"), "{refused}");
-    assert_eq!(b.registry.revoke_signer(did, NOW + 8).unwrap().spki, second.spki());
+    assert_eq!(b.registry.revoke_signer(did, NOW + 8).unwrap().spki, second.spki()[..]);
     assert_eq!(b.registry.signer(did).unwrap(), None);
     assert!(b.registry.revoke_signer(did, NOW + 9).is_err());
     assert_eq!(b.rules(), ["AR-25"]);
@@ -109,21 +110,29 @@ fn whoever_revokes_a_device_revokes_its_signing_key_in_the_same_second() {
 fn a_key_with_another_use_of_another_device_or_that_anybody_guesses_is_refused_by_name() {
     let mut b = Book::new();
     let (used, gauge) = (point(), SigningKey::generate().unwrap().0);
-    let gauge = SigningPoint::from_spki(gauge.spki()).unwrap();
+    let gauge = SigningPublic::from_spki(gauge.spki()).unwrap();
     let (one, _) = b.device(Sign::None);
     b.enter(one, &used, Replaces::Nothing, NOW).unwrap();
     // A DH key whose point is known: it is looked at by x, whatever its y.
-    let did = b.device_with(Sign::None, gauge.x());
+    let did = b.device_with(Sign::None, gauge.coordinate());
     let (other, _) = b.device(Sign::None);
-    let mut off = point();
-    off.0[63] ^= 1;
-    let zero = SigningPoint([0; 64]);
+    let mut off: [u8; 64] = point().as_bytes().try_into().unwrap();
+    off[63] ^= 1;
+    let off = SigningPublic::P256(SigningPoint(off));
+    let zero = SigningPublic::P256(SigningPoint([0; 64]));
+    // Of Ed25519: another device's, its negative, and one of order 2, under which anybody signs.
+    let seal = DeviceSigningKey::generate(DeviceAlg::Ed25519).unwrap().0.public();
+    b.enter(one, &seal, Replaces::TheOneInForce, NOW + 1).unwrap();
+    let mut negative: [u8; 32] = seal.as_bytes().try_into().unwrap();
+    negative[31] ^= 0x80;
+    let mut second_order = [0xFF; 32];
+    (second_order[0], second_order[31]) = (0xEC, 0x7F);
     // Whatever y: half of a key is enough to know it by.
     let weak = |scalar: [u8; 32]| {
         let x = AgreementKey::from_random(&scalar).unwrap().public_x();
-        let mut key = SigningPoint([0x77; 64]);
-        key.0[..32].copy_from_slice(&x.0);
-        key
+        let mut key = [0x77; 64];
+        key[..32].copy_from_slice(&x.0);
+        SigningPublic::P256(SigningPoint(key))
     };
     let mut three = [0; 32];
     three[31] = 3;
@@ -133,6 +142,9 @@ fn a_key_with_another_use_of_another_device_or_that_anybody_guesses_is_refused_b
         (other, used, "has this signing key already"),
         (other, off, "no point of the curve"),
         (other, zero, "infinity"),
+        (other, seal, "has this signing key already"),
+        (other, SigningPublic::Ed25519(negative), "has this signing key already"),
+        (other, SigningPublic::Ed25519(second_order), "bytes of this key are not random"),
         (other, weak(three), "AR-08"),
         (other, weak([0x42; 32]), "AR-08"),
     ] {
@@ -141,7 +153,7 @@ fn a_key_with_another_use_of_another_device_or_that_anybody_guesses_is_refused_b
         assert_eq!(b.registry.signer(whose).unwrap(), None);
     }
     // Nor does a signing key become the DH key of a device.
-    let key = Some(DeviceKey { x: used.x(), first: FirstContexts::Agreed });
+    let key = Some(DeviceKey { x: used.coordinate(), first: FirstContexts::Agreed });
     let (net, policy) = (b.net, Policy::new(Profile::ToCloud));
     let new = NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None, key };
     let refused = b.registry.add_device(&b.vault, &new, NOW).unwrap_err().to_string();

@@ -14,8 +14,8 @@ use fivefold_core::wire::ieee802154::Pan;
 use fivefold_core::wire::state::{Context, Device, NetworkKey, PART_BYTES, Part, Phase, Share, Standing, State};
 use fivefold_device::evidence::{Downlink, Signing};
 use fivefold_device::{PARENTS, Secrets, Settings};
+use fivefold_keep::device_key::{DeviceAlg, DeviceSigningKey};
 use fivefold_keep::registry;
-use fivefold_keep::sign::SigningKey;
 use zeroize::Zeroizing;
 
 use crate::dice::Dice;
@@ -102,10 +102,12 @@ pub struct Signer {
 
 impl Signer {
     fn new(did: Did, downlink: Downlink) -> anyhow::Result<Self> {
-        let (key, pkcs8) = SigningKey::generate()?;
+        // Both algorithms that the profile allows, side by side.
+        let is_odd = did.0.last().is_some_and(|b| b & 1 == 1);
+        let (key, pkcs8) = DeviceSigningKey::generate(if is_odd { DeviceAlg::Ed25519 } else { DeviceAlg::P256 })?;
         let registered = registry::Signer {
             did,
-            spki: key.spki().to_vec(),
+            spki: key.public().spki().to_vec(),
             origin: registry::KeyOrigin::Device,
             chain: String::new(),
             not_after: u64::MAX,
@@ -115,8 +117,8 @@ impl Signer {
         Ok(Self { pkcs8, downlink, registered })
     }
 
-    fn signing(&self) -> anyhow::Result<Signing<SigningKey>> {
-        Ok(Signing::new(SigningKey::from_pkcs8(&self.pkcs8)?, self.downlink))
+    fn signing(&self) -> anyhow::Result<Signing<DeviceSigningKey>> {
+        Ok(Signing::new(DeviceSigningKey::from_pkcs8(&self.pkcs8)?, self.downlink))
     }
 }
 
@@ -200,7 +202,7 @@ impl Member {
     }
 
     /// What it signs with.
-    pub fn signing(&self) -> anyhow::Result<Option<Signing<SigningKey>>> {
+    pub fn signing(&self) -> anyhow::Result<Option<Signing<DeviceSigningKey>>> {
         self.signer.as_ref().map(Signer::signing).transpose()
     }
 

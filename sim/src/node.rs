@@ -10,14 +10,15 @@ use fivefold_device::storage::RECORD;
 use fivefold_device::{
     ENTROPY, Entropy, Event, Node, Number, Output, Secrets, SendRefused, Settings, Slot, Slots, Storage,
 };
-use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::device_key::DeviceSigningKey;
+use fivefold_keep::sign::AgreementKey;
 
 use crate::dice::Dice;
 use crate::family::Member;
 use crate::watch::Name;
 
 /// The engine of a node that may renew and may sign.
-pub type Engine = Node<8, AgreementKey, Option<Signing<SigningKey>>>;
+pub type Engine = Node<8, AgreementKey, Option<Signing<DeviceSigningKey>>>;
 
 /// What no node wants done at one moment.
 const RESTLESS: u32 = 10_000;
@@ -33,7 +34,7 @@ pub trait Owner {
         None
     }
     /// What it signs its readings with, if it does.
-    fn signing(&self) -> anyhow::Result<Option<Signing<SigningKey>>> {
+    fn signing(&self) -> anyhow::Result<Option<Signing<DeviceSigningKey>>> {
         Ok(None)
     }
 }
@@ -47,7 +48,7 @@ impl Owner for Member {
         Self::secrets(self, network_key)
     }
 
-    fn signing(&self) -> anyhow::Result<Option<Signing<SigningKey>>> {
+    fn signing(&self) -> anyhow::Result<Option<Signing<DeviceSigningKey>>> {
         Self::signing(self)
     }
 }

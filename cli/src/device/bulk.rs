@@ -101,7 +101,7 @@ impl Row {
     /// Whether its device may sign with the key that it asks with, if it asks with one. `seen` are those of the rows before.
     fn signs(&self, registry: &Registry, seen: &mut HashMap<[u8; 32], u64>, all: &[NewDevice]) -> Result<(), String> {
         let Some(asked) = &self.request.signing else { return Ok(()) };
-        let (did, x) = (self.request.did, asked.key.x());
+        let (did, x) = (self.request.did, asked.key.coordinate());
         if let Some(before) = seen.insert(x.0, self.line) {
             return Err(format!(
                 "line {before} has the signing key of device {did} already: every device needs its own (AR-07)"

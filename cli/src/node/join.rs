@@ -15,9 +15,7 @@ use fivefold_device::enrolment::{Enrolment, Granted};
 use fivefold_keep::ca;
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::draw_key;
-use fivefold_keep::share::{
-    NODE_FILE, NodeLink, NodeSecrets, NodeShare, PeerKey, SECRETS_FILE, SIGNING_KEY_FILE, signing_point,
-};
+use fivefold_keep::share::{NODE_FILE, NodeLink, NodeSecrets, NodeShare, PeerKey, SECRETS_FILE, SIGNING_KEY_FILE};
 use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::{VAULT_FILE, Vault, random};
 use serde_json::json;
@@ -58,6 +56,8 @@ pub(super) struct Args {
     /// Make a signing key too, and ask for its certificate with the same request. Once made, it is asked for each time.
     #[arg(long, conflicts_with = "answer_file")]
     sign: bool,
+    #[command(flatten)]
+    kind: signing_request::Kind,
     /// Take the answer of `fivefold device enrol`, as a file, or the text of its QR code. `-` reads standard input.
     #[arg(long, value_name = "FILE", conflicts_with = "serial")]
     answer_file: Option<PathBuf>,
@@ -189,8 +189,8 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
     let folder = open(args)?;
     let mut enrolment = folder.identity.enrolment()?;
     if args.sign || args.dir.join(SIGNING_KEY_FILE).exists() {
-        let key = signing_request::of(&folder.vault, folder.dir, false)?;
-        enrolment = enrolment.with_signing_key(&key, signing_point(&key))?;
+        let key = signing_request::of(&folder.vault, folder.dir, false, args.kind)?;
+        enrolment = enrolment.with_signing_key(&key, key.public())?;
     }
     let now = clock::now()?;
     let request = enrolment.request(Some(now));

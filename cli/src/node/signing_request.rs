@@ -6,9 +6,10 @@ use anyhow::Context as _;
 use fivefold_core::proof::possession::Possession;
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::wire::enrolment::SigningRequest;
+use fivefold_keep::device_key::{DeviceAlg, DeviceSigningKey};
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::share::{NODE_FILE, NodeShare, make_signing_key, signing_key, signing_point};
-use fivefold_keep::sign::{AgreementKey, SigningKey};
+use fivefold_keep::share::{NODE_FILE, NodeShare, make_signing_key, signing_key};
+use fivefold_keep::sign::AgreementKey;
 use fivefold_keep::vault::Vault;
 use serde_json::json;
 
@@ -32,6 +33,17 @@ pub(super) struct Args {
     /// Make a new key in the place of the one that it has: what it signs with it counts once that is certified.
     #[arg(long)]
     new: bool,
+    #[command(flatten)]
+    kind: Kind,
+}
+
+/// Of which kind a signing key is.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[group(skip)]
+pub(super) struct Kind {
+    /// Let the signing key be one of Ed25519, not of ECDSA on P-256.
+    #[arg(long)]
+    ed25519: bool,
 }
 
 pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
@@ -41,13 +53,13 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
         "{shown} waits to be enrolled, and asks for both at once: fivefold node join --dir {shown} --sign --request-file FILE"
     );
     let share = NodeShare::read(dir)?;
-    let key = of(&Vault::open_folder(dir)?, dir, args.new)?;
+    let key = of(&Vault::open_folder(dir)?, dir, args.new, args.kind)?;
     let x = share.secrets.dh_key.as_ref().map(|scalar| {
         let own = AgreementKey::from_random(scalar);
         own.map(|own| own.public_x()).context("secrets.sealed: the key for renewal is none; enrol the device again")
     });
     let x = x.transpose()?;
-    let signing = Possession::prove(&key, signing_point(&key), share.did, x.as_ref())?;
+    let signing = Possession::prove(&key, key.public(), share.did, x.as_ref())?;
     let request = SigningRequest { did: share.did, x, made: Some(clock::now()?), signing };
     let mut bytes = vec![0; SigningRequest::LONGEST];
     let len = request.emit(&mut bytes)?;
@@ -85,9 +97,16 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<()> {
 }
 
 /// The signing key in a node's folder; made, where there is none or another one is wanted.
-pub(super) fn of(vault: &Vault, dir: &Path, anew: bool) -> anyhow::Result<SigningKey> {
+pub(super) fn of(vault: &Vault, dir: &Path, anew: bool, kind: Kind) -> anyhow::Result<DeviceSigningKey> {
+    let wanted = if kind.ed25519 { DeviceAlg::Ed25519 } else { DeviceAlg::P256 };
     if !anew && let Some(key) = signing_key(vault, dir)? {
+        anyhow::ensure!(
+            !kind.ed25519 || key.kind() == wanted,
+            "{} has a signing key already, of ECDSA on P-256; to make one of Ed25519 in its place: fivefold node signing-request --dir \
+             {0} --new --ed25519",
+            dir.display()
+        );
         return Ok(key);
     }
-    Ok(make_signing_key(vault, dir)?)
+    Ok(make_signing_key(vault, dir, wanted)?)
 }

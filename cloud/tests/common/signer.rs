@@ -6,15 +6,14 @@ use std::sync::Arc;
 use fivefold_core::id::{BootContext, Epoch};
 use fivefold_core::profile::{Mode, Profile, Sign as Signed};
 use fivefold_core::proof::merkle::{Hash, root};
-use fivefold_core::proof::possession::SigningPoint;
 use fivefold_core::proof::statement::{BlindKey, CONTEXT, SignedLevel, Statement, Subject};
 use fivefold_core::proof::{Header, Sign as _, ToBeSigned};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::{Batch, Leaves, Uplink};
 use fivefold_keep::ca::Authority;
+use fivefold_keep::device_key::{DeviceAlg, DeviceSigningKey};
 use fivefold_keep::registry;
-use fivefold_keep::sign::SigningKey;
 
 use super::{NOW, Node, Sent, World, device};
 
@@ -31,7 +30,7 @@ pub struct Closed {
 
 #[derive(Clone)]
 pub struct Signer {
-    key: Arc<SigningKey>,
+    key: Arc<DeviceSigningKey>,
     subject: Subject,
     psk: bool,
     number: u64,
@@ -42,17 +41,26 @@ pub struct Signer {
 
 /// A world with one device that signs, whose key is in the book.
 pub fn signing_world(profile: Profile, mode: Mode) -> (World, Node, Signer) {
+    signing_world_by(profile, mode, DeviceAlg::P256)
+}
+
+/// The same, whose key is of either kind.
+pub fn signing_world_by(profile: Profile, mode: Mode, alg: DeviceAlg) -> (World, Node, Signer) {
     let mut one = device(0x0a17, profile, mode);
     one.policy.sign = Signed::Batch;
     let mut world = World::new(vec![one.clone()]);
-    let signer = Signer::new(&one);
+    let signer = Signer::by(&one, alg);
     signer.enter(&mut world);
     (world, Node::of(&one), signer)
 }
 
 impl Signer {
     pub fn new(d: &registry::Device) -> Self {
-        let (key, _) = SigningKey::generate().unwrap();
+        Self::by(d, DeviceAlg::P256)
+    }
+
+    pub fn by(d: &registry::Device, alg: DeviceAlg) -> Self {
+        let (key, _) = DeviceSigningKey::generate(alg).unwrap();
         let level = if d.policy.profile.has_e3() { SignedLevel::Cloud } else { SignedLevel::Gateway };
         Self {
             key: Arc::new(key),
@@ -74,7 +82,7 @@ impl Signer {
     pub fn enter(&self, world: &mut World) {
         world.source.signers.push(registry::Signer {
             did: self.subject.did,
-            spki: self.key.spki().to_vec(),
+            spki: self.key.public().spki().to_vec(),
             origin: registry::KeyOrigin::Device,
             chain: String::new(),
             not_after: u64::MAX,
@@ -86,8 +94,7 @@ impl Signer {
 
     /// Its key is certified.
     pub fn certify(&self, world: &mut World, authority: &Authority) {
-        let point = SigningPoint::from_spki(self.key.spki()).unwrap();
-        let certified = authority.certify_device(self.subject.did, &point, NOW.0 / 1000 - 60, 365).unwrap();
+        let certified = authority.certify_device(self.subject.did, &self.key.public(), NOW.0 / 1000 - 60, 365).unwrap();
         for signer in world.source.signers.iter_mut().filter(|s| s.did == self.subject.did) {
             signer.chain.clone_from(&certified.chain);
         }
@@ -230,4 +237,19 @@ pub mod carry {
         };
         value.chunks(size).enumerate().map(part).collect()
     }
+}
+
+/// A second signature that any other than a strict verifier takes for the same: S + L, where L is the order of Ed25519's group.
+pub fn malleated(signature: &[u8]) -> [u8; 64] {
+    const ORDER: [u8; 16] =
+        [0xED, 0xD3, 0xF5, 0x5C, 0x1A, 0x63, 0x12, 0x58, 0xD6, 0x9C, 0xF7, 0xA2, 0xDE, 0xF9, 0xDE, 0x14];
+    let mut order = [0; 32];
+    order[..16].copy_from_slice(&ORDER);
+    order[31] = 0x10;
+    let (mut more, mut carry): ([u8; 64], u16) = (signature.try_into().unwrap(), 0);
+    for (byte, order) in more[32..].iter_mut().zip(order) {
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        (*byte, carry) = (sum as u8, sum >> 8);
+    }
+    more
 }

@@ -1,9 +1,10 @@
 //! Enrolment of a device (docs/protocol.md 11.1): what it asks with, and what it is answered.
 //!
 //! ```text
-//! request = {1: 1, 2: did(8), 3: x(32), ?4: made, 5: fingerprint(8), ?6: [point(64), proof(64)]}
-//! signing = {1: 3, 2: did(8), ?3: x(32), ?4: made, 5: fingerprint(8), 6: [point(64), proof(64)]}
+//! request = {1: 1, 2: did(8), 3: x(32), ?4: made, 5: fingerprint(8), ?6: [key, proof(64)]}
+//! signing = {1: 3, 2: did(8), ?3: x(32), ?4: made, 5: fingerprint(8), 6: [key, proof(64)]}
 //! answer  = {1: 2, 2: did(8), 3: ephemeral x(32), 4: sealed}
+//! key     = the signing key: x ‖ y of P-256 (64), or Ed25519 (32)
 //! grant   = {1: net(4), 2: sid(2), 3: pan, 4: gg(4), 5: epoch, 6: policy record, 7: overrides, 8: [kid, x(32)],
 //!            9: [index, K_net(16)], 10: root_psk(32)}
 //! ```
@@ -48,8 +49,8 @@ pub struct Request {
     pub signing: Option<Possession>,
 }
 
-/// What a person compares at both ends: the first 8 bytes of SHA-256 over did ‖ x, and ‖ the point of the signing key where
-/// one is asked for.
+/// What a person compares at both ends: the first 8 bytes of SHA-256 over did ‖ x, and ‖ the signing key where one
+/// is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint(pub [u8; 8]);
 
@@ -76,7 +77,7 @@ impl Request {
 
     /// What a person compares. It is in the request too, so that one that was damaged is refused.
     pub fn fingerprint(&self) -> Fingerprint {
-        let signing = self.signing.as_ref().map_or(&[][..], |s| &s.key.0);
+        let signing = self.signing.as_ref().map_or(&[][..], |s| s.key.as_bytes());
         Fingerprint::of(&[&self.did.0, &self.x.0, signing])
     }
 
@@ -356,7 +357,7 @@ mod tests {
     use super::*;
     use crate::profile::Profile;
     use crate::proof::Signature;
-    use crate::proof::possession::SigningPoint;
+    use crate::proof::possession::{SigningPoint, SigningPublic};
 
     const REQUESTED: Request = Request {
         did: Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]),
@@ -364,7 +365,8 @@ mod tests {
         made: Some(1_790_000_000),
         signing: None,
     };
-    const SIGNS: Option<Possession> = Some(Possession { key: SigningPoint([0x5A; 64]), proof: Signature([0xA5; 64]) });
+    const SIGNS: Option<Possession> =
+        Some(Possession { key: SigningPublic::P256(SigningPoint([0x5A; 64])), proof: Signature([0xA5; 64]) });
 
     fn grant() -> Grant<'static> {
         Grant {
@@ -406,7 +408,8 @@ mod tests {
     fn whoever_puts_another_signing_key_into_a_request_changes_its_fingerprint() {
         let signs = Request { signing: SIGNS, ..REQUESTED };
         assert_ne!(signs.fingerprint(), REQUESTED.fingerprint());
-        let other = Some(Possession { key: SigningPoint([0x5B; 64]), proof: Signature([0xA5; 64]) });
+        let other =
+            Some(Possession { key: SigningPublic::P256(SigningPoint([0x5B; 64])), proof: Signature([0xA5; 64]) });
         assert_ne!(Request { signing: other, ..REQUESTED }.fingerprint(), signs.fingerprint());
     }
 

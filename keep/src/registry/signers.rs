@@ -6,7 +6,7 @@
 use fivefold_core::id::{Did, Net};
 use fivefold_core::profile::{Policy, Sign};
 use fivefold_core::proof::KeyName;
-use fivefold_core::proof::possession::SigningPoint;
+use fivefold_core::proof::possession::SigningPublic;
 use fivefold_core::suite::agreement::PublicX;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -18,7 +18,7 @@ const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS signing_keys (      -- of devices; only grows
     name         BLOB PRIMARY KEY,         -- the first 8 bytes of SHA-256 of the SubjectPublicKeyInfo
     did          BLOB NOT NULL REFERENCES devices,
-    x            BLOB NOT NULL UNIQUE,     -- of the key: no two devices share one (AR-07)
+    x            BLOB NOT NULL UNIQUE,     -- of the key, or y of Ed25519: no two devices share one (AR-07)
     spki         BLOB NOT NULL,            -- SubjectPublicKeyInfo, DER
     origin       INTEGER NOT NULL,         -- 0 not known, 1 made on the device, 2 in a secure element, 3 made elsewhere
     chain        TEXT NOT NULL,            -- its certificate, PEM
@@ -95,7 +95,7 @@ pub struct Signer {
 
 impl Signer {
     /// A key that was certified just now.
-    pub fn new(did: Did, key: &SigningPoint, origin: KeyOrigin, certified: &Certified, now_unix_s: u64) -> Self {
+    pub fn new(did: Did, key: &SigningPublic, origin: KeyOrigin, certified: &Certified, now_unix_s: u64) -> Self {
         Self::of_spki(did, &key.spki(), origin, certified, now_unix_s)
     }
 
@@ -122,8 +122,8 @@ impl Signer {
         chain_der(&self.chain)
     }
 
-    fn x(&self) -> PublicX {
-        SigningPoint::from_spki(&self.spki).map_or(PublicX([0; 32]), |key| key.x())
+    fn coordinate(&self) -> PublicX {
+        SigningPublic::from_spki(&self.spki).map_or(PublicX([0; 32]), |key| key.coordinate())
     }
 }
 
@@ -190,19 +190,19 @@ impl Registry {
         &self,
         did: Did,
         dh: Option<PublicX>,
-        key: &SigningPoint,
+        key: &SigningPublic,
         replaces: Replaces,
     ) -> Result<Option<String>> {
-        if dh == Some(key.x()) {
+        if dh == Some(key.coordinate()) {
             return Ok(Some(format!(
                 "the signing key of device {did} is its DH key: a key has one use; let the device make another one (AR-26)"
             )));
         }
-        if let Err(refused) = imported::examine_point(key, did) {
+        if let Err(refused) = imported::examine_signing(key, did) {
             return Ok(Some(format!("the signing key of device {did}: {refused}")));
         }
         let dh_of = "SELECT did FROM renewals WHERE x = ?";
-        if let Some(other) = self.one(dh_of, key.x())? {
+        if let Some(other) = self.one(dh_of, key.coordinate())? {
             return Ok(Some(if other == did {
                 format!(
                     "the signing key of device {did} is its DH key: a key has one use; let it make another one (AR-26)"
@@ -215,13 +215,13 @@ impl Registry {
         }
         let receipts = "SELECT count(*) FROM certificates WHERE receipts = ?";
         let of_gateway: i64 =
-            self.db.query_row(receipts, [key.spki().as_slice()], |r| r.get(0)).map_err(|e| self.failed(e))?;
+            self.db.query_row(receipts, [&key.spki()[..]], |r| r.get(0)).map_err(|e| self.failed(e))?;
         if of_gateway > 0 {
             return Ok(Some(format!(
                 "the signing key of device {did} is a gateway's key for receipts: every party needs its own (AR-07)"
             )));
         }
-        let of = self.signer_with(key.x())?;
+        let of = self.signer_with(key.coordinate())?;
         Ok(match (of, self.signer(did)?) {
             (Some(known), _) if known.did != did => {
                 Some(format!("device {} has this signing key already: every device needs its own (AR-07)", known.did))
@@ -238,7 +238,7 @@ impl Registry {
         })
     }
 
-    /// Whose signing key has this x.
+    /// Whose signing key has this coordinate.
     fn signer_with(&self, x: PublicX) -> Result<Option<Signer>> {
         if !self.has_signers()? {
             return Ok(None);
@@ -268,8 +268,8 @@ impl Registry {
             return refuse(format!("device {did} is revoked: nothing of it is certified any more"));
         }
         let dh = self.renewal(did)?.map(|r| r.x);
-        let Some(key) = SigningPoint::from_spki(&signer.spki) else {
-            return refuse(format!("the signing key of device {did} is not on P-256"));
+        let Some(key) = SigningPublic::from_spki(&signer.spki) else {
+            return refuse(format!("the signing key of device {did} is neither of P-256 nor of Ed25519"));
         };
         if let Some(why) = self.examine_signing_key(did, dh, &key, replaces)? {
             return refuse(why);
@@ -376,7 +376,7 @@ pub(super) fn enter(tx: &Transaction<'_>, signer: &Signer) -> rusqlite::Result<(
     let changed = tx.prepare_cached(sql)?.execute(params![
         name,
         did,
-        signer.x().0,
+        signer.coordinate().0,
         signer.spki,
         signer.origin.wire(),
         signer.chain,

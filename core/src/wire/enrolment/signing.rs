@@ -4,11 +4,11 @@ use super::{Fingerprint, SIGNING, key, kind};
 use crate::error::SealError;
 use crate::id::Did;
 use crate::proof::Signature;
-use crate::proof::possession::{Possession, SigningPoint};
+use crate::proof::possession::{Possession, SigningPublic};
 use crate::suite::agreement::PublicX;
 use crate::wire::cbor::{Malformed, Reader, Writer};
 
-/// Bytes of item 6: key, head, point, proof.
+/// Bytes of item 6, at most: key, head, signing key, proof.
 pub(super) const ITEM: usize = 1 + 1 + 2 * 66;
 
 pub(super) const DAMAGED: Malformed = Malformed::new("the request was damaged");
@@ -34,7 +34,7 @@ impl SigningRequest {
     /// What a person compares at both ends.
     pub fn fingerprint(&self) -> Fingerprint {
         let x = self.x.as_ref().map_or(&[][..], |x| &x.0);
-        Fingerprint::of(&[&self.did.0, x, &self.signing.key.0])
+        Fingerprint::of(&[&self.did.0, x, self.signing.key.as_bytes()])
     }
 
     /// Reads one, and nothing after it.
@@ -107,9 +107,10 @@ pub(super) fn tail(r: &mut Reader<'_>) -> Result<Tail, Malformed> {
     }
     key(r, 6)?;
     r.array_of(2)?;
-    let point = SigningPoint(*r.bytes_of()?);
+    let key =
+        SigningPublic::from_bytes(r.bytes()?).ok_or(Malformed::new("enrolment: a signing key of neither curve"))?;
     let proof = Signature(*r.bytes_of()?);
-    Ok((made, fingerprint, Some(Possession { key: point, proof })))
+    Ok((made, fingerprint, Some(Possession { key, proof })))
 }
 
 pub(super) fn emit_tail(
@@ -127,7 +128,7 @@ pub(super) fn emit_tail(
     if let Some(signing) = signing {
         w.unsigned(6u8)?;
         w.array(2)?;
-        w.bytes(&signing.key.0)?;
+        w.bytes(signing.key.as_bytes())?;
         w.bytes(&signing.proof.0)?;
     }
     Ok(())
@@ -137,18 +138,24 @@ pub(super) fn emit_tail(
 mod tests {
     use super::super::{Answer, Request};
     use super::*;
+    use crate::proof::possession::SigningPoint;
 
     #[test]
     fn a_request_to_certify_reads_as_it_was_written_and_as_nothing_else() {
         let did = Did([0xAC, 0xDE, 0x48, 0, 0, 0, 0, 1]);
-        let signing = Possession { key: SigningPoint([0x5A; 64]), proof: Signature([0xA5; 64]) };
-        for (x, made) in [(None, None), (Some(PublicX([7; 32])), Some(u64::MAX)), (None, Some(0))] {
+        let signing = Possession { key: SigningPublic::P256(SigningPoint([0x5A; 64])), proof: Signature([0xA5; 64]) };
+        let ed25519 = Possession { key: SigningPublic::Ed25519([0x5A; 32]), ..signing };
+        let x = Some(PublicX([7; 32]));
+        for (x, made, signing) in
+            [(None, None, signing), (x, Some(u64::MAX), signing), (None, Some(0), ed25519), (x, Some(9), ed25519)]
+        {
             let request = SigningRequest { did, x, made, signing };
+            let item = 66 + signing.key.as_bytes().len();
             let mut out = [0; SigningRequest::LONGEST];
             let len = request.emit(&mut out).unwrap();
             assert_eq!(SigningRequest::parse(&out[..len]), Ok(request));
             assert!((0..len).all(|cut| SigningRequest::parse(&out[..cut]).is_err()));
-            for at in (0..13).chain(len - 132 - 12..len - 66) {
+            for at in (0..13).chain(len - item - 14..len - 66) {
                 let mut changed = out;
                 changed[at] ^= 1;
                 assert!(SigningRequest::parse(&changed[..len]).is_err(), "byte {at}");
