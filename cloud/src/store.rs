@@ -37,7 +37,7 @@ use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
 
 pub use alarms::{AlarmRow, AlarmWrite, MOST_ALARMS, SinkRow};
-pub use classic::{ClassicRow, PublishedRow, QuarantinedRow, UnknownRow};
+pub use classic::{ClassicRow, Published, PublishedRow, QuarantinedRow, UnknownRow};
 pub use evidence::{BatchPast, Claims, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
 pub use heard::{HeardRow, Hearing, Kept, Leaves};
 pub use imported::{
@@ -68,6 +68,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0013_parts.sql"),
     include_str!("store/migrations/0014_paths.sql"),
     include_str!("store/migrations/0015_alarms.sql"),
+    include_str!("store/migrations/0016_published.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -361,8 +362,8 @@ pub struct Write {
     pub link_told: Vec<(Did, u8)>,
     /// Versions of the gateway state that will be pushed.
     pub pushed: Vec<(GatewayId, u64)>,
-    /// The last row of classic values that a broker has acknowledged.
-    pub published: Option<i64>,
+    /// What a broker has acknowledged of classic values.
+    pub published: Option<Published>,
     /// What was refused, and how often.
     pub counts: Vec<(CountKey, u64)>,
     /// The same where who saw it says how severe it is.

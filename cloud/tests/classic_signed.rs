@@ -5,6 +5,7 @@ mod common;
 
 use common::classic::*;
 use common::*;
+use fivefold_cloud::store::{Published, PublishedRow, Write};
 use fivefold_core::error::Code;
 use fivefold_core::id::Epoch as KeyEpoch;
 use fivefold_core::proof::batch::{Claim, Members, NO_PREVIOUS};
@@ -354,18 +355,38 @@ fn parts_that_a_store_of_before_had_count_with_those_that_come_after() {
             assert_eq!(node.bring(&mut w, part), None);
         }
         // As the version before left it.
-        let mut w = w.stopped(|path| {
-            let before = "CREATE TABLE before (did BLOB NOT NULL, chain INTEGER NOT NULL, number INTEGER NOT NULL,
-                              idx INTEGER NOT NULL, count INTEGER NOT NULL, bytes BLOB NOT NULL,
-                              UNIQUE (did, chain, number, idx)) STRICT;
-                          INSERT INTO before SELECT did, chain, number, idx, count, bytes FROM batch_part;
-                          DROP TABLE batch_part;
-                          ALTER TABLE before RENAME TO batch_part;
-                          ALTER TABLE heard DROP COLUMN path;
-                          PRAGMA user_version = 12;";
-            rusqlite::Connection::open(path).unwrap().execute_batch(before).unwrap();
-        });
+        let mut w = w.stopped(|path| older::take_back(path, 12));
         assert_eq!(node.bring(&mut w, &parts[2]), None);
         assert_eq!(labels(&w), ["signed"; 3], "{peer:?}");
     }
+}
+
+#[test]
+fn a_broker_is_told_once_more_of_values_that_it_has_when_their_signature_was_verified() {
+    let (mut w, mut node) = signing_world(Peer::Cloud);
+    let read = |w: &World| {
+        let new = w.cloud.memory().read(|r| r.to_be_published(100)).unwrap();
+        let (raised, next) = w.cloud.memory().read(|r| r.raised_to_be_published()).unwrap();
+        let told = |rows: &[PublishedRow]| rows.iter().map(|r| (r.id, r.proven.as_str())).collect::<Vec<_>>();
+        (told(&new), told(&raised), next)
+    };
+    let acknowledged = |w: &World, published: Published| {
+        let write = Write { published: Some(published), ..Write::default() };
+        w.cloud.memory().store().commit_now(write).unwrap();
+    };
+    (1..=2).for_each(|value| node.reading(&mut w, value));
+    let (new, raised, _) = read(&w);
+    assert_eq!((&new[..], &raised[..]), (&[(1, "legacy"), (2, "legacy")][..], &[][..]));
+    // The broker has the first one alone when all are signed.
+    acknowledged(&w, Published { value: 1, raised: 0 });
+    for part in node.close(None, |_, _| ()) {
+        assert_eq!(node.bring(&mut w, &part), None);
+    }
+    let (new, raised, next) = read(&w);
+    assert_eq!((&new[..], &raised[..]), (&[(2, "signed")][..], &[(1, "signed")][..]));
+    acknowledged(&w, Published { value: 2, raised: 0 });
+    acknowledged(&w, next);
+    let w = w.restart();
+    assert_eq!((read(&w).0, read(&w).1), (Vec::new(), Vec::new()), "and not again");
+    assert_eq!(w.cloud.memory().read(|r| r.published()).unwrap(), Published { value: 2, raised: 2 });
 }

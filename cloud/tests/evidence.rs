@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::signer::{Signer, carry, leaves_item, signature_item, signing_world};
+use common::signer::{Signer, carry, leaves_item, malleated, signature_item, signing_world, signing_world_by};
 use common::*;
 use fivefold_cloud::store::{Query, State};
 use fivefold_core::e4_channel::Origin;
@@ -12,6 +12,7 @@ use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::wire::control::{BatchState, Downlink};
 use fivefold_core::wire::envelope::{Envelope, Kind};
+use fivefold_keep::device_key::DeviceAlg;
 
 const HOUR: u64 = 3600 * 1000;
 
@@ -270,6 +271,28 @@ fn ev_01_every_bit_of_a_signature_counts() {
         assert_eq!(world.count(Code::EvidenceSignature), byte as u64 + 1);
     }
     assert!(!labels(&world).contains(&"signed"));
+}
+
+#[test]
+fn ed25519_makes_signed_what_it_signed_and_no_second_signature_or_other_algorithm_does() {
+    let (mut world, mut node, mut signer) = signing_world_by(Profile::ToCloud, Mode::Persistent, DeviceAlg::Ed25519);
+    readings(&mut world, &mut node, &mut signer, 2, &[]);
+    let batch = signer.close();
+    let (mut more, mut weak, mut p256) = (batch.clone(), batch.clone(), batch.clone());
+    more.signature = malleated(&batch.signature);
+    // R is the neutral element.
+    weak.signature[..32].copy_from_slice(&[[1].as_slice(), &[0; 31]].concat());
+    p256.signature = Signer::new(&world.source.devices[0]).sign(&batch);
+    for (n, bad) in [more, weak, p256].iter().enumerate() {
+        let carrier = node.send(&signature_item(bad));
+        world.post(&[carrier.envelope()]);
+        assert_eq!(world.count(Code::EvidenceSignature), n as u64 + 1);
+    }
+    assert!(!labels(&world).contains(&"signed"));
+    let carrier = node.send(&signature_item(&batch));
+    let reply = world.post(&[carrier.envelope()]);
+    assert_eq!(told(&node, &carrier, &reply), Some((1, 0, vec![])));
+    assert_eq!(labels(&world)[..2], ["signed"; 2]);
 }
 
 /// A whole batch whose signature does not hold.

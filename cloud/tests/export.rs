@@ -3,13 +3,14 @@
 
 mod common;
 
-use common::signer::{Signer, signature_item, signing_world};
+use common::signer::{Signer, malleated, signature_item, signing_world_by};
 use common::*;
 use fivefold_cloud::evidence::{Exported, Missing, export};
 use fivefold_cloud::log::{Logging, Serving, WitnessConfig};
 use fivefold_cloud::store::{LogRecord, Write};
 use fivefold_core::id::{Did, Sid};
 use fivefold_core::profile::{Mode, Policy, Profile};
+use fivefold_core::proof::{Header, Sign1, SignAlg};
 use fivefold_core::time::Millis;
 use fivefold_evidence::bundle::{Bundle, Bundles, Heard};
 use fivefold_evidence::checkpoint::LogKey;
@@ -20,6 +21,7 @@ use fivefold_evidence::record::{Configured, Enrolment, Made, Revocations};
 use fivefold_evidence::trust::{self, Trust};
 use fivefold_evidence::verify::{Report, Verdict, verify_file};
 use fivefold_keep::ca::{Authority, chain_der};
+use fivefold_keep::device_key::DeviceAlg;
 use fivefold_keep::registry::{ReceiptCertificate, ReceiptSigner, RegisteredTemplate};
 use zeroize::Zeroizing;
 
@@ -37,7 +39,11 @@ struct Station {
 
 impl Station {
     fn new(witnesses: usize) -> Self {
-        let (mut world, node, signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+        Self::by(witnesses, DeviceAlg::P256)
+    }
+
+    fn by(witnesses: usize, alg: DeviceAlg) -> Self {
+        let (mut world, node, signer) = signing_world_by(Profile::ToCloud, Mode::Persistent, alg);
         let (authority, _) = Authority::create("operator").unwrap();
         signer.certify(&mut world, &authority);
         let folder = tempfile::tempdir().unwrap();
@@ -196,6 +202,35 @@ fn a_reading_gets_its_bundle_once_it_is_signed_logged_and_witnessed() {
     station.authority = Authority::create("other").unwrap().0;
     let refused = verify_file(&exported.bundles, &station.trust());
     assert_eq!((refused[0].verdict, refused[0].step), (Verdict::Refused, Some("chain")));
+}
+
+#[test]
+fn a_device_that_signs_by_ed25519_gets_a_bundle_that_holds_with_that_algorithm_alone() {
+    let mut station = Station::by(2, DeviceAlg::Ed25519);
+    station.records();
+    station.reading(0);
+    station.reading(1);
+    station.sign();
+    assert!(station.world.readings().iter().take(2).all(|r| r.origin.as_str() == "signed"));
+    station.write();
+    station.head(2, NOW_S);
+    let (exported, trust) = (station.export(), station.trust());
+    assert_eq!((exported.proven, exported.missing), (2, Missing::default()));
+    assert!(verify_file(&exported.bundles, &trust).iter().all(|report| report.verdict == Verdict::Proven));
+    let bundle = Bundles::new(&exported.bundles).unwrap().next().unwrap().unwrap();
+    let signed = Sign1::parse(bundle.signed).unwrap();
+    assert_eq!(signed.header.alg, SignAlg::Ed25519);
+    let again = |header: Header, signature: &[u8]| {
+        let mut out = vec![0; bundle.signed.len()];
+        let len = Sign1::of(header, signed.danger_payload(), signature).emit(&mut out).unwrap();
+        let altered = Bundle { signed: &out[..len], ..bundle.clone() }.emit().unwrap();
+        let report = verify_file(&altered, &trust).remove(0);
+        (report.verdict, report.step)
+    };
+    let refused = (Verdict::Refused, Some("signature"));
+    assert_eq!(again(Header { alg: SignAlg::Esp256, ..signed.header }, signed.signature), refused, "another algorithm");
+    assert_eq!(again(signed.header, &malleated(signed.signature)), refused, "S + L");
+    assert_eq!(again(signed.header, signed.signature), (Verdict::Proven, None));
 }
 
 #[test]
@@ -390,11 +425,14 @@ fn what_a_revoked_gateway_claims_counts_if_it_was_seen_before() {
         station.write();
         station.head(2, NOW_S + 120 + number);
     };
-    revoke(&mut station, 1, NOW_S + 121);
+    // A witness that is not known here may have seen it until there was a newer head: so long after those that are.
+    revoke(&mut station, 1, NOW_S + 721);
     assert_eq!(station.heard(), everything);
     let before = station.export().bundles;
-    revoke(&mut station, 2, NOW_S + 120);
+    revoke(&mut station, 2, NOW_S + 720);
     assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..], &BOTH[1..]]);
+    revoke(&mut station, 3, NOW_S + 120);
+    assert_eq!(station.heard(), [&BOTH[1..], &[], &BOTH[1..], &BOTH[1..]]);
     // With the newer list, what was shown before is refused.
     let (before, now) = (before, station.export().bundles);
     let of = |bundles: &'_ [u8]| Bundles::new(bundles).unwrap().count();
@@ -404,9 +442,36 @@ fn what_a_revoked_gateway_claims_counts_if_it_was_seen_before() {
     let mixed = Bundle { revocations: newer.revocations, ..last }.emit().unwrap();
     assert_eq!(verify_file(&mixed, &station.trust())[0].step, Some("receipts"));
     // A certificate that had ended by then shows nothing either.
-    station.world.source.receipt_signers[1].certificates[0].not_after = NOW_S + 119;
+    station.world.source.receipt_signers[1].certificates[0].not_after = NOW_S + 719;
     station.world.reload();
-    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..], &[]]);
+    assert_eq!(station.heard(), [&BOTH[1..], &[], &BOTH[1..], &[]]);
+}
+
+#[test]
+fn a_receipt_is_left_out_whose_key_ends_before_any_witness_must_have_seen_it() {
+    // What a verifier that pins a witness unknown here would refuse: with the whole bundle.
+    for (ends, is_shown) in [(0, false), (599, false), (600, true)] {
+        let mut station = heard_station();
+        for signer in &mut station.world.source.receipt_signers {
+            signer.certificates.iter_mut().for_each(|c| c.not_after = NOW_S + 60 + ends);
+        }
+        station.world.reload();
+        assert_eq!(station.heard().concat().is_empty(), !is_shown, "{ends}");
+    }
+}
+
+#[test]
+fn receipts_of_a_store_without_paths_are_shown_as_before() {
+    let mut station = heard_station();
+    // In this form it kept the leaf hashes of what is not here, and these batches are small enough for it still.
+    station.world = station.world.stopped(|path| older::take_back(path, 13));
+    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..]]);
+    let later = station.sealed(3);
+    station.world.post(&[later.envelope()]);
+    station.sign();
+    station.write();
+    station.head(2, NOW_S + 120);
+    assert_eq!(station.heard(), [&BOTH[..], &BOTH[..1], &BOTH[1..], &BOTH[..1]]);
 }
 
 #[test]
@@ -420,12 +485,8 @@ fn a_store_of_before_goes_on_without_receipts_and_a_damaged_one_shows_none_that_
     assert_eq!(station.heard(), [&BOTH[1..], &[], &BOTH[1..]], "the other leaf of that receipt is not there");
     change(&mut station, "UPDATE receipt SET others = NULL WHERE gateway = 2");
     assert_eq!(station.heard().concat(), Vec::<String>::new());
-    // As the version before left it.
-    station.world = station.world.stopped(|path| {
-        let db = rusqlite::Connection::open(path).unwrap();
-        let before = "DROP TABLE heard; ALTER TABLE receipt DROP COLUMN others; PRAGMA user_version = 11;";
-        db.execute_batch(before).unwrap();
-    });
+    // As the version before receipts left it.
+    station.world = station.world.stopped(|path| older::take_back(path, 11));
     station.reading(3);
     station.sign();
     station.write();

@@ -71,3 +71,47 @@ fn no_cut_passes() {
         assert_eq!(verify_file(&whole[..n], &trust)[0].verdict, Verdict::Unreadable, "cut to {n} bytes");
     }
 }
+
+/// Where names and ids of signature lines stand: nothing signs these, so that who alters one makes it the line of somebody else.
+fn names_of_lines(whole: &[u8]) -> Vec<std::ops::Range<usize>> {
+    const DASH: &[u8] = "\n\u{2014} ".as_bytes();
+    /// Characters of base64 that a key id of 4 bytes reaches into.
+    const ID: usize = 6;
+    let begins = (0..whole.len()).filter(|at| whole[*at..].starts_with(DASH)).map(|at| at + DASH.len());
+    begins
+        .map(|at| {
+            let name = whole[at..].iter().position(|b| *b == b' ').unwrap();
+            at..at + name + 1 + ID
+        })
+        .collect()
+}
+
+#[test]
+fn where_a_witness_is_to_spare_its_line_may_become_nobodys_and_nothing_else_may_be_altered() {
+    let mut village = Village::new(42);
+    let batch = village.batch(0, SignedLevel::Cloud, None, 3, &[]);
+    // Two of the three are enough.
+    let trust: Trust =
+        village.trust_text().replace("need = 3", "need = 2").replace("pq_need = 1", "pq_need = 0").parse().unwrap();
+    let whole = village.bundle(&batch, 1).bytes();
+    assert_eq!(verify_file(&whole, &trust)[0].verdict, Verdict::Proven);
+    let names = names_of_lines(&whole);
+    let (mut spare, mut refused) = (0, 0);
+    let mut altered = whole.clone();
+    for at in 0..whole.len() {
+        altered[at] = whole[at] ^ MASKS[at % MASKS.len()];
+        let said = verify_file(&altered, &trust);
+        if said.iter().any(|r| r.verdict == Verdict::Proven) {
+            spare += 1;
+            assert!(
+                names.iter().any(|n| n.contains(&at)),
+                "byte {at} is no part of a name or an id, and may be altered"
+            );
+        } else {
+            refused += 1;
+        }
+        altered[at] = whole[at];
+    }
+    println!("{refused} alterations refused, {spare} made a line of a witness that is not needed nobody's");
+    assert!(spare > 0 && refused > whole.len() * 9 / 10, "{refused} {spare}");
+}

@@ -14,6 +14,7 @@ use fivefold_evidence::verify::is_about;
 
 use super::{Export, ExportError, Proven};
 use crate::store::{HeardRow, Leaves};
+use crate::witnesses::LONGEST_PAUSE;
 
 /// Receipts that are held ready at a time, at most: readings of one batch of a gateway follow each other.
 const READY: usize = 64;
@@ -27,7 +28,7 @@ struct Receipt {
     leaves: Vec<Hash>,
     proof: String,
     chain: Vec<Vec<u8>>,
-    /// When the last of the witnesses had seen it, Unix seconds.
+    /// When the last of the witnesses had seen it, whoever that is, Unix seconds.
     seen: u64,
 }
 
@@ -118,12 +119,13 @@ impl<'e> Receipts<'e> {
         Ok(Some(Receipt { cose, key, root, count, leaves, proof, chain, seen }))
     }
 
-    /// When the first and the last of the witnesses saw a head: however many of them somebody asks for, it was in between.
+    /// When the first and the last of the witnesses saw a head: however many of them somebody asks for, it was in between. Of
+    /// witnesses that are not known here, or not any more, nothing is known but that they see a head while it is the newest.
     fn seen(&self, head: &Signed) -> Option<(u64, u64)> {
         let logging = self.export.logging;
         let authentic = head.open(logging.log().vkey()).ok()?;
         let cosigned = logging.witnesses().iter().flat_map(|w| authentic.cosigned(w.keys()).unwrap_or_default());
         let times: Vec<u64> = cosigned.map(|c| c.at).collect();
-        Some((*times.iter().min()?, *times.iter().max()?))
+        Some((*times.iter().min()?, times.iter().max()?.saturating_add(LONGEST_PAUSE.as_secs())))
     }
 }

@@ -1,5 +1,6 @@
 //! Publishes what is in `classic_value`, in the order of its rows, each at least once: the cursor is durable after the broker
-//! has acknowledged a batch, and a broker that was away gets what it missed.
+//! has acknowledged a batch, and a broker that was away gets what it missed. A row whose label is raised afterwards is published
+//! once more where labels are published.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use tokio::task::JoinHandle;
 use super::MeshliumMqtt;
 use super::template::Values;
 use crate::service::Service;
-use crate::store::{PublishedRow, StoreError, Write};
+use crate::store::{Published, PublishedRow, StoreError, Write};
 
 /// Messages that are on their way at a time.
 const BATCH: u32 = 64;
+/// Labels that are passed over before that is written down.
+const SKIPPED: i64 = 1000;
 /// How long a broker may take to acknowledge a batch.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long is waited after a failure: doubled each time, up to the longest.
@@ -64,33 +67,40 @@ async fn session(
     tracing::info!(broker = %config, "MQTT: connected");
     loop {
         stored.borrow_and_update();
-        let rows = next(service).await?;
-        let Some(last) = rows.last().map(|r| r.id) else {
+        let (rows, published) = next(service, config.message.has_label() || config.topic.has_label()).await?;
+        let Some(published) = published else {
             tokio::select! {
                 changed = stored.changed() => changed.map_err(|_| Ended::Broker("the cloud ends".into()))?,
                 said = broker.said.recv() => drop(said.unwrap_or_else(|| Err(over()))?),
             }
             continue;
         };
-        for row in &rows {
-            let values = Values {
-                meshlium: &config.name,
-                id: row.id,
-                id_wasp: &row.id_wasp,
-                id_secret: &row.id_secret,
-                sensor: &row.sensor,
-                value: &row.value,
-                timestamp: row.received,
-                proven: row.proven.as_str(),
-            };
-            let (topic, message) = (config.topic.fill_topic(&values), config.message.fill_message(&values));
-            let options = PublishOptions::new(QoS::AtLeastOnce);
-            broker.client.try_publish(topic, message, options).map_err(|e| Ended::Broker(e.to_string()))?;
+        for rows in rows.chunks(BATCH as usize) {
+            publish(config, broker, rows).await?;
+            *sent += rows.len() as u64;
         }
-        broker.hear(Said::Acknowledged, rows.len()).await?;
-        service.commit(Write { published: Some(last), ..Write::default() }).await?;
-        *sent += rows.len() as u64;
+        service.commit(Write { published: Some(published), ..Write::default() }).await?;
     }
+}
+
+/// At most as many rows as there may be messages on their way.
+async fn publish(config: &MeshliumMqtt, broker: &mut Broker, rows: &[PublishedRow]) -> Result<(), Ended> {
+    for row in rows {
+        let values = Values {
+            meshlium: &config.name,
+            id: row.id,
+            id_wasp: &row.id_wasp,
+            id_secret: &row.id_secret,
+            sensor: &row.sensor,
+            value: &row.value,
+            timestamp: row.received,
+            proven: row.proven.as_str(),
+        };
+        let (topic, message) = (config.topic.fill_topic(&values), config.message.fill_message(&values));
+        let options = PublishOptions::new(QoS::AtLeastOnce);
+        broker.client.try_publish(topic, message, options).map_err(|e| Ended::Broker(e.to_string()))?;
+    }
+    broker.hear(Said::Acknowledged, rows.len()).await
 }
 
 /// What is waited for.
@@ -153,9 +163,25 @@ impl Broker {
     }
 }
 
-/// The rows after the cursor.
-async fn next(service: &Arc<Service>) -> Result<Vec<PublishedRow>, Ended> {
+/// The rows after the cursor, and the cursor behind them; where there are none, those whose label was raised, if labels are told.
+async fn next(service: &Arc<Service>, is_label_told: bool) -> Result<(Vec<PublishedRow>, Option<Published>), Ended> {
     let service = service.clone();
-    let read = tokio::task::spawn_blocking(move || service.cloud.memory().read(|r| r.to_be_published(BATCH)));
-    Ok(read.await.map_err(|e| Ended::Broker(e.to_string()))??)
+    let read = tokio::task::spawn_blocking(move || {
+        service.cloud.memory().read(|r| {
+            let rows = r.to_be_published(BATCH)?;
+            if let Some(last) = rows.last() {
+                let published = Published { value: last.id, raised: 0 };
+                return Ok((rows, Some(published)));
+            }
+            let (rows, next) = if is_label_told {
+                r.raised_to_be_published()?
+            } else {
+                (Vec::new(), Published { value: 0, raised: r.last_raised()? })
+            };
+            // Most labels are of devices that are not published here: that is not written down each time.
+            let is_worth_it = !rows.is_empty() || next.raised >= r.published()?.raised.saturating_add(SKIPPED);
+            Ok((rows, is_worth_it.then_some(next)))
+        })
+    });
+    read.await.map_err(|e| Ended::Broker(e.to_string()))?.map_err(Ended::Store)
 }

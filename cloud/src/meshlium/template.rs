@@ -23,7 +23,7 @@ pub struct Values<'a> {
     pub value: &'a str,
     /// `#TIMESTAMP#` and `#TS("FORMAT")#`, in UTC.
     pub timestamp: Millis,
-    /// `#PROVEN#`, which Meshlium has not: `legacy` or `plain`.
+    /// `#PROVEN#`, which Meshlium has not: `legacy`, `plain` or `signed`.
     pub proven: &'a str,
 }
 
@@ -136,6 +136,11 @@ impl Template {
     pub fn topic(self) -> Result<Self, TemplateRefused> {
         let is_bad = |part: &Part| matches!(part, Part::Literal(text) if text.contains(['+', '#', '\0']));
         if self.0.is_empty() || self.0.iter().any(is_bad) { Err(TemplateRefused::Topic) } else { Ok(self) }
+    }
+
+    /// Whether it says how a value was proven.
+    pub fn has_label(&self) -> bool {
+        self.0.contains(&Part::Proven)
     }
 
     /// A topic. What a node says cannot name another level, nor what a broker refuses.

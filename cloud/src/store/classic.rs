@@ -117,6 +117,15 @@ pub struct PublishedRow {
     pub proven: Origin,
 }
 
+/// How far a broker has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// The last row of values.
+    pub value: i64,
+    /// The last label that was raised after its values were published.
+    pub raised: i64,
+}
+
 /// Writes what stands beside the ledger's row `reading`.
 pub(super) fn put(tx: &Transaction<'_>, reading: i64, frame: &ClassicFrame) -> rusqlite::Result<()> {
     let row = frame.accepted.row();
@@ -196,6 +205,25 @@ fn uint(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 
+/// Labels whose values are published again at a time.
+const RAISED: u32 = 16;
+
+const PUBLISHED: &str = "v.id, k.node_id, upper(k.serial), v.tag, v.value, r.received, r.origin";
+
+fn published_of(r: &Row<'_>) -> rusqlite::Result<PublishedRow> {
+    let origin: u8 = r.get(6)?;
+    let proven = [Origin::Legacy, Origin::Signed].into_iter().find(|o| super::read::origin_number(*o) == origin);
+    Ok(PublishedRow {
+        id: r.get(0)?,
+        id_wasp: r.get(1)?,
+        id_secret: r.get(2)?,
+        sensor: r.get(3)?,
+        value: r.get(4)?,
+        received: Millis(uint(r.get(5)?)),
+        proven: proven.unwrap_or(Origin::Plain),
+    })
+}
+
 impl Reader {
     /// What is remembered of a classic device's frames, ascending.
     ///
@@ -244,21 +272,42 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn to_be_published(&self, limit: u32) -> Result<Vec<PublishedRow>, StoreError> {
-        let sql = "SELECT v.id, k.node_id, upper(k.serial), v.tag, v.value, r.received, r.origin
-                   FROM classic_value v JOIN classic k ON k.reading = v.reading JOIN reading r ON r.id = v.reading
-                   WHERE v.id > (SELECT id FROM meshlium_cursor) ORDER BY v.id LIMIT ?";
-        self.all(sql, [limit], |r| {
-            let legacy = r.get::<_, u8>(6)? == super::read::origin_number(Origin::Legacy);
-            Ok(PublishedRow {
-                id: r.get(0)?,
-                id_wasp: r.get(1)?,
-                id_secret: r.get(2)?,
-                sensor: r.get(3)?,
-                value: r.get(4)?,
-                received: Millis(uint(r.get(5)?)),
-                proven: if legacy { Origin::Legacy } else { Origin::Plain },
-            })
-        })
+        let sql = format!(
+            "SELECT {PUBLISHED} FROM classic_value v JOIN classic k ON k.reading = v.reading JOIN reading r ON r.id = v.reading
+             WHERE v.id > (SELECT id FROM meshlium_cursor) ORDER BY v.id LIMIT ?"
+        );
+        self.all(&sql, [limit], published_of)
+    }
+
+    /// Values that a broker has, of the next readings whose label was raised since; and what to write down once it has them again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn raised_to_be_published(&self) -> Result<(Vec<PublishedRow>, Published), StoreError> {
+        // What is raised from now on is for the next time.
+        let last = self.last_raised()?;
+        let sql = format!(
+            "SELECT {PUBLISHED}, a.id FROM raised a JOIN classic_value v ON v.reading = a.reading
+             JOIN classic k ON k.reading = v.reading JOIN reading r ON r.id = v.reading
+             WHERE v.id <= (SELECT id FROM meshlium_cursor) AND a.id IN
+                 (SELECT n.id FROM raised n WHERE n.id > (SELECT raised FROM meshlium_cursor) AND n.id <= ?1
+                  AND EXISTS (SELECT 1 FROM classic_value w WHERE w.reading = n.reading) ORDER BY n.id LIMIT ?2)
+             ORDER BY a.id, v.id"
+        );
+        let rows = self.all(&sql, params![last, RAISED], |r| Ok((published_of(r)?, r.get::<_, i64>(7)?)))?;
+        let newest = rows.last().map_or(last, |(_, id)| *id);
+        let labels = rows.chunk_by(|(_, a), (_, b)| a == b).count();
+        let raised = if labels < RAISED as usize { last } else { newest };
+        Ok((rows.into_iter().map(|(row, _)| row).collect(), Published { value: 0, raised }))
+    }
+
+    /// How far a broker has it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn published(&self) -> Result<Published, StoreError> {
+        let row = |r: &Row<'_>| Ok(Published { value: r.get(0)?, raised: r.get(1)? });
+        Ok(self.all("SELECT id, raised FROM meshlium_cursor", [], row)?.pop().unwrap_or_default())
     }
 
     /// What was kept and is no reading, the latest first: classic frames, and messages of other devices.

@@ -6,7 +6,7 @@ use fivefold_core::time::Millis;
 use fivefold_evidence::log::EntryKind;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, ReceiptRow, SequenceVerdict, Verdict, Write};
+use super::{Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, Published, ReceiptRow, SequenceVerdict, Verdict, Write};
 use crate::accepted::{Accepted, Row, flag};
 
 /// Variants that are kept of one number by a gateway's word, at most.
@@ -409,8 +409,9 @@ fn commands(tx: &Transaction<'_>, write: &Write) -> Result<()> {
         )?
         .execute(params![gateway.0, int(*version)])?;
     }
-    if let Some(id) = write.published {
-        tx.prepare_cached("UPDATE meshlium_cursor SET id = max(id, ?)")?.execute([id])?;
+    if let Some(Published { value, raised }) = write.published {
+        tx.prepare_cached("UPDATE meshlium_cursor SET id = max(id, ?), raised = max(raised, ?)")?
+            .execute([value, raised])?;
     }
     for (did, template) in &write.unknown_rows {
         super::unknown_rows::put(tx, *did, *template, write.now)?;

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 pub mod classic;
+pub mod older;
 pub mod signer;
 
 use std::collections::HashMap;
