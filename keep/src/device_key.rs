@@ -17,8 +17,8 @@ use crate::sign::{InvalidKey, SigningKey};
 
 /// y of the eight points of small order: of order 1, 2, 4, and two of order 8. x and −x share one.
 const SMALL_ORDER: [[u8; 32]; 5] = [
-    little(1, [0; 30], 0x00),
-    little(0xEC, [0xFF; 30], 0x7F),
+    little(1, 0, 0),
+    little(0xEC, 0xFF, 0x7F),
     [0; 32],
     [
         0x26, 0xE8, 0x95, 0x8F, 0xC2, 0xB2, 0x27, 0xB0, 0x45, 0xC3, 0xF4, 0x89, 0xF2, 0xEF, 0x98, 0xF0, 0xD5, 0xDF,
@@ -30,12 +30,9 @@ const SMALL_ORDER: [[u8; 32]; 5] = [
     ],
 ];
 
-const fn little(first: u8, middle: [u8; 30], last: u8) -> [u8; 32] {
-    let mut y = [first; 32];
-    let (_, rest) = y.split_at_mut(1);
-    let (between, end) = rest.split_at_mut(30);
-    between.copy_from_slice(&middle);
-    end[0] = last;
+const fn little(first: u8, middle: u8, last: u8) -> [u8; 32] {
+    let mut y = [middle; 32];
+    (y[0], y[31]) = (first, last);
     y
 }
 
@@ -233,7 +230,7 @@ mod tests {
         let spki = |key: [u8; 32]| SigningPublic::Ed25519(key).spki();
         // The first of them, the neutral element, verifies R = S·B for every message, if one lets it.
         let mut weak = SMALL_ORDER.to_vec();
-        weak.extend((0xED..=0xFF).map(|first| little(first, [0xFF; 30], 0x7F)));
+        weak.extend((0xED..=0xFF).map(|first| little(first, 0xFF, 0x7F)));
         for y in weak {
             for sign in [0, 0x80] {
                 let mut key = y;
