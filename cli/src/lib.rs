@@ -36,6 +36,7 @@ pub(crate) mod serial;
 pub mod template;
 pub mod token;
 pub mod vault;
+pub mod why;
 pub mod xbee_air;
 
 use std::ffi::OsString;
@@ -106,6 +107,8 @@ enum Noun {
     XbeeAir(xbee_air::Args),
     /// Vaults: where the key comes from that opens a folder's secrets; rewrap, rekey, show.
     Vault(vault::Args),
+    /// Why something was refused: which check, what was expected, what came, what to do now.
+    Why(why::Args),
 }
 
 /// Whether these arguments, the program's name first, are a command; nothing is run.
@@ -181,6 +184,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Template(args) => template::run(&args, output),
         Noun::Token(args) => token::run(&args, output),
         Noun::Vault(args) => vault::run(&args, output),
+        Noun::Why(args) => why::run(&args, output),
         Noun::XbeeAir(args) => xbee_air::run(&args),
     };
     done.unwrap_or_else(|error| {

@@ -3,6 +3,8 @@
 mod classic;
 mod kept;
 
+pub(crate) use kept::is_gateway;
+
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -9,11 +9,19 @@ use fivefold_core::id::{GatewayId, Net, Sid};
 use fivefold_core::oscore::Authentic;
 use fivefold_core::profile::LinkClass;
 use fivefold_core::proof::statement::Salt;
+use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
+use fivefold_core::why::FrameId;
 
 /// First bytes of SHA-256 over what tells two messages under one number apart (docs/protocol.md 8.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageHash(pub [u8; 16]);
+
+impl From<MessageHash> for FrameId {
+    fn from(MessageHash(hash): MessageHash) -> Self {
+        CiphertextHash(hash).into()
+    }
+}
 
 /// A row of the ledger's contexts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

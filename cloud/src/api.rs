@@ -14,6 +14,7 @@ mod log;
 mod metrics;
 mod show;
 mod verify;
+mod why;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -131,6 +132,7 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(gateways))
         .routes(routes!(rejections))
         .routes(routes!(audit::audit))
+        .routes(routes!(why::why))
         .routes(routes!(health))
         .routes(routes!(metrics))
         .routes(routes!(command))
@@ -617,6 +619,7 @@ mod tests {
             "/v1/devices/{did}/commands",
             "/v1/gateways",
             "/v1/rejections",
+            "/v1/why",
             "/v1/health",
             "/v1/metrics",
             "/v1/alarms",

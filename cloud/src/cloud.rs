@@ -22,6 +22,7 @@ mod evidence;
 mod judge;
 mod renewal;
 mod watch;
+mod why;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +36,8 @@ use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::proof::{Sign1, Verify as _};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
-use fivefold_core::wire::envelope::{Batch, Envelope, Item, Originator};
+use fivefold_core::why::{Detail, FrameId, Value};
+use fivefold_core::wire::envelope::{Batch, Envelope, Item};
 use fivefold_core::wire::key_message::{KeyEpoch, KeyLevel};
 use fivefold_keep::registry::CloudIdentity;
 
@@ -318,8 +320,12 @@ impl<M: Memory> Cloud<M> {
             });
         }
         let seen = self.numbers(&mut judged, receipt.boot, &envelopes);
-        if envelopes.iter().any(|(_, e)| e.received > now.plus(CLOCK_OFF)) {
+        let ahead = envelopes.iter().map(|(_, e)| e.received.since(now)).max().unwrap_or(0);
+        if ahead > CLOCK_OFF {
+            let detail = Detail::new(Value::Seconds(CLOCK_OFF / 1000), Value::Seconds(ahead / 1000));
             judged.count(Code::GatewayClockOff, None);
+            let id = FrameId::of_event(Code::GatewayClockOff, now, None);
+            judged.explain(id, Code::GatewayClockOff, detail, None);
         }
         for (index, ((bytes, envelope), seen)) in envelopes.iter().zip(seen).enumerate() {
             judged.upto = judged.upto.max(envelope.seq);
@@ -478,15 +484,6 @@ impl Judged {
     fn count(&mut self, code: Code, sid: Option<Sid>) {
         let key = self.key(code, sid);
         self.write.count(key);
-    }
-
-    fn refuse(&mut self, envelope: &Envelope<'_>, code: Code) {
-        let sid = match envelope.originator {
-            Originator::Node { sid, .. } => Some(sid),
-            Originator::Classic(_) => None,
-        };
-        self.count(code, sid);
-        self.refused.push((envelope.seq, code));
     }
 }
 

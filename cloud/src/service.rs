@@ -331,7 +331,7 @@ impl Service {
         let mut judged = match self.cloud.judge(gateway, body, now) {
             Ok(judged) => judged,
             Err(refused) => {
-                self.count(refused.key, now).await;
+                self.refuse(refused.key, refused.rejected, now).await;
                 return Err(IngestError::Refused(refused));
             }
         };
@@ -375,10 +375,20 @@ impl Service {
         }
     }
 
+    /// Counts something that was refused, and explains it.
+    pub async fn refuse(&self, key: CountKey, rejected: Rejected, now: Millis) {
+        let mut write = Write { now, ..Write::default() };
+        write.refuse(key, rejected);
+        if let Err(error) = self.cloud.memory().commit(Arc::new(write)).await {
+            tracing::error!(%error, code = %key.code, "a refusal could not be counted");
+        }
+    }
+
     /// Counts what was refused on a connection: of a gateway, or of nobody that is known.
     pub async fn count_channel(&self, rejected: Rejected, gateway: Option<GatewayName>, now: Millis) {
         let (net, gateway) = (gateway.map(|g| g.net), gateway.map(|g| g.gateway));
-        self.count(CountKey { code: rejected.code, net, gateway, sid: None, place: Place::Cloud }, now).await;
+        let key = CountKey { code: rejected.code, net, gateway, sid: None, place: Place::Cloud };
+        self.refuse(key, rejected, now).await;
     }
 
     /// Whether who showed this certificate may still speak.

@@ -23,13 +23,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use fivefold_core::error::{Code, Severity};
+use fivefold_core::error::{Code, Rejected, Severity};
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
 use fivefold_core::profile::KeyIndexes;
 use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_core::why::{Detail, FrameId, Refusal};
 use fivefold_keep::vault::VaultError;
+use fivefold_keep::why::{self, A_SECOND};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
@@ -69,6 +71,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0014_paths.sql"),
     include_str!("store/migrations/0015_alarms.sql"),
     include_str!("store/migrations/0016_published.sql"),
+    why::SCHEMA,
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -370,6 +373,8 @@ pub struct Write {
     pub said: Vec<(CountKey, u64, Severity)>,
     /// What became of alarms at their sinks.
     pub alarms: AlarmWrite,
+    /// Why, of some of it.
+    pub refusals: Vec<Refusal>,
 }
 
 impl Write {
@@ -403,6 +408,7 @@ impl Write {
             && self.counts.is_empty()
             && self.said.is_empty()
             && self.alarms.is_empty()
+            && self.refusals.is_empty()
     }
 
     /// Rows of the ledger.
@@ -417,6 +423,26 @@ impl Write {
             None => self.counts.push((key, 1)),
         }
     }
+
+    /// Explains what was counted: of each code so often as it is kept.
+    pub fn explain(&mut self, refusal: Refusal) {
+        let code = refusal.rejected.code;
+        if self.refusals.iter().filter(|r| r.rejected.code == code).count() < A_SECOND as usize {
+            self.refusals.push(refusal);
+        }
+    }
+
+    /// Counts and explains what came in no envelope.
+    pub fn refuse(&mut self, key: CountKey, rejected: Rejected) {
+        self.count(key);
+        self.explain(event(key, rejected, self.now));
+    }
+}
+
+/// The explanation of what came in no envelope.
+fn event(key: CountKey, rejected: Rejected, at: Millis) -> Refusal {
+    let CountKey { code, net, gateway, sid, .. } = key;
+    Refusal { id: FrameId::of_event(code, at, sid), at, rejected, detail: Detail::default(), net, gateway, sid }
 }
 
 /// What the ledger said of one row.

@@ -1,4 +1,4 @@
-//! Every code that the cloud counts is provoked here, and seen counted.
+//! Every code that the cloud counts is provoked here, and seen counted and explained.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
@@ -13,6 +13,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::coap;
 use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
 use fivefold_keep::registry::RegisteredTemplate;
+use fivefold_keep::why::Question;
 
 const HOUR: u64 = 3600 * 1000;
 
@@ -123,6 +124,8 @@ fn e3_01_unknown_kid() {
     world.reload();
     world.post(&[sent.envelope()]);
     assert_eq!((world.count(Code::CloudUnknownKid), world.readings().len()), (3, 0));
+    let kept = world.explained(Code::CloudUnknownKid);
+    assert_eq!(kept.id, sent.name(), "a message has one name, whoever brings it");
 }
 
 #[test]
@@ -166,6 +169,8 @@ fn e3_03_any_flipped_bit_is_forged() {
         assert!(reply.answers.is_empty());
     }
     assert_eq!(world.count(Code::CloudForged), (sent.message.len() - start) as u64);
+    let kept = world.explained(Code::CloudForged);
+    assert!(kept.expected.ends_with("epoch 1") && kept.came.ends_with("sender number 0"), "{kept:?}");
     assert!(world.ledger().is_empty());
 }
 
@@ -182,6 +187,9 @@ fn e3_06_two_messages_under_one_number_are_both_quarantined_and_told_to_renew() 
     assert_eq!((world.readings().len(), world.ledger().len()), (0, 1));
     assert_eq!(world.cloud.memory().read(|r| r.quarantined()).unwrap().len(), 1);
     assert_eq!(world.count(Code::CloudNonceReuse), 1);
+    let kept = world.explained(Code::CloudNonceReuse);
+    assert_eq!(kept.id, other.name());
+    assert!(kept.came.ends_with("sender number 0"), "{kept:?}");
 }
 
 #[test]
@@ -203,6 +211,9 @@ fn e3_07_what_is_malformed_inside_uses_its_number_and_is_no_reading() {
     }
     assert_eq!((world.readings().len(), world.ledger().len()), (0, 4));
     assert_eq!(world.count(Code::CloudInnerMalformed), 4);
+    let kept = world.explained(Code::CloudInnerMalformed);
+    assert_eq!(kept.id, bad[3].name());
+    assert!(kept.came.ends_with("sender number 3"), "{kept:?}");
     world.post(&[bad[0].envelope()]);
     assert_eq!(world.count(Code::CloudDuplicate), 1);
 }
@@ -253,6 +264,10 @@ fn e3_08_what_lacks_a_declared_level_is_never_delivered() {
     let reply = world.post(&refused);
     assert!(reply.refused.iter().all(|(_, code)| *code == Code::CloudLevelMissing), "{:?}", reply.refused);
     assert_eq!((world.count(Code::CloudLevelMissing), world.ledger().len()), (n, 0));
+    let all = world.why(&Question { code: Some(Code::CloudLevelMissing), limit: 100, ..Question::default() });
+    for (profile, came) in [("e1+e2+e3+e4", "E3 alone"), ("e1+e3+e4", "no E1"), ("e1", "E2 alone")] {
+        assert!(all.iter().any(|k| k.expected.ends_with(profile) && k.came.ends_with(came)), "{profile}: {all:?}");
+    }
     // With what they declare, all four are read.
     let opened = Opened { kid: Sid(2), piv: 0, bctx: None, epoch: fivefold_core::id::Epoch(1) };
     world.post(&[
@@ -275,6 +290,8 @@ fn e3_09_a_number_beyond_the_limit_is_refused() {
     let beyond = Sent { message: emit(&coap::Protected { option, ..parsed }), ..sent.clone() };
     assert_eq!(world.post(&[beyond.envelope()]).refused[0].1, Code::CloudLimitReached);
     assert_eq!(world.count(Code::CloudLimitReached), 1);
+    let kept = world.explained(Code::CloudLimitReached);
+    assert!(kept.expected.ends_with("at most 1048576") && kept.came.ends_with("number 1048577"), "{kept:?}");
 }
 
 #[test]
@@ -363,6 +380,8 @@ fn e4_02_an_originator_of_another_network() {
     let other = Envelope { originator: Originator::Node { net: Net(8), sid: Sid(0x0a17) }, ..sent.envelope() };
     assert_eq!(world.post(&[other]).refused[0].1, Code::ChannelWrongNet);
     assert_eq!((world.count(Code::ChannelWrongNet), world.ledger().len()), (1, 0));
+    let kept = world.explained(Code::ChannelWrongNet);
+    assert!(kept.expected.ends_with(&NET.to_string()) && kept.came.ends_with("network 00000008"), "{kept:?}");
 }
 
 #[test]
@@ -395,6 +414,8 @@ fn e4_06_a_gateway_whose_clock_is_ahead() {
     let sent = first(&world).send(READING);
     world.post(&[Envelope { received: NOW.plus(61_000), ..sent.envelope() }]);
     assert_eq!((world.count(Code::GatewayClockOff), world.readings().len()), (1, 1));
+    let kept = world.explained(Code::GatewayClockOff);
+    assert!(kept.expected.ends_with("60 s") && kept.came.ends_with("61 s"), "{kept:?}");
 }
 
 #[test]
@@ -417,6 +438,7 @@ fn ev_01_a_receipt_that_does_not_hold_refuses_the_whole_batch() {
         assert!(world.post_body(&flipped).is_err(), "byte {at}");
     }
     assert!(world.ledger().is_empty());
+    assert_eq!(world.explained(Code::EvidenceSignature).gateway.as_deref(), Some("00000001"));
     assert!(world.count(Code::EvidenceSignature) > 1 && world.count(Code::TinyMalformed) > 0);
 }
 
@@ -452,6 +474,66 @@ fn e2_codes_of_a_gateways_word() {
         assert_eq!(world.count(code), 1);
     }
     assert_eq!(world.readings().len(), 2);
+}
+
+#[test]
+fn no_byte_of_a_payload_is_in_an_explanation_and_the_search_for_it_can_find() {
+    const CANARY: &[u8] = b"CANARY-7f3a91c0e5d2-CANARY";
+    let mut world = World::new(vec![
+        device(1, Profile::ToCloud, Mode::Persistent),
+        device(3, Profile::ToGateway, Mode::Persistent),
+        device(4, Profile::DangerLinkOnly, Mode::Persistent),
+    ]);
+    let holds = |world: &World| {
+        let files = std::fs::read_dir(world.path.parent().unwrap()).unwrap();
+        let mut files = files.map(|f| std::fs::read(f.unwrap().path()).unwrap());
+        files.any(|bytes| bytes.windows(CANARY.len()).any(|b| b == CANARY))
+    };
+    let plain = [b"\x02\xFF", CANARY].concat();
+    let reply = world.post(&[
+        // In the clear, of devices that declare more, of strangers, of another network, and malformed.
+        word(Kind::GatewayOpened, Sid(1), 0, &plain),
+        word(Kind::DangerPlain, Sid(3), 0, CANARY),
+        word(Kind::GatewayOpened, Sid(9), 0, &plain),
+        word(Kind::DangerPlain, Sid(9), 0, CANARY),
+        word(Kind::GatewayOpened, Sid(3), 1, &plain),
+        word(Kind::DangerPlain, Sid(4), 1, CANARY),
+        word(Kind::CloudTiny, Sid(1), 2, CANARY),
+        word(Kind::Event, Sid(0), 2, CANARY),
+        Envelope {
+            originator: Originator::Node { net: Net(8), sid: Sid(1) },
+            ..word(Kind::GatewayOpened, Sid(1), 3, &plain)
+        },
+    ]);
+    assert_eq!(reply.refused.len(), 9);
+    assert!(world.why(&Question { limit: 100, ..Question::default() }).len() >= 9);
+    assert!(!holds(&world), "a payload is in the store");
+    // What opens is kept, readable, as docs/threats.md says.
+    let reading = [&[0x82, 0x01, 0x58, CANARY.len() as u8], CANARY].concat();
+    let sent = first(&world).send(&reading);
+    world.post(&[sent.envelope()]);
+    assert_eq!(world.readings().len(), 1);
+    assert!(holds(&world), "the search finds nothing that is there");
+}
+
+#[test]
+fn refusals_of_a_flood_are_a_sample_and_a_week_later_gone() {
+    let mut world = cloud_only();
+    let stranger = Node::of(&device(0x0b00, Profile::ToCloud, Mode::Persistent)).send(READING);
+    let mut node = first(&world);
+    let sent = node.send(READING);
+    world.post(&[Envelope { link: LinkClass::None, ..sent.envelope() }]);
+    for _ in 0..20 {
+        let flood = vec![stranger.envelope(); 200];
+        world.post(&flood);
+    }
+    assert_eq!(world.count(Code::CloudUnknownKid), 4000);
+    let all = Question { limit: 1000, ..Question::default() };
+    let of = |world: &World, code: Code| world.why(&all).iter().filter(|k| k.code == code.as_str()).count();
+    assert_eq!((of(&world, Code::CloudUnknownKid), of(&world, Code::CloudLevelMissing)), (10, 1));
+    world.now = world.now.plus(8 * 24 * HOUR);
+    world.post(&[stranger.envelope()]);
+    assert_eq!(world.why(&all).len(), 1);
 }
 
 #[test]

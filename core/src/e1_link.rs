@@ -219,6 +219,12 @@ impl<T: Neighbours, const N: usize> Link<T, N> {
         &mut self.neighbours
     }
 
+    /// The last frame counter of a neighbour under this key, if one is known.
+    pub fn last_counter(&mut self, sid: Sid, key_index: u8) -> Option<u32> {
+        let key = self.keys.find(Millis(0), key_index).ok()?.generation;
+        self.neighbours.by_sid(sid)?.last(key)
+    }
+
     /// Believes that the last frame counter of a neighbour is `counter`, without any proof: whoever recorded later frames
     /// can replay them. For tests, and for stations that keep their neighbours' counters in trusted storage.
     ///

@@ -234,6 +234,13 @@ impl Rejected {
     }
 }
 
+impl From<Code> for Rejected {
+    /// Where the condition of the code is the whole reason.
+    fn from(code: Code) -> Self {
+        Self::new(code, code.condition())
+    }
+}
+
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.code, self.reason)

@@ -23,5 +23,6 @@ pub mod proof;
 pub mod reading;
 pub mod suite;
 pub mod time;
+pub mod why;
 pub mod window;
 pub mod wire;

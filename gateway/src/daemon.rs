@@ -16,6 +16,7 @@ use fivefold_core::key::Key;
 use fivefold_core::profile::LinkClass;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_core::why::Refusal;
 use fivefold_core::wire::envelope::{Reply, parse_downlinks};
 use fivefold_keep::share::CA_FILE;
 use fivefold_keep::sign::AgreementKey;
@@ -253,6 +254,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         lorawan,
         lorawan_held: lorawan::desk::Held::default(),
         persisted: 0,
+        refusals: Vec::new(),
         clock: Clock::new(),
         broken: None,
         looked: Millis(0),
@@ -526,6 +528,8 @@ struct Engine {
     lorawan: mpsc::Sender<lorawan::command::Downlink>,
     lorawan_held: lorawan::desk::Held,
     persisted: u64,
+    /// Why things were refused, to be kept within a second.
+    refusals: Vec<Refusal>,
     clock: Clock,
     broken: Option<Millis>,
     looked: Millis,
@@ -561,6 +565,7 @@ impl Engine {
             for event in group.drain(..) {
                 if matches!(event, Event::Stop) {
                     self.carry_out(&mut gateway);
+                    self.note();
                     return;
                 }
                 self.handle(&mut gateway, now, event);
@@ -573,6 +578,7 @@ impl Engine {
                 self.looked = now;
                 self.clock.follow();
                 self.mend(&mut gateway);
+                self.note();
             }
         }
     }
@@ -678,6 +684,7 @@ impl Engine {
                 Output::Dropped { rejected, sid } => {
                     tracing::debug!(code = rejected.code.as_str(), sid = ?sid, "{}", rejected.reason);
                 }
+                Output::Explained(refusal) => self.refusals.push(*refusal),
                 Output::Expanded { sid, toward, message } => {
                     let node = pcap::tiny_endpoint(sid);
                     let (from, to) = match toward {
@@ -734,6 +741,16 @@ impl Engine {
             gateway.handle_durable(self.clock.now(), self.persisted);
         }
         Ok(())
+    }
+
+    /// Keeps why things were refused in the last second: the engine tells a bounded number.
+    fn note(&mut self) {
+        let refusals = std::mem::take(&mut self.refusals);
+        if self.broken.is_none()
+            && let Err(why) = self.spool.note(&refusals, self.clock.now())
+        {
+            tracing::debug!("{} explanations of refusals are not kept: {why}", refusals.len());
+        }
     }
 
     /// Tries a store that failed again, with an engine made from what is in it.

@@ -32,6 +32,7 @@ mod renewal;
 mod sealed;
 mod state;
 mod tally;
+mod why;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
@@ -182,6 +183,7 @@ enum Then {
 /// The engine of one gateway.
 pub struct Gateway {
     net: Net,
+    name: GatewayId,
     limits: Limits,
     capture: Capture,
     boot: GatewayBoot,
@@ -214,6 +216,7 @@ pub struct Gateway {
     groups: Vec<fivefold_core::id::GatewayGroup>,
     collecting: Option<Collecting>,
     tally: Tally,
+    scribe: why::Scribe,
     outputs: VecDeque<Output>,
     then: VecDeque<(u64, Then)>,
     persisted: u64,
@@ -247,6 +250,7 @@ impl Gateway {
         }
         let mut gateway = Self {
             net: setup.net,
+            name: setup.gateway,
             limits: setup.limits,
             capture: setup.capture,
             boot: setup.boot,
@@ -277,6 +281,7 @@ impl Gateway {
             groups: Vec::new(),
             collecting: None,
             tally: Tally::default(),
+            scribe: why::Scribe::default(),
             outputs: VecDeque::new(),
             then: VecDeque::new(),
             persisted: 0,
@@ -326,6 +331,7 @@ impl Gateway {
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Millis) {
+        self.scribe.over(now);
         while let Some((at, _)) = self.timers.first()
             && *at <= now
         {
@@ -423,12 +429,14 @@ impl Gateway {
     pub fn count(&mut self, rejected: Rejected, sid: Option<Sid>) {
         self.tally.count(rejected.code, sid.filter(|s| self.devices.contains(*s) || self.classic.contains(*s)));
         self.outputs.push_back(Output::Dropped { rejected, sid });
+        self.explain(rejected, sid);
     }
 
     /// Counts what the rim refused so many times.
     pub fn count_often(&mut self, rejected: Rejected, times: u64) {
         self.tally.add(rejected.code, None, times);
         self.outputs.push_back(Output::Dropped { rejected, sid: None });
+        self.explain(rejected, None);
     }
 
     /// Version of the state that is applied; 0 before the first.

@@ -19,6 +19,8 @@ use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::Envelope;
+use fivefold_core::why::Refusal;
+use fivefold_keep::why;
 use fivefold_waspmote::hardened::Window;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
 use zeroize::Zeroizing;
@@ -122,6 +124,9 @@ const SCHEMA: &str = "
         sealed BLOB NOT NULL);
 ";
 
+/// Explanations of refusals that are kept: a day's, at most.
+const REFUSALS: why::Bounds = why::Bounds { rows: 10_000, life: 24 * 3_600_000 };
+
 /// The writer.
 pub struct Spool {
     db: Connection,
@@ -159,7 +164,7 @@ impl Spool {
             0..=VERSION => {
                 // At once, so that who reads meanwhile finds all of them or a store that is not made yet.
                 let made = db.unchecked_transaction().map_err(fail)?;
-                made.execute_batch(SCHEMA).map_err(fail)?;
+                made.execute_batch(SCHEMA).and_then(|()| made.execute_batch(why::SCHEMA)).map_err(fail)?;
                 made.pragma_update(None, "user_version", VERSION).map_err(fail)?;
                 made.commit().map_err(fail)?;
             }
@@ -403,6 +408,25 @@ impl Spool {
         // After some failures SQLite has rolled back by itself.
         let _ = self.db.execute_batch("ROLLBACK");
         self.open = false;
+    }
+
+    /// Keeps why something was refused, for a while. Nothing waits for it, and nothing is lost that counts when it fails.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn note(&mut self, refusals: &[Refusal], now: Millis) -> Result<(), SpoolError> {
+        if refusals.is_empty() {
+            return Ok(());
+        }
+        self.begin()?;
+        match why::keep(&self.db, refusals, now, &REFUSALS) {
+            Ok(()) => self.commit(),
+            Err(e) => {
+                let why = self.explain(&e);
+                self.rollback();
+                Err(why)
+            }
+        }
     }
 
     /// Whether a write works at all.

@@ -378,7 +378,7 @@ fn a_store_that_fails_refuses_what_waited_for_it() {
                 assert_eq!(rejected.code, Code::StoreFull);
                 refused.push(ticket);
             }
-            fivefold_gateway::gateway::Output::Dropped { .. } => {}
+            fivefold_gateway::gateway::Output::Dropped { .. } | fivefold_gateway::gateway::Output::Explained(_) => {}
             other => panic!("{other:?}"),
         }
     }

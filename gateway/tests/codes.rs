@@ -1,4 +1,4 @@
-//! Every code that a gateway counts, provoked from outside, counted by device, and told to the cloud.
+//! Every code that a gateway counts, provoked from outside, counted by device, explained, and told to the cloud.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_types)]
 
 mod common;
@@ -30,6 +30,7 @@ fn refused(world: &mut World, frame: &[u8], code: Code) {
     assert_eq!(heard.dropped.iter().map(|d| d.0).collect::<Vec<_>>(), [code]);
     assert_eq!(world.gateway.tally().total(code), before + 1);
     assert_eq!(world.stored().len(), stored, "{code} stored something");
+    world.explained(code, Some(frame));
 }
 
 fn tiny_of(device: &mut Device) -> Vec<u8> {
@@ -110,6 +111,7 @@ fn each_tiny_code_is_counted() {
     let piece = d.on_air(&[0x17, 6, 0, 1, 2, 3]);
     w.frame(&piece);
     assert!(w.wait(60_000).dropped.contains(&(Code::FragmentLost, Some(d.sid))));
+    assert_eq!(w.explained(Code::FragmentLost, None).reason, "fragment timeout");
 }
 
 #[test]
@@ -172,6 +174,7 @@ fn an_insider_that_speaks_as_another_is_a_forger_at_e2() {
     let len = insider.link.seal(Sid::ANY_GATEWAY, Ack::None, Some(header), &tiny, &mut frame).unwrap();
     let heard = w.frame(&frame[..len]);
     assert_eq!(heard.dropped, [(Code::GatewayForged, Some(victim.sid))]);
+    assert_eq!(w.explained(Code::GatewayForged, Some(&frame[..len])).sid, Some(victim.sid.to_string()));
     assert!(w.stored().is_empty());
 }
 
@@ -224,6 +227,7 @@ fn below_the_window_is_a_replay_and_another_message_under_a_number_is_nonce_reus
     let frame = d.on_air(&other);
     let heard = w.frame(&frame);
     assert_eq!(heard.dropped, [(Code::GatewayNonceReuse, Some(d.sid))]);
+    assert!(w.explained(Code::GatewayNonceReuse, Some(&frame)).came.ends_with("sender number 100"));
     let answer = d.hear(&heard.air[0]).unwrap();
     let said = d.open_c2(&request, &answer);
     assert_eq!((said.code, said.numbered), (coap::UNAUTHORIZED, true));
@@ -238,6 +242,7 @@ fn a_body_that_is_no_cbor_is_inner_malformed_and_answered_so() {
     let frame = d.on_air(&tiny);
     let heard = w.frame(&frame);
     assert_eq!(heard.dropped, [(Code::GatewayInnerMalformed, Some(d.sid))]);
+    w.explained(Code::GatewayInnerMalformed, Some(&frame));
     let answer = d.hear(&heard.air[0]).unwrap();
     assert_eq!(d.open_c2(&request, &answer).code, coap::BAD_REQUEST);
     assert!(w.stored().is_empty());
@@ -318,7 +323,10 @@ fn a_full_spool_refuses_what_is_new_and_keeps_what_is_there() {
             let frame = d.on_air(&tiny);
             let heard = w.frame(&frame);
             match heard.dropped.last() {
-                Some((Code::StoreFull, Some(_))) => break (tiny, request, heard),
+                Some((Code::StoreFull, Some(_))) => {
+                    assert!(w.explained(Code::StoreFull, Some(&frame)).expected.ends_with("at most 600"));
+                    break (tiny, request, heard);
+                }
                 // The warning at 80 % names no device.
                 Some((Code::StoreFull, None)) | None => taken += 1,
                 other => panic!("{other:?}"),
@@ -344,6 +352,8 @@ fn a_cloud_that_is_away_for_long_is_counted_twice() {
         let said = w.gateway.tally().total(Code::CloudUnreachable);
         assert_eq!(said, u64::from(minutes >= 15) + u64::from(minutes >= 360), "minute {minutes}");
     }
+    let kept = w.explained(Code::CloudUnreachable, None);
+    assert!(kept.came.ends_with(&format!("{} s", 360 * 60)), "{kept:?}");
 }
 
 #[test]
@@ -360,6 +370,7 @@ fn a_state_is_never_rolled_back() {
     assert_eq!(w.push(&newer), Ok(()));
     assert_eq!(w.gateway.devices(), 1);
     assert_eq!(w.gateway.tally().total(Code::ChannelSequence), 2);
+    assert!(w.explained(Code::ChannelSequence, None).expected.ends_with("at least 5"));
     // Nor after a restart.
     let mut w = w.restart();
     assert_eq!((w.gateway.state_version(), w.gateway.devices()), (5, 1));
@@ -375,6 +386,7 @@ fn a_state_of_another_network_is_refused() {
     let at = other.windows(6).position(|b| b[..2] == [0x02, 0x44]).unwrap();
     other[at + 5] ^= 1;
     assert_eq!(w.push(&other).unwrap_err().code, Code::ChannelWrongNet);
+    assert!(w.explained(Code::ChannelWrongNet, None).expected.ends_with("network 00000007"));
 }
 
 #[test]
@@ -464,7 +476,11 @@ fn ip_devices_need_the_operators_word_and_a_kid_of_the_list() {
     let radio = Device::new(1, Profile::ToCloud);
     let both = Device::new(2, Profile::ToBoth);
     let mut w = World::of(&[&radio, &both]);
-    let dropped = |w: &mut World, m: &[u8]| w.coap(from, m).dropped.iter().map(|d| d.0).collect::<Vec<_>>();
+    let dropped = |w: &mut World, m: &[u8]| {
+        let dropped: Vec<_> = w.coap(from, m).dropped.iter().map(|d| d.0).collect();
+        dropped.iter().for_each(|code| drop(w.explained(*code, Some(m))));
+        dropped
+    };
     assert_eq!(dropped(&mut w, &message(&[])), [Code::CloudUnknownKid]);
     assert_eq!(dropped(&mut w, &message(&[9, 9])), [Code::CloudUnknownKid]);
     assert_eq!(dropped(&mut w, &message(&radio.sid.to_bytes())), [Code::CloudLevelMissing]);

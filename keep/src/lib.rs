@@ -5,8 +5,8 @@
 //! it, [`ca`] issues certificates, [`enrol`] is what a gateway asks for one with, [`imported`] looks at public keys from
 //! outside, [`own_sensors`] reads what users added to the sensors of classic nodes, [`templates`] what the columns of rows
 //! mean, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
-//! of its runs, [`device_key`] is what a device of ours signs with, [`site`] how a gateway without a cloud is told its state, [`broker`] is the way
-//! to an MQTT broker.
+//! of its runs, [`device_key`] is what a device of ours signs with, [`site`] how a gateway without a cloud is told its state,
+//! [`broker`] is the way to an MQTT broker, [`why`] keeps for a while why something was refused.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod broker;
@@ -27,3 +27,4 @@ pub mod successor;
 pub mod templates;
 pub mod tls;
 pub mod vault;
+pub mod why;

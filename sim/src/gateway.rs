@@ -310,7 +310,7 @@ impl GatewayStation {
                 }
                 match output {
                     Output::Dropped { rejected, sid } => said.push(Said::Dropped(rejected, sid)),
-                    Output::Expanded { .. } => {}
+                    Output::Expanded { .. } | Output::Explained(_) => {}
                     Output::Exchange { ticket, envelope } => said.push(Said::Exchange(ticket, envelope.to_vec())),
                     Output::Lookup(lookup) => {
                         let stored = process.spool.answer(lookup)?;

@@ -29,7 +29,7 @@ pub(super) struct Forget {
 }
 
 /// Whether a folder is a gateway's.
-pub(super) fn is_gateway(dir: &Path) -> bool {
+pub(crate) fn is_gateway(dir: &Path) -> bool {
     dir.join(GATEWAY_FILE).exists()
 }
 

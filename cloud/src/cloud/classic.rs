@@ -12,6 +12,7 @@ use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::id::{BootContext, Epoch};
 use fivefold_core::time::Millis;
+use fivefold_core::why::{Detail, Value};
 use fivefold_core::window::{Verdict, Window64};
 use fivefold_core::wire::classic::{self, Report};
 use fivefold_core::wire::envelope::{Envelope, Kind};
@@ -19,6 +20,7 @@ use fivefold_waspmote::hardened::signature::Part;
 use fivefold_waspmote::hardened::{self, Peer};
 
 use super::judge::{age, hash};
+use super::why::of_classic;
 use super::{Cloud, Judged, Memory, first8};
 use crate::accepted::signed::Chain;
 use crate::accepted::{Accepted, Content, ContextId, Freshness, flag};
@@ -49,10 +51,10 @@ impl<M: Memory> Cloud<M> {
             return self.hand_on_key_message(judged, envelope, serial);
         }
         if envelope.kind != Kind::Classic {
-            return judged.refuse(envelope, Code::CloudUnknownKid);
+            return judged.refuse(envelope, Code::CloudUnknownKid, None);
         }
         let Ok(report) = Report::parse(envelope.bytes) else {
-            return judged.refuse(envelope, Code::ClassicMalformed);
+            return judged.refuse(envelope, Code::ClassicMalformed, None);
         };
         if seen {
             return;
@@ -66,10 +68,16 @@ impl<M: Memory> Cloud<M> {
                 at: judged.now,
                 frame: report.frame.to_vec(),
             });
-            return judged.refuse(envelope, Code::ClassicUnknown);
+            return judged.refuse(envelope, Code::ClassicUnknown, None);
         };
         let told = tell(device, &report);
-        if let Some(code) = self.take_classic(judged, device, envelope, &report, told) {
+        let counted: Vec<Code> = told.elsewhere.iter().chain(&told.codes).copied().collect();
+        let refused = self.take_classic(judged, device, envelope, &report, told);
+        for code in counted.into_iter().chain(refused) {
+            let detail = Detail::new(Value::Unsaid, Value::Bytes(report.frame.len()));
+            judged.explain(of_classic(&report), code, detail, Some(device.source.sid));
+        }
+        if let Some(code) = refused {
             let rejected = Rejected::new(code, "kept apart");
             tracing::debug!(net = %judged.gateway.net(), serial, gateway = %judged.gateway.gateway(), %rejected, "refused");
             judged.refused.push((envelope.seq, code));
@@ -88,7 +96,7 @@ impl<M: Memory> Cloud<M> {
         let admitted = known.key_messages.1 <= MESSAGES_OF_GATEWAY;
         drop(heard);
         if !admitted {
-            return judged.refuse(envelope, Code::KeyMessageRefused);
+            return judged.refuse(envelope, Rejected::new(Code::KeyMessageRefused, TOO_MANY), None);
         }
         judged.asked.push(Asked { seq: envelope.seq, serial: serial.to_owned(), bytes: envelope.bytes.to_vec() });
     }
@@ -134,7 +142,11 @@ impl<M: Memory> Cloud<M> {
                     }
                     return None;
                 }
-                Ruling::Doubtful(code) => codes.push(code),
+                Ruling::Doubtful(code) => {
+                    let detail = Detail::new(Value::Unsaid, Value::Bytes(report.frame.len()));
+                    judged.explain(of_classic(report), code, detail, Some(device.source.sid));
+                    codes.push(code);
+                }
                 Ruling::Refused(code) => refused = Some(code),
             }
             if refused.is_none() {
@@ -329,6 +341,8 @@ impl<M: Memory> Cloud<M> {
         }
     }
 }
+
+const TOO_MANY: &str = "more key messages a minute than are taken of one gateway";
 
 /// What the number of a hardened frame says of it.
 enum Number {

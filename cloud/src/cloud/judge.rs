@@ -15,6 +15,7 @@ use fivefold_core::proof::statement::Salt;
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
+use fivefold_core::why::{Detail, Value};
 use fivefold_core::wire::coap::{self, Outer, Protected, Type};
 use fivefold_core::wire::control;
 use fivefold_core::wire::envelope::{Envelope, Kind, Opened, Originator};
@@ -69,7 +70,7 @@ impl<M: Memory> Cloud<M> {
     ) {
         let sid = match envelope.originator {
             Originator::Node { net, sid } if net == judged.gateway.net() => sid,
-            Originator::Node { .. } => return judged.refuse(envelope, Code::ChannelWrongNet),
+            Originator::Node { .. } => return judged.refuse(envelope, Code::ChannelWrongNet, None),
             Originator::Classic(serial) => return self.judge_classic(book, judged, envelope, serial, seen),
         };
         if envelope.kind == Kind::Event {
@@ -78,10 +79,10 @@ impl<M: Memory> Cloud<M> {
         let Some(device) = book.devices.get(&(judged.gateway.net(), sid)) else {
             let code =
                 if envelope.kind == Kind::GatewayOpened { Code::GatewayUnknownKid } else { Code::CloudUnknownKid };
-            return judged.refuse(envelope, code);
+            return judged.refuse(envelope, Rejected::new(code, "no device of the book has this short id"), None);
         };
         if !envelope.link.is_e1() && !device.overrides.danger_no_link {
-            return judged.refuse(envelope, Code::CloudLevelMissing);
+            return judged.refuse(envelope, Rejected::new(Code::CloudLevelMissing, "E1 is missing"), Some(device));
         }
         let profile = device.policy.profile;
         let outcome = match (envelope.kind, &envelope.opened) {
@@ -105,13 +106,13 @@ impl<M: Memory> Cloud<M> {
         };
         if let Err(rejected) = outcome {
             tracing::debug!(net = %judged.gateway.net(), %sid, gateway = %judged.gateway.gateway(), %rejected, "refused");
-            judged.refuse(envelope, rejected.code);
+            judged.refuse(envelope, rejected, Some(device));
         }
     }
 
     fn take_event(&self, judged: &mut Judged, envelope: &Envelope<'_>, seen: bool) {
         let Ok(event) = Event::parse(envelope.bytes) else {
-            return judged.refuse(envelope, Code::TinyMalformed);
+            return judged.refuse(envelope, Rejected::new(Code::TinyMalformed, "no event of a gateway"), None);
         };
         if seen {
             return;
@@ -434,6 +435,8 @@ impl<M: Memory> Cloud<M> {
         judged.pending.push(Pending { device: device.clone(), context, question });
         if let Some(rejected) = refused {
             judged.count(rejected.code, Some(device.sid));
+            let detail = Detail::new(Value::Unsaid, Value::Sender(piv));
+            judged.explain(sealed.hash.into(), rejected, detail, Some(device.sid));
             judged.refused.push((seq, rejected.code));
         }
         Ok(())

@@ -229,7 +229,7 @@ impl<M: Memory> Cloud<M> {
         let mut write = Write { now, ..Write::default() };
         let outcome = outcome.unwrap_or_else(|rejected| {
             tracing::debug!(net = %gateway.net(), %sid, gateway = %gateway.gateway(), %rejected, "refused");
-            write.count(key(gateway, rejected.code, Some(sid)));
+            write.refuse(key(gateway, rejected.code, Some(sid)), rejected);
             // RFC 9528 6.3 wants this one said; everything else is nobody's business.
             match rejected.code {
                 Code::RenewalSuite => Outcome::Answer(ErrorMessage::about(&rejected).to_message()),

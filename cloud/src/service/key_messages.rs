@@ -41,7 +41,7 @@ impl Service {
             for (rejected, sid) in refused {
                 tracing::warn!(gateway = %gateway.name(), ?sid, %rejected, "a key message was refused");
                 let (net, gateway) = (Some(gateway.net()), Some(gateway.gateway()));
-                write.count(CountKey { code: rejected.code, net, gateway, sid, place: Place::Cloud });
+                write.refuse(CountKey { code: rejected.code, net, gateway, sid, place: Place::Cloud }, rejected);
             }
             if let Err(error) = self.commit(write).await {
                 tracing::error!(%error, "refused key messages could not be counted");

@@ -110,7 +110,7 @@ impl Service {
         let Exchange { write, outcome } = match done.await.map_err(|_| ExchangeError::Busy)? {
             Ok(exchange) => exchange,
             Err(ExchangeError::Refused(refused)) => {
-                self.count(refused.key, now).await;
+                self.refuse(refused.key, refused.rejected, now).await;
                 return Err(ExchangeError::Refused(refused));
             }
             Err(error) => return Err(error),

@@ -8,6 +8,7 @@ use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
 use fivefold_core::profile::{KeyIndexes, LinkClass};
 use fivefold_core::time::Millis;
+use fivefold_keep::why::{self, Question};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::classic::{COLUMNS, ClassicRow, classic};
@@ -354,6 +355,14 @@ impl Reader {
                 last: Millis(uint(r.get(7)?)),
             })
         })
+    }
+
+    /// Why things were refused here, the newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn why(&self, question: &Question) -> Result<Vec<why::Kept>, StoreError> {
+        why::find(&self.db, question).map_err(|e| StoreError::of(&self.path, e))
     }
 
     /// Orphans of a device that are not too old.

@@ -3,7 +3,9 @@
 use fivefold_core::error::Code;
 use fivefold_core::id::GatewayId;
 use fivefold_core::time::Millis;
+use fivefold_core::why::{Detail, Refusal, Value};
 use fivefold_evidence::log::EntryKind;
+use fivefold_keep::why;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::{Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, Published, ReceiptRow, SequenceVerdict, Verdict, Write};
@@ -11,6 +13,9 @@ use crate::accepted::{Accepted, Row, flag};
 
 /// Variants that are kept of one number by a gateway's word, at most.
 const VARIANTS: u8 = 8;
+
+/// Explanations of refusals that are kept: a week's, at most.
+const REFUSALS: why::Bounds = why::Bounds { rows: 100_000, life: 7 * 24 * 3_600_000 };
 
 type Result<T> = rusqlite::Result<T>;
 
@@ -23,6 +28,7 @@ pub(super) fn group<'w>(db: &mut Connection, writes: impl Iterator<Item = &'w Wr
 
 fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     let mut counts = write.counts.clone();
+    let mut refusals = write.refusals.clone();
     contexts(tx, write)?;
     let mut verdicts = Vec::with_capacity(write.accepted.len());
     // Which reading each accepted message is, or is again.
@@ -55,6 +61,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
             };
             if let Some(code) = code {
                 counts.push((key(code, row), 1));
+                refusals.push(told(code, row, write.now));
             }
             verdicts.push(verdict);
         }
@@ -118,8 +125,31 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         super::alarms::count(tx, key, n, severity, write.now)?;
     }
     super::alarms::write(tx, &write.alarms, write.now)?;
+    explain(tx, counts.iter().chain(&said).map(|(key, _)| *key), refusals, write.now)?;
     let generation = if write.new_generation { Some(next_generation(tx, write.now)?) } else { None };
     Ok(Committed { verdicts, classic, sequence, generation })
+}
+
+/// Explains what was counted here: what nobody else explained, by its code.
+fn explain(
+    tx: &Transaction<'_>,
+    counted: impl Iterator<Item = CountKey>,
+    mut refusals: Vec<Refusal>,
+    now: Millis,
+) -> Result<()> {
+    for key in counted.filter(|key| key.place == Place::Cloud) {
+        if !refusals.iter().any(|r| r.rejected.code == key.code && r.sid == key.sid) {
+            refusals.push(super::event(key, key.code.into(), now));
+        }
+    }
+    why::keep(tx, &refusals, now, &REFUSALS)
+}
+
+/// What a row of the ledger is refused for: its number was used.
+fn told(code: Code, row: &Row, at: Millis) -> Refusal {
+    let detail = Detail::new(Value::Unsaid, Value::Sender(row.piv));
+    let CountKey { net, gateway, sid, .. } = key(code, row);
+    Refusal { id: row.hash.into(), at, rejected: code.into(), detail, net, gateway, sid }
 }
 
 fn key(code: Code, row: &Row) -> CountKey {

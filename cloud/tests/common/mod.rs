@@ -24,12 +24,14 @@ use fivefold_core::profile::{LinkClass, Mode, Overrides, Policy, Profile};
 use fivefold_core::proof::receipt::{GatewayBoot, Receipt, Tally};
 use fivefold_core::suite::agreement::Agree as _;
 use fivefold_core::time::Millis;
-use fivefold_core::wire::coap::{self, Protected, Token, Type};
+use fivefold_core::why::FrameId;
+use fivefold_core::wire::coap::{self, Outer, Protected, Token, Type};
 use fivefold_core::wire::envelope::{Downlink, Envelope, Kind, Opened, Originator, Reply};
 use fivefold_keep::registry;
 use fivefold_keep::registry::CloudIdentity;
 use fivefold_keep::sign::{AgreementKey, SigningKey};
 use fivefold_keep::vault::Vault;
+use fivefold_keep::why::{Kept, Question};
 use zeroize::Zeroizing;
 
 pub const NET: Net = Net(7);
@@ -265,6 +267,12 @@ fn lease(next: u32) -> Lease {
 }
 
 impl Sent {
+    /// What an explanation calls it.
+    pub fn name(&self) -> String {
+        let message = Protected::parse_request(&self.message, Outer::Strict).unwrap();
+        FrameId::of(message.ciphertext).to_string()
+    }
+
     pub fn envelope(&self) -> Envelope<'_> {
         Envelope {
             seq: 0,
@@ -415,14 +423,34 @@ impl World {
         self.cloud.memory().read(|r| r.ledger()).unwrap()
     }
 
+    /// How often each code was counted; each of them is explained.
     pub fn counts(&self) -> HashMap<Code, u64> {
         let mut counts = HashMap::new();
         for row in self.cloud.memory().read(|r| r.counts()).unwrap() {
             if row.key.place == Place::Cloud {
                 *counts.entry(row.key.code).or_default() += row.count;
+                // Explanations are kept for a week.
+                if self.now.since(row.last) < 6 * 24 * 3_600_000 {
+                    self.explained(row.key.code);
+                }
             }
         }
         counts
+    }
+
+    /// What is kept of refusals, the newest first.
+    pub fn why(&self, question: &Question) -> Vec<Kept> {
+        self.cloud.memory().read(|r| r.why(question)).unwrap()
+    }
+
+    /// The newest explanation of this code: there is one, and it says all.
+    pub fn explained(&self, code: Code) -> Kept {
+        let question = Question { code: Some(code), limit: 1, ..Question::default() };
+        let kept = self.why(&question).pop().unwrap_or_else(|| panic!("{code} is not explained"));
+        let about = code.about();
+        assert!(kept.expected.starts_with(about.expected) && kept.came.starts_with(about.came), "{kept:?}");
+        assert!(!kept.reason.is_empty() && !about.check.is_empty() && !about.advice.is_empty(), "{kept:?}");
+        kept
     }
 
     pub fn count(&self, code: Code) -> u64 {
@@ -461,7 +489,7 @@ pub fn post(
         Ok(judged) => judged,
         Err(refused) => {
             let mut write = Write { now, ..Write::default() };
-            write.count(refused.key);
+            write.refuse(refused.key, refused.rejected);
             store.commit_now(write).unwrap();
             return Err(refused);
         }

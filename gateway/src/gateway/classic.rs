@@ -8,7 +8,7 @@ mod read;
 mod roll;
 
 use fivefold_core::error::{Code, Rejected};
-use fivefold_core::id::Sid;
+use fivefold_core::id::{Did, Sid};
 use fivefold_core::profile::LinkClass;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::{self, Carrier, Report};
@@ -84,16 +84,16 @@ impl Gateway {
     /// A frame of a classic device. What comes of it is an [`Output::Classic`] with `ticket`: at once when it is refused or
     /// answered, and when it is durable otherwise.
     pub fn handle_classic(&mut self, now: Millis, ticket: u64, arrival: Arrival<'_>) {
-        let done = match self.take_classic(now, ticket, &arrival) {
+        self.scribe.hear(now, arrival.source.map(Did), arrival.frame);
+        let taken = self.take_classic(now, ticket, &arrival).inspect_err(|(rejected, sid)| self.count(*rejected, *sid));
+        self.scribe.over(now);
+        let done = match taken {
             Ok(Taken::Written(answer)) => return self.after_persist(Then::Classic(ticket, answer)),
             Ok(Taken::KeyMessage(passed)) => return self.after_persist(Then::KeyMessage(passed)),
             Ok(Taken::Waits) => return,
             Ok(Taken::Noted) => ClassicDone::Noted,
             Ok(Taken::Answer(bytes)) => ClassicDone::Answer(bytes),
-            Err((rejected, sid)) => {
-                self.count(rejected, sid);
-                ClassicDone::Refused(rejected)
-            }
+            Err((rejected, _)) => ClassicDone::Refused(rejected),
         };
         self.outputs.push_back(Output::Classic { ticket, done });
     }

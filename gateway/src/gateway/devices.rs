@@ -255,6 +255,16 @@ impl Device {
         self.slots.sort_by_key(|s| (s.standing, Reverse(s.epoch), Reverse(s.order)));
     }
 
+    /// The greatest epoch that something is here for.
+    pub(super) fn newest_epoch(&self) -> Option<Epoch> {
+        self.slots.iter().map(|s| s.epoch).chain(self.families.iter().map(|f| f.epoch)).max()
+    }
+
+    /// Numbers that were taken in the context that is tried first.
+    pub(super) fn window_in_use(&self) -> Option<Window64> {
+        self.slots.first().map(|s| s.window)
+    }
+
     /// Opens a C2 message with the contexts that may have sealed it. What it said is at the front of `out`.
     ///
     /// # Errors

@@ -39,6 +39,9 @@ impl Gateway {
                 && let Some(flight) = self.flights.with_seq(refusal.seq).and_then(|id| self.flights.find(id))
             {
                 flight.refused = true;
+                if let (sid, Some(names)) = (flight.sid, flight.names) {
+                    self.explain_for_cloud(now, refusal.code, sid, names);
+                }
             }
         }
         self.persist(Record::Delivered { boot, upto: reply.durable_upto });

@@ -10,6 +10,7 @@ use fivefold_core::id::Sid;
 use fivefold_core::oscore::{OscoreOption, RequestId, UnnumberedAnswer};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
+use fivefold_core::why::FrameId;
 use fivefold_core::wire::coap::{Token, Type};
 use fivefold_core::wire::tiny::Layers;
 
@@ -98,6 +99,8 @@ pub(super) struct Flight {
     /// The cloud's answer, as a CoAP message.
     pub(super) answer: Option<Box<[u8]>>,
     same: Sameness,
+    /// The frame that brought it, and the message, as an explanation names them.
+    pub(super) names: Option<(FrameId, FrameId)>,
 }
 
 /// When something is to be done, and for which message.
@@ -124,7 +127,17 @@ pub(super) struct Flights {
 }
 
 impl Flights {
-    pub(super) fn add(&mut self, now: Millis, sid: Sid, seq: u64, same: Sameness, wants: bool, reply: Reply) -> u64 {
+    #[expect(clippy::too_many_arguments, reason = "private: what a flight is, said once")]
+    pub(super) fn add(
+        &mut self,
+        now: Millis,
+        sid: Sid,
+        seq: u64,
+        same: Sameness,
+        wants: bool,
+        reply: Reply,
+        names: Option<(FrameId, FrameId)>,
+    ) -> u64 {
         if self.by_id.len() >= REMEMBERED
             && let Some((_, oldest)) = self.order.pop_front()
         {
@@ -132,8 +145,18 @@ impl Flights {
         }
         self.last += 1;
         let id = self.last;
-        let flight =
-            Flight { sid, seq, wants, durable: false, delivered: false, refused: false, reply, answer: None, same };
+        let flight = Flight {
+            sid,
+            seq,
+            wants,
+            durable: false,
+            delivered: false,
+            refused: false,
+            reply,
+            answer: None,
+            same,
+            names,
+        };
         self.by_id.insert(id, flight);
         self.by_hash.insert(same, id);
         self.by_seq.insert(seq, id);

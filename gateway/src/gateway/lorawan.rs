@@ -63,11 +63,14 @@ impl Gateway {
     /// `E3-08` where the record names another radio, or has no word for a link without E1.
     pub fn handle_lorawan(&mut self, now: Millis, heard: Lorawan<'_>) -> Result<(), Rejected> {
         let sid = self.lorawan_device(heard.dev_eui);
+        self.scribe.hear(now, Some(heard.dev_eui), heard.payload);
         let judged = match sid {
             Some(sid) => self.lorawan(now, sid, heard),
             None => Err(Rejected::new(Code::CloudUnknownKid, "a DevEUI that is not in the allow-list")),
         };
-        judged.inspect_err(|rejected| self.count(*rejected, sid))
+        let judged = judged.inspect_err(|rejected| self.count(*rejected, sid));
+        self.scribe.over(now);
+        judged
     }
 
     fn lorawan(&mut self, now: Millis, sid: Sid, heard: Lorawan<'_>) -> Result<(), Rejected> {

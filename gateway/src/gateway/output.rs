@@ -7,6 +7,7 @@ use fivefold_core::id::{BootContext, Did, Epoch, Sid};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::suite::{CiphertextHash, sha256};
 use fivefold_core::time::Millis;
+use fivefold_core::why::Refusal;
 use fivefold_core::wire::state::State;
 use zeroize::Zeroize as _;
 
@@ -47,6 +48,8 @@ pub enum Output {
         /// Who sent it, as far as that is known or claimed.
         sid: Option<Sid>,
     },
+    /// Why that was, to be kept for the operator for a while. Of a flood only a sample is told.
+    Explained(Box<Refusal>),
     /// What a tiny frame stands for, as CoAP; only with [`Capture::On`](super::Capture::On).
     Expanded {
         /// The device.

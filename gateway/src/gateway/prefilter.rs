@@ -1,6 +1,7 @@
 //! C3 messages, which this gateway cannot read: passed on unread, at a bounded rate, and each once.
 
 use fivefold_core::error::{Code, Rejected};
+use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::coap::{self, Protected};
 use fivefold_core::wire::control::STORED;
@@ -57,7 +58,10 @@ impl Gateway {
                 id
             }
             None => match reply {
-                Some(reply) => self.flights.add(now, source.sid, seq, same, wants, reply),
+                Some(reply) => {
+                    let names = self.scribe.id().map(|id| (id, CiphertextHash::of(message.ciphertext).into()));
+                    self.flights.add(now, source.sid, seq, same, wants, reply, names)
+                }
                 None => return Ok(()),
             },
         };

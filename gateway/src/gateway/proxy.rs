@@ -37,9 +37,11 @@ impl Gateway {
     /// A datagram of an IP device.
     pub fn handle_coap(&mut self, now: Millis, from: SocketAddr, datagram: &[u8]) {
         let mut sid = None;
+        self.scribe.hear(now, None, datagram);
         if let Err(rejected) = self.coap(now, from, datagram, &mut sid) {
             self.count(rejected, sid);
         }
+        self.scribe.over(now);
     }
 
     fn coap(
@@ -60,6 +62,9 @@ impl Gateway {
             return self.coap_run(now, from, &message, named);
         }
         let request = Protected::parse_request(datagram, Outer::StockClient)?;
+        if let Some(piv) = request.option.piv {
+            self.scribe.read_number(piv, None);
+        }
         let unknown = Rejected::new(Code::CloudUnknownKid, "kid is no short id of the allow-list");
         let kid: [u8; 2] = request.option.kid.and_then(|k| k.try_into().ok()).ok_or(unknown)?;
         let sid = Sid::from_bytes(kid);

@@ -111,6 +111,12 @@ pub struct OpenedFrame {
 impl Gateway {
     /// A frame from the air, with its check sequence. It is decrypted in place.
     pub fn handle_frame(&mut self, now: Millis, frame: &mut [u8], lqi: Option<u8>) {
+        self.scribe.hear(now, None, frame);
+        self.frame(now, frame, lqi);
+        self.scribe.over(now);
+    }
+
+    fn frame(&mut self, now: Millis, frame: &mut [u8], lqi: Option<u8>) {
         let delivered = match self.link.receive(now, frame) {
             Err(rejected) => {
                 // The header, which says who claims to have sent it, is never changed.
@@ -128,10 +134,12 @@ impl Gateway {
     /// An E1S message (docs/protocol.md 4.2), with the EUI-64 that the radio says it came from, to whom it says it was
     /// sent, and how strong it was in dBm. It is decrypted in place.
     pub fn handle_message(&mut self, now: Millis, source: (Did, Reach), message: &mut [u8], rssi: Option<i16>) {
+        self.scribe.hear(now, Some(source.0), message);
         match self.link.e1s_open(now, source, message) {
             Err(rejected) => self.count(rejected, None),
             Ok(received) => self.received(now, received, Heard { link: LinkClass::E1s, lqi: None, rssi }),
         }
+        self.scribe.over(now);
     }
 
     fn received(&mut self, now: Millis, received: Received<'_>, heard: Heard) {
@@ -203,8 +211,11 @@ impl Gateway {
 
     /// A tiny frame of `source.sid`, which the link names, that came by `via`.
     pub(super) fn tiny(&mut self, now: Millis, source: Source, via: Via, frame: &[u8]) -> Result<(), Rejected> {
+        self.scribe.read_tiny(frame);
         match Tiny::parse(frame, self.kid_length(source.sid))? {
             Tiny::Request { layers, wants, piv, bctx, kid, ciphertext } => {
+                self.scribe.read_layers(Some(layers));
+                self.scribe.read_number(piv, bctx);
                 let sid = kid.unwrap_or(source.sid);
                 if via == Via::Lorawan && sid != source.sid {
                     return Err(Rejected::new(Code::TinyMalformed, "a kid that is not the DevEUI's"));
@@ -242,6 +253,7 @@ impl Gateway {
                 }
             }
             Tiny::Plain { piv, kid, payload } => {
+                self.scribe.read_layers(None);
                 self.plain(now, Source { sid: kid.unwrap_or(source.sid), ..source }, piv, payload)
             }
             Tiny::DeviceAnswer { layers, token, ciphertext } => {

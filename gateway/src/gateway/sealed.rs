@@ -8,6 +8,7 @@ use fivefold_core::profile::Profile;
 use fivefold_core::reading::{Item, Payload};
 use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
+use fivefold_core::why::FrameId;
 use fivefold_core::window::Verdict;
 use fivefold_core::wire::cbor::Malformed;
 use fivefold_core::wire::coap::{self, POST, Protected, Token, Type};
@@ -34,9 +35,18 @@ const WAITING: usize = 1024;
 /// A message that waits for the store to say what it knows.
 pub(super) enum Waiting {
     /// A boot that is none of the latest two: was it opened before?
-    Boot { source: Source, spoken: Spoken, plaintext: Box<[u8]>, hash: CiphertextHash },
+    Boot(Box<Asked>),
     /// A number that was accepted before: was it this message?
-    Repeat { source: Source, spoken: Spoken, plaintext: Box<[u8]>, hash: CiphertextHash },
+    Repeat(Box<Asked>),
+}
+
+/// What was opened, and what its frame was.
+pub(super) struct Asked {
+    source: Source,
+    spoken: Spoken,
+    plaintext: Box<[u8]>,
+    hash: CiphertextHash,
+    frame: Option<FrameId>,
 }
 
 /// A message for which there is no context yet.
@@ -46,6 +56,7 @@ pub(super) struct Orphan {
     boot: Option<BootContext>,
     ciphertext: Box<[u8]>,
     since: Millis,
+    frame: Option<FrameId>,
 }
 
 impl Orphan {
@@ -76,6 +87,7 @@ impl Gateway {
         ciphertext: &[u8],
     ) -> Result<(), Rejected> {
         let unknown = Rejected::new(Code::GatewayUnknownKid, "unknown kid");
+        self.scribe.read_number(piv, boot);
         let mut scratch = std::mem::replace(&mut self.scratch, Box::new([0; LONGEST_COAP]));
         let device = self.devices.find(source.sid).ok_or(unknown)?;
         let new_boot = boot.filter(|b| !device.knows_boot(*b) && !device.families.is_empty());
@@ -121,7 +133,8 @@ impl Gateway {
                 let of_device = self.orphans.iter().filter(|o| o.source.sid == source.sid).count();
                 let is_new = |o: &Orphan| o.source.sid != source.sid || *o.ciphertext != *ciphertext;
                 if of_device < ORPHANS && self.orphans.len() < ALL_ORPHANS && self.orphans.iter().all(is_new) {
-                    self.orphans.push_back(Orphan { source, piv, boot, ciphertext: ciphertext.into(), since: now });
+                    let (ciphertext, frame) = (ciphertext.into(), self.scribe.id());
+                    self.orphans.push_back(Orphan { source, piv, boot, ciphertext, since: now, frame });
                 }
             }
             _ => {}
@@ -136,11 +149,13 @@ impl Gateway {
             }
             // Whoever waited for an answer has given up: what counts is the reading.
             let source = Source { wants: Wants::Nothing, ..orphan.source };
+            self.scribe.resume(now, orphan.frame);
             if let Err(rejected) = self.sealed(now, source, orphan.piv, orphan.boot, &orphan.ciphertext)
                 && rejected.code != Code::GatewayNoContext
             {
                 self.count(rejected, Some(source.sid));
             }
+            self.scribe.over(now);
         }
     }
 
@@ -157,16 +172,11 @@ impl Gateway {
             return Err(Rejected::new(Code::GatewayDuplicate, "too many repeats at a time"));
         }
         let ticket = self.next_ticket();
-        let (lookup, waiting) = match (is_boot, spoken.boot) {
-            (true, Some(boot)) => {
-                let lookup = Lookup::Boot { ticket, family: spoken.context, boot };
-                (lookup, Waiting::Boot { source, spoken, plaintext: plaintext.into(), hash })
-            }
-            _ => {
-                let number = spoken.request.piv.value() as u32;
-                let lookup = Lookup::Hash { ticket, context: spoken.context, number };
-                (lookup, Waiting::Repeat { source, spoken, plaintext: plaintext.into(), hash })
-            }
+        let (family, boot, number) = (spoken.context, spoken.boot, spoken.request.piv.value() as u32);
+        let asked = Box::new(Asked { source, spoken, plaintext: plaintext.into(), hash, frame: self.scribe.id() });
+        let (lookup, waiting) = match (is_boot, boot) {
+            (true, Some(boot)) => (Lookup::Boot { ticket, family, boot }, Waiting::Boot(asked)),
+            _ => (Lookup::Hash { ticket, context: family, number }, Waiting::Repeat(asked)),
         };
         self.waiting.insert(ticket, waiting);
         self.outputs.push_back(Output::Lookup(lookup));
@@ -181,13 +191,17 @@ impl Gateway {
             }
             Stored::Family { family, boots } => return self.family_recalled(now, family, &boots),
             Stored::Boot { ticket, opened } => match self.waiting.remove(&ticket) {
-                Some(Waiting::Boot { source, spoken, plaintext, hash }) => {
+                Some(Waiting::Boot(asked)) => {
+                    self.go_on(now, &asked);
+                    let Asked { source, spoken, plaintext, hash, .. } = *asked;
                     (source.sid, self.new_boot(now, source, spoken, &plaintext, hash, opened))
                 }
                 _ => return,
             },
             Stored::Hash { ticket, hash: first } => match self.waiting.remove(&ticket) {
-                Some(Waiting::Repeat { source, spoken, plaintext, hash }) => {
+                Some(Waiting::Repeat(asked)) => {
+                    self.go_on(now, &asked);
+                    let Asked { source, spoken, plaintext, hash, .. } = *asked;
                     (source.sid, self.repeat(now, source, spoken, &plaintext, hash, first))
                 }
                 _ => return,
@@ -196,6 +210,12 @@ impl Gateway {
         if let Err(rejected) = judged {
             self.count(rejected, Some(sid));
         }
+        self.scribe.over(now);
+    }
+
+    fn go_on(&mut self, now: Millis, asked: &Asked) {
+        self.scribe.resume(now, asked.frame);
+        self.scribe.read_number(asked.spoken.request.piv, asked.spoken.boot);
     }
 
     /// A boot that was never opened becomes the newest; one that was, and is none of the latest two, is a recording.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_keep::why::{self, Kept, Question};
 use rusqlite::{Connection, OpenFlags, params};
 
 use super::{SpoolError, VERSION, Wrap, explain, state_name};
@@ -68,6 +69,14 @@ impl SpoolReader {
         let mut page = read().map_err(|e| explain(&self.path, &e))?;
         page.sort_by_key(|(seq, _)| *seq);
         Ok(page)
+    }
+
+    /// Why things were refused, the newest first.
+    ///
+    /// # Errors
+    /// [`SpoolError`].
+    pub fn why(&self, question: &Question) -> Result<Vec<Kept>, SpoolError> {
+        why::find(&self.db, question).map_err(|e| explain(&self.path, &e))
     }
 
     /// The oldest envelopes with numbers above `after`, all of one run: at most `count`, and `bytes` bytes. `None` when

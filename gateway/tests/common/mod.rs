@@ -22,6 +22,7 @@ use fivefold_core::oscore::{AnswerNumber, Context, Id, PartialIv, RequestId, jud
 use fivefold_core::profile::{Mode, Overrides, Policy, Profile};
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_core::why::{FrameId, Refusal};
 use fivefold_core::wire::cbor::List;
 use fivefold_core::wire::coap::{CHANGED, Protected, Type};
 use fivefold_core::wire::envelope::{Downlink, DownlinkKind, Envelope, Originator, Reply, emit_downlinks};
@@ -32,6 +33,7 @@ use fivefold_core::wire::state::{
 use fivefold_core::wire::tiny::{Inner, KidLength, Layers, Tiny, Wants, Within};
 use fivefold_gateway::gateway::{Capture, ClassicDone, Cloud, Gateway, Limits, Output, Setup};
 use fivefold_gateway::spool::{Spool, Wrap, WrapError};
+use fivefold_keep::why::{Kept, Question};
 use zeroize::Zeroizing;
 
 pub const NET: Net = Net(0x0000_0007);
@@ -362,6 +364,8 @@ pub struct World {
     pub dir: tempfile::TempDir,
     /// Outputs to carry out before the process dies.
     pub fuse: Option<usize>,
+    /// Why things were refused, before it is kept.
+    pub refusals: Vec<Refusal>,
 }
 
 pub fn setup(boot: GatewayBoot) -> Setup {
@@ -390,7 +394,18 @@ impl World {
         let boot = GatewayBoot([1; 8]);
         let (spool, restored) = Spool::open(&dir.path().join("spool.db"), boot, Box::new(Veil)).unwrap();
         let gateway = Gateway::new(START, setup(boot), restored);
-        let mut world = Self { gateway, spool, now: START, persisted: 0, boot, boots: 1, setup, dir, fuse: None };
+        let mut world = Self {
+            gateway,
+            spool,
+            now: START,
+            persisted: 0,
+            boot,
+            boots: 1,
+            setup,
+            dir,
+            fuse: None,
+            refusals: Vec::new(),
+        };
         world.run();
         // Its HELLO takes frame counter 0, which the devices believe they have heard.
         world.wait(0);
@@ -430,7 +445,8 @@ impl World {
         let boot = GatewayBoot([boots; 8]);
         let (spool, restored) = Spool::open(&dir.path().join("spool.db"), boot, Box::new(Veil)).unwrap();
         let gateway = Gateway::new(now, setup(boot), restored);
-        let mut world = Self { gateway, spool, now, persisted: 0, boot, boots, setup, dir, fuse: None };
+        let mut world =
+            Self { gateway, spool, now, persisted: 0, boot, boots, setup, dir, fuse: None, refusals: Vec::new() };
         world.run();
         world
     }
@@ -447,6 +463,7 @@ impl World {
             }
             self.spool.commit().unwrap();
             self.gateway.handle_durable(self.now, self.persisted);
+            self.spool.note(&std::mem::take(&mut self.refusals), self.now).unwrap();
             if !self.gateway.has_output() {
                 break;
             }
@@ -481,6 +498,7 @@ impl World {
             Output::Exchange { ticket, envelope } => heard.exchanges.push((ticket, envelope.to_vec())),
             Output::Lorawan { dev_eui, f_port, payload } => heard.lorawan.push((dev_eui, f_port, payload.to_vec())),
             Output::Expanded { message, .. } => heard.expanded.push(message.to_vec()),
+            Output::Explained(refusal) => self.refusals.push(*refusal),
             other => panic!("{other:?}"),
         }
         if let Some(fuse) = &mut self.fuse {
@@ -507,6 +525,21 @@ impl World {
         self.now = self.now.plus(ms);
         self.gateway.handle_timeout(self.now);
         self.run()
+    }
+
+    /// What is kept of refusals, the newest first.
+    pub fn why(&self, question: &Question) -> Vec<Kept> {
+        self.spool.reader().unwrap().why(question).unwrap()
+    }
+
+    /// The newest explanation of this code, of this frame if one is given: there is one, and it says all.
+    pub fn explained(&self, code: Code, frame: Option<&[u8]>) -> Kept {
+        let question = Question { id: frame.map(FrameId::of), code: Some(code), sid: None, limit: 1 };
+        let kept = self.why(&question).pop().unwrap_or_else(|| panic!("{code} is not explained"));
+        let about = code.about();
+        assert!(kept.expected.starts_with(about.expected) && kept.came.starts_with(about.came), "{kept:?}");
+        assert!(!kept.reason.is_empty() && !about.check.is_empty() && !about.advice.is_empty(), "{kept:?}");
+        kept
     }
 
     /// What lies in the spool, but for the gateway's own events.
