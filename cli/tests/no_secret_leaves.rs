@@ -189,6 +189,7 @@ fn scenario(form: &'static str) -> Heard {
     heard.look("device check", &[]);
     heard.look("audit", &[]);
     heard.look("audit rules", &[]);
+    heard.look("why", &["--token-file", &token]);
     heard.run("audit explain", &["AR-04"]);
 
     // What the columns of rows mean.

@@ -429,7 +429,7 @@ impl Code {
                 "classic by HTTP: the bearer token",
                 "one of the gateway's tokens",
                 "another one, or none",
-                "Give the node a token made by `fivefold gateway token`, or find who tries.",
+                "Give the node a token made by `fivefold gateway token add`, or find who tries.",
             ),
             Self::ClassicTimeAnswered => about(
                 "classic: a time request is answered",
@@ -482,7 +482,7 @@ mod tests {
             for text in [check, expected, came, advice] {
                 assert!(text.len() > 2 && text.trim() == text, "{code}: {text:?}");
             }
-            assert!(advice.ends_with('.') && expected != came, "{code}");
+            assert!(advice.ends_with(['.', '?']) && expected != came, "{code}");
             assert!(Code::ALL.iter().filter(|other| other.about().check == check).count() == 1, "{code}: not its own");
         }
     }
