@@ -189,7 +189,6 @@ fn scenario(form: &'static str) -> Heard {
     heard.look("device check", &[]);
     heard.look("audit", &[]);
     heard.look("audit rules", &[]);
-    heard.look("why", &["--token-file", &token]);
     heard.run("audit explain", &["AR-04"]);
 
     // What the columns of rows mean.
@@ -229,6 +228,8 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("reading list", &["--token-file", &token, "--imported"]);
     heard.run("reading quarantine", &["--token-file", &token]);
     heard.run("reading unknown", &["--token-file", &token]);
+    heard.look("why", &["--token-file", &token]);
+    heard.look("why", &["--dir", &gateway]);
     let follow = heard.start("reading follow", &["--token-file", &token]);
     ask_everything(&mut heard, &did);
     let evidence = at(&heard, "reading.evb");
