@@ -633,7 +633,7 @@ mod tests {
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 18);
+        assert_eq!(paths.len(), 19);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }
