@@ -80,11 +80,13 @@ pub enum Label {
     Rule,
     /// How bad: of a code or, in the audit's words, of a finding.
     Severity,
+    /// Who is told of alarms, by its name in cloud.toml.
+    Sink,
 }
 
 impl Label {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Code,
         Self::Gateway,
         Self::Holder,
@@ -94,6 +96,7 @@ impl Label {
         Self::Place,
         Self::Rule,
         Self::Severity,
+        Self::Sink,
     ];
 
     /// Its name.
@@ -108,6 +111,7 @@ impl Label {
             Self::Place => "place",
             Self::Rule => "rule",
             Self::Severity => "severity",
+            Self::Sink => "sink",
         }
     }
 }
@@ -238,6 +242,10 @@ page! {
             "When the last certificate of a gateway ends that is in force.";
         CERTIFICATE = "fivefold_cloud_certificate_expires_timestamp_seconds", Gauge, UnixSeconds, [Holder],
             "When a certificate ends: the one that the cloud shows, and the one that it issues with.";
+        ALARMS_WAITING = "fivefold_cloud_alarms_waiting", Gauge, Count, [Sink],
+            "Alarms that a sink has not taken.";
+        ALARMS_WAIT = "fivefold_cloud_alarms_wait_seconds", Gauge, Seconds, [Sink],
+            "How long the oldest of them has waited; 0 without one.";
         AUDIT_GRADE = "fivefold_cloud_audit_grade", Gauge, Count, [],
             "Grade of its audit of itself, 0 for A to 4 for F; absent while nobody knows.";
         AUDIT_FINDINGS = "fivefold_cloud_audit_findings", Gauge, Count, [Rule, Severity],

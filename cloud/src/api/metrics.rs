@@ -11,7 +11,7 @@ use fivefold_core::time::Millis;
 use fivefold_keep::registry::Certificate;
 
 use crate::service::Service;
-use crate::store::{CountRow, GatewaySummary, Place, Reader, StoreError};
+use crate::store::{CountRow, GatewaySummary, Place, Reader, SinkRow, StoreError};
 
 /// What is asked of the store and of the book's history.
 struct Stored {
@@ -20,6 +20,7 @@ struct Stored {
     readings: u64,
     unknown_rows: u64,
     certificates: Vec<Certificate>,
+    sinks: Vec<SinkRow>,
 }
 
 /// The page, as things are. Blocks.
@@ -34,6 +35,7 @@ pub(super) fn page(service: &Service, reader: &Reader, now: Millis) -> Result<St
         readings: u64::try_from(reader.last_id()?).unwrap_or(0),
         unknown_rows: reader.all_unknown_rows()?,
         certificates,
+        sinks: reader.alarm_sinks()?,
     };
     // A text takes whatever is written to it.
     Ok(write(service, &stored, now).unwrap_or_default())
@@ -83,6 +85,10 @@ fn write(service: &Service, stored: &Stored, now: Millis) -> Result<String, fmt:
     page.put(&shown::GATEWAY_CERTIFICATE, ends)?;
     let own = [("cloud", service.certificate_ends()), ("issuer", service.desk.issuing_ends())];
     page.put(&shown::CERTIFICATE, own.into_iter().filter_map(|(holder, ends)| Some(([holder], ends?))))?;
+    let sinks = || stored.sinks.iter();
+    page.put(&shown::ALARMS_WAITING, sinks().map(|sink| ([&sink.name], sink.waiting)))?;
+    let wait = |sink: &SinkRow| sink.oldest.map_or(0, |at| now.since(at) / 1000);
+    page.put(&shown::ALARMS_WAIT, sinks().map(|sink| ([&sink.name], wait(sink))))?;
     let audit = service.selfcheck().map(|own| own.standing());
     page.one(&shown::AUDIT_GRADE, audit.and_then(|a| a.grade()))?;
     let open = audit.map(|a| a.open()).unwrap_or_default().into_iter();

@@ -15,6 +15,8 @@ const CERTIFICATE: [(Severity, u64); 2] = [(Severity::Warning, 14 * DAY), (Sever
 const SILENT: [(Severity, u64); 2] = [(Severity::Warning, 15 * 60), (Severity::High, 6 * 3600)];
 /// A gateway holds 72 h (docs/protocol.md 17), and sends at once what it can.
 const WAITING: [(Severity, u64); 2] = [(Severity::Warning, 3600), (Severity::High, 72 * 3600)];
+/// A sink that is away for longer is somebody who hears nothing.
+const ALARMS: u64 = 900;
 /// Of 2^20 numbers of a context 49152 are used when it is renewed.
 const NUMBERS: u32 = 1 << 19;
 /// Frame counters before E1-09: time for a rotation without haste.
@@ -167,6 +169,13 @@ fn states() -> Vec<Rule> {
         format!("{frames} < {FRAME_NUMBERS}"),
         "{{ $labels.instance }} has {{ $value }} frame counters left under network key {{ $labels.key_index }}.",
         "Rotate the network's key: fivefold key rotate.",
+    );
+    rule(
+        "AlarmsWait",
+        Severity::High,
+        format!("{} > {ALARMS}", cloud::ALARMS_WAIT.row().name),
+        "An alarm has waited for sink {{ $labels.sink }} for {{ $value | humanizeDuration }}.",
+        "None is lost, but nobody is told: fivefold alarm list says what goes wrong.",
     );
     for severity in [Severity::High, Severity::Critical] {
         let found = |row: Row| format!("{}{{severity=\"{}\"}} > 0", row.name, severity.as_str());
