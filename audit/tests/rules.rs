@@ -248,7 +248,7 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-27", Severity::High, |f| f.cloud = cloud(CLOUD.split("[[log").next().unwrap())),
     ("AR-28", Severity::Critical, |f| {
         let mut second = f.gateways[0].clone();
-        second.name = "south".into();
+        (second.name, second.sid) = ("south".into(), Sid(2));
         f.gateways.push(second);
     }),
     ("AR-29", Severity::Medium, |f| f.devices[0].policy.pq_mix = false),
@@ -271,6 +271,8 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-38", Severity::Critical, |f| f.devices[0].sid = f.devices[1].sid),
     ("AR-38", Severity::Critical, |f| f.classic[0].sid = f.devices[1].sid),
     ("AR-38", Severity::Critical, |f| f.devices[0].sid = Sid(0xE205)),
+    ("AR-38", Severity::Critical, |f| f.gateways[0].sid = f.devices[1].sid),
+    ("AR-38", Severity::Critical, |f| f.gateways[0].sid = Sid(0)),
     ("AR-39", Severity::High, |f| config(f, "\"otaa\"", "\"abp\"")),
     ("AR-39", Severity::High, |f| config(f, "\"otaa\"", "\"otaa\"\nabp = [\"0004a30b001c0530\"]")),
     ("AR-41", Severity::Critical, |f| {

@@ -9,10 +9,11 @@ use anyhow::Context as _;
 use fivefold_audit::facts::Facts;
 use fivefold_audit::gather::{self, Secrets};
 use fivefold_audit::report::Format;
-use fivefold_audit::rule::{Rule, Sight};
+use fivefold_audit::rule::{Finding, Kind, Rule, Sight};
 use fivefold_audit::waiver::{self, Waivers};
 use fivefold_audit::{Audit, Outcome, rules};
 use fivefold_core::profile::Profile;
+use fivefold_keep::registry::Registry;
 use serde_json::{Value, json};
 
 use beside::Beside;
@@ -125,6 +126,19 @@ fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
         Outcome::Findings => ExitCode::FAILURE,
         Outcome::Unreadable => ExitCode::from(2),
     })
+}
+
+/// What stands under a list of devices where the book alone shows that something is wrong with them, or with their networks.
+///
+/// # Errors
+/// The book cannot be read.
+pub(crate) fn hint(registry: &Registry) -> anyhow::Result<String> {
+    let mut facts = Facts::at(clock::now()?);
+    gather::book(registry, &mut facts)?;
+    let audit = Audit::of(&facts, &Waivers::NONE);
+    let about = |f: &&Finding| f.severity.is_grave() && matches!(f.subject.kind, Kind::Device | Kind::Network);
+    let some = |n| format!("\n\n{n} grave finding{}: fivefold audit", if n == 1 { "" } else { "s" });
+    Ok(Some(audit.findings.iter().filter(about).count()).filter(|n| *n > 0).map_or(String::new(), some))
 }
 
 fn explain(id: &str, output: Output) -> anyhow::Result<ExitCode> {

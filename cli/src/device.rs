@@ -1,7 +1,6 @@
 //! `fivefold device`: devices and their shares.
 
 mod bulk;
-mod check;
 mod classic;
 mod classic_bulk;
 mod enrol;
@@ -52,9 +51,6 @@ enum Verb {
     Add(Box<Add>),
     /// Certify the signing key of a device that is in the book.
     Certify(signing::Certify),
-    /// Say what the book shows to be wrong with networks and devices, by the rules of docs/protocol.md 15 that it can show.
-    /// Exit code 1 if anything is.
-    Check(Folder),
     /// Enrol a device that made its own key: answer its request, from a file, over a serial line, or many from a CSV file.
     Enrol(Box<enrol::Args>),
     /// Install new secrets under a greater epoch: after a repair, or when a device lost its state.
@@ -247,7 +243,6 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Add(args) => return add(args, output),
         Verb::Certify(args) => return signing::certify(args, output),
-        Verb::Check(folder) => return check::run(folder, output),
         Verb::Enrol(args) => return enrol::run(args, output),
         Verb::EnrolAgain(args) => {
             let mut operator = args.one.folder.open()?;
@@ -278,7 +273,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let signers = registry.signers()?;
             let modern = devices.iter().map(|d| json_with(d, renewal_of(d), &signers));
             let value = modern.chain(classics.iter().map(classic::json_of)).collect();
-            let findings = check::hint(&registry)?;
+            let findings = crate::audit::hint(&registry)?;
             answer(output, &Value::Array(value), || {
                 let mut t = table(&["DEVICE", "SID", "NETWORK", "LEVELS", "ALG", "EPOCH", "RENEWED", "STATE"]);
                 for d in &devices {

@@ -255,9 +255,9 @@ fn a_network_takes_sensors_of_the_users_own_and_names_mistakes_by_line() {
 }
 
 #[test]
-fn one_key_on_two_devices_is_said_when_it_is_entered_and_by_the_check() {
+fn one_key_on_two_devices_is_said_when_it_is_entered_and_by_the_audit() {
     let site = Site::new();
-    assert_eq!(site.answer(&["device", "check"]), json!([]));
+    assert!(!site.says(&["device", "list"]).contains("grave"));
     let key = site.file("key", b"23582d8aa5e39a9ff365954662d083ff");
     let add = |serial: &'static str| {
         vec![
@@ -276,13 +276,14 @@ fn one_key_on_two_devices_is_said_when_it_is_entered_and_by_the_check() {
     assert!(!site.says(&add(SERIAL)).contains("AR-07"));
     let said = site.says(&add("387264539"));
     assert!(said.contains("AR-07: device 8a7384477876150c has a key of it too"), "{said}");
-    let done = site.run(&["device", "check"]);
+    let done = site.run(&["audit"]);
     let told = String::from_utf8_lossy(&done.stdout).into_owned();
     assert_eq!(done.status.code(), Some(1), "{told}");
-    for rule in ["AR-07  classic device 387264539, device 8a7384477876150c have one key", "AR-09  ", "AR-10  "] {
+    let shared = "AR-07  critical: classic device 387264539, device 8a7384477876150c have one key";
+    for rule in [shared, "AR-09  high: ", "AR-10  critical: "] {
         assert!(told.contains(rule), "{told}");
     }
-    assert!(site.says(&["device", "list"]).contains("3 findings: fivefold device check"));
+    assert!(site.says(&["device", "list"]).contains("3 grave findings: fivefold audit"));
     let other = site.file("other", b"33582d8aa5e39a9ff365954662d083ff");
     let set = ["device", "set-keys", "387264539", "--gateway-key-file", &other, "--gateway-key-bits", "128"];
     assert_eq!(site.answer(&set).get("key_shared_with"), None);

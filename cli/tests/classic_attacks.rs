@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use fivefold_audit::facts::Facts;
+use fivefold_audit::waiver::Waivers;
+use fivefold_audit::{Audit, gather};
 use fivefold_waspmote::{ClassicKey, EncryptedType, Frame, KeyBits, Weak};
 use fleet::*;
 use serde_json::{Value, json};
@@ -344,8 +347,10 @@ async fn strangers_and_floods(fleet: &Fleet, note: &mut impl FnMut(&str, Outcome
 
 /// Each alarm of the table is where the operator looks: among what was refused or flagged, or among the findings of the book.
 async fn the_alarms_are_told(fleet: &Fleet, expected: &BTreeMap<String, Outcome>) {
-    let findings = fleet.farm.operator().registry.findings().unwrap();
-    let found = |code: &str| findings.iter().any(|f| f.rule == code || f.text.contains(&format!("({code})")));
+    let mut facts = Facts::at(fivefold::clock::now().unwrap());
+    gather::book(&fleet.farm.operator().registry, &mut facts).unwrap();
+    let findings = Audit::of(&facts, &Waivers::NONE).findings;
+    let found = |code: &str| findings.iter().any(|f| f.rule.id == code || f.sentence.contains(code));
     for (name, (_, _, alarm)) in expected {
         if alarm == "-" || found(alarm) {
             continue;

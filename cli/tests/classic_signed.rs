@@ -54,7 +54,7 @@ fn what_a_hardened_node_signed_is_proven_to_a_stranger() {
     answer(&["device", "harden", "--dir", &dir, NAME]);
     let made = answer(&make.each_ref().map(String::as_str));
     assert_eq!((&made["origin"], &made["origin_words"]), (&3.into(), &"made elsewhere".into()));
-    let check = String::from_utf8(fivefold(&["device", "check", "--dir", &dir]).output().unwrap().stdout).unwrap();
+    let check = String::from_utf8(fivefold(&["audit", "--dir", &dir]).output().unwrap().stdout).unwrap();
     assert!(check.contains("AR-26") && check.contains(NAME), "{check}");
     let again = ["device", "certify", "--dir", &dir, NAME, "--make", &at("other.der")].map(str::to_owned);
     assert!(refused(&again).contains("--replace"));

@@ -186,7 +186,6 @@ fn scenario(form: &'static str) -> Heard {
     let key = header.lines().find(|line| line.contains("enrolment_key")).unwrap();
     let digits: String = key.split("0x").skip(1).filter_map(|byte| byte.get(..2)).collect();
     heard.secrets.push(Secret { name: "enrolment key of a classic node".into(), bytes: hex::decode(digits).unwrap() });
-    heard.look("device check", &[]);
     heard.look("audit", &[]);
     heard.look("audit rules", &[]);
     heard.run("audit explain", &["AR-04"]);

@@ -141,6 +141,42 @@ fn a_cloud_shows_its_grade_counts_what_is_critical_and_names_a_node_that_runs_an
     site.cloud.stop();
 }
 
+#[test]
+fn a_cloud_whose_store_was_put_back_as_if_nothing_had_happened_does_not_start() {
+    let site = Site::new();
+    fetch(&site.farm, "/v1/health", |health| health["status"] == "ok");
+    let Site { farm, cloud } = site;
+    let dir = farm.path("");
+    cloud.stop();
+    let store = ["readings.db", "readings.db-wal"].map(|name| farm.path(&format!("cloud/{name}")));
+    let copies = store.clone().map(|file| fs::read(file).ok());
+    let cloud = Daemon::start(&farm.cloud(), 0);
+    let entries = |more_than: u64| {
+        fetch(&farm, "/v1/log", |log| log["entries"].as_u64().is_some_and(|n| n > more_than))["entries"]
+            .as_u64()
+            .unwrap()
+    };
+    let before = entries(0);
+    // What the book says, a store that is put back says again; of what was between, it knows nothing.
+    for (sign, more) in [("batch:8", 0), ("none", 1)] {
+        farm::answer(&["device", "set", "--dir", &dir, &farm.did, "--sign", sign]);
+        entries(before + more);
+    }
+    cloud.stop();
+    let _ = fs::remove_file(farm.path("cloud/readings.db-shm"));
+    for (file, copy) in store.iter().zip(copies) {
+        match copy {
+            Some(copy) => fs::write(file, copy).unwrap(),
+            None => drop(fs::remove_file(file)),
+        }
+    }
+    farm::says(&refused(&farm.cloud()), &["AR-40", "fivefold cloud restored", "waivers.toml"]);
+    farm::answer(&["cloud", "restored", "--dir", &dir]);
+    let cloud = Daemon::start(&farm.cloud(), 0);
+    entries(before);
+    cloud.stop();
+}
+
 /// What the API says, once it says what is waited for.
 fn fetch(farm: &Farm, path: &str, is_it: impl Fn(&Value) -> bool) -> Value {
     let ca = farm.folder.path().join("farm/ca.pem");

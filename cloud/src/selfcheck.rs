@@ -142,7 +142,7 @@ fn known(service: &Service) -> Live {
         started: service.started.0 / 1000,
         cosigned: logging.iter().flat_map(|l| l.witnesses().iter()).map(|w| w.standing().at).collect(),
         strays: logging.map_or(0, |l| l.strays()),
-        is_restored: service.restored().is_some() || service.cloud.memory().store().was_empty(),
+        is_restored: service.restored().is_some(),
     }
 }
 

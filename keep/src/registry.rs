@@ -286,15 +286,6 @@ pub struct Token {
     pub revoked_at: Option<u64>,
 }
 
-/// Something in the book that is not as it should be (docs/protocol.md 15).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The rule, e.g. `AR-01`.
-    pub rule: &'static str,
-    /// What is wrong, in one sentence.
-    pub text: String,
-}
-
 /// The book.
 #[derive(Debug)]
 pub struct Registry {
@@ -750,28 +741,6 @@ impl Registry {
         }
     }
 
-    /// What the book itself shows to be wrong; the full audit looks at more.
-    ///
-    /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn findings(&self) -> Result<Vec<Finding>> {
-        let mut findings = Vec::new();
-        for network in self.networks()?.iter().filter(|n| n.profile == Profile::DangerLinkOnly) {
-            let text = format!(
-                "network {} uses E1 alone: whoever holds its one key reads and forges its readings",
-                network.name
-            );
-            findings.push(Finding { rule: "AR-01", text });
-        }
-        for device in self.devices()?.iter().filter(|d| d.overrides.danger_no_link && d.revoked_at.is_none()) {
-            let text = format!("device {} has no E1: strangers reach the gateway in its name", device.did);
-            findings.push(Finding { rule: "AR-02", text });
-        }
-        findings.append(&mut self.signing_findings()?);
-        findings.append(&mut self.classic_findings()?);
-        Ok(findings)
-    }
-
     fn all<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
         let run = || self.db.prepare_cached(sql)?.query_map([], read)?.collect::<rusqlite::Result<Vec<T>>>();
         run().map_err(|e| self.failed(e))
@@ -910,15 +879,6 @@ mod tests {
         assert_eq!(reader.version().unwrap(), before + 3);
         assert_eq!(reader.device(device.did).unwrap().revoked_at, Some(9));
         assert_eq!(reader.devices().unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_network_with_e1_alone_is_a_finding() {
-        let mut b = book();
-        b.registry.add_network(&b.vault, "open", Profile::DangerLinkOnly, Some("I accept")).unwrap();
-        let findings = b.registry.findings().unwrap();
-        assert_eq!(findings.len(), 1);
-        assert_eq!(findings[0].rule, "AR-01");
     }
 
     #[test]

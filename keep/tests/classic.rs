@@ -103,9 +103,6 @@ fn weak_keys_are_named_and_need_the_operators_words() {
     let added =
         b.registry.add_classic(&b.vault, &NewClassic { keys, words: words.clone(), ..b.plain("2") }, 1).unwrap();
     assert_eq!((added.gateway_key.unwrap().weakness, added.words), (Some(Weak::Zero), words));
-    let findings = b.registry.findings().unwrap();
-    assert!(findings.iter().any(|f| f.rule == "AR-08" && f.text.contains("device 2") && f.text.contains("CL-13")));
-    assert!(!findings.iter().any(|f| f.rule == "AR-08" && f.text.contains("device 1 ")));
 }
 
 #[test]
@@ -225,29 +222,12 @@ fn a_device_is_renamed_given_other_keys_and_revoked() {
 }
 
 #[test]
-fn what_classic_devices_cannot_do_is_a_finding() {
-    let mut b = book();
-    let rules = |b: &Book| b.registry.findings().unwrap().iter().map(|f| f.rule).collect::<Vec<_>>();
-    assert_eq!(rules(&b), Vec::<&str>::new());
-    let plain = b.plain("5");
-    b.registry.add_classic(&b.vault, &plain, 1).unwrap();
-    assert_eq!(rules(&b), ["AR-10"]);
-    let sealed = NewClassic { keys: ClassicKeys { gateway: key(STRONG), cloud: None }, ..b.plain("6") };
-    b.registry.add_classic(&b.vault, &sealed, 1).unwrap();
-    assert_eq!(rules(&b), ["AR-09", "AR-10"]);
-    b.registry.revoke_classic(serial("5"), 2).unwrap();
-    b.registry.revoke_classic(serial("6"), 2).unwrap();
-    let hardened = NewClassic { profile: ClassicProfile::Hardened, ..b.plain("8a7384477876150c") };
-    b.registry.add_classic(&b.vault, &hardened, 1).unwrap();
-    assert_eq!(rules(&b), Vec::<&str>::new());
-}
-
-#[test]
-fn one_key_on_two_devices_is_a_finding_until_it_is_on_one() {
+fn one_key_on_two_devices_is_remembered_until_it_is_on_one() {
     let mut b = book();
     let other: Vec<u8> = STRONG.iter().map(|byte| byte ^ 0x5A).collect();
-    let shared = |b: &Book| -> Vec<String> {
-        b.registry.findings().unwrap().into_iter().filter(|f| f.rule == "AR-07").map(|f| f.text).collect()
+    let shared = |b: &Book| -> Vec<Vec<String>> {
+        let groups = b.registry.classic_sharers().unwrap().into_iter();
+        groups.map(|group| group.iter().map(|d| d.serial.to_string()).collect()).collect()
     };
     let with = |b: &Book, name: &str, gateway: &[u8], cloud: Option<&[u8]>| NewClassic {
         keys: ClassicKeys { gateway: key(gateway), cloud: cloud.and_then(key) },
@@ -259,7 +239,7 @@ fn one_key_on_two_devices_is_a_finding_until_it_is_on_one() {
     let told = b.registry.classic_key_sharers(&b.vault, &news, place).unwrap();
     assert_eq!(told, [Some("line 4".to_owned()), None, Some("line 2".to_owned())]);
     b.registry.add_classic(&b.vault, &news[0], 1).unwrap();
-    assert_eq!(shared(&b), Vec::<String>::new());
+    assert_eq!(shared(&b), Vec::<Vec<String>>::new());
     let told = b.registry.classic_key_sharers(&b.vault, &news[1..], place).unwrap();
     assert_eq!(told, [None, Some("device 5".to_owned())]);
     assert_eq!(b.registry.classic_key_sharers(&b.vault, &news[..1], place).unwrap(), [None], "itself is nobody else");
@@ -267,16 +247,15 @@ fn one_key_on_two_devices_is_a_finding_until_it_is_on_one() {
     for new in news.into_iter().skip(1) {
         b.registry.add_classic(&b.vault, &NewClassic { words: words.clone(), ..new }, 1).unwrap();
     }
-    let said = shared(&b);
-    assert!(said.len() == 1 && said[0].starts_with("classic device 5, device 7 have one key"), "{said:?}");
+    assert_eq!(shared(&b), [["5", "7"]]);
     // A revoked node still has it in its flash.
     b.registry.revoke_classic(serial("5"), 2).unwrap();
-    assert!(shared(&b)[0].contains("device 5 (revoked)"));
+    assert_eq!(shared(&b), [["5", "7"]]);
     let keys = ClassicKeys { gateway: key(&other), cloud: None };
     b.registry.rekey_classic(&b.vault, serial("7"), &keys, None).unwrap();
-    assert!(shared(&b)[0].starts_with("classic device 6, device 7 have"));
+    assert_eq!(shared(&b), [["6", "7"]]);
     b.registry.rekey_classic(&b.vault, serial("7"), &ClassicKeys::default(), None).unwrap();
-    assert_eq!(shared(&b), Vec::<String>::new());
+    assert_eq!(shared(&b), Vec::<Vec<String>>::new());
 }
 
 #[test]
@@ -303,7 +282,7 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.classic_devices().unwrap(), reader.classic_networks().unwrap()), (vec![], vec![]));
     assert!(reader.classic_sensors().unwrap().is_empty());
-    assert_eq!((reader.findings().unwrap(), reader.known_classic(serial("5")).unwrap()), (vec![], None));
+    assert_eq!((reader.classic_sharers().unwrap(), reader.known_classic(serial("5")).unwrap()), (vec![], None));
     let mut writer = Registry::open(&path).unwrap();
     writer.allow_classic("old").unwrap();
     assert!(writer.classic_devices().unwrap().is_empty());

@@ -307,16 +307,19 @@ fn short_ids(facts: &Facts, found: &mut Found) {
     let mut holders: HashMap<(&str, Sid), Subject> = HashMap::new();
     let modern = facts.devices.iter().map(|d| (d.network.as_str(), d.sid, Device::subject(d)));
     let classic = facts.classic.iter().map(|d| (d.network.as_str(), d.sid, Classic::subject(d)));
-    for (network, sid, subject) in modern.chain(classic) {
+    // A gateway's folder alone does not say whose the other ids are.
+    let gateways = facts.gateways().filter(|_| facts.knows_devices());
+    let gateways = gateways.map(|g| (g.network.as_str(), g.sid, Gateway::subject(g)));
+    for (network, sid, subject) in modern.chain(classic).chain(gateways) {
         let before = holders.insert((network, sid), subject.clone());
         if let Some(before) = before {
             let sentence = format!("{subject} and {before} have one short id, {sid}, in network {network}");
-            found.bad(subject.on("twice"), sentence, "revoke one of the two, and enrol it again without --sid");
+            found.bad(subject.on("twice"), sentence, "revoke one of the two, and add it again without --sid");
         } else if sid.is_assignable() {
             found.good();
         } else {
             let sentence = format!("{subject} has the short id {sid}, which stands for something else");
-            found.bad(subject.on("forbidden"), sentence, "revoke it, and enrol it again without --sid");
+            found.bad(subject.on("forbidden"), sentence, "revoke it, and add it again without --sid");
         }
     }
 }

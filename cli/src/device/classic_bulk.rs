@@ -77,7 +77,7 @@ pub(super) fn run(
         let told = match (enters, bad.len()) {
             (true, _) => format!(
                 "Entered {entered} of {total} classic devices of {shown}. Delete the file: it holds their keys.\nWhat they cannot \
-                 do is a finding: fivefold device check"
+                 do is a finding: fivefold audit"
             ),
             (false, all) if all == total => format!("No row of {shown} is good, so no device was entered."),
             (false, some) => format!(

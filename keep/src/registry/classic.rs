@@ -14,7 +14,7 @@ use fivefold_core::id::{Did, Net, Sid};
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::{Finding, Network, Registry, RegistryError, Result, hidden};
+use super::{Network, Registry, RegistryError, Result, hidden};
 use crate::vault::{Vault, VaultError};
 
 use desk::Desk;
@@ -352,44 +352,6 @@ impl Registry {
             tx.execute(sql, params![now_unix_s as i64, device.did.0])
         })?;
         self.classic_device(serial)
-    }
-
-    /// What the book shows to be wrong with classic devices, network by network.
-    pub(super) fn classic_findings(&self) -> Result<Vec<Finding>> {
-        let devices = self.classic_devices()?;
-        let mut findings = self.sharing_findings()?;
-        findings.append(&mut self.classic_signing_findings()?);
-        for network in self.networks()? {
-            let of_net: Vec<_> = devices.iter().filter(|d| d.net == network.net && d.revoked_at.is_none()).collect();
-            let keys = |d: &ClassicDevice| [d.gateway_key, d.cloud_key];
-            let is_classic = |d: &&&ClassicDevice| d.profile == ClassicProfile::Classic;
-            let sealed = of_net.iter().filter(is_classic).filter(|d| keys(d).iter().any(Option::is_some)).count();
-            let unproven = of_net.iter().filter(is_classic).count();
-            for device in &of_net {
-                let worst = keys(device).iter().flatten().filter_map(|k| k.weakness).min();
-                if let Some(weak) = worst.filter(|w| is_refused(*w)) {
-                    let text = format!("classic device {} has a weak key (CL-13): {weak}", device.serial);
-                    findings.push(Finding { rule: "AR-08", text });
-                }
-            }
-            if sealed > 0 {
-                let text = format!(
-                    "network {}: {sealed} classic device(s) use AES in ECB, which shows what repeats and lets anybody cut \
-                     and paste blocks; harden them",
-                    network.name
-                );
-                findings.push(Finding { rule: "AR-09", text });
-            }
-            if unproven > 0 {
-                let text = format!(
-                    "network {}: frames of {unproven} classic device(s) have no MAC, so anybody can make them; they are stored \
-                     as legacy or plain, and nothing may act on them as verified",
-                    network.name
-                );
-                findings.push(Finding { rule: "AR-10", text });
-            }
-        }
-        Ok(findings)
     }
 }
 

@@ -4,13 +4,13 @@
 //! key is not revoked.
 
 use fivefold_core::id::{Did, Net};
-use fivefold_core::profile::{Policy, Sign};
+use fivefold_core::profile::Policy;
 use fivefold_core::proof::KeyName;
 use fivefold_core::proof::possession::SigningPublic;
 use fivefold_core::suite::agreement::PublicX;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
-use super::{Device, Finding, Registry, RegistryError, Result, hidden};
+use super::{Device, Registry, RegistryError, Result, hidden};
 use crate::ca::{Certified, chain_der};
 use crate::imported;
 
@@ -337,31 +337,6 @@ impl Registry {
         let sql = "UPDATE devices SET policy = ? WHERE did = ?";
         self.change(|tx| tx.execute(sql, params![bytes.get(..len), did.0]))?;
         self.device(did)
-    }
-
-    /// AR-25: a device that must sign and cannot. AR-26: a key that somebody else may have.
-    pub(super) fn signing_findings(&self) -> Result<Vec<Finding>> {
-        let signers = self.signers()?;
-        let mut findings = Vec::new();
-        for device in self.devices()?.iter().filter(|d| d.revoked_at.is_none()) {
-            let did = device.did;
-            let signer = signers.iter().find(|s| s.did == did && s.revoked_at.is_none());
-            if signer.is_none() && device.policy.sign == Sign::Batch {
-                let text = format!(
-                    "device {did} must sign its readings (sign = batch) and has no signing key: certify one with fivefold \
-                     device certify {did}"
-                );
-                findings.push(Finding { rule: "AR-25", text });
-            }
-            if signer.is_some_and(|s| s.origin == KeyOrigin::Elsewhere) {
-                let text = format!(
-                    "the signing key of device {did} was made elsewhere, so whoever made it may sign in its name: let the \
-                     device make one, and certify that with --replace"
-                );
-                findings.push(Finding { rule: "AR-26", text });
-            }
-        }
-        Ok(findings)
     }
 }
 

@@ -9,7 +9,7 @@ use fivefold_core::id::Did;
 use fivefold_core::suite::sha256;
 use rusqlite::{Transaction, params};
 
-use super::super::{Finding, Registry, Result};
+use super::super::{Registry, Result};
 use super::{ClassicDevice, ClassicKeys, ClassicSecret, NewClassic, did_of, keys_name};
 use crate::vault::{Vault, VaultError};
 
@@ -105,20 +105,6 @@ impl Registry {
             }
         }
         Ok(groups.into_iter().map(|(_, members)| members).collect())
-    }
-
-    /// Devices with a common key are a finding, as long as one of them is served.
-    pub(super) fn sharing_findings(&self) -> Result<Vec<Finding>> {
-        let of = |members: Vec<ClassicDevice>| {
-            let is_live = members.iter().any(|d| d.revoked_at.is_none());
-            let names: Vec<String> = members.iter().map(shown).collect();
-            let text = format!(
-                "classic {} have one key: whoever takes one of these nodes reads and makes the frames of all; give each its own",
-                listed(&names.iter().collect::<Vec<_>>())
-            );
-            (members.len() > 1 && is_live).then_some(Finding { rule: "AR-07", text })
-        };
-        Ok(self.classic_sharers()?.into_iter().filter_map(of).collect())
     }
 }
 

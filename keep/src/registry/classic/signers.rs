@@ -6,7 +6,7 @@ use fivefold_waspmote::Serial;
 use rusqlite::{Transaction, params};
 
 use super::super::signers::{Replaces, Signer, signer_of};
-use super::super::{Finding, KeyOrigin, Registry, RegistryError, Result};
+use super::super::{Registry, RegistryError, Result};
 use super::ClassicProfile;
 use crate::sign::VerifyingKey;
 
@@ -105,21 +105,6 @@ impl Registry {
         self.change(|tx| revoke(tx, did, now_unix_s))?;
         signer.revoked_at = Some(now_unix_s);
         Ok(signer)
-    }
-
-    /// AR-26 of classic nodes.
-    pub(super) fn classic_signing_findings(&self) -> Result<Vec<Finding>> {
-        let signers = self.classic_signers()?.into_iter();
-        let elsewhere = signers.filter(|s| s.revoked_at.is_none() && s.origin == KeyOrigin::Elsewhere);
-        let of = |s: Signer| Finding {
-            rule: "AR-26",
-            text: format!(
-                "the signing key of classic device {} was made by the computer that flashed it, so whoever has a copy signs in its \
-                 name: delete the file, and let evidence of this device be worth so much",
-                s.did
-            ),
-        };
-        Ok(elsewhere.map(of).collect())
     }
 }
 
