@@ -98,7 +98,9 @@ fn where_a_witness_is_to_spare_its_line_may_become_nobodys_and_nothing_else_may_
     let names = names_of_lines(&whole);
     let (mut spare, mut refused) = (0, 0);
     let mut altered = whole.clone();
-    for at in 0..whole.len() {
+    // Around those, every byte; of all others, which the test above alters one by one, some.
+    let is_near = |at: usize| names.iter().any(|n| (n.start.saturating_sub(8)..n.end + 8).contains(&at));
+    for at in (0..whole.len()).filter(|at| at % 16 == 0 || is_near(*at)) {
         altered[at] = whole[at] ^ MASKS[at % MASKS.len()];
         let said = verify_file(&altered, &trust);
         if said.iter().any(|r| r.verdict == Verdict::Proven) {
@@ -113,5 +115,5 @@ fn where_a_witness_is_to_spare_its_line_may_become_nobodys_and_nothing_else_may_
         altered[at] = whole[at];
     }
     println!("{refused} alterations refused, {spare} made a line of a witness that is not needed nobody's");
-    assert!(spare > 0 && refused > whole.len() * 9 / 10, "{refused} {spare}");
+    assert!(spare > 0 && refused > whole.len() / 16, "{refused} {spare}");
 }
