@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::read::uint;
 use super::write::int;
-use super::{CountKey, Reader, StoreError};
+use super::{CountKey, ORPHAN_LIFE, Place, Reader, StoreError};
 
 /// Alarms that are kept, at most. Above it those go first that every sink has, then the least severe, of these the oldest.
 pub const MOST_ALARMS: u64 = 100_000;
@@ -281,9 +281,23 @@ fn taken(tx: &Transaction<'_>, sink: &str, n: i64, now: Millis) -> Result<()> {
     Ok(())
 }
 
+/// Messages that nothing opened for a day go, and are an alarm: what they said is lost (E3-02).
+pub(super) fn unopened(tx: &Transaction<'_>, now: Millis) -> Result<()> {
+    let lost: Vec<CountKey> = {
+        let mut old = tx.prepare_cached("DELETE FROM orphan WHERE at < ? RETURNING net, gateway, sid")?;
+        let keys = old.query_map([int(now.0.saturating_sub(ORPHAN_LIFE))], |r| {
+            let Subject { net, gateway, sid } = subject((r.get(0)?, r.get(1)?, r.get(2)?));
+            Ok(CountKey { code: Code::CloudNoContext, net, gateway, sid, place: Place::Cloud })
+        })?;
+        keys.collect::<Result<_>>()?
+    };
+    lost.iter().try_for_each(|key| count(tx, key, 1, Some(Severity::Warning), now))
+}
+
 /// Alarms that are over are marked, windows that are quiet go, and what every sink has goes after a while.
 fn sweep(tx: &Transaction<'_>, now: Millis) -> Result<()> {
     type Found = (String, (i64, i64, i64), Vec<u8>);
+    unopened(tx, now)?;
     let windows: Vec<Found> = {
         let mut all = tx.prepare_cached("SELECT code, net, gateway, sid, state FROM alarm_window")?;
         let found = all.query_map([], |r| Ok((r.get(0)?, (r.get(1)?, r.get(2)?, r.get(3)?), r.get(4)?)))?;
@@ -389,14 +403,14 @@ impl AlarmRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Place;
+    use crate::store::MIGRATIONS;
     use rusqlite::Connection;
 
     const NOW: Millis = Millis(1_790_000_000_000);
 
     fn open() -> Connection {
         let db = Connection::open_in_memory().unwrap();
-        db.execute_batch(include_str!("migrations/0015_alarms.sql")).unwrap();
+        MIGRATIONS.iter().for_each(|sql| db.execute_batch(sql).unwrap());
         db
     }
 
@@ -500,6 +514,19 @@ mod tests {
             sweep(tx, NOW.plus(SHOWN + 10)).unwrap();
         });
         assert_eq!(number_of(&db, "SELECT count(*) FROM alarm"), 0, "old, and nobody waits for it");
+    }
+
+    #[test]
+    fn what_nothing_opened_for_a_day_is_an_alarm_and_what_is_younger_is_kept() {
+        let mut db = open();
+        let orphan = "INSERT INTO orphan (net, sid, at, gateway, hash, envelope) VALUES (7, ?1, ?2, 1, ?1, x'00')";
+        for (sid, age) in [(1, ORPHAN_LIFE + 1), (2, ORPHAN_LIFE + 2), (3, ORPHAN_LIFE)] {
+            db.execute(orphan, params![sid, int(NOW.0 - age)]).unwrap();
+        }
+        in_one(&mut db, |tx| sweep(tx, NOW).unwrap());
+        assert_eq!(number_of(&db, "SELECT sid FROM orphan"), 3);
+        assert_eq!(number_of(&db, "SELECT count(*) FROM alarm WHERE cause = 'E3-02' AND severity = 2 AND net = 7"), 1);
+        assert_eq!(number_of(&db, "SELECT count(*) FROM alarm"), 1);
     }
 
     #[test]

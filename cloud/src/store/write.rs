@@ -8,7 +8,7 @@ use fivefold_evidence::log::EntryKind;
 use fivefold_keep::why;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::{Committed, CountKey, ORPHAN_LIFE, ORPHANS, Place, Published, ReceiptRow, SequenceVerdict, Verdict, Write};
+use super::{Committed, CountKey, ORPHANS, Place, Published, ReceiptRow, SequenceVerdict, Verdict, Write};
 use crate::accepted::{Accepted, Row, flag};
 
 /// Variants that are kept of one number by a gateway's word, at most.
@@ -350,8 +350,7 @@ fn kept_aside(tx: &Transaction<'_>, write: &Write) -> Result<()> {
     if write.orphans.is_empty() {
         return Ok(());
     }
-    tx.prepare_cached("DELETE FROM orphan WHERE at < ?")?
-        .execute(params![int(write.now.0.saturating_sub(ORPHAN_LIFE))])?;
+    super::alarms::unopened(tx, write.now)?;
     for o in &write.orphans {
         // The oldest makes room: who floods a device's name pushes out what was there, and only for that device.
         tx.prepare_cached(
