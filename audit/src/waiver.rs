@@ -17,6 +17,8 @@
 
 use std::path::Path;
 
+use fivefold_core::suite::sha256;
+use fivefold_keep::registry::{By, Registry, RegistryError, WaiverWords};
 use serde::Deserialize;
 
 use crate::facts::{Facts, line_of};
@@ -142,6 +144,22 @@ impl Waivers {
         Ok(all)
     }
 
+    /// Enters in the operator's log what is new about the waivers of a file; `by` is asked only then. Says how many lines came of it.
+    ///
+    /// # Errors
+    /// [`RegistryError`]: the book cannot be read, or takes no line.
+    pub fn enter(&self, file: &Path, book: &Path, by: impl FnOnce() -> By, now: u64) -> Result<usize, RegistryError> {
+        let words: Vec<WaiverWords> = self.whole.iter().map(Waiver::words).collect();
+        // One file is one, wherever it is named from, and when it is gone.
+        let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
+        let source = folder.join(file.file_name().unwrap_or_default()).display().to_string();
+        if Registry::open_read_only(book)?.knows_waivers(&source, &words, now)? {
+            return Ok(0);
+        }
+        Registry::open(book, by())?.note_waivers(&source, &words, now)
+    }
+
     /// Sorts findings: those that are waived, those that are not, and what is wrong with the waivers.
     pub fn sort(&self, findings: Vec<Finding>, facts: &Facts) -> Sorted {
         let mut sorted = Sorted { of_waivers: self.broken.clone(), ..Sorted::default() };
@@ -167,6 +185,22 @@ impl Waivers {
 }
 
 impl Waiver {
+    /// What the operator's log is told of it: whose word it is, and the hash of the words (docs/evidence.md 4.1).
+    pub fn words(&self) -> WaiverWords {
+        let Self { rule, subject, part, severity, owner, reason, until, ends, .. } = self;
+        let said: [&str; 7] = [rule, subject, part, severity.as_str(), owner, reason, until];
+        let json = serde_json::Value::from(said.to_vec()).to_string();
+        let part = if part.is_empty() { String::new() } else { format!(", {part}") };
+        WaiverWords {
+            rule: (*rule).to_owned(),
+            subject: format!("{subject}{part}, {severity}"),
+            owner: owner.clone(),
+            until: until.clone(),
+            ends: *ends,
+            words: sha256(&[json.as_bytes()]),
+        }
+    }
+
     fn is_about(&self, finding: &Finding) -> bool {
         self.rule == finding.rule.id && self.subject == finding.subject.to_string()
     }

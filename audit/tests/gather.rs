@@ -30,7 +30,11 @@ impl Farm {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let registry = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         Self { folder, registry, vault }
     }
 

@@ -13,12 +13,13 @@ use fivefold_audit::rule::{Finding, Kind, Rule, Sight};
 use fivefold_audit::waiver::{self, Waivers};
 use fivefold_audit::{Audit, Outcome, rules};
 use fivefold_core::profile::Profile;
-use fivefold_keep::registry::Registry;
+use fivefold_keep::registry::{REGISTRY_FILE, Registry};
 use serde_json::{Value, json};
 
 use beside::Beside;
 
 use crate::clock;
+use crate::operator::{acting, is_operators};
 use crate::output::{Form, Output, answer, printable, table};
 use crate::reading::Cloud;
 
@@ -121,6 +122,10 @@ fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
         Form::Sarif => Format::Sarif,
     };
     println!("{}", shown(&format.write(&audit)));
+    if let Some(path) = &args.waivers {
+        let folder = args.dir.as_deref().or_else(|| args.beside.is_empty().then_some(Path::new(".")));
+        folder.map_or(Ok(()), |folder| tell(folder, path, &waivers, facts.now))?;
+    }
     Ok(match audit.outcome() {
         Outcome::Clean => ExitCode::SUCCESS,
         Outcome::Findings => ExitCode::FAILURE,
@@ -139,6 +144,18 @@ pub(crate) fn hint(registry: &Registry) -> anyhow::Result<String> {
     let about = |f: &&Finding| f.severity.is_grave() && matches!(f.subject.kind, Kind::Device | Kind::Network);
     let some = |n| format!("\n\n{n} grave finding{}: fivefold audit", if n == 1 { "" } else { "s" });
     Ok(Some(audit.findings.iter().filter(about).count()).filter(|n| *n > 0).map_or(String::new(), some))
+}
+
+/// Enters in the operator's log what is new about the waivers of a file, if the folder is an operator's.
+fn tell(folder: &Path, file: &Path, waivers: &Waivers, now: u64) -> anyhow::Result<()> {
+    let book = folder.join(REGISTRY_FILE);
+    // What is wrong with a book that does not open is in the report.
+    if !is_operators(folder) || Registry::open_read_only(&book).is_err() {
+        return Ok(());
+    }
+    let told = waivers.enter(file, &book, || acting(now), now);
+    told.context("waivers are to stand in the operator's log, and could not be entered there")?;
+    Ok(())
 }
 
 fn explain(id: &str, output: Output) -> anyhow::Result<ExitCode> {

@@ -16,6 +16,17 @@ pub fn now() -> anyhow::Result<u64> {
     Ok(now)
 }
 
+/// A time as an argument: a day in UTC (its beginning), or RFC 3339.
+///
+/// # Errors
+/// One sentence.
+pub fn parse(text: &str) -> Result<u64, String> {
+    let day = |text: &str| text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+    let time = text.parse::<jiff::Timestamp>().ok().or_else(|| Some(day(text)?.timestamp()));
+    let seconds = time.and_then(|time| u64::try_from(time.as_second()).ok());
+    seconds.ok_or_else(|| format!("`{text}` is no time; write a day, as in 2026-11-01, or 2026-11-01T08:00:00Z"))
+}
+
 /// A time for people: RFC 3339, to the second.
 pub fn text(unix_s: u64) -> String {
     i64::try_from(unix_s).ok().and_then(|s| jiff::Timestamp::from_second(s).ok()).map_or("?".into(), |t| t.to_string())

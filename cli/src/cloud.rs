@@ -155,8 +155,8 @@ fn in_force(registry: &Registry, now: u64) -> anyhow::Result<Vec<String>> {
 }
 
 fn renew_issuer(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
-    let operator = folder.open()?;
-    fresh_issuer(&operator, clock::now()?)?;
+    let mut operator = folder.open()?;
+    fresh_issuer(&mut operator, clock::now()?)?;
     output::answer(output, &json!({ "issuer": operator.dir.join("cloud").join(ISSUER_FILE) }), || {
         "Made a new issuing key for the cloud. Certificates of the old one stay good until they end or are revoked."
             .into()
@@ -165,9 +165,10 @@ fn renew_issuer(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 /// An issuing key for gateways' certificates, in the cloud's folder.
-fn fresh_issuer(operator: &Operator, now: u64) -> anyhow::Result<()> {
+fn fresh_issuer(operator: &mut Operator, now: u64) -> anyhow::Result<()> {
     let cloud = operator.dir.join("cloud");
     let (certificate, key) = operator.authority()?.create_issuer(now, ISSUER_DAYS)?;
+    operator.registry.enter_deed("issuing key made", "the cloud's, for gateways")?;
     operator.vault.seal_file(&cloud.join(ISSUER_KEY_FILE), &key)?;
     files::write(&cloud.join(ISSUER_FILE), Readers::Everybody, certificate.as_bytes())?;
     Ok(())
@@ -178,11 +179,12 @@ fn replace_ca(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
     let (cloud, now, who) = (operator.dir.join("cloud"), clock::now()?, who());
     let names = names_in(&files::read_text(&cloud.join(CERTIFICATE_FILE))?)?;
     let (authority, key) = Authority::create(&operator.settings.name)?;
+    operator.registry.enter_deed("CA replaced", "the operator's")?;
     operator.vault.seal_file(&operator.dir.join(CA_KEY_FILE), &key)?;
     for place in [&operator.dir, &cloud] {
         files::write(&place.join(CA_FILE), Readers::Everybody, authority.certificate().as_bytes())?;
     }
-    fresh_issuer(&operator, now)?;
+    fresh_issuer(&mut operator, now)?;
     let issued = fresh_certificate(&mut operator, &names, by(&who, now))?;
     let gateways = operator.registry.gateways()?.into_iter().filter(|g| g.revoked_at.is_none());
     let gateways: Vec<String> = gateways.map(|g| g.name).collect();

@@ -60,7 +60,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
     let (authority, key) = Authority::create(&args.name)?;
     vault.seal_file(&dir.join(CA_KEY_FILE), &key)?;
     files::write(&dir.join(CA_FILE), Readers::Everybody, authority.certificate().as_bytes())?;
-    let mut registry = Registry::create(&dir.join(REGISTRY_FILE))?;
+    let mut registry = Registry::create(&dir.join(REGISTRY_FILE), operator::acting(now))?;
     registry.cloud_identity(&vault)?;
 
     let cloud = dir.join("cloud");

@@ -94,6 +94,8 @@ enum Noun {
     Network(network::Args),
     /// Nodes: join a network, run one as software.
     Node(node::Args),
+    /// The operator's log: who did what to this deployment, when, and from where.
+    Operator(operator::deeds::Args),
     /// Attack your own test deployment: list the attacks, permit them, run them.
     Range(range::Args),
     /// Readings that the cloud stored: list, follow.
@@ -151,6 +153,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    operator::command::begins(&matches);
     let form = args.output;
     let output = match form.output() {
         Ok(output) => output,
@@ -179,6 +182,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Log(args) => log::run(&args, output),
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
+        Noun::Operator(args) => operator::deeds::run(&args, output),
         Noun::Range(args) => range::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),
         Noun::Template(args) => template::run(&args, output),

@@ -1,12 +1,14 @@
 //! The operator's folder: CA, vault, registry, and the shares handed out of it (D6).
 
+pub mod deeds;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use fivefold_keep::ca::Authority;
 use fivefold_keep::files;
 pub use fivefold_keep::registry::REGISTRY_FILE;
-use fivefold_keep::registry::{Registry, Word};
+use fivefold_keep::registry::{By, Registry, Word};
 use fivefold_keep::share::CA_FILE;
 use fivefold_keep::sign::SigningKey;
 use fivefold_keep::vault::{VAULT_FILE, Vault};
@@ -65,18 +67,23 @@ impl Folder {
         Ok(Operator { dir: self.dir.clone(), settings, registry, vault })
     }
 
+    fn ensure(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            is_operators(&self.dir),
+            "{} is no operator's folder; make one with: fivefold init DIR, then add --dir DIR to this command",
+            self.dir.display()
+        );
+        Ok(())
+    }
+
     /// Opens the book alone: enough to list and to revoke.
     ///
     /// # Errors
     /// The folder is none.
     pub fn open_book(&self) -> anyhow::Result<(Settings, Registry)> {
-        let dir = self.dir.display();
-        anyhow::ensure!(
-            self.dir.join(VAULT_FILE).exists() && self.dir.join(REGISTRY_FILE).exists(),
-            "{dir} is no operator's folder; make one with: fivefold init DIR, then add --dir DIR to this command"
-        );
+        self.ensure()?;
         let settings = fivefold_keep::share::read_config(&self.dir.join(OPERATOR_FILE))?;
-        Ok((settings, Registry::open(&self.dir.join(REGISTRY_FILE))?))
+        Ok((settings, Registry::open(&self.dir.join(REGISTRY_FILE), acting(crate::clock::now()?))?))
     }
 }
 
@@ -113,11 +120,57 @@ impl Operator {
     }
 }
 
+/// Whether a folder has what `fivefold init` makes.
+pub fn is_operators(dir: &Path) -> bool {
+    dir.join(VAULT_FILE).exists() && dir.join(REGISTRY_FILE).exists()
+}
+
 /// By whose word this command acts, for the history: the operator, with the name of the account if there is one.
 pub fn who() -> String {
     let account = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
     let account: String = account.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
     if account.is_empty() { "operator".into() } else { format!("operator {account}") }
+}
+
+/// The words of the command that runs in this thread, without its arguments.
+pub(crate) mod command {
+    use std::cell::RefCell;
+
+    thread_local! {
+        static WORDS: RefCell<String> = const { RefCell::new(String::new()) };
+    }
+
+    pub(crate) fn begins(matches: &clap::ArgMatches) {
+        let mut words = Vec::new();
+        let mut at = matches;
+        while let Some((verb, below)) = at.subcommand() {
+            words.push(verb);
+            at = below;
+        }
+        WORDS.set(words.join(" "));
+    }
+
+    pub(super) fn words() -> String {
+        WORDS.with_borrow(Clone::clone)
+    }
+}
+
+/// Who opens a book for changes, from where, and with which command, for the operator's log: the account as it calls itself
+/// and as the system numbers it; the address that it came from by SSH, or else its terminal.
+pub fn acting(at: u64) -> By {
+    let uid = std::fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m));
+    let who = uid.map_or_else(|_| who(), |uid| format!("{} (uid {uid})", who()));
+    let ssh = std::env::var("SSH_CONNECTION").ok();
+    let peer = ssh.as_deref().and_then(|s| s.split(' ').next()).filter(|s| s.parse::<std::net::IpAddr>().is_ok());
+    let terminal =
+        std::fs::read_link("/proc/self/fd/0").ok().and_then(|t| t.strip_prefix("/dev").ok().map(PathBuf::from));
+    let terminal = terminal.filter(|t| t.as_os_str() != "null");
+    let place = match (peer, terminal) {
+        (Some(peer), _) => format!("ssh {peer}"),
+        (None, Some(terminal)) => terminal.display().to_string(),
+        (None, None) => "no terminal".into(),
+    };
+    By::new(who, place, command::words(), at)
 }
 
 /// The same as a word in the book.

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fivefold_keep::files;
+use fivefold_keep::registry::{REGISTRY_FILE, Registry};
 use fivefold_keep::share::{CLOUD_FILE, CloudSettings, read_config};
 use fivefold_keep::vault::{self, Pin, Rekey, Resumed, Source, TokenKey, VAULT_FILE};
 use serde_json::{Value, json};
 
+use crate::operator::{acting, is_operators};
 use crate::output::{Output, answer};
 use places::{Place, Resealed};
 
@@ -171,6 +173,10 @@ fn rewrap(args: &Rewrap, output: Output) -> anyhow::Result<()> {
     };
     let from = vault::describe(&place.vault)?.source;
     vault::rewrap(&place.vault, folder.passphrase_file.as_deref(), &to)?;
+    if is_operators(&place.vault) {
+        let mut book = Registry::open(&place.vault.join(REGISTRY_FILE), acting(crate::clock::now()?))?;
+        book.enter_deed("vault rewrapped", format_args!("opened by {}", word(&to)))?;
+    }
     let next = next_after(&place, folder, &from, &to);
     let file = place.vault.join(VAULT_FILE);
     let value = json!({ "vault": file, "source": json_of(&to), "next": next });
@@ -179,6 +185,15 @@ fn rewrap(args: &Rewrap, output: Output) -> anyhow::Result<()> {
         format!("{} is opened by {to} now.\n\nNext:{steps}", file.display())
     });
     Ok(())
+}
+
+/// What opens a vault, without where it is.
+const fn word(source: &Source) -> &'static str {
+    match source {
+        Source::PassphraseFile(_) => "a passphrase file",
+        Source::Pkcs11(_) => "a PKCS #11 token",
+        Source::SystemdCredential(_) => "a credential of systemd",
+    }
 }
 
 /// What is left to do after a rewrapping.

@@ -116,7 +116,11 @@ fn a_classic_device_is_entered_with_its_keys_and_shown_as_what_it_is() {
     let shown = site.says(&["device", "show", "387264539"]);
     assert!(shown.contains("classic, v12") && shown.contains("in clear") && shown.contains("AR-10"), "{shown}");
     // What the gateway and the cloud will open with is what stood in the files.
-    let registry = Registry::open(&Path::new(&site.dir()).join("registry.db")).unwrap();
+    let registry = Registry::open(
+        &Path::new(&site.dir()).join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let vault = Vault::open_folder(Path::new(&site.dir())).unwrap();
     let device = registry.classic_device(SERIAL.parse().unwrap()).unwrap();
     let keys = registry.classic_keys(&vault, &device).unwrap();
@@ -222,7 +226,11 @@ fn a_node_that_can_be_flashed_gets_a_key_of_the_hardened_profile_in_a_file_for_i
         .split_terminator(',')
         .map(|byte| u8::from_str_radix(byte.strip_prefix("0x").unwrap(), 16).unwrap())
         .collect();
-    let registry = Registry::open(&Path::new(&site.dir()).join("registry.db")).unwrap();
+    let registry = Registry::open(
+        &Path::new(&site.dir()).join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let vault = Vault::open_folder(Path::new(&site.dir())).unwrap();
     let device = registry.classic_device(SERIAL.parse().unwrap()).unwrap();
     let primary = HardenedHolder::Gateway(registry.gateway("pole").unwrap().gateway);
@@ -381,7 +389,11 @@ fn many_devices_are_entered_from_a_file_or_none_with_every_mistake_by_its_line()
         (&shown["sid"], &shown["node_id"], &shown["gateway_key"]["bits"]),
         (&json!("0a17"), &json!("park-7"), &json!(128))
     );
-    let registry = Registry::open(&Path::new(&site.dir()).join("registry.db")).unwrap();
+    let registry = Registry::open(
+        &Path::new(&site.dir()).join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let vault = Vault::open_folder(Path::new(&site.dir())).unwrap();
     let device = registry.classic_device("5".parse().unwrap()).unwrap();
     assert_eq!(device.node_id.as_deref(), Some("a\"b"));

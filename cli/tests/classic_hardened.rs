@@ -51,7 +51,11 @@ fn a_hardened_node_is_read_once_and_its_clear_frames_are_no_readings() {
     let config = farm.path("gateways/north/gateway.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, format!("{text}\n[insecure_http]\nbind = \"{http}\"\n")).unwrap();
-    let registry = Registry::open(&Path::new(&dir).join("registry.db")).unwrap();
+    let registry = Registry::open(
+        &Path::new(&dir).join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let vault = Vault::open_folder(Path::new(&dir)).unwrap();
     let device = registry.classic_device(NAME.parse().unwrap()).unwrap();
     let primary = HardenedHolder::Gateway(registry.gateway("north").unwrap().gateway);

@@ -78,7 +78,11 @@ fn what_a_hardened_node_signed_is_proven_to_a_stranger() {
     };
     std::fs::write(&config, format!("{text}\n{more}")).unwrap();
 
-    let registry = Registry::open(&Path::new(&dir).join("registry.db")).unwrap();
+    let registry = Registry::open(
+        &Path::new(&dir).join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let vault = Vault::open_folder(Path::new(&dir)).unwrap();
     let device = registry.classic_device(NAME.parse().unwrap()).unwrap();
     let primary = HardenedHolder::Gateway(registry.gateway("north").unwrap().gateway);

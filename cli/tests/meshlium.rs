@@ -34,7 +34,11 @@ fn checked(farm: &Farm, dump: &Dump, said: &Value, takes_weak: bool) {
     assert_eq!(farm.count("SELECT count(*) FROM reading"), 0, "none of it is in the ledger");
     let devices = &said["devices"];
     assert_eq!(devices["added"].as_u64().unwrap() + devices["known"].as_u64().unwrap(), dump.devices as u64);
-    let registry = Registry::open(&farm.folder.path().join("farm/registry.db")).unwrap();
+    let registry = Registry::open(
+        &farm.folder.path().join("farm/registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let known = registry.classic_devices().unwrap();
     let weak = |d: &&ClassicDevice| d.gateway_key.unwrap().weakness.is_some_and(|w| w != Weak::Printable);
     let keys: Vec<_> = known.iter().filter(|d| d.gateway_key.is_some()).collect();

@@ -294,7 +294,11 @@ fn came(farm: &Farm, n: u64, value: &str) {
     let time = format!("2026-11-20 {:02}:{:02}:{:02}", n / 3600, n / 60 % 60, n % 60 + 1);
     let store = farm.store();
     store.busy_timeout(Duration::from_secs(60)).unwrap();
-    let registry = Registry::open(&farm.folder.path().join("farm/registry.db")).unwrap();
+    let registry = Registry::open(
+        &farm.folder.path().join("farm/registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let net = registry.network("yard").unwrap().net.0;
     let sql = "INSERT OR IGNORE INTO context (id, net, did, level, epoch, bctx, standing, since)
                VALUES (1, ?, x'0000000000000001', 1, 0, x'', 1, 0)";

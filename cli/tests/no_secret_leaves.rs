@@ -15,6 +15,7 @@ use farm::token::{LABEL, MODULE, PIN, Token};
 use farm::{Daemon, Farm, private};
 use fivefold_evidence::checkpoint::LogKey;
 use fivefold_evidence::log::{Entry, EntryKind, Log};
+use fivefold_keep::registry::{Line, Registry};
 use fivefold_keep::tls::{Anchor, Groups, client_config_api};
 use fivefold_keep::vault::Vault;
 use serde_json::Value;
@@ -29,6 +30,49 @@ const NOT_HERE: [(&str, &str); 7] = [
     ("range run", "it attacks for a minute, and says what the demo says; without a permit it is run below"),
     ("node relay", "it needs a module on a serial line; it says what a node does"),
     ("xbee-air", "the air of emulated modules: it has no secret"),
+];
+
+/// Commands that are deeds: all others of the program's own list leave the book as it is.
+const CHANGE: [&str; 39] = [
+    "network add",
+    "network set",
+    "network local",
+    "gateway add",
+    "gateway allow-late-renewal",
+    "gateway invite",
+    "gateway renew-certificate",
+    "gateway revoke",
+    "gateway sign",
+    "device add",
+    "device certify",
+    "device enrol",
+    "device enrol-again",
+    "device harden",
+    "device key-messages",
+    "device rename",
+    "device renew",
+    "device revoke",
+    "device set",
+    "device set-keys",
+    "import meshlium",
+    "key pause",
+    "key resume",
+    "key retire",
+    "key rollback",
+    "key rotate",
+    "key switch",
+    "range permit",
+    "template add",
+    "token add",
+    "token revoke",
+    "cloud renew-certificate",
+    "cloud renew-issuer",
+    "cloud restored",
+    "cloud replace-ca",
+    "vault rekey",
+    "vault rewrap passphrase-file",
+    "vault rewrap systemd-credential",
+    "vault rewrap pkcs11",
 ];
 
 /// A dump of a Meshlium with a key and a login.
@@ -46,6 +90,10 @@ INSERT INTO sensorParser VALUES (1, 'dam', '8A7384477876150C', 134, 1, 'TCA', '2
 /// A deployment, and all that was said about it.
 struct Heard {
     farm: Farm,
+    /// Commands of the farm that left a line in the operator's log.
+    deeds: BTreeSet<String>,
+    /// Daemons that run.
+    running: usize,
     form: &'static str,
     token: Token,
     commands: BTreeSet<String>,
@@ -63,11 +111,49 @@ impl Heard {
         command
     }
 
+    /// The operator's log, and all else that is in the book.
+    fn book(&self) -> (Vec<Line>, Vec<String>) {
+        let path = self.farm.path("registry.db");
+        let (lines, wrong) = Registry::open_read_only(Path::new(&path)).unwrap().check_deeds().unwrap();
+        assert!(wrong.is_empty(), "{wrong:?}");
+        let db = rusqlite::Connection::open(path).unwrap();
+        let names = "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'deeds' ORDER BY name";
+        let names: Vec<String> =
+            db.prepare(names).unwrap().query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
+        let rows = names.iter().flat_map(|name| {
+            let mut query = db.prepare(&format!("SELECT * FROM {name}")).unwrap();
+            let columns = query.column_count();
+            let row = |r: &rusqlite::Row<'_>| {
+                let values = (0..columns).map(|i| r.get::<_, rusqlite::types::Value>(i).unwrap());
+                Ok(format!("{name}: {:?}", values.collect::<Vec<_>>()))
+            };
+            query.query_map([], row).unwrap().map(Result::unwrap).collect::<Vec<_>>()
+        });
+        (lines, rows.collect())
+    }
+
+    /// Whoever changes the book leaves one deed, and nobody leaves two.
+    fn account(&mut self, words: &str, before: &(Vec<Line>, Vec<String>)) {
+        let after = self.book();
+        let fresh = &after.0[before.0.len()..];
+        let own: BTreeSet<u64> = fresh.iter().filter(|l| l.command == words).map(|l| l.deed).collect();
+        assert!(own.len() <= 1, "`{words}` left {} deeds", own.len());
+        if self.running == 0 {
+            assert!(after.1 == before.1 || own.len() == 1, "`{words}` changed the book and left no deed");
+            assert!(fresh.iter().all(|l| l.command == words), "`{words}` left lines of another command");
+        }
+        if !own.is_empty() {
+            self.deeds.insert(words.to_owned());
+        }
+    }
+
     /// Runs a command to its end.
     fn run(&mut self, words: &str, more: &[&str]) -> String {
+        let before = self.book();
         let done = self.command(words, more).output().unwrap();
         let said = [done.stdout.as_slice(), &done.stderr].concat();
         assert_eq!(done.status.code(), Some(0), "{words} {more:?}: {}", String::from_utf8_lossy(&said));
+        self.account(words, &before);
         self.commands.insert(words.to_owned());
         self.said.push((format!("{words} {more:?}"), said));
         String::from_utf8_lossy(&done.stdout).into_owned()
@@ -95,11 +181,13 @@ impl Heard {
         let file = File::create(&log).unwrap();
         let child = command.stdout(file.try_clone().unwrap()).stderr(file).stdin(Stdio::null()).spawn().unwrap();
         self.commands.insert(words.to_owned());
+        self.running += 1;
         (Daemon(child), log)
     }
 
     fn stop(&mut self, (daemon, log): (Daemon, PathBuf)) {
         daemon.stop();
+        self.running -= 1;
         let said = fs::read(&log).unwrap();
         assert!(!said.is_empty(), "{} said nothing", log.display());
         self.said.push((log.display().to_string(), said));
@@ -130,7 +218,8 @@ fn scenario(form: &'static str) -> Heard {
     ];
     let (frame, keys, key) = a_frame(farm.folder.path());
     secrets.push(Secret { name: "key of a vector's frame".into(), bytes: key });
-    let mut heard = Heard { farm, form, token, commands: BTreeSet::new(), said: Vec::new(), secrets };
+    let (deeds, said) = (BTreeSet::new(), Vec::new());
+    let mut heard = Heard { farm, deeds, running: 0, form, token, commands: BTreeSet::new(), said, secrets };
     let at = |heard: &Heard, part: &str| heard.farm.folder.path().join(part).display().to_string();
 
     // Making things.
@@ -284,6 +373,9 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("gateway show", &["north"]);
     heard.run("device show", &[&did]);
     heard.run("frame decode", &["--kind", "e1", "--keys", &keys, &frame]);
+
+    // Who did all that.
+    heard.run("operator log", &["--check"]);
 
     // Other wraps and other keys.
     let farm = heard.farm.path("");
@@ -475,6 +567,17 @@ fn search(mut heard: Heard) {
     }
     let missing: Vec<_> = commands.difference(&heard.commands).collect();
     assert!(missing.is_empty(), "run these here too: {missing:?}");
+
+    // What the operator's log says of all of them.
+    let lines = heard.book().0;
+    heard.said.push(("the operator's log".into(), format!("{lines:#?}").into_bytes()));
+    let known: BTreeSet<String> = fivefold::commands().into_iter().collect();
+    let unknown: Vec<_> = lines.iter().filter(|l| !known.contains(&l.command)).collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    for words in CHANGE {
+        assert!(heard.deeds.remove(words), "`{words}` left no deed");
+    }
+    assert!(heard.deeds.is_empty(), "these change the book as well: {:?}", heard.deeds);
 
     let search = Search::new(&heard.secrets);
     let total: usize = heard.said.iter().map(|(_, said)| said.len()).sum();

@@ -130,7 +130,9 @@ impl Fleet {
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let path = |name: &str| folder.path().join(name);
         let vault = Vault::create(folder.path()).unwrap();
-        let mut book = Registry::create(&path("registry.db")).unwrap();
+        let mut book =
+            Registry::create(&path("registry.db"), fivefold_keep::registry::By::new("test", "here", "test", 1))
+                .unwrap();
         let nets: Vec<Net> = (0..devices.div_ceil(OF_A_NET))
             .map(|n| book.add_network(&vault, &format!("n{n}"), Profile::ToCloud, None).unwrap().net)
             .collect();

@@ -57,7 +57,11 @@ impl Site {
     fn new(profile: Profile) -> Self {
         let folder = tempfile::tempdir_in(std::env::current_exe().unwrap().parent().unwrap()).unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut book = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = book.add_network(&vault, "n", profile, None).unwrap().net;
         for n in 1..=GATEWAYS {
             let gateway = Gateway {

@@ -33,6 +33,7 @@ use axum::{Json, Router};
 use fivefold_core::id::{Did, Net};
 use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
+use fivefold_keep::registry::{By, Token};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -224,7 +225,12 @@ pub async fn serve(
     }
 }
 
-async fn need_token(State(service): State<Arc<Service>>, headers: HeaderMap, request: Request, next: Next) -> Response {
+async fn need_token(
+    State(service): State<Arc<Service>>,
+    headers: HeaderMap,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|v| v.to_str().ok())
@@ -236,24 +242,42 @@ async fn need_token(State(service): State<Arc<Service>>, headers: HeaderMap, req
         return Problem::new(StatusCode::UNAUTHORIZED, "token-missing", public).into_response();
     };
     let hash = sha256(&[token.as_bytes()]);
-    let mut known = is_known(&service, &hash);
-    if !known {
+    let mut known = known_as(&service, &hash);
+    if known.is_none() {
         // It may be so new that the registry was not looked at since.
         let at = service.clone();
         let refreshed = tokio::task::spawn_blocking(move || at.refresh(clock::now())).await;
-        known = matches!(refreshed, Ok(Ok(()))) && is_known(&service, &hash);
+        known = if matches!(refreshed, Ok(Ok(()))) { known_as(&service, &hash) } else { None };
     }
-    if !known {
+    let Some(name) = known else {
         let public = "this token is not known here, or revoked";
         return Problem::new(StatusCode::UNAUTHORIZED, "token-refused", public).into_response();
-    }
+    };
+    let from = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
+    request.extensions_mut().insert(Asker { name, from });
     next.run(request).await
 }
 
-/// Whether the operator made a token with this hash. All are compared, so that time says nothing about which.
-fn is_known(service: &Service, hash: &[u8; 32]) -> bool {
+/// Who asks: the name of a token, and the address that it came from.
+#[derive(Clone, Debug)]
+struct Asker {
+    name: String,
+    from: Option<IpAddr>,
+}
+
+impl Asker {
+    /// For the operator's log.
+    fn by(&self, now: Millis) -> By {
+        let place = self.from.map_or_else(|| "an unknown address".to_owned(), |from| from.to_string());
+        By::new(format_args!("token {}", self.name), place, "cloud run", now.0 / 1000)
+    }
+}
+
+/// The name of the token with this hash, if the operator made one. All are compared, so that time says nothing about which.
+fn known_as(service: &Service, hash: &[u8; 32]) -> Option<String> {
     let book = service.cloud.book();
-    book.tokens.iter().fold(false, |known, t| verify_slices_are_equal(&t.hash, hash).is_ok() | known)
+    let is_it = |t: &&Token| verify_slices_are_equal(&t.hash, hash).is_ok();
+    book.tokens.iter().fold(None, |known, t| if is_it(&t) { Some(t.name.clone()) } else { known })
 }
 
 /// How much of its share each address has left.
@@ -559,6 +583,7 @@ struct NewCommand {
     (status = 404, body = Problem), (status = 409, body = Problem)))]
 async fn command(
     State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
     Path(did): Path<String>,
     Json(new): Json<NewCommand>,
 ) -> Result<(StatusCode, Json<CommandShown>), Problem> {
@@ -572,6 +597,11 @@ async fn command(
     let command = service.cloud.command(did, new.op, args, now).map_err(|e| match e {
         NoCommand::UnknownDevice => Problem::new(StatusCode::NOT_FOUND, "unknown-device", e.to_string()),
         NoCommand::NoE3 | NoCommand::TooMany => Problem::new(StatusCode::CONFLICT, "no-command", e.to_string()),
+    })?;
+    // Before it is done: a command that nobody asked for must not be there. What it carries is nobody's but the device's.
+    let about = format!("device {did}, command {}, op {}", command.id, command.op);
+    service.enter_deed(asker.by(now), "command queued", about).await.map_err(|e| {
+        Problem::failed("registry", "the operator's log cannot be written now, so nothing was queued", e.to_string())
     })?;
     let write = Write { now, commands: vec![command.clone()], ..Write::default() };
     store::Ledger::commit(service.cloud.memory(), Arc::new(write)).await?;

@@ -20,7 +20,7 @@ use crate::enrol::Desk;
 use crate::ingest::Doors;
 use crate::log::{EVIDENCE_LOG, Logging, Missed};
 use crate::selfcheck::{self, SelfCheck};
-use crate::service::{Service, ServiceError};
+use crate::service::{Service, ServiceError, by_itself};
 use crate::store::{Store, StoreError, Write};
 use crate::{alarm, api, ingest, meshlium, witnesses};
 
@@ -270,7 +270,10 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     let desk = Desk::new(config.issuing(&vault)?, config.ca_pem()?);
     let book = config.registry.clone();
     // Without them readings are stored and proven all the same: nobody is shown which gateway heard them.
-    match Registry::open(&book).map_err(NotIssued::from).and_then(|mut r| desk.certify_receipts(&mut r, now)) {
+    match Registry::open(&book, by_itself(now))
+        .map_err(NotIssued::from)
+        .and_then(|mut r| desk.certify_receipts(&mut r, now))
+    {
         Ok(0) => {}
         Ok(count) => tracing::info!(count, "keys for receipts of gateways were certified"),
         Err(error) => tracing::warn!(%error, "keys for receipts of gateways have no certificate"),

@@ -25,7 +25,7 @@ use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::Authority;
 use fivefold_keep::enrol::{REQUEST_BYTES, Refused, Request, Token};
-use fivefold_keep::registry::{IssuedTo, NotIssued, Registry, Word};
+use fivefold_keep::registry::{By, IssuedTo, NotIssued, Registry, Word};
 use fivefold_keep::tls::Serial;
 
 use crate::api::Problem;
@@ -183,7 +183,7 @@ async fn enrol(
     let now = clock::now();
     let asked = service.clone();
     let issued = tokio::task::spawn_blocking(move || {
-        let mut registry = asked.open_registry()?;
+        let mut registry = asked.open_registry(By::new("a gateway with its token", from, "cloud run", now.0 / 1000))?;
         asked.desk.enrol(&mut registry, from, token.as_ref().map(|t| t.as_str()), &body, now)
     });
     let grant = conclude(&service, issued.await, None, now).await;
@@ -198,9 +198,11 @@ async fn enrol(
 
 async fn renew(State(service): State<Arc<Service>>, Extension(holder): Extension<Holder>, body: Bytes) -> Response {
     let now = clock::now();
-    let (asked, serial) = (service.clone(), holder.serial.clone());
+    let (asked, serial, gateway) = (service.clone(), holder.serial.clone(), holder.name);
     let issued = tokio::task::spawn_blocking(move || {
-        let mut registry = asked.open_registry()?;
+        let who = format_args!("gateway {gateway}").to_string();
+        let by = By::new(who, format_args!("certificate {serial}"), "cloud run", now.0 / 1000);
+        let mut registry = asked.open_registry(by)?;
         Ok(asked.desk.renew(&mut registry, &serial, &body, now)?.chain)
     });
     match conclude(&service, issued.await, Some(holder.name), now).await {

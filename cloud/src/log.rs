@@ -1,10 +1,11 @@
 //! The writer of the deployment's log (docs/protocol.md 13.2): batches that were verified, receipts of gateways, enrolments,
-//! revocations, restores and changes of policy go to it in the order in which they became durable, each once.
+//! revocations, restores, changes of policy and what operators did go to it in the order in which they became durable, each once.
 //!
 //! The store queues an entry in the transaction of the event itself (W9). Here it goes to the log, and its place goes back to
 //! the store. A crash in between leaves entries in the log whose place the store does not know: they stand at its end, in the
 //! order of the queue, and are found again at the next start. So none is lost, and none is there twice.
 
+mod deeds;
 mod events;
 mod missed;
 
@@ -22,6 +23,7 @@ use crate::embedded::Embedded;
 use crate::store::{LogWrite, StoreError, Write};
 use crate::witnesses::{self, Published, Witness, WitnessError};
 
+pub use deeds::{Deeds, News};
 pub use events::Events;
 pub(crate) use missed::{EVIDENCE_LOG, Missed};
 

@@ -9,7 +9,7 @@ use fivefold_audit::Audit;
 use fivefold_audit::facts::{Facts, Live, PolicyReport, Reported};
 use fivefold_audit::gather::{self, live};
 use fivefold_audit::rule::{Finding, Kind};
-use fivefold_audit::selfcheck::{self, Refused, Standing};
+use fivefold_audit::selfcheck::{self, Refused, Standing, WAIVERS_FILE};
 use fivefold_core::error::Code;
 use fivefold_core::profile::KeyIndexes;
 use fivefold_core::time::Millis;
@@ -20,7 +20,7 @@ use fivefold_keep::vault::Vault;
 use crate::book::Device;
 use crate::clock;
 use crate::config::Config;
-use crate::service::Service;
+use crate::service::{Service, by_itself};
 use crate::store::{CountKey, Place, Write};
 
 /// How often files are looked at, in seconds.
@@ -69,7 +69,15 @@ impl SelfCheck {
     }
 
     fn judge(&self, mut facts: Facts) -> Audit {
+        let unread = facts.unread.len();
         let waivers = selfcheck::waivers(&self.config.folder, &mut facts);
+        // A file that cannot be read now takes no waiver back.
+        if facts.unread.len() == unread {
+            let (file, at) = (self.config.folder.join(WAIVERS_FILE), Millis(facts.now.saturating_mul(1000)));
+            if let Err(error) = waivers.enter(&file, &self.config.registry, || by_itself(at), facts.now) {
+                tracing::error!(%error, "the waivers of this cloud could not be entered in the operator's log");
+            }
+        }
         Audit::of(&facts, &waivers)
     }
 

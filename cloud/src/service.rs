@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fivefold_core::e4_channel::{GatewayName, ProvenGateway};
 use fivefold_core::error::{Code, Rejected};
 use fivefold_core::time::Millis;
-use fivefold_keep::registry::{Certificate, Registry, RegistryError};
+use fivefold_keep::registry::{By, Certificate, Registry, RegistryError};
 use fivefold_keep::tls::{LiveIdentity, LiveRoll, Serial};
 use fivefold_keep::vault::Vault;
 use tokio::sync::watch;
@@ -21,7 +21,7 @@ use crate::cloud::{BatchRefused, Cloud, RenewalSettings};
 use crate::embedded::Embedded;
 use crate::enrol::Desk;
 use crate::key_desk::KeyDesk;
-use crate::log::{Events, Logging, LoggingError};
+use crate::log::{EVIDENCE_LOG, Events, Logging, LoggingError};
 use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
 use crate::selfcheck::SelfCheck;
@@ -110,7 +110,7 @@ impl Service {
         renewals: RenewalSettings,
         now: Millis,
     ) -> Result<Self, ServiceError> {
-        let mut book = Registry::open(&registry)?;
+        let mut book = Registry::open(&registry, by_itself(now))?;
         let identity = book.cloud_identity(&vault)?;
         let notes = Notes::start(book)?;
         let reading = Registry::open_read_only(&registry)?;
@@ -139,7 +139,7 @@ impl Service {
         events.take(&write.log.records);
         let generation = memory.store().commit_now(write)?.generation.unwrap_or(0);
         let version = watch::Sender::new(book.version);
-        Ok(Self {
+        let this = Self {
             cloud: Cloud::new(book, memory, pushed).with_identity(identity).with_renewals(renewals),
             roll,
             desk: Desk::default(),
@@ -160,7 +160,9 @@ impl Service {
             selfcheck: None,
             work: renewal::Work::default(),
             keys: Mutex::new(keys),
-        })
+        };
+        this.tell_deeds(&this.reading.lock().unwrap_or_else(PoisonError::into_inner), now)?;
+        Ok(this)
     }
 
     /// The same with what issues certificates; without, it issues none.
@@ -242,6 +244,7 @@ impl Service {
             self.tell_log(&book, Write { now, ..Write::default() })?;
             self.history.store(history, Ordering::Release);
         }
+        self.tell_deeds(&registry, now)?;
         if registry.version()? == before.version {
             return Ok(());
         }
@@ -276,6 +279,38 @@ impl Service {
         }
         events.take(&news);
         Ok(())
+    }
+
+    /// Queues for the log what the operator's log has that is not there. A crash before this loses nothing: the book has it.
+    fn tell_deeds(&self, registry: &Registry, now: Millis) -> Result<(), ServiceError> {
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Some(news) = events.deeds.news(registry)? {
+            let mut write = Write { now, ..Write::default() };
+            write.log.records.clone_from(&news.records);
+            if news.is_fork {
+                tracing::error!(
+                    code = "EV-05",
+                    "the operator's log does not go on from what the evidence log has of it: the book was put back from a copy, or \
+                     its lines were altered; see: fivefold operator log --check"
+                );
+                write.count(EVIDENCE_LOG);
+            }
+            if !write.is_empty() {
+                self.changed(&self.cloud.memory().store().commit_now(write)?);
+            }
+            events.deeds.took(&news);
+        }
+        Ok(())
+    }
+
+    /// Enters in the operator's log what somebody does elsewhere than in the book; durable when this returns.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: then it must not be done.
+    pub async fn enter_deed(self: &Arc<Self>, by: By, done: &'static str, about: String) -> Result<(), ServiceError> {
+        let service = self.clone();
+        let entered = move || Ok(service.open_registry(by)?.enter_deed(done, about)?);
+        tokio::task::spawn_blocking(entered).await.map_err(std::io::Error::other)?
     }
 
     /// Tells when another version of the registry is in use.
@@ -396,12 +431,12 @@ impl Service {
         self.roll.load().is_in_force(serial)
     }
 
-    /// The registry, for what the cloud writes in it: certificates that it issues.
+    /// The registry, for what is written in it by somebody's word: certificates that the cloud issues, say.
     ///
     /// # Errors
     /// [`RegistryError`].
-    pub fn open_registry(&self) -> Result<Registry, RegistryError> {
-        Registry::open(&self.registry)
+    pub fn open_registry(&self, by: By) -> Result<Registry, RegistryError> {
+        Registry::open(&self.registry, by)
     }
 
     /// The state of a gateway, made durable as pushed. Blocks while it reads the registry.
@@ -417,6 +452,11 @@ impl Service {
         self.cloud.pushed(gateway.gateway, push.version);
         Ok(push)
     }
+}
+
+/// What the cloud does by itself, for the operator's log.
+pub(crate) fn by_itself(now: Millis) -> By {
+    By::new("cloud", "this computer", "cloud run", now.0 / 1000)
 }
 
 /// The refusal of a handshake that was neither a TLS error nor ours.

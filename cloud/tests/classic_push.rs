@@ -19,7 +19,11 @@ const FOR_CLOUD: [u8; 16] = *b"never at gateway";
 fn a_gateway_is_told_every_classic_device_of_its_network_and_no_key_for_the_cloud() {
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::create(folder.path()).unwrap();
-    let mut book = Registry::create(&folder.path().join("registry.db")).unwrap();
+    let mut book = Registry::create(
+        &folder.path().join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let [net, other] = ["n", "other"].map(|name| {
         let net = book.add_network(&vault, name, Profile::ToCloud, None).unwrap().net;
         book.allow_classic(name).unwrap();

@@ -44,7 +44,11 @@ impl Site {
     fn new(profile: Profile, devices: u16) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut book = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = book.add_network(&vault, "n", profile, None).unwrap().net;
         for (n, primary) in [(1, true), (2, false)] {
             let gateway = Gateway {

@@ -53,7 +53,11 @@ impl Site {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut book = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = book.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
         let other = book.add_network(&vault, "m", Profile::ToCloud, None).unwrap().net;
         let gateways: Vec<_> = [(net, 1), (net, 2), (other, 3)].map(|(net, id)| Gateway::new(net, id)).into();

@@ -25,7 +25,11 @@ impl Operator {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let book = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         Self { _folder: folder, vault, book }
     }
 

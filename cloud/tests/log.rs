@@ -11,7 +11,7 @@ use common::*;
 use fivefold_cloud::cloud::RenewalSettings;
 use fivefold_cloud::log::{Logging, LoggingError, Serving};
 use fivefold_cloud::service::Service;
-use fivefold_cloud::store::Store;
+use fivefold_cloud::store::{LogRecord, Store};
 use fivefold_core::profile::{Mode, Overrides, Policy, Profile, Sign};
 use fivefold_core::proof::KeyName;
 use fivefold_core::reading::Definition;
@@ -47,6 +47,11 @@ fn signed() -> World {
     let carrier = node.send(&signature_item(&signer.close()));
     world.post(&[carrier.envelope()]);
     world
+}
+
+fn no_deeds(mut records: Vec<LogRecord>) -> Vec<LogRecord> {
+    records.retain(|r| r.kind != EntryKind::Operator);
+    records
 }
 
 fn waiting(world: &World) -> u64 {
@@ -185,7 +190,7 @@ fn the_book_of_the_operator_is_in_the_log_from_its_beginning() {
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::create(folder.path()).unwrap();
     let book = folder.path().join("registry.db");
-    let mut registry = Registry::create(&book).unwrap();
+    let mut registry = Registry::create(&book, fivefold_keep::registry::By::new("test", "here", "test", 1)).unwrap();
     let net = registry.add_network(&vault, "field-7", Profile::ToCloud, None).unwrap().net;
     let mut add = |sign| {
         let policy = Policy { sign, ..Policy::new(Profile::ToCloud) };
@@ -209,7 +214,7 @@ fn the_book_of_the_operator_is_in_the_log_from_its_beginning() {
         let store = Store::open(&folder.path().join("readings.db")).unwrap();
         Service::open(store, book.clone(), vault, RenewalSettings::default(), NOW).unwrap()
     };
-    let records = |service: &Service| service.cloud.memory().read(|r| r.log_records()).unwrap();
+    let records = |service: &Service| no_deeds(service.cloud.memory().read(|r| r.log_records()).unwrap());
     let service = open();
     let first = records(&service);
     let [list, enrolled, configured] = &first[..] else { panic!("{first:?}") };
@@ -245,7 +250,7 @@ fn a_key_for_receipts_that_is_revoked_goes_to_the_list_although_the_version_stay
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::create(folder.path()).unwrap();
     let book = folder.path().join("registry.db");
-    let mut registry = Registry::create(&book).unwrap();
+    let mut registry = Registry::create(&book, fivefold_keep::registry::By::new("test", "here", "test", 1)).unwrap();
     let net = registry.add_network(&vault, "field-7", Profile::ToCloud, None).unwrap().net;
     let gateway = fivefold_keep::registry::Gateway { net, ..Gateway::new(net, 1).registered() };
     registry.add_gateway(&gateway).unwrap();
@@ -267,13 +272,13 @@ fn a_key_for_receipts_that_is_revoked_goes_to_the_list_although_the_version_stay
     assert_eq!(registry.version().unwrap(), version);
     service.refresh(NOW).unwrap();
     service.refresh(NOW).unwrap();
-    let records = service.cloud.memory().read(|r| r.log_records()).unwrap();
+    let records = no_deeds(service.cloud.memory().read(|r| r.log_records()).unwrap());
     let lists: Vec<_> = records.iter().map(|r| Revocations::parse(&r.record).unwrap()).collect();
     assert_eq!((lists.len(), lists[1].number, &lists[1].keys), (2, 1, &vec![(first, at + 10)]));
     assert!(service.cloud.book().receipt_signers.named(second).unwrap().revoked_at.is_none());
     registry.revoke_gateway(&gateway.name, Word { who: "operator", at: at + 20 }).unwrap();
     service.refresh(NOW).unwrap();
-    let records = service.cloud.memory().read(|r| r.log_records()).unwrap();
+    let records = no_deeds(service.cloud.memory().read(|r| r.log_records()).unwrap());
     let last = Revocations::parse(&records.last().unwrap().record).unwrap();
     assert_eq!((records.len(), last.since(first), last.since(second)), (3, Some(at + 10), Some(at + 20)));
 }

@@ -52,7 +52,11 @@ async fn every_value_reaches_the_broker_in_its_order_also_when_it_was_away() {
     let folder = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let vault = Vault::create(folder.path()).unwrap();
-    let mut book = Registry::create(&folder.path().join("registry.db")).unwrap();
+    let mut book = Registry::create(
+        &folder.path().join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let net = book.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
     book.allow_classic("n").unwrap();
     book.add_classic(&vault, &NewClassic::plain(SERIAL.parse().unwrap(), net), 1).unwrap();

@@ -181,7 +181,11 @@ impl Site {
     fn of(profile: Profile, devices: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = registry.add_network(&vault, "field-7", profile, None).unwrap().net;
         let mut site = Self { folder, vault, registry, net, devices: Vec::new() };
         for _ in 0..devices {

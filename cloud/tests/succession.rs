@@ -20,7 +20,11 @@ impl Site {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut book = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = book.add_network(&vault, "n", Profile::ToBoth, None).unwrap().net;
         Self { _folder: folder, vault, book, net }
     }

@@ -21,6 +21,7 @@ pub mod bundle;
 pub mod chain;
 pub mod checkpoint;
 pub mod cosignature;
+pub mod deeds;
 mod der;
 pub mod log;
 mod logged;

@@ -11,7 +11,7 @@ use fivefold_core::proof::merkle::{self, Hash, Tree};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Refused, Signed};
-use crate::log::Entry;
+use crate::log::{Entry, EntryKind};
 use crate::note::{LONGEST_NOTE, Malformed, VKey};
 use crate::tile::{self, Fetch, FetchError, TilePath, Tiles, WIDTH, What};
 
@@ -305,6 +305,8 @@ pub struct Checked {
     pub others: u64,
     /// Tiles with hashes that were read.
     pub tiles: u64,
+    /// Entries of the operator's log, with their places.
+    pub operator: Vec<(u64, Entry)>,
 }
 
 /// Why a whole log is not what its head says.
@@ -371,8 +373,13 @@ pub fn check(from: &impl Fetch, log: &VKey, before: &[Signed]) -> Result<(Signed
             if Hash::of_leaf([entry]) != *hash {
                 return Err(CheckError::Entry(tree.size()));
             }
-            match Entry::parse(entry).ok().and_then(|entry| entry.kind()) {
-                Some(kind) => *checked.entries.entry(kind.name()).or_default() += 1,
+            match Entry::parse(entry).ok().and_then(|entry| Some((entry, entry.kind()?))) {
+                Some((entry, kind)) => {
+                    *checked.entries.entry(kind.name()).or_default() += 1;
+                    if kind == EntryKind::Operator {
+                        checked.operator.push((tree.size(), entry));
+                    }
+                }
                 None => checked.others += 1,
             }
             tree.append(*hash);

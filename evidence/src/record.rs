@@ -9,6 +9,7 @@
 //! rv = ["rv", n, [[kid8, revoked_unix_s], ..]]                             the whole list, kid8 ascending
 //! rs = ["rs", unix_s, what]
 //! cf = ["cf", did(8), policy record, [[template id, SHA-256 of its definition], ..]]      ids ascending
+//! op = ["op", n, unix_s, SHA-256 of the line n, SHA-256 of the line before]               of the operator's log
 //! ```
 //!
 //! Spec: docs/protocol.md 13.2.
@@ -17,6 +18,7 @@ use fivefold_core::error::SealError;
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::proof::KeyName;
 use fivefold_core::wire::cbor::{Malformed, Reader, Writer};
+use fivefold_keep::registry::Line;
 
 /// Bytes around the contents of a record, at most.
 const AROUND: usize = 80;
@@ -254,6 +256,52 @@ impl<'b> Configured<'b> {
     }
 }
 
+/// `op`: a line of the operator's log. Who did what stands in the line, which stays with the operator: here are hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Deed {
+    /// Number of the line: 1, 2, 3.
+    pub number: u64,
+    /// When, Unix seconds.
+    pub at: u64,
+    /// Hash of the line.
+    pub line: [u8; 32],
+    /// Hash of the line before; of the first, zeros.
+    pub before: [u8; 32],
+}
+
+impl Deed {
+    /// Of a line.
+    pub fn of(line: &Line) -> Self {
+        Self { number: line.number, at: line.at, line: line.hash(), before: line.before }
+    }
+
+    /// Reads one, and nothing after it.
+    ///
+    /// # Errors
+    /// When it has another form.
+    pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
+        let mut r = start(bytes, 5, "op")?;
+        let record = Self { number: r.unsigned()?, at: r.unsigned()?, line: *r.bytes_of()?, before: *r.bytes_of()? };
+        r.end()?;
+        Ok(record)
+    }
+
+    /// Writes it.
+    ///
+    /// # Errors
+    /// None that its own lengths do not cause.
+    pub fn emit(&self) -> Result<Vec<u8>, SealError> {
+        written(64, |w| {
+            w.array(5)?;
+            w.text("op")?;
+            w.unsigned(self.number)?;
+            w.unsigned(self.at)?;
+            w.bytes(&self.line)?;
+            w.bytes(&self.before)
+        })
+    }
+}
+
 /// The array of a record, past its name.
 fn start<'b>(bytes: &'b [u8], items: u64, name: &str) -> Result<Reader<'b>, Malformed> {
     let mut r = Reader::new(bytes);
@@ -302,6 +350,11 @@ mod tests {
         let bytes = configured.emit().unwrap();
         assert_eq!(Configured::parse(&bytes), Ok(configured));
         (0..bytes.len()).for_each(|n| assert!(Configured::parse(&bytes[..n]).is_err()));
+
+        let deed = Deed { number: u64::MAX, at: u64::MAX, line: [1; 32], before: [2; 32] };
+        let bytes = deed.emit().unwrap();
+        assert_eq!(Deed::parse(&bytes), Ok(deed));
+        (0..bytes.len()).for_each(|n| assert!(Deed::parse(&bytes[..n]).is_err()));
     }
 
     #[test]

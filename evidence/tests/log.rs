@@ -26,7 +26,7 @@ fn open(folder: &Path) -> Log {
 }
 
 fn entry(n: u64) -> Entry {
-    Entry::of(EntryKind::ALL[n as usize % 6], &n.to_be_bytes())
+    Entry::of(EntryKind::ALL[n as usize % EntryKind::ALL.len()], &n.to_be_bytes())
 }
 
 fn entries(range: std::ops::Range<u64>) -> Vec<Entry> {

@@ -56,7 +56,11 @@ impl Cloud {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = registry.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
         let (authority, _) = Authority::create("test").unwrap();
         let (certificate, key) = authority.create_issuer(NOW, 3650).unwrap();

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """The independent check of evidence. Run by `./ci.sh evidence`; `--keep` leaves the folder for a look.
 
-1. Vectors of others, and cases: vectors/evidence/bundles.json is what is made from docs/evidence.md, and is answered as it says.
+1. Vectors of others, and cases: vectors/evidence/bundles.json and operator-log.json are what is made from docs/evidence.md, and
+   are answered as it says.
 2. Bundles from the simulator, whose villages know what was sent; and samples that are wrong in every way that we know. Our own
    code made both: both verifiers give the verdict that each was made for, at the same step.
 3. As many bundles made here, whole or altered by chance: both verifiers agree.
@@ -25,6 +26,7 @@ import alter
 import cases
 import chain
 import compare
+import deeds
 import make
 import note
 import peers
@@ -185,6 +187,7 @@ def main():
     try:
         say(standards.check())
         expect(cases.main([]) == 0, "cases")
+        say(deeds.vectors())
         village = folder / "villages"
         good, trust = samples("bundles from the simulator", options, options.number, village,
                               options.sim, "--bundles", village, "--number", options.number)

@@ -5,6 +5,7 @@
 
 mod certificates;
 mod classic;
+mod deeds;
 mod enrolment;
 mod local;
 mod receipts;
@@ -14,6 +15,7 @@ mod rotation;
 mod signers;
 mod succession;
 mod templates;
+mod waivers;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,7 +25,7 @@ use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
 use fivefold_core::suite::{Alg, sha256};
 use fivefold_core::wire::state::Phase;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
 pub use crate::rotation::Rotation;
@@ -32,6 +34,7 @@ pub use classic::{
     ClassicDevice, ClassicKeyKind, ClassicKeys, ClassicProfile, ClassicSecret, Enrolled, HardenedHolder, HardenedKey,
     MessageServer, NewClassic, NodeEnrolment, did_of, is_refused,
 };
+pub use deeds::{By, Line};
 pub use enrolment::Entry;
 pub use local::Local;
 pub use receipts::{ReceiptCertificate, ReceiptSigner};
@@ -40,8 +43,10 @@ pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
 pub use signers::{KeyOrigin, Replaces, Signer};
 pub use templates::RegisteredTemplate;
+pub use waivers::WaiverWords;
 
 use crate::vault::{Vault, VaultError, random};
+use deeds::{Done, Hand, Makes};
 
 /// File name of the registry in the operator's folder.
 pub const REGISTRY_FILE: &str = "registry.db";
@@ -291,6 +296,8 @@ pub struct Token {
 pub struct Registry {
     db: Connection,
     path: PathBuf,
+    // Whoever opened it for changes.
+    hand: Option<Hand>,
 }
 
 fn hidden(n: i64) -> u64 {
@@ -298,16 +305,16 @@ fn hidden(n: i64) -> u64 {
 }
 
 impl Registry {
-    /// Makes a new one; the file must not exist.
+    /// Makes a new one, opened for changes by somebody; the file must not exist.
     ///
     /// # Errors
     /// [`RegistryError::Database`], [`RegistryError::Refused`].
-    pub fn create(path: &Path) -> Result<Self> {
+    pub fn create(path: &Path, by: By) -> Result<Self> {
         if path.exists() {
             return Err(RegistryError::Refused(format!("{} exists already; init wants a new folder", path.display())));
         }
         let db = Connection::open(path).map_err(|source| RegistryError::of(path, source))?;
-        let made = Self { db, path: path.to_owned() };
+        let made = Self { db, path: path.to_owned(), hand: Some(Hand::of(by)?) };
         let set = || {
             made.db.pragma_update(None, "journal_mode", "WAL")?;
             made.db.pragma_update(None, "synchronous", "FULL")?;
@@ -318,18 +325,21 @@ impl Registry {
             signers::prepare(&made.db)?;
             templates::prepare(&made.db)?;
             receipts::prepare(&made.db)?;
-            made.db.pragma_update(None, "user_version", FORMAT)
+            deeds::prepare(&made.db)?;
+            waivers::prepare(&made.db)?;
+            made.db.pragma_update(None, "user_version", FORMAT)?;
+            made.db.pragma_update(None, "query_only", true)
         };
         set().map_err(|e| made.failed(e))?;
         Ok(made)
     }
 
-    /// Opens it for changes.
+    /// Opens it for changes by somebody: each leaves a line in the operator's log, under that name.
     ///
     /// # Errors
     /// [`RegistryError::Database`], [`RegistryError::Format`].
-    pub fn open(path: &Path) -> Result<Self> {
-        let opened = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    pub fn open(path: &Path, by: By) -> Result<Self> {
+        let mut opened = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         renewal::prepare(&opened.db)
             .and_then(|()| rotation::prepare(&opened.db))
             .and_then(|()| succession::prepare(&opened.db))
@@ -337,7 +347,11 @@ impl Registry {
             .and_then(|()| signers::prepare(&opened.db))
             .and_then(|()| templates::prepare(&opened.db))
             .and_then(|()| receipts::prepare(&opened.db))
+            .and_then(|()| deeds::prepare(&opened.db))
+            .and_then(|()| waivers::prepare(&opened.db))
+            .and_then(|()| opened.db.pragma_update(None, "query_only", true))
             .map_err(|e| opened.failed(e))?;
+        opened.hand = Some(Hand::of(by)?);
         Ok(opened)
     }
 
@@ -359,33 +373,26 @@ impl Registry {
             return Err(RegistryError::Format { path: path.to_owned(), reason });
         }
         db.pragma_update(None, "foreign_keys", true).map_err(failed)?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db, path: path.to_owned(), hand: None })
     }
 
     fn failed(&self, source: rusqlite::Error) -> RegistryError {
         RegistryError::of(&self.path, source)
     }
 
-    /// Runs `change` in one transaction and counts the version up.
-    fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
-        let done = self.change_if(|tx| change(tx).map(Some))?;
+    /// Runs `change` in one transaction; if it changes anything, the version counts up, and a line tells of it.
+    fn change<T>(&mut self, done: Done, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+        let done = self.change_if(done, |tx| change(tx).map(Some))?;
         done.ok_or_else(|| self.failed(rusqlite::Error::QueryReturnedNoRows))
     }
 
     /// The same, unless `change` comes to nothing: then nothing of it stays.
     fn change_if<T>(
         &mut self,
+        done: Done,
         change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Option<T>>,
     ) -> Result<Option<T>> {
-        let path = self.path.clone();
-        let failed = |source| RegistryError::of(&path, source);
-        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let done = change(&tx).map_err(failed)?;
-        if done.is_some() {
-            tx.execute("UPDATE meta SET version = version + 1", []).map_err(failed)?;
-            tx.commit().map_err(failed)?;
-        }
-        Ok(done)
+        self.logged(&done, Makes::Version, change).map_err(|e| self.failed(e))
     }
 
     /// Grows with every change.
@@ -475,7 +482,7 @@ impl Registry {
             override_words: words.map(str::to_owned),
         };
         let sealed = vault.seal(&key_name(net, 1), key.as_slice())?;
-        self.change(|tx| {
+        self.change(Done::new("network added", format_args!("network {name}")), |tx| {
             tx.execute(
                 "INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?)",
                 params![net.0, network.name, pan, profile.as_str(), network.group.0, words],
@@ -557,7 +564,7 @@ impl Registry {
             ));
         }
         let succeeds = gateway.primary && others.iter().any(|g| g.net == gateway.net && g.primary);
-        self.change(|tx| {
+        self.change(Done::new("gateway added", format_args!("gateway {}", gateway.name)), |tx| {
             if succeeds {
                 succession::enter(tx, gateway.net)?;
             }
@@ -626,7 +633,7 @@ impl Registry {
         let gateway = self.gateway(name)?;
         let gw = gateway.gateway;
         if gateway.revoked_at.is_none() {
-            self.change(|tx| {
+            self.change(Done::new("gateway revoked", format_args!("gateway {name}")), |tx| {
                 tx.execute("UPDATE gateways SET revoked_at = ? WHERE gw = ?", params![word.at as i64, gw.0])?;
                 tx.execute("DELETE FROM enrolments WHERE gw = ? AND serial IS NULL", [gw.0])?;
                 tx.execute("DELETE FROM late_renewals WHERE gw = ?", [gw.0])?;
@@ -689,7 +696,7 @@ impl Registry {
     pub fn revoke_device(&mut self, did: Did, now_unix_s: u64) -> Result<Device> {
         self.device(did)?;
         let sql = "UPDATE devices SET revoked_at = coalesce(revoked_at, ?) WHERE did = ?";
-        self.change(|tx| {
+        self.change(Done::new("device revoked", format_args!("device {did}")), |tx| {
             signers::revoke(tx, did, now_unix_s)?;
             tx.execute(sql, params![now_unix_s as i64, did.0])
         })?;
@@ -708,7 +715,7 @@ impl Registry {
         }
         let token = Zeroizing::new(format!("ff_{}", hex::encode(random::<32>()?.as_slice())));
         let hash = sha256(&[token.as_bytes()]);
-        self.change(|tx| {
+        self.change(Done::new("token added", format_args!("token {name}")), |tx| {
             tx.execute("INSERT INTO tokens VALUES (?, ?, ?, NULL)", params![name, hash, now_unix_s as i64])
         })?;
         Ok(token)
@@ -735,7 +742,9 @@ impl Registry {
     /// [`RegistryError::Unknown`].
     pub fn revoke_token(&mut self, name: &str, now_unix_s: u64) -> Result<()> {
         let sql = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE name = ?";
-        match self.change(|tx| tx.execute(sql, params![now_unix_s as i64, name]))? {
+        match self.change(Done::new("token revoked", format_args!("token {name}")), |tx| {
+            tx.execute(sql, params![now_unix_s as i64, name])
+        })? {
             0 => Err(RegistryError::Unknown { what: "token", name: name.to_owned() }),
             _ => Ok(()),
         }
@@ -788,7 +797,8 @@ mod tests {
     fn book() -> Book {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let registry =
+            Registry::create(&folder.path().join("registry.db"), By::new("test", "here", "test", 1)).unwrap();
         Book { registry, vault, folder }
     }
 
@@ -886,6 +896,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.db");
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE t (a)").unwrap();
-        assert!(matches!(Registry::open(&path), Err(RegistryError::Format { .. })));
+        assert!(matches!(Registry::open(&path, By::new("test", "here", "test", 1)), Err(RegistryError::Format { .. })));
     }
 }

@@ -37,7 +37,11 @@ impl Book {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = registry.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
         let (authority, _) = Authority::create("test").unwrap();
         let ca = Anchor::from_pem(authority.certificate().as_bytes()).unwrap();

@@ -19,7 +19,11 @@ struct Book {
 fn book() -> Book {
     let folder = tempfile::tempdir().unwrap();
     let vault = Vault::create(folder.path()).unwrap();
-    let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+    let mut registry = Registry::create(
+        &folder.path().join("registry.db"),
+        fivefold_keep::registry::By::new("test", "here", "test", 1),
+    )
+    .unwrap();
     let net = registry.add_network(&vault, "old", Profile::ToCloud, None).unwrap().net;
     registry.allow_classic("old").unwrap();
     Book { registry, vault, folder, net }
@@ -283,7 +287,7 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     assert_eq!((reader.classic_devices().unwrap(), reader.classic_networks().unwrap()), (vec![], vec![]));
     assert!(reader.classic_sensors().unwrap().is_empty());
     assert_eq!((reader.classic_sharers().unwrap(), reader.known_classic(serial("5")).unwrap()), (vec![], None));
-    let mut writer = Registry::open(&path).unwrap();
+    let mut writer = Registry::open(&path, fivefold_keep::registry::By::new("test", "here", "test", 1)).unwrap();
     writer.allow_classic("old").unwrap();
     assert!(writer.classic_devices().unwrap().is_empty());
 }

@@ -27,7 +27,11 @@ impl Book {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = registry.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
         let (authority, _) = Authority::create("test").unwrap();
         Self { registry, vault, authority, net, folder }
@@ -175,7 +179,7 @@ fn a_book_of_before_has_no_signing_keys_until_it_is_opened_for_changes() {
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.signers().unwrap(), reader.network_signing(b.net).unwrap()), (Vec::new(), None));
     drop(reader);
-    b.registry = Registry::open(&path).unwrap();
+    b.registry = Registry::open(&path, fivefold_keep::registry::By::new("test", "here", "test", 1)).unwrap();
     b.enter(did, &point(), Replaces::Nothing, NOW).unwrap();
     b.registry.set_network_signing("n", Some(8)).unwrap();
     assert_eq!(b.registry.network_signing(b.net).unwrap(), Some(8));

@@ -266,7 +266,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
         let path = folder.path().join("registry.db");
-        Registry::create(&path).unwrap().add_network(&vault, "n", Profile::ToCloud, None).unwrap();
+        Registry::create(&path, fivefold_keep::registry::By::new("test", "here", "test", 1))
+            .unwrap()
+            .add_network(&vault, "n", Profile::ToCloud, None)
+            .unwrap();
         let lock = network_key(&path).unwrap().unwrap();
         let sealed = [b"FVS2".as_slice(), &[0; 8], &lock.nonce, &lock.ciphertext].concat();
         // The name is right: but for the id, this is what the vault sealed.

@@ -22,7 +22,7 @@ use crate::api::Api;
 use crate::attack::permit::{PERMIT_FILE, ca_of};
 use crate::attack::plan::{Plan, Station};
 use crate::attack::{Hands, Report, Way, each};
-use crate::operator::REGISTRY_FILE;
+use crate::operator::{REGISTRY_FILE, acting};
 use seen::Counted;
 pub(super) use seen::counted_by;
 pub use seen::key_of;
@@ -426,7 +426,7 @@ impl<'v> Siege<'v> {
             std::thread::sleep(Duration::from_millis(200));
             taken = self.of_the_insiders()?;
         }
-        let mut registry = Registry::open(&self.village.dir.join(REGISTRY_FILE))?;
+        let mut registry = Registry::open(&self.village.dir.join(REGISTRY_FILE), acting(crate::clock::now()?))?;
         for node in self.village.networks.iter().filter_map(|n| n.nodes.last()) {
             registry.revoke_device(node.did, crate::clock::now()?)?;
         }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use fivefold_core::profile::Profile;
 use fivefold_keep::files;
+use fivefold_keep::registry::{REGISTRY_FILE, Registry};
 use serde_json::{Value, json};
 
 use crate::api::Api;
@@ -24,7 +25,7 @@ use crate::demo::Progress;
 use crate::demo::shore;
 use crate::demo::siege::{Row, Siege};
 use crate::demo::threats::{self, Table};
-use crate::operator::Folder;
+use crate::operator::{Folder, acting};
 use crate::output::{Output, answer, table};
 use field::Field;
 use report::Report;
@@ -122,7 +123,7 @@ fn pages() -> anyhow::Result<[Table; 2]> {
 }
 
 fn permit(args: &Permitted, output: Output) -> anyhow::Result<ExitCode> {
-    let operator = args.folder.open()?;
+    let mut operator = args.folder.open()?;
     let now = clock::now()?;
     let end = args.until.tomorrow()?.to_zoned(jiff::tz::TimeZone::UTC)?.timestamp().as_second();
     let until = u64::try_from(end - 1).unwrap_or(0);
@@ -142,6 +143,9 @@ fn permit(args: &Permitted, output: Output) -> anyhow::Result<ExitCode> {
     let path = operator.dir.join(PERMIT_FILE);
     let permit = Permit::write(&path, &operator.signer()?, meant, attacks, (now, until))?;
     let (addresses, attacks) = (permit.addresses().count(), permit.attacks().count());
+    let about =
+        format!("{attacks} attacks on {addresses} addresses until {}, permit {}", clock::text(until), permit.nonce());
+    operator.registry.enter_deed("range permitted", about)?;
     let value = json!({ "permit": path, "nonce": permit.nonce(), "until": clock::text(until), "addresses": addresses,
                         "attacks": attacks, "left_out": left });
     answer(output, &value, || {
@@ -182,11 +186,15 @@ impl Drop for Work {
 }
 
 fn attack(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
-    let permit = Permit::read(&args.dir.join(PERMIT_FILE), &ca_of(&args.dir), clock::now()?)?;
+    let now = clock::now()?;
+    let permit = Permit::read(&args.dir.join(PERMIT_FILE), &ca_of(&args.dir), now)?;
     let chosen = chosen(&permit, &args.attacks)?;
     let token = files::read_text(&args.token_file)?.trim().to_owned();
     let work = Work(std::env::temp_dir().join(format!("fivefold-range-{}", std::process::id())));
     files::create_folder(&work.0)?;
+    // Before the first packet: whoever sees it can look who sent it.
+    Registry::open(&args.dir.join(REGISTRY_FILE), acting(now))?
+        .enter_deed("range run", format_args!("{} attacks, permit {}", chosen.len(), permit.nonce()))?;
     let progress = Progress::begin();
     progress.tell("looking for the parties of the deployment");
     let mut field = Field::find(&args.dir, &token, &permit, &work.0)?;

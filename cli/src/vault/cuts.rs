@@ -62,7 +62,10 @@ fn under(dir: &Path, vault_toml: &str) {
     let book = dir.join("registry.db");
     if book.exists() {
         rusqlite::Connection::open(&book).unwrap().execute("DELETE FROM cloud_keys", []).unwrap();
-        Registry::open(&book).unwrap().cloud_identity(&vault).unwrap();
+        Registry::open(&book, fivefold_keep::registry::By::new("test", "here", "test", 1))
+            .unwrap()
+            .cloud_identity(&vault)
+            .unwrap();
     }
 }
 
@@ -134,7 +137,7 @@ fn secrets(dir: &Path) -> Vec<(String, Vec<u8>)> {
         sealed_files(dir).iter().map(|p| (text(p).to_owned(), vault.open_file(p).unwrap().to_vec())).collect();
     let book = dir.join("registry.db");
     if book.exists() {
-        let mut book = Registry::open(&book).unwrap();
+        let mut book = Registry::open(&book, fivefold_keep::registry::By::new("test", "here", "test", 1)).unwrap();
         let renewal = book.cloud_identity(&vault).unwrap().key.public_x();
         all.push(("cloud key".into(), renewal.to_string().into_bytes()));
         for network in book.networks().unwrap() {

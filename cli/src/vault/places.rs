@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::node::join::IDENTITY_FILE;
 use crate::node::state::{self, Disk};
-use crate::operator::{OPERATOR_FILE, REGISTRY_FILE};
+use crate::operator::{OPERATOR_FILE, REGISTRY_FILE, acting};
 
 /// Ending of a sealed file.
 const SEALED: &str = "sealed";
@@ -148,7 +148,7 @@ impl Part {
             },
             Self::GatewayStore(path) => Ok(Spool::reseal(path, vault)?),
             Self::Node(dir) => state::reseal(dir, vault, disk),
-            Self::Registry(path) => Ok(Registry::open(path)?.reseal(vault)?),
+            Self::Registry(path) => Ok(Registry::open(path, acting(crate::clock::now()?))?.reseal(vault)?),
         }
     }
 }

@@ -30,7 +30,11 @@ impl Farm {
 
     pub fn network(&self, name: &str) {
         self.answer(0, &["network", "add", name]);
-        let mut registry = Registry::open(&self.folder.path().join("farm/registry.db")).unwrap();
+        let mut registry = Registry::open(
+            &self.folder.path().join("farm/registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         registry.allow_classic(name).unwrap();
     }
 

@@ -236,7 +236,7 @@ impl Classics {
 #[cfg(test)]
 mod tests {
     use fivefold_core::profile::Profile;
-    use fivefold_keep::registry::{Gateway, KeyOrigin, NewClassic, Replaces, Signer, Word};
+    use fivefold_keep::registry::{By, Gateway, KeyOrigin, NewClassic, Replaces, Signer, Word};
     use fivefold_keep::sign::RsaSigningKey;
 
     use super::*;
@@ -245,7 +245,8 @@ mod tests {
     fn a_node_that_signs_signs_on_whichever_gateway_is_primary_now_and_each_key_has_the_holder_it_was_drawn_for() {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry =
+            Registry::create(&folder.path().join("registry.db"), By::new("test", "here", "test", 1)).unwrap();
         let net = registry.add_network(&vault, "mast", Profile::ToCloud, None).unwrap().net;
         registry.allow_classic("mast").unwrap();
         let gateway = |n: u32| Gateway {

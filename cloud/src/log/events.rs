@@ -10,6 +10,7 @@ use fivefold_evidence::log::EntryKind;
 use fivefold_evidence::record::{Configured, Enrolment, Made, Restored, Revocations};
 use fivefold_keep::registry::KeyOrigin;
 
+use super::deeds::Deeds;
 use crate::book::{Book, KnownSigner};
 use crate::store::LogRecord;
 
@@ -23,6 +24,8 @@ pub struct Events {
     configured: HashMap<Did, [u8; 32]>,
     revocations: Option<Revocations>,
     restored: HashSet<[u8; 32]>,
+    /// Of the operator's log.
+    pub deeds: Deeds,
 }
 
 impl Events {
@@ -40,6 +43,7 @@ impl Events {
             match (kind, did) {
                 (EntryKind::Enrolment, _) => drop(self.enrolled.insert(hash)),
                 (EntryKind::Policy, Some(did)) => drop(self.configured.insert(*did, hash)),
+                (EntryKind::Operator, _) => self.deeds.take(record),
                 (EntryKind::Restore, _) => drop(self.restored.insert(hash)),
                 (EntryKind::Revocation, _) => {
                     self.revocations = Revocations::parse(record).ok().or(self.revocations.take())

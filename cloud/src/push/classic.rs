@@ -86,7 +86,11 @@ mod tests {
     fn every_gateway_gets_the_classic_keys_and_one_alone_those_of_the_hardened_profile() {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry = Registry::create(
+            &folder.path().join("registry.db"),
+            fivefold_keep::registry::By::new("test", "here", "test", 1),
+        )
+        .unwrap();
         let net = registry.add_network(&vault, "mast", Profile::ToCloud, None).unwrap().net;
         registry.allow_classic("mast").unwrap();
         for n in [1, 2] {

@@ -7,8 +7,9 @@ use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::error::Rejected;
 use fivefold_core::id::Sid;
 use fivefold_core::time::Millis;
+use fivefold_keep::registry::By;
 
-use super::{Service, ServiceError};
+use super::{Service, ServiceError, by_itself};
 use crate::cloud::Used;
 use crate::key_desk::{Answer, Asked, KeyDesk};
 use crate::store::{CountKey, Place, Write};
@@ -58,7 +59,9 @@ impl Service {
     ) -> (Vec<Answer>, Vec<(Rejected, Option<Sid>)>) {
         let (mut answers, mut refused, mut is_new) = (Vec::new(), Vec::new(), false);
         let take = || -> Result<(), ServiceError> {
-            let mut book = self.open_registry()?;
+            let name = gateway.name();
+            let by = By::new("a node's key message", format_args!("gateway {name}"), "cloud run", now.0 / 1000);
+            let mut book = self.open_registry(by)?;
             let mut desk = self.desk_of_keys();
             for Asked { seq, serial, bytes } in asked {
                 let taken = desk.take(&mut book, &self.vault, gateway.name(), &bytes, now)?;
@@ -84,7 +87,7 @@ impl Service {
     pub(super) async fn take_into_use(self: &Arc<Self>, used: Vec<Used>, now: Millis) {
         let service = self.clone();
         let done = tokio::task::spawn_blocking(move || -> Result<(), ServiceError> {
-            let mut book = service.open_registry()?;
+            let mut book = service.open_registry(by_itself(now))?;
             let mut any = false;
             for one in used {
                 any |= service.desk_of_keys().used(&mut book, one, now)?;
@@ -104,7 +107,7 @@ impl Service {
         if !self.desk_of_keys().drains() {
             return Ok(());
         }
-        let mut book = self.open_registry()?;
+        let mut book = self.open_registry(by_itself(now))?;
         let gone = self.desk_of_keys().expire(&mut book, now);
         match gone {
             Ok(true) => self.refresh(now),

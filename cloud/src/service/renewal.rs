@@ -72,7 +72,7 @@ impl Service {
         if old.is_empty() {
             return Ok(());
         }
-        let mut book = self.open_registry()?;
+        let mut book = self.open_registry(super::by_itself(now))?;
         for did in old {
             match book.order_renewal(Whom::Device(did), now.0 / 1000) {
                 Ok(_) => tracing::info!(%did, "its keys are old: it is ordered to renew them"),

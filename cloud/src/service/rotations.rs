@@ -35,7 +35,7 @@ impl Service {
         }
         let is_expired = self.reading.lock().unwrap_or_else(PoisonError::into_inner).has_expired_network_keys(at)?;
         if is_expired {
-            let forgotten = self.writable()?.forget_network_keys(at)?;
+            let forgotten = self.writable(at)?.forget_network_keys(at)?;
             tracing::info!(forgotten, "network keys were deleted: their recovery is over");
             turned |= forgotten > 0;
         }
@@ -46,7 +46,7 @@ impl Service {
         let rotation = &link.rotation;
         let count = campaign::count(book, link);
         if let Some(next) = rotation.due(&count, at) {
-            let turned = self.writable()?.turn_rotation(rotation, &next)?;
+            let turned = self.writable(at)?.turn_rotation(rotation, &next)?;
             if turned {
                 let (network, key) = (rotation.net, rotation.index);
                 let (have, of) = (count.at_least(Place::Has), count.devices);
@@ -61,9 +61,9 @@ impl Service {
         let turned = match known.first() {
             Some(did) => {
                 tracing::info!(network = %rotation.net, %did, "was revoked and may know the new key: another one is drawn");
-                self.writable()?.start_rotation_over(&self.vault, rotation, at)?.is_some()
+                self.writable(at)?.start_rotation_over(&self.vault, rotation, at)?.is_some()
             }
-            None => self.writable()?.turn_rotation(rotation, &Rotation { starts_over: false, ..rotation.clone() })?,
+            None => self.writable(at)?.turn_rotation(rotation, &Rotation { starts_over: false, ..rotation.clone() })?,
         };
         Ok(turned)
     }
@@ -97,8 +97,8 @@ impl Service {
         })
     }
 
-    fn writable(&self) -> Result<Registry, ServiceError> {
-        Ok(Registry::open(&self.registry)?)
+    fn writable(&self, at: u64) -> Result<Registry, ServiceError> {
+        Ok(self.open_registry(super::by_itself(Millis(at.saturating_mul(1000))))?)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Reader, StoreError};
 /// An event whose record stands nowhere else: all but batches and receipts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRecord {
-    /// `en`, `rv`, `rs` or `cf`.
+    /// `en`, `rv`, `rs`, `cf` or `op`.
     pub kind: EntryKind,
     /// The device that it is about, if it is about one.
     pub did: Option<Did>,

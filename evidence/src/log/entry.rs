@@ -22,12 +22,14 @@ pub enum EntryKind {
     Restore,
     /// `cf`: what a device was set to.
     Policy,
+    /// `op`: a line of the operator's log.
+    Operator,
 }
 
 impl EntryKind {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Batch, Self::Receipt, Self::Enrolment, Self::Revocation, Self::Restore, Self::Policy];
+    pub const ALL: [Self; 7] =
+        [Self::Batch, Self::Receipt, Self::Enrolment, Self::Revocation, Self::Restore, Self::Policy, Self::Operator];
 
     /// Its two letters.
     pub const fn name(self) -> &'static str {
@@ -38,6 +40,7 @@ impl EntryKind {
             Self::Revocation => "rv",
             Self::Restore => "rs",
             Self::Policy => "cf",
+            Self::Operator => "op",
         }
     }
 }

@@ -7,8 +7,9 @@
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{GatewayId, Net};
 use fivefold_core::time::Millis;
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::deeds::{Done, Makes};
 use super::{Gateway, Registry, RegistryError, Result, hidden};
 use crate::ca::{Authority, CaError, Certified, LONGEST_DAYS, SpkiHash};
 use crate::enrol::{Grant, Refused, Request, Token};
@@ -165,7 +166,7 @@ impl Registry {
         }
         let token = Token::draw(gateway.certified_as())?;
         let gw = gateway.gateway;
-        self.note(|tx| {
+        self.note(Done::new("gateway invited", format_args!("gateway {}", gateway.name)), |tx| {
             tx.execute("DELETE FROM enrolments WHERE gw = ? AND serial IS NULL", [gw.0])?;
             tx.execute(
                 "INSERT INTO enrolments VALUES (?, ?, ?, NULL)",
@@ -205,7 +206,7 @@ impl Registry {
     ) -> std::result::Result<IssuedTo, NotIssued> {
         let hash = token.hash();
         let who = format!("token {}", hex::encode(hash.get(..4).unwrap_or_default()));
-        self.ruled(|tx| {
+        self.ruled(Done::new("gateway enrolled", format_args!("gateway {}", request.name())), |tx| {
             let sql = "SELECT gw, expires_at, serial FROM enrolments WHERE hash = ?";
             let row = |r: &Row<'_>| Ok((r.get::<_, u32>(0)?, hidden(r.get(1)?), r.get::<_, Option<String>>(2)?));
             let (gw, expires_at, used) = tx.query_row(sql, [hash], row).optional()?.ok_or(Refused::TokenUnknown)?;
@@ -240,7 +241,7 @@ impl Registry {
     ) -> std::result::Result<IssuedTo, NotIssued> {
         let serial = serial.to_string();
         let who = format!("certificate {serial}");
-        self.ruled(|tx| {
+        self.ruled(Done::new("certificate renewed", format_args!("gateway {}", request.name())), |tx| {
             let present = held(tx, "serial", &serial)?.filter(|h| !h.revoked).ok_or(Refused::Gateway)?;
             let gw = present.gateway.ok_or(Refused::Gateway)?;
             may_be_certified(tx, request.name(), gw)?;
@@ -280,7 +281,7 @@ impl Registry {
         request: &Request,
         word: Word<'_>,
     ) -> std::result::Result<IssuedTo, NotIssued> {
-        self.ruled(|tx| {
+        self.ruled(Done::new("certificate signed", format_args!("gateway {}", request.name())), |tx| {
             let gw = request.name().gateway.0;
             may_be_certified(tx, request.name(), gw)?;
             let spki = SpkiHash::of(request.tls_spki()).0;
@@ -304,7 +305,9 @@ impl Registry {
         word: Word<'_>,
     ) -> Result<()> {
         let (gw, receipts) = gateway.map_or((None, None), |(gw, receipts)| (Some(gw), Some(receipts)));
-        self.note(|tx| Ok(enter(tx, word, Deed::Issued, gw, certified, receipts)?))
+        let whose = gw.map_or_else(|| "the cloud".to_owned(), |gw| format!("gateway {gw}"));
+        let done = Done::new("certificate entered", format_args!("{whose}, certificate {}", certified.serial));
+        self.note(done, |tx| Ok(enter(tx, word, Deed::Issued, gw, certified, receipts)?))
     }
 
     /// Lets a gateway renew once with a certificate that has ended, until `until`.
@@ -316,7 +319,7 @@ impl Registry {
             return Err(RegistryError::Refused(format!("gateway {} is revoked; add a new one", gateway.name)));
         }
         let gw = gateway.gateway;
-        self.note(|tx| {
+        self.note(Done::new("late renewal allowed", format_args!("gateway {}", gateway.name)), |tx| {
             let sql = "INSERT INTO late_renewals VALUES (?1, ?2) ON CONFLICT (gw) DO UPDATE SET until = ?2";
             tx.execute(sql, params![gw.0, until as i64])?;
             Ok(log(tx, word, Some(gw), Deed::LateAllowed, None)?)
@@ -328,7 +331,10 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Refused`] when no certificate of the cloud has this number.
     pub fn revoke_cloud_certificate(&mut self, serial: &str, word: Word<'_>) -> Result<()> {
-        let revoked = self.change(|tx| revoke(tx, word, "gw IS NULL AND serial = ?1", &serial))?;
+        let revoked = self
+            .change(Done::new("certificate of the cloud revoked", format_args!("certificate {serial}")), |tx| {
+                revoke(tx, word, "gw IS NULL AND serial = ?1", &serial)
+            })?;
         if revoked > 0 {
             return Ok(());
         }
@@ -439,8 +445,8 @@ impl Registry {
     }
 
     /// Runs `change` in one transaction. The version of the book stays: gateways are told nothing of it.
-    fn note<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> Ruled<T>) -> Result<T> {
-        match self.ruled_transaction(change) {
+    fn note<T>(&mut self, done: Done, change: impl FnOnce(&Transaction<'_>) -> Ruled<T>) -> Result<T> {
+        match self.ruled_transaction(&done, change) {
             Ok(done) => Ok(done),
             Err(NotIssued::Registry(e)) => Err(e),
             // Nothing that only notes refuses or certifies.
@@ -450,26 +456,26 @@ impl Registry {
 
     fn ruled(
         &mut self,
+        done: Done,
         certify: impl FnOnce(&Transaction<'_>) -> Ruled<(u32, String)>,
     ) -> std::result::Result<IssuedTo, NotIssued> {
-        let (gw, chain) = self.ruled_transaction(certify)?;
+        let (gw, chain) = self.ruled_transaction(&done, certify)?;
         Ok(IssuedTo { gateway: self.gateway(&GatewayId(gw).to_string())?, chain })
     }
 
     pub(super) fn ruled_transaction<T>(
         &mut self,
+        done: &Done,
         run: impl FnOnce(&Transaction<'_>) -> Ruled<T>,
     ) -> std::result::Result<T, NotIssued> {
         let path = self.path.clone();
         let failed = |source| NotIssued::Registry(RegistryError::of(&path, source));
-        let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-        let done = run(&tx).map_err(|stop| match stop {
+        let done = self.logged(done, Makes::NoVersion, |tx| run(tx).map(Some)).map_err(|stop| match stop {
             Stop::Database(source) => failed(source),
             Stop::Refused(refused) => refused.into(),
             Stop::Ca(error) => error.into(),
         })?;
-        tx.commit().map_err(failed)?;
-        Ok(done)
+        done.ok_or_else(|| failed(rusqlite::Error::QueryReturnedNoRows))
     }
 }
 

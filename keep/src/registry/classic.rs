@@ -14,6 +14,7 @@ use fivefold_core::id::{Did, Net, Sid};
 use fivefold_waspmote::{KeyBits, Serial, Table, Weak};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::deeds::Done;
 use super::{Network, Registry, RegistryError, Result, hidden};
 use crate::vault::{Vault, VaultError};
 
@@ -179,7 +180,9 @@ impl Registry {
                 network.name
             ));
         }
-        self.change(|tx| tx.execute("INSERT OR IGNORE INTO classic_networks VALUES (?)", [network.net.0]))?;
+        self.change(Done::new("classic devices allowed", format_args!("network {}", network.name)), |tx| {
+            tx.execute("INSERT OR IGNORE INTO classic_networks VALUES (?)", [network.net.0])
+        })?;
         Ok(network)
     }
 
@@ -197,7 +200,7 @@ impl Registry {
                 if left == 1 { "" } else { "s" }
             ));
         }
-        self.change(|tx| {
+        self.change(Done::new("classic devices forbidden", format_args!("network {}", network.name)), |tx| {
             tx.execute("DELETE FROM classic_sensors WHERE net = ?", [network.net.0])?;
             tx.execute("DELETE FROM classic_networks WHERE net = ?", [network.net.0])
         })?;
@@ -283,7 +286,7 @@ impl Registry {
         let sealed = entries.iter().map(seal).collect::<std::result::Result<Vec<_>, _>>()?;
         let dids: Vec<_> = entries.iter().map(|(device, keys)| (device.did, *keys)).collect();
         let sharers = self.sharers_after(vault, &dids)?;
-        let entered = self.change(|tx| {
+        let entered = self.change(Done::many("classic devices entered", entries.iter().map(|(d, _)| d.serial)), |tx| {
             entries.iter().zip(&sealed).try_for_each(|((device, _), sealed)| insert(tx, device, sealed).map(drop))?;
             sharers.write(tx)
         });
@@ -316,7 +319,7 @@ impl Registry {
         let sealed = vault.seal(&keys_name(device.did), &keys.to_bytes())?;
         let [gateway, cloud] = [keys.gateway.as_ref(), keys.cloud.as_ref()].map(|k| k.map(ClassicSecret::kind));
         let sharers = self.sharers_after(vault, &[(device.did, keys)])?;
-        self.change(|tx| {
+        self.change(Done::new("keys of a classic device replaced", format_args!("device {serial}")), |tx| {
             sharers.write(tx)?;
             tx.execute(
                 "UPDATE classic_devices SET gateway_bits = ?, gateway_weak = ?, cloud_bits = ?, cloud_weak = ?, words = ?, \
@@ -334,7 +337,7 @@ impl Registry {
     pub fn rename_classic(&mut self, serial: Serial, node_id: &str) -> Result<ClassicDevice> {
         let device = self.classic_device(serial)?;
         check_node_id(node_id).or_else(refuse)?;
-        self.change(|tx| {
+        self.change(Done::new("classic device renamed", format_args!("device {serial}")), |tx| {
             tx.execute("UPDATE classic_devices SET node_id = ? WHERE did = ?", params![node_id, device.did.0])
         })?;
         self.classic_device(serial)
@@ -347,7 +350,7 @@ impl Registry {
     pub fn revoke_classic(&mut self, serial: Serial, now_unix_s: u64) -> Result<ClassicDevice> {
         let device = self.classic_device(serial)?;
         let sql = "UPDATE classic_devices SET revoked_at = coalesce(revoked_at, ?) WHERE did = ?";
-        self.change(|tx| {
+        self.change(Done::new("classic device revoked", format_args!("device {serial}")), |tx| {
             signers::revoke(tx, device.did, now_unix_s)?;
             tx.execute(sql, params![now_unix_s as i64, device.did.0])
         })?;

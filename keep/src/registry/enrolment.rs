@@ -7,6 +7,7 @@ use fivefold_core::profile::Policy;
 use fivefold_core::suite::{hmac_sha256, sha256};
 use rusqlite::{Transaction, params};
 
+use super::deeds::Done;
 use super::renewal::{self, DeviceKey, can_renew};
 use super::signers::{self, Signer};
 use super::{Device, DeviceSecrets, Gateway, NewDevice, Registry, RegistryError, Result, secret_name};
@@ -84,7 +85,7 @@ impl Registry {
             .iter()
             .map(|e| vault.seal(&secret_name(e.device.did, e.device.epoch), &e.secrets.to_bytes()))
             .collect::<std::result::Result<Vec<_>, _>>()?;
-        let entered = self.change(|tx| {
+        let entered = self.change(Done::many("devices entered", entries.iter().map(|e| e.device.did)), |tx| {
             for (entry, sealed) in entries.iter().zip(&sealed) {
                 insert(tx, "", &entry.device, &entry.secrets, sealed)?;
                 renewal::enter(tx, entry.device.did, entry.device.epoch, entry.key.as_ref())?;
@@ -155,14 +156,17 @@ impl Registry {
     ) -> Result<bool> {
         let sealed = vault.seal(&secret_name(device.did, device.epoch), &secrets.to_bytes())?;
         let again = "ON CONFLICT (did) DO UPDATE SET epoch = ?7, sealed = ?8, digest = ?9, enrolled_at = ?10";
-        self.change(|tx| {
-            if renewal::highest(tx, device.did)?.is_some_and(|h| h >= device.epoch.0) {
-                return Ok(false);
-            }
-            insert(tx, again, device, secrets, &sealed)?;
-            renewal::enter(tx, device.did, device.epoch, key)?;
-            Ok(true)
-        })
+        self.change(
+            Done::new("device enrolled again", format_args!("device {}, epoch {}", device.did, device.epoch)),
+            |tx| {
+                if renewal::highest(tx, device.did)?.is_some_and(|h| h >= device.epoch.0) {
+                    return Ok(false);
+                }
+                insert(tx, again, device, secrets, &sealed)?;
+                renewal::enter(tx, device.did, device.epoch, key)?;
+                Ok(true)
+            },
+        )
     }
 
     /// Short ids that somebody has in a network.
@@ -359,7 +363,9 @@ mod tests {
     fn book() -> Book {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry =
+            Registry::create(&folder.path().join("registry.db"), super::super::By::new("test", "here", "test", 1))
+                .unwrap();
         let net = registry.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
         Book { _folder: folder, vault, registry, net }
     }

@@ -7,6 +7,7 @@ use fivefold_core::profile::{Policy, Profile};
 use fivefold_core::suite::agreement::{Agree as _, PublicX};
 use rusqlite::{OptionalExtension as _, params};
 
+use super::deeds::Done;
 use super::{DeviceKey, FirstContexts, Network, Registry, RegistryError, Result, draw_key};
 
 /// With whom the devices of a network without a cloud agree their keys.
@@ -65,10 +66,13 @@ impl Registry {
             ));
         }
         let local = Local { net: *net, gateway: gateway.gateway, x };
-        self.change(|tx| {
-            let sql = "INSERT OR REPLACE INTO local_networks VALUES (?, ?, ?)";
-            tx.execute(sql, params![local.net.0, local.gateway.0, local.x.0])
-        })?;
+        self.change(
+            Done::new("gateway agrees keys alone", format_args!("network {name}, gateway {}", gateway.name)),
+            |tx| {
+                let sql = "INSERT OR REPLACE INTO local_networks VALUES (?, ?, ?)";
+                tx.execute(sql, params![local.net.0, local.gateway.0, local.x.0])
+            },
+        )?;
         Ok(local)
     }
 
@@ -123,7 +127,9 @@ mod tests {
     fn book() -> Book {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let registry =
+            Registry::create(&folder.path().join("registry.db"), super::super::By::new("test", "here", "test", 1))
+                .unwrap();
         Book { registry, vault, _folder: folder }
     }
 

@@ -10,6 +10,7 @@ use fivefold_core::proof::KeyName;
 use rusqlite::{Connection, Transaction, params};
 
 use super::certificates::{Deed, Word, log};
+use super::deeds::Done;
 use super::{NotIssued, Registry, Result, hidden};
 use crate::ca::{Authority, Certified, LONGEST_DAYS, chain_der};
 
@@ -111,7 +112,7 @@ impl Registry {
     /// # Errors
     /// [`NotIssued`].
     pub fn certify_receipts(&mut self, authority: &Authority, word: Word<'_>) -> std::result::Result<usize, NotIssued> {
-        self.ruled_transaction(|tx| {
+        self.ruled_transaction(&Done::new("keys for receipts certified", "of gateways that lacked it"), |tx| {
             let sql = format!(
                 "SELECT k.spki, g.net, g.gw FROM ({KEYS}) k JOIN gateways g ON g.gw = k.gw
                  WHERE k.revoked_at IS NULL AND g.revoked_at IS NULL AND k.ends > ?1 AND NOT EXISTS

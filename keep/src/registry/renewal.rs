@@ -9,6 +9,7 @@ use fivefold_core::time::Millis;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use zeroize::Zeroizing;
 
+use super::deeds::Done;
 use super::{Registry, RegistryError, Result, hidden};
 use crate::sign::AgreementKey;
 use crate::vault::{Vault, VaultError, random};
@@ -127,7 +128,9 @@ impl Registry {
         let (_, scalar) = draw_key()?;
         let sealed = vault.seal(&cloud_key_name(0), scalar.as_slice())?;
         // Another process may have made one at the same time: then that one counts.
-        self.change(|tx| tx.execute("INSERT INTO cloud_keys VALUES (0, ?) ON CONFLICT DO NOTHING", [sealed]))?;
+        self.change(Done::new("cloud's key for renewal made", "key 0"), |tx| {
+            tx.execute("INSERT INTO cloud_keys VALUES (0, ?) ON CONFLICT DO NOTHING", [sealed])
+        })?;
         self.known_cloud_identity(vault)?.ok_or_else(|| VaultError::Damaged { name: cloud_key_name(0) }.into())
     }
 
@@ -180,7 +183,12 @@ impl Registry {
                 ));
             }
         }
-        let ordered = self.change(|tx| match whom {
+        let to = match whom {
+            Whom::All => "all devices".to_owned(),
+            Whom::Device(did) => format!("device {did}"),
+            Whom::Network(net) => format!("network {net}"),
+        };
+        let ordered = self.change(Done::new("renewal ordered", to), |tx| match whom {
             Whom::All => tx.execute(&format!("{of})"), [now]),
             Whom::Device(did) => tx.execute(&format!("{of} AND did = ?2)"), params![now, did.0]),
             Whom::Network(net) => tx.execute(&format!("{of} AND net = ?2)"), params![now, net.0]),
@@ -196,21 +204,20 @@ impl Registry {
     }
 
     /// Takes note that epochs were agreed, in one transaction and before anything else of them is durable; for the cloud.
-    /// Says of each whether it is greater than all before it. Gateways are not told: this makes no version.
+    /// Says of each whether it is greater than all before it. Gateways are not told: this makes no version. Devices do this by
+    /// themselves, so that it is nobody's deed.
     ///
     /// # Errors
     /// [`RegistryError::Database`]: then none of them may be used.
     pub fn note_agreed(&mut self, agreed: &[(Did, Epoch)], now_unix_s: u64) -> Result<Vec<bool>> {
-        let path = self.path.clone();
-        let failed = |source| RegistryError::of(&path, source);
-        let tx = self.db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
         let sql = "UPDATE renewals SET highest = ?2, agreed_at = ?3 WHERE did = ?1 AND highest < ?2";
-        let mut note = |(did, epoch): &(Did, Epoch)| {
-            tx.prepare_cached(sql)?.execute(params![did.0, epoch.0, now_unix_s as i64]).map(|n| n == 1)
-        };
-        let greater = agreed.iter().map(&mut note).collect::<rusqlite::Result<Vec<bool>>>().map_err(failed)?;
-        tx.commit().map_err(failed)?;
-        Ok(greater)
+        let greater = self.written(|tx| {
+            let note = |(did, epoch): &(Did, Epoch)| {
+                tx.prepare_cached(sql)?.execute(params![did.0, epoch.0, now_unix_s as i64]).map(|n| n == 1)
+            };
+            agreed.iter().map(note).collect::<rusqlite::Result<Vec<bool>>>().map(Some)
+        });
+        Ok(greater.map_err(|e| self.failed(e))?.unwrap_or_default())
     }
 
     /// Whether this key is nobody else's.
@@ -295,7 +302,9 @@ mod tests {
     fn book() -> Book {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry =
+            Registry::create(&folder.path().join("registry.db"), super::super::By::new("test", "here", "test", 1))
+                .unwrap();
         let net = registry.add_network(&vault, "n", Profile::ToBoth, None).unwrap().net;
         Book { registry, vault, folder, net }
     }
@@ -335,10 +344,11 @@ mod tests {
     #[test]
     fn a_book_from_before_renewal_gets_its_tables_when_it_is_opened_for_changes() {
         let b = book();
+        b.registry.db.pragma_update(None, "query_only", false).unwrap();
         b.registry.db.execute_batch("DROP TABLE renewals; DROP TABLE cloud_keys").unwrap();
         let path = b.folder.path().join("registry.db");
         drop(b.registry);
-        let mut opened = Registry::open(&path).unwrap();
+        let mut opened = Registry::open(&path, super::super::By::new("test", "here", "test", 1)).unwrap();
         assert_eq!(opened.renewals().unwrap(), []);
         opened.cloud_identity(&b.vault).unwrap();
     }

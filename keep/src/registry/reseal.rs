@@ -4,8 +4,9 @@ use fivefold_core::id::{Did, Epoch, Net};
 use rusqlite::{Connection, Row, params};
 
 use super::classic::{enrolment_name, hardened_name, keys_name, server_name};
+use super::deeds::{Done, Makes};
 use super::renewal::cloud_key_name;
-use super::{Registry, RegistryError, Result, key_name, secret_name};
+use super::{Registry, Result, key_name, secret_name};
 use crate::vault::Vault;
 
 /// A table with a column `sealed`, and what its rows are sealed as.
@@ -54,17 +55,27 @@ impl Registry {
                 resealed.push((table, row, old, new));
             }
         }
-        let path = self.path.clone();
-        let failed = |e| RegistryError::of(&path, e);
-        let tx = self.db.transaction().map_err(failed)?;
-        for (table, row, old, new) in &resealed {
-            // A command that came in between sealed it under the present key itself.
-            let sql = format!("UPDATE {table} SET sealed = ?1 WHERE rowid = ?2 AND sealed = ?3");
-            tx.execute(&sql, params![new, row, old]).map_err(failed)?;
-        }
-        tx.commit().map_err(failed)?;
-        forget_free_pages(&self.db).map_err(failed)?;
+        let done =
+            Done::new("secrets sealed again", format_args!("{} records, under key {}", resealed.len(), vault.key_id()));
+        let sealed = self.logged(&done, Makes::NoVersion, |tx| {
+            for (table, row, old, new) in &resealed {
+                // A command that came in between sealed it under the present key itself.
+                let sql = format!("UPDATE {table} SET sealed = ?1 WHERE rowid = ?2 AND sealed = ?3");
+                tx.execute(&sql, params![new, row, old])?;
+            }
+            Ok::<_, rusqlite::Error>(Some(()))
+        });
+        sealed.and_then(|_| self.rewritten()).map_err(|e| self.failed(e))?;
         Ok(resealed.len())
+    }
+}
+
+impl Registry {
+    /// Says the same in other pages, and nothing else.
+    fn rewritten(&self) -> rusqlite::Result<()> {
+        self.db.pragma_update(None, "query_only", false)?;
+        let done = forget_free_pages(&self.db);
+        self.db.pragma_update(None, "query_only", true).and(done)
     }
 }
 
@@ -106,7 +117,9 @@ mod tests {
     #[test]
     fn every_table_with_something_sealed_is_sealed_again() {
         let folder = tempfile::tempdir().unwrap();
-        let book = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let book =
+            Registry::create(&folder.path().join("registry.db"), super::super::By::new("test", "here", "test", 1))
+                .unwrap();
         let sql = "SELECT m.name FROM sqlite_schema m, pragma_table_info(m.name) c
                    WHERE m.type = 'table' AND c.name LIKE '%sealed%' ORDER BY m.name";
         let tables: Vec<String> = book.all(sql, |r| r.get(0)).unwrap();
@@ -118,7 +131,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("registry.db");
         let vault = Vault::create(folder.path()).unwrap();
-        let mut book = Registry::create(&path).unwrap();
+        let mut book = Registry::create(&path, super::super::By::new("test", "here", "test", 1)).unwrap();
         let net = book.add_network(&vault, "n", Profile::ToBoth, None).unwrap().net;
         let policy = Policy::new(Profile::ToBoth);
         let new = NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None, key: None };
@@ -128,6 +141,7 @@ mod tests {
         let key = book.network_keys(&vault, net).unwrap().remove(0).key;
         let renewal = book.cloud_identity(&vault).unwrap().key.public_x();
         // Keys that were forgotten: SQLite only forgets where they are.
+        book.db.pragma_update(None, "query_only", false).unwrap();
         for index in 100..150u8 {
             let sealed = vault.seal(&key_name(net, index), &[index; 16]).unwrap();
             book.db

@@ -5,6 +5,7 @@ use fivefold_core::id::{Did, Net};
 use fivefold_core::wire::state::Phase;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::deeds::Done;
 use super::{Registry, RegistryError, Result, hidden, key_name};
 use crate::rotation::{NotNow, RECOVERY_S, Rotation};
 use crate::vault::{Vault, random};
@@ -167,7 +168,7 @@ impl Registry {
         let key = random::<16>()?;
         let sealed = vault.seal(&key_name(net, index), key.as_slice())?;
         let begun = Rotation { is_urgent: why == Why::Revocation, ..Rotation::begin(net, previous, index, now_unix_s) };
-        self.change_if(|tx| {
+        self.change_if(Done::new("network key drawn", format_args!("network {net}, key {index}")), |tx| {
             if read(tx, net)? != last {
                 return Ok(None);
             }
@@ -189,12 +190,18 @@ impl Registry {
         if before.net != after.net {
             return Ok(false);
         }
-        let turned = self.change_if(|tx| {
-            if read(tx, before.net)?.as_ref() != Some(before) {
-                return Ok(None);
-            }
-            write(tx, after).map(Some)
-        })?;
+        let turned = self.change_if(
+            Done::new(
+                "rotation went on",
+                format_args!("network {}, key {}, {}", after.net, after.index, after.stage()),
+            ),
+            |tx| {
+                if read(tx, before.net)?.as_ref() != Some(before) {
+                    return Ok(None);
+                }
+                write(tx, after).map(Some)
+            },
+        )?;
         Ok(turned.is_some())
     }
 
@@ -252,7 +259,7 @@ impl Registry {
     /// [`RegistryError::Database`].
     pub fn forget_network_keys(&mut self, now_unix_s: u64) -> Result<usize> {
         let before = now_unix_s.saturating_sub(RECOVERY_S) as i64;
-        let forgotten = self.change_if(|tx| {
+        let forgotten = self.change_if(Done::new("network keys deleted", "their recovery is over"), |tx| {
             let n = tx.execute("DELETE FROM network_keys WHERE phase = 3 AND retired_at < ?", [before])?;
             // Nothing is counted up for nothing: every version is pushed to every gateway.
             Ok((n > 0).then_some(n))
@@ -279,7 +286,9 @@ mod tests {
     fn book() -> Book {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry =
+            Registry::create(&folder.path().join("registry.db"), super::super::By::new("test", "here", "test", 1))
+                .unwrap();
         let net = registry.add_network(&vault, "field-7", Profile::ToCloud, None).unwrap().net;
         Book { _folder: folder, vault, registry, net }
     }
@@ -362,10 +371,11 @@ mod tests {
         let mut b = book();
         let path = b._folder.path().join("registry.db");
         b.rotate(100).unwrap();
+        b.registry.db.pragma_update(None, "query_only", false).unwrap();
         for (table, column, _) in ADDED {
             b.registry.db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
         }
-        let again = Registry::open(&path).unwrap();
+        let again = Registry::open(&path, super::super::By::new("test", "here", "test", 1)).unwrap();
         assert_eq!(again.rotation(b.net).unwrap(), Some(Rotation::begin(b.net, 1, 2, 100)));
         assert_eq!(again.network_keys(&b.vault, b.net).unwrap().len(), 2);
     }

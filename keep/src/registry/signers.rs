@@ -10,6 +10,7 @@ use fivefold_core::proof::possession::SigningPublic;
 use fivefold_core::suite::agreement::PublicX;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
+use super::deeds::Done;
 use super::{Device, Registry, RegistryError, Result, hidden};
 use crate::ca::{Certified, chain_der};
 use crate::imported;
@@ -274,7 +275,10 @@ impl Registry {
         if let Some(why) = self.examine_signing_key(did, dh, &key, replaces)? {
             return refuse(why);
         }
-        self.change(|tx| enter(tx, signer))?;
+        self.change(
+            Done::new("signing key entered", format_args!("device {did}, key {}", hex::encode(signer.name().0))),
+            |tx| enter(tx, signer),
+        )?;
         self.signer(did)?.ok_or_else(|| RegistryError::Unknown { what: "device", name: did.to_string() })
     }
 
@@ -288,7 +292,10 @@ impl Registry {
         let Some(mut signer) = self.signer(did)? else {
             return refuse(format!("device {did} has no signing key in force; see: fivefold device show {did}"));
         };
-        self.change(|tx| revoke(tx, did, now_unix_s))?;
+        self.change(
+            Done::new("signing key revoked", format_args!("device {did}, key {}", hex::encode(signer.name().0))),
+            |tx| revoke(tx, did, now_unix_s),
+        )?;
         signer.revoked_at = Some(now_unix_s);
         Ok(signer)
     }
@@ -301,7 +308,7 @@ impl Registry {
     /// [`RegistryError::Unknown`].
     pub fn set_network_signing(&mut self, network: &str, batch: Option<u8>) -> Result<()> {
         let net = self.network(network)?.net;
-        self.change(|tx| match batch {
+        self.change(Done::new("signing of a network set", format_args!("network {network}")), |tx| match batch {
             Some(batch) => tx.execute("INSERT OR REPLACE INTO network_signing VALUES (?, ?)", params![net.0, batch]),
             None => tx.execute("DELETE FROM network_signing WHERE net = ?", [net.0]),
         })?;
@@ -335,7 +342,9 @@ impl Registry {
         let mut bytes = [0; Policy::LONGEST];
         let len = policy.emit(&mut bytes).unwrap_or(0);
         let sql = "UPDATE devices SET policy = ? WHERE did = ?";
-        self.change(|tx| tx.execute(sql, params![bytes.get(..len), did.0]))?;
+        self.change(Done::new("policy set", format_args!("device {did}")), |tx| {
+            tx.execute(sql, params![bytes.get(..len), did.0])
+        })?;
         self.device(did)
     }
 }

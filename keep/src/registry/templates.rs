@@ -7,6 +7,7 @@ use fivefold_core::id::Net;
 use fivefold_core::reading::Definition;
 use rusqlite::{Connection, params};
 
+use super::deeds::Done;
 use super::{Network, Registry, RegistryError, Result, hidden};
 use crate::templates::Template;
 
@@ -76,17 +77,20 @@ impl Registry {
             )));
         }
         if !new.is_empty() {
-            self.change(|tx| {
-                for t in &new {
-                    // As the bits of a number without a sign.
-                    let id = i64::from_ne_bytes(t.id.to_ne_bytes());
-                    tx.execute(
-                        "INSERT INTO templates VALUES (?, ?, ?, ?)",
-                        params![network.net.0, id, t.definition, now_unix_s as i64],
-                    )?;
-                }
-                Ok(())
-            })?;
+            self.change(
+                Done::new("templates added", format_args!("network {}, {} templates", network.name, new.len())),
+                |tx| {
+                    for t in &new {
+                        // As the bits of a number without a sign.
+                        let id = i64::from_ne_bytes(t.id.to_ne_bytes());
+                        tx.execute(
+                            "INSERT INTO templates VALUES (?, ?, ?, ?)",
+                            params![network.net.0, id, t.definition, now_unix_s as i64],
+                        )?;
+                    }
+                    Ok(())
+                },
+            )?;
         }
         Ok((network, new.len()))
     }
@@ -125,7 +129,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
         let path = folder.path().join("registry.db");
-        let mut registry = Registry::create(&path).unwrap();
+        let mut registry = Registry::create(&path, super::super::By::new("test", "here", "test", 1)).unwrap();
         for name in ["one", "two"] {
             registry.add_network(&vault, name, Profile::ToCloud, None).unwrap();
         }
@@ -154,7 +158,9 @@ mod tests {
     fn a_network_has_so_many_and_no_more() {
         let folder = tempfile::tempdir().unwrap();
         let vault = Vault::create(folder.path()).unwrap();
-        let mut registry = Registry::create(&folder.path().join("registry.db")).unwrap();
+        let mut registry =
+            Registry::create(&folder.path().join("registry.db"), super::super::By::new("test", "here", "test", 1))
+                .unwrap();
         registry.add_network(&vault, "one", Profile::ToCloud, None).unwrap();
         let many = |ids: std::ops::Range<usize>| {
             let all = ids.map(|id| format!("[[template]]\nid = {id}\ncolumns = [{{ name = \"x\" }}]\n"));

@@ -13,7 +13,7 @@ use fivefold_core::e4_channel::ProvenGateway;
 use fivefold_core::e5_renewal::Message;
 use fivefold_core::id::{Did, Epoch, Net, Sid};
 use fivefold_core::time::Millis;
-use fivefold_keep::registry::Registry;
+use fivefold_keep::registry::{By, Registry};
 use fivefold_keep::rotation::Rotation;
 use fivefold_keep::vault::Vault;
 
@@ -21,6 +21,11 @@ use super::plan::Flaw;
 use crate::cloud::{Durable, Stage, step};
 use crate::dice::Dice;
 use crate::family::wall;
+
+/// Who opens the book, for the operator's log.
+fn opened_by(who: &str, at: Millis) -> By {
+    By::new(who, "the year", "simulation", at.0 / 1000)
+}
 
 /// How far a message of EDHOC has come.
 #[derive(Debug)]
@@ -160,7 +165,7 @@ impl Office {
                 answer(None, message)
             }
             Run::Agreed(agreement) => {
-                let mut book = Registry::open(&self.registry)?;
+                let mut book = Registry::open(&self.registry, opened_by("cloud", agreement.at()))?;
                 let noted = book.note_agreed(&[agreement.noted()], agreement.at().0 / 1000)?;
                 match noted.first() {
                     Some(true) => Run::Noted(agreement),
@@ -222,7 +227,7 @@ impl Office {
         act: impl FnOnce(&mut Registry, &Vault, u64) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
         let at = self.clock(now);
-        let done = act(&mut Registry::open(&self.registry)?, &self.vault, at.0 / 1000)?;
+        let done = act(&mut Registry::open(&self.registry, opened_by("operator", at))?, &self.vault, at.0 / 1000)?;
         self.service()?.refresh(at)?;
         Ok(done)
     }

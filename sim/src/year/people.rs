@@ -15,7 +15,7 @@ use fivefold_device::renewal::{Keys as RenewalKeys, Peer};
 use fivefold_device::{Secrets, Settings};
 use fivefold_keep::ca::Authority;
 use fivefold_keep::enrol::{Keys, Request};
-use fivefold_keep::registry::{self, DeviceKey, DeviceSecrets, FirstContexts, NewDevice, Registry, Word};
+use fivefold_keep::registry::{self, By, DeviceKey, DeviceSecrets, FirstContexts, NewDevice, Registry, Word};
 use fivefold_keep::sign::{AgreementKey, SigningKey};
 use fivefold_keep::vault::Vault;
 
@@ -122,7 +122,7 @@ impl People {
     pub(super) fn enrol(folder: &Path, plan: &YearPlan, dice: &mut Dice) -> anyhow::Result<Self> {
         let vault = Vault::create(folder)?;
         let registry = folder.join("registry.db");
-        let mut book = Registry::create(&registry)?;
+        let mut book = Registry::create(&registry, By::new("operator", "the year", "init", 0))?;
         let (authority, _) = Authority::create("year")?;
         let (mut places, mut gateways) = (Vec::new(), Vec::new());
         for (name, profile, hostile) in NETWORKS {

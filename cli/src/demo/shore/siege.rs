@@ -22,6 +22,7 @@ use crate::demo::processes::free_tcp;
 use crate::demo::siege::{Cell, Row, copy_databases, counted_by, report_of, start};
 use crate::demo::tables::Balance;
 use crate::demo::threats::{Attack, Gain, Outcome, Table};
+use crate::operator::{REGISTRY_FILE, acting};
 
 /// Readings of each node that the cloud must have before the siege begins.
 const PEACE: usize = 4;
@@ -439,7 +440,7 @@ impl<'s> Siege<'s> {
             std::thread::sleep(Duration::from_millis(200));
             taken = of_each(self)?;
         }
-        let mut registry = Registry::open(&self.dir.join(crate::operator::REGISTRY_FILE))?;
+        let mut registry = Registry::open(&self.dir.join(REGISTRY_FILE), acting(crate::clock::now()?))?;
         for node in &self.shore.nodes {
             registry.revoke_classic(node.serial, crate::clock::now()?)?;
         }

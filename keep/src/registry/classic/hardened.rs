@@ -6,6 +6,7 @@ use fivefold_waspmote::Serial;
 use rusqlite::params;
 use zeroize::Zeroizing;
 
+use super::super::deeds::Done;
 use super::super::{Registry, RegistryError, Result};
 use super::ClassicDevice;
 use crate::vault::{Vault, VaultError, random};
@@ -116,13 +117,16 @@ impl Registry {
             last.checked_add(1).ok_or_else(|| RegistryError::Refused("this device has used all epochs".into()))?;
         let key = HardenedKey { epoch, key: random::<32>()? };
         let sealed = vault.seal(&hardened_name(device.did, holder.level(), epoch), key.key.as_slice())?;
-        self.change(|tx| {
-            tx.execute(
-                "INSERT INTO classic_hardened VALUES (?, ?, ?, ?, ?, ?)",
-                params![device.did.0, holder.level(), epoch, holder.gateway(), sealed, now_unix_s as i64],
-            )?;
-            tx.execute("UPDATE classic_devices SET is_hardened = 1 WHERE did = ?", [device.did.0])
-        })?;
+        self.change(
+            Done::new("hardened key drawn", format_args!("device {}, level {}", device.serial, holder.level())),
+            |tx| {
+                tx.execute(
+                    "INSERT INTO classic_hardened VALUES (?, ?, ?, ?, ?, ?)",
+                    params![device.did.0, holder.level(), epoch, holder.gateway(), sealed, now_unix_s as i64],
+                )?;
+                tx.execute("UPDATE classic_devices SET is_hardened = 1 WHERE did = ?", [device.did.0])
+            },
+        )?;
         Ok((self.classic_device(device.serial)?, key))
     }
 

@@ -11,6 +11,7 @@ use fivefold_waspmote::Serial;
 use rusqlite::{Connection, Transaction, params};
 use zeroize::Zeroizing;
 
+use super::super::deeds::Done;
 use super::super::{Registry, RegistryError, Result};
 use super::hardened::hardened_name;
 use super::{ClassicDevice, HardenedHolder, refuse};
@@ -151,7 +152,9 @@ impl Registry {
         let sealed = vault.seal(&server_name(kid.0), pkcs8)?;
         let bits = size.bits() as i64;
         let row = params![kid.0, bits, spki, sealed, now_unix_s as i64];
-        self.change(|tx| tx.execute("INSERT INTO classic_servers VALUES (?, ?, ?, ?, ?)", row))?;
+        self.change(Done::new("key for key messages entered", format_args!("key {kid}")), |tx| {
+            tx.execute("INSERT INTO classic_servers VALUES (?, ?, ?, ?, ?)", row)
+        })?;
         Ok(MessageServer { kid, size, spki })
     }
 
@@ -185,13 +188,16 @@ impl Registry {
         let key = random::<32>()?;
         let sealed = vault.seal(&enrolment_name(device.did, number(level)), key.as_slice())?;
         let bits = size.bits() as i64;
-        self.change(|tx| {
-            tx.execute(
-                "INSERT OR REPLACE INTO classic_enrolled VALUES (?, ?, ?, ?, ?)",
-                params![device.did.0, number(level), bits, sealed, now_unix_s as i64],
-            )?;
-            tx.execute("UPDATE classic_devices SET is_hardened = 1 WHERE did = ?", [device.did.0])
-        })?;
+        self.change(
+            Done::new("key messages enrolled", format_args!("device {serial}, level {}", number(level))),
+            |tx| {
+                tx.execute(
+                    "INSERT OR REPLACE INTO classic_enrolled VALUES (?, ?, ?, ?, ?)",
+                    params![device.did.0, number(level), bits, sealed, now_unix_s as i64],
+                )?;
+                tx.execute("UPDATE classic_devices SET is_hardened = 1 WHERE did = ?", [device.did.0])
+            },
+        )?;
         Ok((self.classic_device(serial)?, NodeEnrolment { level, key, server }))
     }
 
@@ -202,10 +208,13 @@ impl Registry {
     pub fn end_key_messages(&mut self, serial: Serial, level: KeyLevel) -> Result<ClassicDevice> {
         let device = self.classic_device(serial)?;
         let row = params![device.did.0, number(level)];
-        let gone = self.change_if(|tx| {
-            let gone = tx.execute("DELETE FROM classic_enrolled WHERE did = ? AND level = ?", row)?;
-            Ok((gone > 0).then_some(()))
-        })?;
+        let gone = self.change_if(
+            Done::new("key messages ended", format_args!("device {serial}, level {}", number(level))),
+            |tx| {
+                let gone = tx.execute("DELETE FROM classic_enrolled WHERE did = ? AND level = ?", row)?;
+                Ok((gone > 0).then_some(()))
+            },
+        )?;
         if gone.is_none() {
             return refuse(format!("device {serial} sends no key messages for that level"));
         }
@@ -297,26 +306,29 @@ impl Registry {
     ) -> Result<bool> {
         let (did, level, epoch) = (Did(key.serial.0), number(key.level), key.epoch.0);
         let sealed = vault.seal(&hardened_name(did, level, epoch), key.fresh.danger_key())?;
-        let agreed = self.change_if(|tx| {
-            let sql = "SELECT count(*) FROM classic_enrolled e JOIN classic_devices d USING (did) \
+        let agreed = self.change_if(
+            Done::new("key agreed by message", format_args!("device {did}, level {level}, epoch {epoch}")),
+            |tx| {
+                let sql = "SELECT count(*) FROM classic_enrolled e JOIN classic_devices d USING (did) \
                        WHERE e.did = ? AND e.level = ? AND d.revoked_at IS NULL";
-            let may: i64 = tx.query_row(sql, params![did.0, level], |r| r.get(0))?;
-            let sql = "SELECT coalesce(max(epoch), 0) FROM classic_hardened WHERE did = ? AND level = ?";
-            let last: u32 = tx.query_row(sql, params![did.0, level], |r| r.get(0))?;
-            if may == 0 || last.checked_add(1) != Some(epoch) {
-                return Ok(None);
-            }
-            tx.execute(
-                "INSERT INTO classic_hardened VALUES (?, ?, ?, ?, ?, ?)",
-                params![did.0, level, epoch, holder.gateway(), sealed, now_unix_s as i64],
-            )?;
-            tx.execute(
-                "INSERT OR REPLACE INTO classic_standing VALUES (?, ?, ?, ?, NULL, ?, ?)",
-                params![did.0, level, epoch, PENDING, key.message.0, key.answer.to_bytes()],
-            )?;
-            key.evicts.map_or(Ok(()), |evicted| erase(tx, did, level, evicted))?;
-            Ok(Some(()))
-        })?;
+                let may: i64 = tx.query_row(sql, params![did.0, level], |r| r.get(0))?;
+                let sql = "SELECT coalesce(max(epoch), 0) FROM classic_hardened WHERE did = ? AND level = ?";
+                let last: u32 = tx.query_row(sql, params![did.0, level], |r| r.get(0))?;
+                if may == 0 || last.checked_add(1) != Some(epoch) {
+                    return Ok(None);
+                }
+                tx.execute(
+                    "INSERT INTO classic_hardened VALUES (?, ?, ?, ?, ?, ?)",
+                    params![did.0, level, epoch, holder.gateway(), sealed, now_unix_s as i64],
+                )?;
+                tx.execute(
+                    "INSERT OR REPLACE INTO classic_standing VALUES (?, ?, ?, ?, NULL, ?, ?)",
+                    params![did.0, level, epoch, PENDING, key.message.0, key.answer.to_bytes()],
+                )?;
+                key.evicts.map_or(Ok(()), |evicted| erase(tx, did, level, evicted))?;
+                Ok(Some(()))
+            },
+        )?;
         Ok(agreed.is_some())
     }
 
@@ -326,7 +338,7 @@ impl Registry {
     /// [`RegistryError::Database`]: then nothing has changed.
     pub fn switch_hardened(&mut self, serial: KeySerial, level: KeyLevel, switch: &Switch) -> Result<()> {
         let (did, level) = (Did(serial.0), number(level));
-        self.change(|tx| {
+        self.change(Done::new("key taken into use", format_args!("device {did}, level {level}")), |tx| {
             stand(tx, (did, level, switch.activates), ACTIVE, None)?;
             if let Some((drained, until)) = switch.drains {
                 stand(tx, (did, level, drained), DRAINING, Some(until))?;
@@ -343,7 +355,10 @@ impl Registry {
         let erase_one = |tx: &Transaction<'_>, (serial, epoch): &(KeySerial, KeyEpoch)| {
             erase(tx, Did(serial.0), number(level), *epoch)
         };
-        self.change(|tx| drained.iter().try_for_each(|one| erase_one(tx, one)))
+        self.change(
+            Done::new("keys that drained erased", format_args!("{} keys, level {}", drained.len(), number(level))),
+            |tx| drained.iter().try_for_each(|one| erase_one(tx, one)),
+        )
     }
 
     /// The epochs of a device's keys that somebody holds, ascending: the one in use, and of the others the newest.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fivefold_core::id::Net;
 use rusqlite::params;
 
+use super::super::deeds::Done;
 use super::{Network, Registry, RegistryError, Result, refuse};
 use crate::own_sensors::OwnSensors;
 
@@ -25,11 +26,13 @@ impl Registry {
             ));
         }
         let own = text.map(OwnSensors::read).transpose().or_else(|mistakes| refuse(mistakes.to_string()))?;
-        self.change(|tx| match text {
-            Some(text) => {
-                tx.execute("INSERT OR REPLACE INTO classic_sensors VALUES (?, ?)", params![network.net.0, text])
+        self.change(Done::new("sensors of classic devices set", format_args!("network {}", network.name)), |tx| {
+            match text {
+                Some(text) => {
+                    tx.execute("INSERT OR REPLACE INTO classic_sensors VALUES (?, ?)", params![network.net.0, text])
+                }
+                None => tx.execute("DELETE FROM classic_sensors WHERE net = ?", [network.net.0]),
             }
-            None => tx.execute("DELETE FROM classic_sensors WHERE net = ?", [network.net.0]),
         })?;
         Ok((network, own.unwrap_or_default()))
     }

@@ -5,6 +5,7 @@ use fivefold_core::proof::{SignAlg, Verify as _};
 use fivefold_waspmote::Serial;
 use rusqlite::{Transaction, params};
 
+use super::super::deeds::Done;
 use super::super::signers::{Replaces, Signer, signer_of};
 use super::super::{Registry, RegistryError, Result};
 use super::ClassicProfile;
@@ -75,21 +76,24 @@ impl Registry {
         if let Some(why) = why {
             return Err(RegistryError::Refused(why));
         }
-        self.change(|tx| {
-            revoke(tx, did, signer.certified_at)?;
-            tx.execute(
-                "INSERT INTO classic_signing_keys VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
-                params![
-                    signer.name().0,
-                    did.0,
-                    signer.spki,
-                    signer.origin.wire(),
-                    signer.chain,
-                    signer.not_after as i64,
-                    signer.certified_at as i64
-                ],
-            )
-        })?;
+        self.change(
+            Done::new("signing key entered", format_args!("device {serial}, key {}", hex::encode(signer.name().0))),
+            |tx| {
+                revoke(tx, did, signer.certified_at)?;
+                tx.execute(
+                    "INSERT INTO classic_signing_keys VALUES (?, ?, ?, ?, ?, ?, ?, NULL)",
+                    params![
+                        signer.name().0,
+                        did.0,
+                        signer.spki,
+                        signer.origin.wire(),
+                        signer.chain,
+                        signer.not_after as i64,
+                        signer.certified_at as i64
+                    ],
+                )
+            },
+        )?;
         Ok(())
     }
 
@@ -102,7 +106,10 @@ impl Registry {
         let Some(mut signer) = self.classic_signer(did)? else {
             return Err(RegistryError::Refused(format!("device {serial} has no signing key in force")));
         };
-        self.change(|tx| revoke(tx, did, now_unix_s))?;
+        self.change(
+            Done::new("signing key revoked", format_args!("device {serial}, key {}", hex::encode(signer.name().0))),
+            |tx| revoke(tx, did, now_unix_s),
+        )?;
         signer.revoked_at = Some(now_unix_s);
         Ok(signer)
     }

@@ -1,0 +1,162 @@
+//! The operator's log: who did what, when and from where; and that nobody alters it unseen.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod farm;
+
+use std::time::Duration;
+
+use farm::{Daemon, Farm, answer, fivefold};
+use fivefold_keep::tls::{Anchor, Groups, client_config_api};
+use rusqlite::Connection;
+use serde_json::Value;
+
+fn log(farm: &Farm, more: &[&str]) -> (Option<i32>, Value) {
+    let dir = farm.path("");
+    let done = fivefold(&[&["operator", "log", "--dir", &dir], more].concat()).output().unwrap();
+    (done.status.code(), serde_json::from_slice(&done.stdout).unwrap_or_default())
+}
+
+fn lines(farm: &Farm) -> Vec<Value> {
+    log(farm, &[]).1["lines"].as_array().unwrap().clone()
+}
+
+/// The operator's log against the evidence log, once that has all of it.
+fn checked(farm: &Farm) -> Value {
+    for _ in 0..100 {
+        assert_eq!(post(farm, "/v1/log/checkpoint", ""), 200);
+        let (code, said) = log(farm, &["--check"]);
+        if code == Some(0) && said["check"]["waiting"] == 0 && said["check"]["logged"].as_u64() > Some(0) {
+            return said["check"].clone();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("{:?}", log(farm, &["--check"]));
+}
+
+/// Asks something of the cloud; the status of its answer.
+fn post(farm: &Farm, path: &str, body: &'static str) -> u16 {
+    let anchor = Anchor::from_pem(&std::fs::read(farm.path("ca.pem")).unwrap()).unwrap();
+    let tls = client_config_api(&anchor, Groups::HybridOnly).unwrap();
+    let token = std::fs::read_to_string(&farm.token).unwrap();
+    let url = format!("https://localhost:{}{path}", farm.api.port());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let client = reqwest::Client::builder().use_preconfigured_tls(tls).build().unwrap();
+        let request = client.post(url).bearer_auth(token).header("content-type", "application/json");
+        request.body(body).send().await.unwrap().status().as_u16()
+    })
+}
+
+#[test]
+fn who_did_what_is_in_the_log_and_whoever_alters_it_is_found() {
+    let farm = Farm::new();
+    let first = lines(&farm);
+    let commands: Vec<_> = first.iter().map(|l| l["command"].as_str().unwrap()).collect();
+    assert_eq!((commands[0], commands.last().unwrap()), ("init", &"token add"));
+    for line in &first {
+        assert!(line["who"].as_str().unwrap().starts_with("operator"), "{line}");
+        assert!(line["who"].as_str().unwrap().contains("(uid "), "{line}");
+    }
+    let mut revoke = fivefold(&["gateway", "revoke", "--dir", &farm.path(""), "south"]);
+    assert!(revoke.env("SSH_CONNECTION", "192.0.2.7 50000 192.0.2.1 22").status().unwrap().success());
+    let revoked = lines(&farm).pop().unwrap();
+    assert_eq!((&revoked["from"], &revoked["done"]), (&"ssh 192.0.2.7".into(), &"gateway revoked".into()));
+    assert_eq!(log(&farm, &["--since", "2100-01-01"]).1["lines"].as_array().unwrap().len(), 0);
+    assert_eq!(log(&farm, &["--since", "2020-01-01T00:00:00Z"]).1["lines"].as_array().unwrap().len(), first.len() + 1);
+    assert_eq!(log(&farm, &["--since", "yesterday"]).0, Some(2));
+
+    // With a cloud, lines go to the evidence log, those from before it and what comes by its API.
+    let cloud = Daemon::start(&farm.cloud(), 0);
+    farm.stored();
+    let commands = format!("/v1/devices/{}/commands", farm.did);
+    assert_eq!(post(&farm, &commands, "{\"op\": 7, \"args\": [271828]}"), 202);
+    let command = lines(&farm).pop().unwrap();
+    assert_eq!((&command["who"], &command["done"]), (&"token t".into(), &"command queued".into()));
+    assert_eq!(command["from"], "127.0.0.1");
+    assert!(command["about"].as_str().unwrap().contains(&farm.did));
+    assert!(!command.to_string().contains("271828"), "what a command carries is nobody else's: {command}");
+    let all = lines(&farm).len() as u64;
+    assert_eq!(checked(&farm)["logged"], all);
+    cloud.stop();
+
+    // One line altered, dropped, moved, or all after it written anew.
+    let book = farm.path("registry.db");
+    let tamper = |sql: &str| {
+        let whole = std::fs::read(&book).unwrap();
+        Connection::open(&book).unwrap().execute_batch(sql).unwrap();
+        let found = log(&farm, &["--check"]);
+        for more in ["-wal", "-shm"] {
+            let _ = std::fs::remove_file(format!("{book}{more}"));
+        }
+        std::fs::write(&book, whole).unwrap();
+        found
+    };
+    // What stands beside the file goes into it.
+    Connection::open(&book).unwrap().execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+    let last = all;
+    for sql in [
+        "UPDATE deeds SET who = 'nobody' WHERE n = 2".to_owned(),
+        format!("UPDATE deeds SET place = 'pts/9' WHERE n = {last}"),
+        "DELETE FROM deeds WHERE n = 2".to_owned(),
+        format!("DELETE FROM deeds WHERE n = {last}"),
+        "DELETE FROM deeds".to_owned(),
+        "UPDATE deeds SET n = 99 WHERE n = 2; UPDATE deeds SET n = 2 WHERE n = 3; UPDATE deeds SET n = 3 WHERE n = 99"
+            .into(),
+        "UPDATE meta SET version = version + 1".to_owned(),
+    ] {
+        let (code, said) = tamper(&sql);
+        assert_eq!((code, &said["check"]["holds"]), (Some(1), &Value::Bool(false)), "{sql}: {}", said["check"]);
+        assert!(!said["check"]["wrong"].as_array().unwrap().is_empty(), "{sql}");
+    }
+    assert_eq!(log(&farm, &["--check"]).0, Some(0), "put back, it holds again");
+}
+
+#[test]
+fn waivers_that_an_audit_was_told_of_are_in_the_log_once_and_so_are_their_changes() {
+    let farm = Farm::new();
+    let (dir, file) = (farm.path(""), farm.folder.path().join("waivers.toml"));
+    let waiver = |until: &str| {
+        let words = "rule = \"AR-09\"\nsubject = \"network one\"\nowner = \"Maria Keller\"\nreason = \"until March\"";
+        std::fs::write(&file, format!("[[waiver]]\n{words}\nuntil = \"{until}\"\n")).unwrap();
+    };
+    let audit = || {
+        let before = lines(&farm).len();
+        let done = fivefold(&["audit", "--dir", &dir, "--waivers", file.to_str().unwrap()]).output().unwrap();
+        assert!(matches!(done.status.code(), Some(0 | 1)), "{}", String::from_utf8_lossy(&done.stderr));
+        lines(&farm).split_off(before)
+    };
+    waiver("2099-03-31");
+    let told = audit();
+    assert_eq!(told.len(), 1);
+    let about = told[0]["about"].as_str().unwrap();
+    assert_eq!((&told[0]["command"], &told[0]["done"]), (&"audit".into(), &"waived".into()));
+    for word in ["AR-09", "network one", "Maria Keller", "2099-03-31"] {
+        assert!(about.contains(word), "{about}");
+    }
+    assert!(!about.contains("until March"), "of the words there is a hash: {about}");
+    assert!(audit().is_empty(), "once");
+    waiver("2099-04-30");
+    assert_eq!(audit()[0]["done"], "waiver changed");
+    // Past its last day it holds nothing.
+    waiver("2020-01-01");
+    assert_eq!(audit()[0]["done"], "waiver removed");
+    assert!(audit().is_empty());
+    assert_eq!(answer(&["operator", "log", "--dir", &dir])["check"], Value::Null);
+
+    // Those of a running cloud stand beside its config, and it enters them itself.
+    let of_cloud = farm.path("cloud/waivers.toml");
+    let run = || {
+        let before = lines(&farm).len();
+        let cloud = Daemon::start(&farm.cloud(), 0);
+        farm.stored();
+        cloud.stop();
+        lines(&farm).split_off(before)
+    };
+    waiver("2099-03-31");
+    std::fs::copy(&file, &of_cloud).unwrap();
+    let told = run();
+    assert_eq!((told.len(), &told[0]["who"], &told[0]["done"]), (1, &"cloud".into(), &"waived".into()));
+    assert!(run().is_empty(), "once, whoever starts again");
+    std::fs::remove_file(&of_cloud).unwrap();
+    assert_eq!(run()[0]["done"], "waiver removed");
+}
