@@ -160,12 +160,13 @@ fn a_key_with_another_use_of_another_device_or_that_anybody_guesses_is_refused_b
 }
 
 #[test]
-fn what_was_made_elsewhere_is_a_finding() {
+fn what_was_made_elsewhere_stays_so_in_the_book() {
     let mut b = Book::new();
     let (did, _) = b.device(Sign::None);
     let mut signer = b.signer(did, &point(), NOW);
     signer.origin = KeyOrigin::Elsewhere;
     b.registry.enter_signer(&signer, Replaces::Nothing).unwrap();
+    assert_eq!(b.registry.signers().unwrap()[0].origin, KeyOrigin::Elsewhere);
 }
 
 #[test]
