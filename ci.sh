@@ -28,6 +28,7 @@ JOBS=(
     "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
+    "range      the range against the demo's networks as docs/threats.md states, and against weakened ones, where it must find more"
     "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
     "evidence   a second verifier, a log looked at from outside, and pycose and openssl, over what our own code made"
     "reports    SARIF of the audit holds to its schema, JUnit opens in a foreign parser, all forms say the same"
@@ -177,6 +178,11 @@ job_advisories() {
 }
 
 job_demo() { cargo run --release --locked -- demo; }
+
+job_range() {
+    cargo build --release --locked -p fivefold
+    scripts/range.sh target/release/fivefold
+}
 
 job_interop() {
     need_deb tshark python3 python3-venv openssl stunnel4

@@ -98,6 +98,8 @@ pub struct Siege<'v> {
     charged: HashSet<i64>,
     // Gateways were started again since the insiders last proved themselves to them.
     strange: bool,
+    /// How many readings of each network were stored when nodes were no longer cut off.
+    flow_since: Option<Vec<usize>>,
     turn: u32,
     /// What the operator takes every network for, whatever it is.
     claim: Option<Profile>,
@@ -116,7 +118,16 @@ impl<'v> Siege<'v> {
         )?;
         let folder = village.logs.join("attacks");
         std::fs::create_dir_all(&folder)?;
-        Ok(Self { village, api, folder, charged: HashSet::new(), strange: false, turn: 0, claim: None })
+        Ok(Self {
+            village,
+            api,
+            folder,
+            charged: HashSet::new(),
+            strange: false,
+            flow_since: None,
+            turn: 0,
+            claim: None,
+        })
     }
 
     /// Judges every network as if it were of this combination.
@@ -391,6 +402,7 @@ impl<'v> Siege<'v> {
                 sum.attempts += report.attempts;
             }
         }
+        self.was_cut()?;
         let note = "node, relay, gateway and cloud restarted; the recording played after each".to_owned();
         Ok(sum.into_iter().map(|r| (Report { note: note.clone(), ..r }, Outcome::default())).collect())
     }
@@ -478,7 +490,11 @@ pub(super) fn copy_databases(source: &Path, folder: &Path) -> anyhow::Result<()>
     for entry in std::fs::read_dir(source)?.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.contains(".db") {
-            std::fs::copy(entry.path(), folder.join(&name))?;
+            match std::fs::copy(entry.path(), folder.join(&name)) {
+                // What stands beside a database comes and goes with those who have it open.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound && !name.ends_with(".db") => {}
+                copied => drop(copied?),
+            }
         }
         // Files copied one by one while they are written may not fit together: whoever copies a database that is in use
         // takes a snapshot as well.

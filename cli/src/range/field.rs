@@ -95,8 +95,19 @@ impl Field {
         Ok(Self { village, shores, left_out })
     }
 
-    /// Lets everything run on that was started again meanwhile.
-    pub(super) fn leave(&mut self) {
+    /// Lets everything run on that was started again meanwhile, and the insiders go on as honest nodes, but those who were
+    /// revoked.
+    ///
+    /// # Errors
+    /// The book cannot be read, or a node cannot be started.
+    pub(super) fn leave(&mut self) -> anyhow::Result<()> {
+        let book = Registry::open_read_only(&self.village.dir.join(REGISTRY_FILE))?.devices()?;
+        for insider in self.village.networks.iter_mut().filter_map(|n| n.nodes.last_mut()) {
+            let is_enrolled = book.iter().any(|d| d.did == insider.did && d.revoked_at.is_none());
+            if is_enrolled && insider.process.id().is_none() {
+                insider.process.resume()?;
+            }
+        }
         let village = &mut self.village;
         let networks = village.networks.iter_mut().flat_map(|n| {
             n.gateways.iter_mut().map(|g| &mut g.process).chain(n.nodes.iter_mut().map(|n| &mut n.process))
@@ -107,6 +118,7 @@ impl Field {
         for process in networks.chain(shores).chain([&mut village.cloud]) {
             process.leave_running();
         }
+        Ok(())
     }
 }
 
@@ -274,8 +286,19 @@ impl Search<'_> {
         let (mut nodes, mut roads) = (Vec::new(), BTreeSet::new());
         for device in devices {
             let serial = device.serial.to_string();
+            // No word of such a node names its deployment: of two with one serial, it is the one that writes beside it.
             let is_it = |r: &&Running| r.does("node", "waspmote") && r.option("--serial") == Some(&serial);
-            let Some(running) = self.running.iter().find(is_it) else { continue };
+            let mut candidates: Vec<&Running> = self.running.iter().filter(is_it).collect();
+            if candidates.len() > 1 {
+                candidates.retain(|r| r.writes_below(self.dir.parent().unwrap_or(self.dir)));
+            }
+            let running = match candidates[..] {
+                [] => continue,
+                [one] => one,
+                _ => {
+                    return Ok(Err(format!("several processes speak as {serial}, and nobody can tell which is meant")));
+                }
+            };
             let Some(road) = running.option("--http").and_then(|http| http.parse::<SocketAddr>().ok()) else {
                 continue;
             };

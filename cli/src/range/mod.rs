@@ -198,9 +198,11 @@ fn attack(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     let progress = Progress::begin();
     progress.tell("looking for the parties of the deployment");
     let mut field = Field::find(&args.dir, &token, &permit, &work.0)?;
+    field.left_out.iter().for_each(|left| progress.tell(&format!("not attacked: {left}")));
     let done = besiege(args, &mut field, &token, &work.0, &chosen, &progress);
-    field.leave();
+    let left = field.leave();
     let rows = done?;
+    left?;
     let is_field_empty = field.village.networks.is_empty() && field.shores.is_empty();
     anyhow::ensure!(!is_field_empty, "no network can be attacked here: {}", field.left_out.join("; "));
     let report = Report::of(&permit, &rows, &field.left_out);
@@ -235,10 +237,16 @@ fn besiege(
                 })
             })
             .collect();
-        let mut rows = of_village(args, village, &page, is_chosen, progress)?;
-        for shore in beside {
-            let of_shore = shore.join().map_err(|_| anyhow::anyhow!("the siege of the classic nodes broke off"))?;
-            rows.extend(of_shore?);
+        let of_village = of_village(args, village, &page, is_chosen, progress);
+        let of_shores = beside.into_iter().map(|shore| {
+            let rows = shore.join().map_err(|_| anyhow::anyhow!("the siege of the classic nodes broke off"))?;
+            rows.context("the classic nodes")
+        });
+        // Whichever fails first is told, and no process is left without its owner.
+        let mut of_shores = of_shores.collect::<Vec<anyhow::Result<Vec<Row>>>>();
+        let mut rows = of_village?;
+        for shore in &mut of_shores {
+            rows.append(shore.as_mut().map_err(|e| anyhow::anyhow!("{e:#}"))?);
         }
         Ok(rows)
     })

@@ -65,6 +65,11 @@ impl Running {
         self.path("--dir").and_then(real).is_some_and(|dir| Some(dir) == real(folder.to_owned()))
     }
 
+    /// Whether its log lies below this folder.
+    pub(super) fn writes_below(&self, folder: &Path) -> bool {
+        folder.canonicalize().is_ok_and(|folder| self.log.as_ref().is_some_and(|log| log.starts_with(folder)))
+    }
+
     /// As a process that can be ended and started again.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Attacks on the wires between gateways and cloud, and a gateway that keeps what it took.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ impl Siege<'_> {
         }
         std::thread::sleep(Duration::from_millis(500));
         let after = flipped(self.village, "pass")?;
+        self.was_cut()?;
         let reports = before.iter().zip(after).map(|(b, a)| {
             let report = Report::tried((a - b) as usize, "bits flipped on the wire; TLS cut each connection");
             (report, Outcome::default())
@@ -78,6 +79,7 @@ impl Siege<'_> {
         for wire in wires.iter().flatten() {
             self.village.backhaul.order(&format!("to {wire} {}", self.village.ingest))?;
         }
+        self.was_cut()?;
         Ok(reports?.into_iter().map(|r| (r, Outcome::default())).collect())
     }
 
@@ -142,6 +144,7 @@ impl Siege<'_> {
                 break;
             }
         }
+        self.was_cut()?;
         let mut reports = Vec::new();
         for ((held, kept), missing) in held.iter().zip(kept_away).zip(missing) {
             let outcome = match (kept, missing) {
@@ -155,23 +158,28 @@ impl Siege<'_> {
         Ok(reports)
     }
 
-    /// Waits until new readings of every network are stored again: nodes that an earlier attack cut off pause before they
-    /// send anything new, and what nobody sends, nobody can withhold.
-    pub(super) fn await_flow(&self) -> anyhow::Result<()> {
-        let stored_of = |stored: &BTreeMap<(String, u64), Value>, net: &str| {
-            stored.values().filter(|row| row["net"].as_str() == Some(net)).count()
-        };
-        let before = self.stored()?;
+    /// How many readings of each network are stored.
+    fn stored_by_network(&self) -> anyhow::Result<Vec<usize>> {
+        let stored = self.stored()?;
+        let nets = self.village.networks.iter().map(|n| n.net.to_string());
+        Ok(nets.map(|net| stored.values().filter(|row| row["net"].as_str() == Some(&net)).count()).collect())
+    }
+
+    /// Nodes were cut off until now: they pause before they send anything new.
+    pub(super) fn was_cut(&mut self) -> anyhow::Result<()> {
+        self.flow_since = Some(self.stored_by_network()?);
+        Ok(())
+    }
+
+    /// Waits until new readings of every network are stored since nodes were cut off last: what nobody sends, nobody can
+    /// withhold.
+    pub(super) fn await_flow(&mut self) -> anyhow::Result<()> {
+        let Some(before) = self.flow_since.take() else { return Ok(()) };
         let until = now() + Duration::from_secs(20);
-        loop {
+        while now() < until && self.stored_by_network()?.iter().zip(&before).any(|(now, before)| *now < before + 2) {
             std::thread::sleep(Duration::from_millis(200));
-            let stored = self.stored()?;
-            let nets = self.village.networks.iter().map(|n| n.net.to_string());
-            let flows = nets.into_iter().all(|net| stored_of(&stored, &net) >= stored_of(&before, &net) + 2);
-            if flows || now() > until {
-                return Ok(());
-            }
         }
+        Ok(())
     }
 }
 
