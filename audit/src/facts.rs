@@ -46,6 +46,9 @@ pub struct Facts {
     pub rsa: Vec<Rsa>,
     /// Secrets that lie in files in the clear, or open to others.
     pub bare: Vec<Bare>,
+    /// Whether this very process has databases of the folder open. Then no search may open one: closing it again would end the
+    /// locks of all of the process (POSIX), and somebody else's SQLite would take the database for one that nobody uses.
+    pub has_databases_open: bool,
     /// Whether files were searched for such secrets.
     pub is_searched: bool,
     /// What was passed over then, and what it would take.

@@ -118,7 +118,7 @@ impl SelfCheck {
     /// The folder is searched once a day, and the book is read when it changed.
     fn files(&self, seen: &mut Seen, version: u64, at: u64) -> Facts {
         if seen.folder.as_ref().is_none_or(|f| at.abs_diff(f.now) >= DAY) {
-            let mut facts = Facts::at(at);
+            let mut facts = Facts { has_databases_open: true, ..Facts::at(at) };
             gather::cloud(&self.config.folder, &self.config.vault, &mut facts);
             gather::search(&self.config.folder, &mut facts);
             *seen = Seen { folder: Some(facts), book: None };

@@ -65,7 +65,7 @@ impl Own {
 
     /// All of its folder, searched.
     fn files(&self, now: u64) -> Facts {
-        let mut facts = Facts::at(now);
+        let mut facts = Facts { has_databases_open: true, ..Facts::at(now) };
         gather::deployment(&self.folder, Secrets::Sealed, &mut facts);
         facts
     }

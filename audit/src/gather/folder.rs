@@ -62,6 +62,10 @@ pub(super) fn search(folder: &Path, facts: &mut Facts) {
 
 /// Looks at a file; how many bytes of it were read.
 fn look(path: PathBuf, facts: &mut Facts) -> u64 {
+    if facts.has_databases_open && is_database(&path) {
+        facts.unsearched.push((path, "a look from outside, for this process has it open: fivefold audit"));
+        return 0;
+    }
     let start = match read::start_of(&path, LONGEST) {
         Ok(start) => start,
         Err(wrong) => {
@@ -92,6 +96,12 @@ fn look(path: PathBuf, facts: &mut Facts) -> u64 {
     length
 }
 
+/// Whether this is a database of SQLite's, or one of the files beside it.
+fn is_database(path: &Path) -> bool {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    [".db", ".db-wal", ".db-shm", ".db-journal"].iter().any(|ending| name.ends_with(ending))
+}
+
 /// Whether there is a private key that nothing seals. Each is looked at by itself.
 fn is_clear_key(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
@@ -120,6 +130,20 @@ mod tests {
     fn pem(label: &str, body: &str) -> String {
         let label = [label, "PRIVATE", "KEY-----"].join(" ");
         format!("-----BEGIN {}\n{body}\n-----END {}\n", label.trim_start(), label.trim_start())
+    }
+
+    #[test]
+    fn a_process_opens_no_database_again_that_it_has_open() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["readings.db", "readings.db-wal", "readings.db-shm", "notes.txt"] {
+            std::fs::write(folder.path().join(name), pem("", "AAAA")).unwrap();
+        }
+        let search_as = |has_databases_open| {
+            let mut facts = Facts { has_databases_open, ..Facts::at(1) };
+            search(folder.path(), &mut facts);
+            (facts.bare.len(), facts.unsearched.len())
+        };
+        assert_eq!((search_as(false), search_as(true)), ((4, 0), (1, 3)));
     }
 
     #[test]
