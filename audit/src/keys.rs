@@ -25,7 +25,7 @@ pub fn weakness(key: &[u8], names: &[&[u8]]) -> Option<String> {
         return Some(format!("the byte {first:02x}, over and over"));
     }
     let step = key.get(1).copied()?.wrapping_sub(first);
-    if key.iter().zip(key.iter().skip(1)).all(|(a, b)| b.wrapping_sub(*a) == step) {
+    if known::is_counted(key) || key.iter().zip(key.iter().skip(1)).all(|(a, b)| b.wrapping_sub(*a) == step) {
         return Some("counted: each byte is the one before and the same again".into());
     }
     if key.iter().all(|b| b.is_ascii_graphic() || *b == b' ') {

@@ -49,10 +49,15 @@ pub fn find_text(text: &str) -> Option<Known> {
         .or_else(|| find(text.as_bytes()))
 }
 
-fn is_counted(secret: &[u8]) -> bool {
-    let mut steps = secret.iter().zip(secret.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
-    let first = steps.next();
-    matches!(first, Some(0 | 1 | 0x11 | 0xFF)) && steps.all(|step| Some(step) == first)
+/// Whether its bytes are one repeated, or counted up or down; in decimal too, as people write such keys: 01 .. 09 10 11.
+pub(crate) fn is_counted(secret: &[u8]) -> bool {
+    let decimal = |b: &u8| (b >> 4 < 10 && b & 0x0F < 10).then_some((b >> 4) * 10 + (b & 0x0F));
+    let people: Option<Vec<u8>> = secret.iter().map(decimal).collect();
+    [Some(secret), people.as_deref()].into_iter().flatten().any(|bytes| {
+        let mut steps = bytes.iter().zip(bytes.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
+        let first = steps.next();
+        matches!(first, Some(0 | 1 | 0x11 | 0xFF)) && steps.all(|step| Some(step) == first)
+    })
 }
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
@@ -79,24 +84,28 @@ mod tests {
                 "OpenThread",
             ),
             (b"\x01\x02\x03\x04\x05\x06\x07\x08", "counted"),
+            (b"\x01\x02\x03\x04\x05\x06\x07\x08\x09\x10\x11\x12\x13\x14\x15\x16", "counted"),
             (b"", "nothing"),
         ] {
             assert!(find(key).unwrap().what.contains(what), "{key:?}");
         }
         assert!(find_text("2b:7e:15:16:28:ae:d2:a6:ab:f7:15:88:09:cf:4f:3c").unwrap().what.contains("LoRaWAN"));
-        assert!(find_text("mosquitto").is_some());
+        assert!(find_text("secretPSK").unwrap().source.contains("tinydtls"));
+        assert!(find_text("98677fafd6adb70c59e8d947c971150f").unwrap().what.contains("TinyOS"));
         assert_eq!(find_text("2b7e151628aed2a6abf7158809cf4f3d"), None);
         assert_eq!(find(&sha256(&[b"a key that nobody published"])), None);
     }
 
     #[test]
-    fn every_line_of_the_table_is_whole_and_none_stands_twice() {
+    fn every_line_of_the_table_is_whole_has_an_address_and_none_stands_twice() {
         let lines = TABLE.lines().filter(|line| !line.starts_with('#')).count();
         let all: Vec<_> = rows().collect();
         assert_eq!(all.len(), lines);
         for (digest, what, source) in &all {
             assert!(digest.len() == 64 && hex::decode(digest).is_ok(), "{digest}");
-            assert!(!what.is_empty() && !source.is_empty(), "{digest}");
+            // A claim that nobody can look up is none.
+            let address = source.split_once("https://").map_or("", |(_, rest)| rest);
+            assert!(what.len() > 10 && address.split('/').next().unwrap().contains('.'), "{digest} {what}: {source}");
         }
         assert!(all.windows(2).all(|pair| pair[0].0 < pair[1].0), "sorted, each once");
     }

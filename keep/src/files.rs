@@ -1,11 +1,14 @@
 //! Files that survive a crash whole, and secret files that only their owner reads.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+/// Bytes of a file that is read, at most: a thousand times what any of ours has.
+const LONGEST: u64 = 16 << 20;
 
 /// Why a file could not be read or written. Each is one sentence with the next step.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +82,7 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     if mode & 0o077 != 0 {
         return Err(FileError::Exposed { path: path.to_owned(), mode });
     }
-    fs::read(path).map(Zeroizing::new).map_err(failed)
+    whole(path).map(Zeroizing::new).map_err(failed)
 }
 
 /// Reads a text file that is no secret.
@@ -87,7 +90,24 @@ pub fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
 /// # Errors
 /// [`FileError::Read`].
 pub fn read_text(path: &Path) -> Result<String, FileError> {
-    fs::read_to_string(path).map_err(|source| FileError::Read { path: path.to_owned(), source })
+    let text = whole(path).and_then(|bytes| String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text")));
+    text.map_err(|source| FileError::Read { path: path.to_owned(), source })
+}
+
+/// Reads a file of a bounded length. A pipe or a device would never end, or never begin, so it has to be a file.
+fn whole(path: &Path) -> io::Result<Vec<u8>> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file"));
+    }
+    let too_long = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {} MiB", LONGEST >> 20));
+    if meta.len() > LONGEST {
+        return Err(too_long());
+    }
+    // All at once: what is copied to make room would stay where it was, secrets too.
+    let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
+    File::open(path)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LONGEST { Err(too_long()) } else { Ok(bytes) }
 }
 
 /// Removes a file, if it is there, and syncs the folder.
@@ -138,5 +158,21 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = read_text(Path::new("/nowhere/at-all")).unwrap_err();
         assert!(error.to_string().starts_with("cannot read /nowhere/at-all"), "{error}");
+    }
+
+    #[test]
+    fn what_does_not_end_or_is_no_file_is_refused_and_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("long");
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+        file.set_len(LONGEST).unwrap();
+        assert_eq!(read_private(&path).unwrap().len() as u64, LONGEST);
+        file.set_len(1 << 40).unwrap();
+        for error in [read_private(&path).unwrap_err(), read_text(&path).unwrap_err()] {
+            assert!(error.to_string().ends_with("long: it is longer than 16 MiB"), "{error}");
+        }
+        for path in [folder.path(), Path::new("/dev/zero")] {
+            assert!(read_text(path).unwrap_err().to_string().ends_with("it is no file"));
+        }
     }
 }

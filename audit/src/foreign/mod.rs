@@ -149,8 +149,8 @@ pub fn examine(system: System, path: &Path, files: &mut dyn Files) -> Result<Not
     match system {
         System::Chirpstack => chirpstack::examine(path, &text, &mut notes)?,
         System::Meshlium => return Err(Unread::Form("read here: a dump is walked through".into(), 0)),
-        System::Mosquitto => mosquitto::examine(path, &text, &mut walk, &mut notes),
-        System::PgHba => pg_hba::examine(path, &text, &mut walk, &mut notes),
+        System::Mosquitto => mosquitto::examine(path, &text, &mut walk, &mut notes)?,
+        System::PgHba => pg_hba::examine(path, &text, &mut walk, &mut notes)?,
         System::Sshd => sshd::examine(path, &text, &mut walk, &mut notes),
         System::Unit => unit::examine(path, &text, &mut walk, &mut notes)?,
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use super::files::{Walk, beside};
 use super::host::{is_loopback, without_login, without_port};
 use super::lines::settings;
-use super::{Notes, shown};
+use super::{NOT_EXAMINED, Notes, Unread, shown};
 
 /// Listeners and bridges of one broker, at most.
 const MOST: usize = 1000;
@@ -62,13 +62,43 @@ struct Broker {
     listeners: Vec<Listener>,
     bridges: Vec<Bridge>,
     is_bridge: bool,
+    /// Whether any line is a setting, and whether any is none.
+    lines: (bool, bool),
 }
 
 /// Looks at a broker's configuration.
-pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) {
+///
+/// # Errors
+/// [`Unread::Form`]: not one of its lines is a setting.
+pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) -> Result<(), Unread> {
     let mut broker = Broker::default();
     broker.read(path, text, walk, notes);
+    if broker.lines == (false, true) {
+        return Err(Unread::Form("a mosquitto.conf: none of its lines is a setting of one".into(), 0));
+    }
     broker.judge(path, notes);
+    Ok(())
+}
+
+/// All settings of mosquitto.conf(5), from 1.4 to 2.1, but for those with a prefix of [`PREFIXES`].
+const SETTINGS: &str = "accept_protocol_versions acl_file address addresses allow_anonymous allow_duplicate_messages \
+    allow_zero_length_clientid auto_id_prefix autosave_interval autosave_on_changes bind_address bind_interface cafile capath \
+    certfile check_retain_source ciphers ciphers_tls1.3 cleansession clientid clientid_prefixes connection connection_messages \
+    crlfile dhparamfile disable_client_cert_date_checks enable_control_api enable_proxy_protocol http_dir idle_timeout include_dir \
+    keepalive_interval keyfile listener log_dest log_facility log_timestamp log_timestamp_format log_type max_connections \
+    max_inflight_bytes max_inflight_messages max_keepalive max_packet_size max_qos max_queued_bytes max_queued_messages \
+    max_topic_alias max_topic_alias_broker memory_limit message_size_limit mount_point notification_topic notifications \
+    notifications_local_only packet_buffer_size packet_max_auth packet_max_simple password password_file per_listener_settings \
+    persistence persistence_file persistence_location persistent_client_expiration pid_file port protocol \
+    proxy_protocol_v2_require_tls psk_file psk_hint queue_qos0_messages require_certificate restart_timeout retain_available \
+    retain_expiry_interval retry_interval round_robin set_tcp_nodelay socket_domain start_type store_clean_interval sys_interval \
+    threshold tls_engine tls_engine_kpass_sha1 tls_keyform tls_version topic trace_level try_private upgrade_outgoing_qos \
+    use_identity_as_username use_subject_as_username use_username_as_clientid user username websockets_headers_size \
+    websockets_log_level websockets_origin";
+const PREFIXES: [&str; 7] = ["auth_", "bridge_", "global_", "listener_", "local_", "plugin", "remote_"];
+
+fn is_setting(key: &str) -> bool {
+    SETTINGS.split(' ').any(|known| known == key) || PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// Key and value of a line; the value is all that stands behind the key.
@@ -80,6 +110,13 @@ impl Broker {
     fn read(&mut self, path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) {
         for (line, setting) in settings(text) {
             let (key, value) = split(setting);
+            if !is_setting(key) {
+                self.lines.1 = true;
+                // Nobody knows what it is, so no word of it is repeated.
+                notes.say(NOT_EXAMINED, path, line, "this line is no setting of mosquitto.conf");
+                continue;
+            }
+            self.lines.0 = true;
             if key == "include_dir" {
                 // The broker takes a relative folder from where it was started: a copy is looked at with what lies beside it.
                 self.include(path, line, &beside(path, value), walk, notes);
@@ -303,6 +340,14 @@ mod tests {
         let both =
             "persistence true\npassword_file p\nacl_file a\nlistener 1883 127.0.0.1\nport 1884\nbind_address 10.0.0.1";
         assert_eq!(of(both), [("FX-03", 5)]);
+    }
+
+    #[test]
+    fn a_line_that_is_no_setting_is_said_and_a_file_of_none_but_those_is_refused() {
+        assert_eq!(of("persistence true\nallow_anonymos false\nplugin_opt_x y\nlog_dest stdout"), [("FX-01", 2)]);
+        let mut files = Made::default().with("/m.conf", "host all all\nnonsense");
+        let none = examine(System::Mosquitto, Path::new("/m.conf"), &mut files).unwrap_err().to_string();
+        assert_eq!(none, "it is not a mosquitto.conf: none of its lines is a setting of one");
     }
 
     #[test]

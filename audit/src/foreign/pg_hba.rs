@@ -8,14 +8,22 @@ use std::path::{Path, PathBuf};
 
 use super::files::{Walk, beside};
 use super::lines::words;
-use super::{Notes, shown};
+use super::{Notes, Unread, shown};
 
 /// What begins a record for connections over a network.
 const KINDS: [&str; 5] = ["host", "hostssl", "hostnossl", "hostgssenc", "hostnogssenc"];
 
 /// Looks at who gets into a database, and how.
-pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) {
-    Book::default().read(path, text, walk, notes);
+///
+/// # Errors
+/// [`Unread::Form`]: not one of its lines is a record.
+pub fn examine(path: &Path, text: &str, walk: &mut Walk<'_>, notes: &mut Notes) -> Result<(), Unread> {
+    let mut book = Book::default();
+    book.read(path, text, walk, notes);
+    if book.lines == (false, true) {
+        return Err(Unread::Form("a pg_hba.conf: none of its lines is a record of one".into(), 0));
+    }
+    Ok(())
 }
 
 /// What was refused so far, for every database and everybody.
@@ -25,6 +33,8 @@ struct Book {
     clear: [bool; 2],
     /// The same: everything.
     all: [bool; 2],
+    /// Whether any line is a record, and whether any is none.
+    lines: (bool, bool),
 }
 
 /// From where a record lets in.
@@ -90,8 +100,9 @@ impl Book {
         for (line, record) in records(text) {
             let words = words(&record);
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let mut is_record = true;
             match words.as_slice() {
-                [] => {}
+                [] => continue,
                 [how @ ("include" | "include_if_exists" | "include_dir"), what, ..] => {
                     self.include(path, line, how, what, walk, notes);
                 }
@@ -107,8 +118,12 @@ impl Book {
                     self.host(path, line, &record, notes);
                 }
                 // Nobody knows what it is, so no word of it is repeated.
-                _ => notes.say(super::NOT_EXAMINED, path, line, "this line is no record of pg_hba.conf"),
+                _ => {
+                    is_record = false;
+                    notes.say(super::NOT_EXAMINED, path, line, "this line is no record of pg_hba.conf");
+                }
             }
+            self.lines = (self.lines.0 | is_record, self.lines.1 | !is_record);
         }
     }
 
@@ -128,7 +143,7 @@ impl Book {
                     self.read(&file, &text, walk, notes);
                     walk.leave();
                 }
-                Err(super::Unread::Missing) if how == "include_if_exists" => {}
+                Err(Unread::Missing) if how == "include_if_exists" => {}
                 Err(why) => notes.unread(path, line, &file, &why),
             }
         }
@@ -251,8 +266,9 @@ mod tests {
             ("host all all", &["FX-01"]),
             ("host all all 10.0.0.1/8", &["FX-01"]),
         ] {
-            let found: Vec<_> = of(text).into_iter().map(|(rule, line)| (rule, line, text)).collect();
-            let expected: Vec<_> = expected.iter().map(|rule| (*rule, 1, text)).collect();
+            let whole = format!("local all postgres peer\n{text}");
+            let found: Vec<_> = of(&whole).into_iter().map(|(rule, line)| (rule, line, text)).collect();
+            let expected: Vec<_> = expected.iter().map(|rule| (*rule, 2, text)).collect();
             assert_eq!(found, expected);
         }
     }
@@ -260,11 +276,18 @@ mod tests {
     #[test]
     fn a_line_that_is_no_record_is_not_repeated() {
         for text in ["hunter2", "hunter2 all all all trust", "hosthunter2 all all 10.0.0.0/8 trust"] {
-            let mut files = Made::default().with("/pg/hba.conf", text);
+            let mut files = Made::default().with("/pg/hba.conf", &format!("local all postgres peer\n{text}"));
             let seen = examine(System::PgHba, Path::new("/pg/hba.conf"), &mut files).unwrap().into_vec();
             assert_eq!(seen.len(), 1, "{seen:?}");
             assert!(seen[0].rule == "FX-01" && !seen[0].what.contains("hunter2"), "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_file_without_any_record_is_refused() {
+        let mut files = Made::default().with("/pg/hba.conf", "# a comment\nPasswordAuthentication no\n");
+        let none = examine(System::PgHba, Path::new("/pg/hba.conf"), &mut files).unwrap_err().to_string();
+        assert_eq!(none, "it is not a pg_hba.conf: none of its lines is a record of one");
     }
 
     #[test]

@@ -32,8 +32,11 @@ impl DumpFile {
     /// It cannot be read, or is no text.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
+        // A pipe is no dump: who walks through one comes back to it.
+        let meta = std::fs::metadata(path).with_context(|| format!("cannot read {shown}"))?;
+        anyhow::ensure!(meta.is_file(), "{shown} is no file");
         let mut file = File::open(path).with_context(|| format!("cannot read {shown}"))?;
-        let size = file.metadata().with_context(|| format!("cannot read {shown}"))?.len();
+        let size = meta.len();
         let mut head = Vec::new();
         file.by_ref().take(MARK).read_to_end(&mut head).with_context(|| format!("cannot read {shown}"))?;
         let packed =
@@ -45,6 +48,12 @@ impl DumpFile {
             !head.starts_with(b"\xFF\xFE") && !head.starts_with(b"\xFE\xFF"),
             "{shown} is in UTF-16, as PowerShell writes it; make the dump again with: mysqldump --result-file={shown}"
         );
+        // mysqldump writes such a byte as \0, and without this a disk's image would be read to its end.
+        if let Some(at) = head.iter().position(|byte| *byte == 0) {
+            anyhow::bail!(
+                "{shown} is no dump: it has a zero byte at offset {at}; make one with: mysqldump --result-file={shown}"
+            );
+        }
         let digest = sha256(&[&size.to_be_bytes(), &head]);
         Ok(Self { path: path.to_owned(), size, digest })
     }
