@@ -20,7 +20,7 @@ use beside::Beside;
 
 use crate::clock;
 use crate::operator::{acting, is_operators};
-use crate::output::{Form, Output, answer, printable, table};
+use crate::output::{Form, Output, answer, printable, say, table};
 use crate::reading::Cloud;
 
 /// Arguments of `fivefold audit`.
@@ -121,7 +121,7 @@ fn look(args: &Look, form: Form) -> anyhow::Result<ExitCode> {
         Form::Junit => Format::Junit,
         Form::Sarif => Format::Sarif,
     };
-    println!("{}", shown(&format.write(&audit)));
+    say(&shown(&format.write(&audit))).context("cannot write the report")?;
     if let Some(path) = &args.waivers {
         let folder = args.dir.as_deref().or_else(|| args.beside.is_empty().then_some(Path::new(".")));
         folder.map_or(Ok(()), |folder| tell(folder, path, &waivers, facts.now))?;

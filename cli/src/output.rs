@@ -1,6 +1,6 @@
 //! How a command answers: for a person, or for a program (`-o json`, on every command).
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use comfy_table::{Table, presets};
 use serde_json::Value;
@@ -48,15 +48,34 @@ pub enum Output {
 
 /// Answers with `value`, or with `text` for a person.
 pub fn answer(output: Output, value: &Value, text: impl FnOnce() -> String) {
-    match output {
-        Output::Human => println!("{}", text()),
-        Output::Json => println!("{}", printable(&format!("{value:#}"))),
-    }
+    said(say(&match output {
+        Output::Human => text(),
+        Output::Json => printable(&format!("{value:#}")),
+    }));
 }
 
 /// Answers a program with several values, one a line.
 pub fn lines(values: &[Value]) {
-    values.iter().for_each(|value| println!("{}", printable(&value.to_string())));
+    values.iter().for_each(|value| said(say(&printable(&value.to_string()))));
+}
+
+/// Writes a line, or several, to standard output. Whoever stopped reading has what he wanted.
+///
+/// # Errors
+/// It cannot be written: an answer that is cut is none.
+pub(crate) fn say(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn said(done: io::Result<()>) {
+    if let Err(e) = done {
+        eprintln!("fivefold: cannot write the answer: {e}");
+        std::process::exit(2);
+    }
 }
 
 /// JSON without characters that a terminal obeys. Those below 0x20 are escaped already, and what is left stands in strings
@@ -107,10 +126,8 @@ pub fn table(head: &[&str]) -> Table {
 pub fn log(output: Output) {
     use tracing_subscriber::EnvFilter;
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     // A second subscriber is refused: the first one stays.
     let _ = match output {
         Output::Human => log.with_target(false).try_init(),

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -104,4 +104,28 @@ fn every_rule_is_listed_and_explained() {
     let none = run(&["audit", "explain", "AR-99"]);
     assert_eq!(code(&none), 2);
     assert!(String::from_utf8_lossy(&none.stderr).contains("fivefold audit rules"));
+}
+
+#[test]
+fn a_reader_that_stops_is_no_fault_and_a_report_that_cannot_be_written_is_no_pass() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../audit/tests/fixtures/unit/good.service");
+    let beside = format!("unit={}", unit.display());
+    for arguments in [&["audit", "--beside", &beside][..], &["audit", "rules"]] {
+        let run = |out: Stdio| {
+            Command::new(env!("CARGO_BIN_EXE_fivefold"))
+                .args(arguments)
+                .stdout(out)
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let mut stops = run(Stdio::piped());
+        drop(stops.stdout.take());
+        let stops = stops.wait_with_output().unwrap();
+        assert_eq!((code(&stops), String::from_utf8_lossy(&stops.stderr).as_ref()), (0, ""), "{arguments:?}");
+        let full = run(std::fs::File::options().write(true).open("/dev/full").unwrap().into());
+        let full = full.wait_with_output().unwrap();
+        assert_eq!(code(&full), 2, "{arguments:?}");
+        assert!(String::from_utf8_lossy(&full.stderr).contains("cannot write"), "{arguments:?}");
+    }
 }

@@ -105,17 +105,17 @@ fn a_book_a_config_a_certificate_and_waivers_that_are_none_are_refused() {
     // A node, and a folder of a gateway, by themselves.
     each_at(&folder.path().join("node.toml"), &["--node", folder.path().join("node.toml").to_str().unwrap()]);
     let waivers = folder.path().join("waivers.toml");
-    each_at(&waivers, &["--deployment", &dir, "--waivers", waivers.to_str().unwrap()]);
+    each_at(&waivers, &["--dir", &dir, "--waivers", waivers.to_str().unwrap()]);
     for name in ["cloud/cloud.toml", "vault.toml", "gateways/north/gateway.toml", "gateways/north/certificate.pem"] {
         let (path, kept) = (at(name), folder.path().join("kept"));
         fs::rename(&path, &kept).unwrap();
         let alone = at("gateways/north").display().to_string();
-        each_at(&path, &["--deployment", if name.starts_with("gateways") { &alone } else { &dir }]);
+        each_at(&path, &["--dir", if name.starts_with("gateways") { &alone } else { &dir }]);
         fs::rename(&kept, &path).unwrap();
     }
     // The book last: it is what makes this an operator's folder.
     fs::remove_file(at("registry.db")).unwrap();
-    each_at(&at("registry.db"), &["--deployment", &dir]);
+    each_at(&at("registry.db"), &["--dir", &dir]);
 }
 
 #[test]
@@ -137,13 +137,13 @@ fn what_includes_itself_and_folders_that_are_links_to_themselves_come_to_an_end(
     symlink("..", format!("{dir}/up")).unwrap();
     symlink(".", format!("{dir}/gateways/again")).unwrap();
     symlink("loop", format!("{dir}/loop")).unwrap();
-    let said = refused(&["--deployment", &dir], "AR-36");
+    let said = refused(&["--dir", &dir], "AR-36");
     for link in ["/up", "/again", "/loop"] {
         assert!(said.contains(link), "{link} is passed over: {said}");
     }
     // One folder in another, deeper than anybody looks.
     fs::create_dir_all(format!("{dir}/{}", "d/".repeat(300))).unwrap();
-    refused(&["--deployment", &dir], "deeper, or has more files, than is looked at");
+    refused(&["--dir", &dir], "deeper, or has more files, than is looked at");
 }
 
 /// The rules that are broken, what the command ends with, and the report.
@@ -158,7 +158,7 @@ fn broken(arguments: &[&str]) -> (BTreeSet<String>, i32, Value) {
 fn waivers_that_are_over_or_nobodys_waive_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let dir = farm(folder.path());
-    let (_, _, report) = broken(&["--deployment", &dir]);
+    let (_, _, report) = broken(&["--dir", &dir]);
     let whole = |until: &str, owner: &str, reason: &str| -> String {
         let grave = report["findings"].as_array().unwrap().iter().filter(|f| f["severity"] != "low");
         let one = |f: &Value| {
@@ -172,7 +172,7 @@ fn waivers_that_are_over_or_nobodys_waive_nothing() {
     let file = folder.path().join("waivers.toml");
     let with = |text: String| {
         fs::write(&file, text).unwrap();
-        broken(&["--deployment", &dir, "--waivers", file.to_str().unwrap()])
+        broken(&["--dir", &dir, "--waivers", file.to_str().unwrap()])
     };
     let (until, owner, reason) = ("until = \"2999-12-31\"", "owner = \"Ann\"", "reason = \"a test\"");
     assert_eq!(with(whole(until, owner, reason)).1, 0, "as they are, they waive: what follows can fail");
@@ -237,7 +237,7 @@ fn a_deployment_with_every_fault_at_once_is_told_of_each() {
     let key = ["-----BEGIN", "PRIVATE", "KEY-----\nAAAA\n-----END", "PRIVATE", "KEY-----\n"].join(" ");
     fs::write(format!("{dir}/old.key"), key).unwrap();
     fs::write(format!("{dir}/gateways/north/operator.toml"), "").unwrap();
-    let (rules, code, report) = broken(&["--deployment", &dir, "--profile", "e1+e2+e3+e4"]);
+    let (rules, code, report) = broken(&["--dir", &dir, "--profile", "e1+e2+e3+e4"]);
     assert_eq!((code, report["unreadable"].to_string().as_str()), (1, "[]"), "{:#}", report["unreadable"]);
     for rule in ["AR-01", "AR-03", "AR-05", "AR-06", "AR-21", "AR-30", "AR-31", "AR-32", "AR-36", "AR-37", "AR-39"] {
         assert!(rules.contains(rule), "{rule} is hidden by the others: {rules:?}");

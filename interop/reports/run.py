@@ -252,21 +252,21 @@ def main():
         nothing = beside(["mosquitto/good.conf", "pg-hba/good.conf", "sshd/good.conf", "unit/good.service"])
         node = ["--node", str(next((Path(good) / "nodes").iterdir()))]
 
-        worst, sarif, xml = looked_at(fivefold, schema, 1, "--deployment", bad, *everything)
+        worst, sarif, xml = looked_at(fivefold, schema, 1, "--dir", bad, *everything)
         rules = {f["rule"] for f in worst["findings"]}
         expect({"AR-01", "AR-08", "AR-31", "AR-36", "AR-44", "FX-02", "FX-11", "FX-21", "FX-34", "FX-41"} <= rules, f"{rules}")
-        fresh, *_ = looked_at(fivefold, schema, 1, "--deployment", good, *nothing)
+        fresh, *_ = looked_at(fivefold, schema, 1, "--dir", good, *nothing)
         waived = waivers(fresh, folder / "waivers.toml")
-        best, *_ = looked_at(fivefold, schema, 0, "--deployment", good, "--waivers", waived, *nothing, *node)
+        best, *_ = looked_at(fivefold, schema, 0, "--dir", good, "--waivers", waived, *nothing, *node)
         expect(best["waived"] and not [f for f in best["findings"] if f["severity"] in ("critical", "high")], f"{best}")
         looked_at(fivefold, schema, 1, *everything)
         looked_at(fivefold, schema, 0, *nothing)
         looked_at(fivefold, schema, 0, *node)
-        unread, *_ = looked_at(fivefold, schema, 2, "--deployment", bad, "--beside", f"sshd={folder / NASTY / 'none'}")
+        unread, *_ = looked_at(fivefold, schema, 2, "--dir", bad, "--beside", f"sshd={folder / NASTY / 'none'}")
         expect(len(unread["unreadable"]) == 1, f"{unread['unreadable']}")
         ended = folder / "ended.toml"
         ended.write_text(Path(waived).read_text().replace("2999-12-31", "2020-01-01"))
-        over, *_ = looked_at(fivefold, schema, 1, "--deployment", good, "--waivers", str(ended))
+        over, *_ = looked_at(fivefold, schema, 1, "--dir", good, "--waivers", str(ended))
         expect("WAIVER" in {f["rule"] for f in over["findings"]}, f"{over['findings']}")
         count = refused(worst, sarif, xml, schema)
     print(f"8 audits in three forms: SARIF holds to its schema, JUnit opens in junitparser, and all say the same "

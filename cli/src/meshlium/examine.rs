@@ -16,6 +16,13 @@ use super::rows::{Meaning, Part, Terms, meaning, shown};
 /// It cannot be read, or is no dump.
 pub(crate) fn examine(path: &Path) -> anyhow::Result<Notes> {
     let file = DumpFile::open(path)?;
+    // A disk's image would be read to its end.
+    if let Some(at) = file.zero {
+        let shown = path.display();
+        anyhow::bail!(
+            "{shown} is no dump: it has a zero byte at offset {at}; make one with: mysqldump --result-file={shown}"
+        );
+    }
     let mut dump = file.walk(Place::default(), None)?.context("the dump changes while it is read")?;
     // Times are not looked at.
     let terms = Terms { zone: TimeZone::UTC, is_latin1: false };

@@ -23,6 +23,8 @@ pub(crate) struct DumpFile {
     pub(crate) size: u64,
     /// SHA-256 of its size and its head.
     pub(crate) digest: [u8; 32],
+    /// Where its head has a zero byte, which mysqldump writes as `\0`.
+    pub(crate) zero: Option<usize>,
 }
 
 impl DumpFile {
@@ -48,14 +50,9 @@ impl DumpFile {
             !head.starts_with(b"\xFF\xFE") && !head.starts_with(b"\xFE\xFF"),
             "{shown} is in UTF-16, as PowerShell writes it; make the dump again with: mysqldump --result-file={shown}"
         );
-        // mysqldump writes such a byte as \0, and without this a disk's image would be read to its end.
-        if let Some(at) = head.iter().position(|byte| *byte == 0) {
-            anyhow::bail!(
-                "{shown} is no dump: it has a zero byte at offset {at}; make one with: mysqldump --result-file={shown}"
-            );
-        }
         let digest = sha256(&[&size.to_be_bytes(), &head]);
-        Ok(Self { path: path.to_owned(), size, digest })
+        let zero = head.iter().position(|byte| *byte == 0);
+        Ok(Self { path: path.to_owned(), size, digest, zero })
     }
 
     /// Walks on from `place`; `None` where the file is another one there than when it was left.
