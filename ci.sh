@@ -35,6 +35,7 @@ JOBS=(
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
+    "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; its daemons write to their folders alone"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
     "metrics    promtool over the pages of a running gateway and cloud, the alert rules and what they say minute by minute"
 )
@@ -229,6 +230,11 @@ job_timing() {
         cargo run --release --locked -p fivefold-keep --example key_message_timing -- "${1:-20}" --broken "$broken" || code=$?
         [ "$code" -eq 1 ] || die "the server that does not $broken for strangers was not told from the good one (exit $code)"
     done
+}
+
+job_package() {
+    need_deb debootstrap qemu-system-x86 e2fsprogs systemd binutils
+    bash scripts/package.sh
 }
 
 job_kill() {

@@ -14,6 +14,7 @@ use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE};
 use serde_json::{Map, Value, json};
 
 use crate::clock;
+use crate::notify;
 use crate::operator::{CA_KEY_FILE, Folder, Operator, by, who};
 use crate::output::{self, Output, table};
 
@@ -81,12 +82,15 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::log(output);
-    daemon::run(&run.dir, |at| match output {
-        Output::Human => println!("Gateways connect to {}; people and programs to https://{}.", at.ingest, at.api),
-        Output::Json => {
-            let ready = json!({ "event": "ready", "ingest": at.ingest.to_string(), "api": at.api.to_string() });
-            println!("{ready}");
+    daemon::run(&run.dir, |at| {
+        match output {
+            Output::Human => println!("Gateways connect to {}; people and programs to https://{}.", at.ingest, at.api),
+            Output::Json => {
+                let ready = json!({ "event": "ready", "ingest": at.ingest.to_string(), "api": at.api.to_string() });
+                println!("{ready}");
+            }
         }
+        notify::ready();
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -10,6 +10,7 @@ use fivefold_gateway::selfcheck::Own;
 use fivefold_gateway::xbee::Time;
 use serde_json::json;
 
+use crate::notify;
 use crate::output::{self, Output};
 
 /// `fivefold gateway run`.
@@ -44,7 +45,15 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     }
     output::log(output);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), |config| match output {
+    runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), |config| {
+        say_ready(config, output);
+        notify::ready();
+    }))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say_ready(config: &Config, output: Output) {
+    match output {
         Output::Human => match &config.uplink {
             Destination::Cloud { cloud, .. } => {
                 println!("Gateway {} listens on {} and sends to {cloud}.", config.name, config.bind);
@@ -56,8 +65,7 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
         Output::Json => {
             println!("{}", json!({ "event": "ready", "gateway": config.name, "radio": config.bind.to_string() }))
         }
-    }))?;
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 fn resolved(config: &Config) -> serde_json::Value {

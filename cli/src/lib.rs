@@ -11,6 +11,7 @@ pub mod budget;
 pub mod clock;
 pub mod cloud;
 pub mod compare;
+pub mod completion;
 pub mod demo;
 pub mod device;
 pub mod evidence;
@@ -27,6 +28,7 @@ pub mod log;
 pub(crate) mod meshlium;
 pub mod network;
 pub mod node;
+mod notify;
 pub mod operator;
 pub mod output;
 pub(crate) mod paper;
@@ -72,6 +74,8 @@ enum Noun {
     Cloud(cloud::Args),
     /// Compare what another system saw with what came here.
     Compare(compare::Args),
+    /// What a shell needs to complete the words of this command.
+    Completion(completion::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
     Demo(demo::Args),
     /// Devices: enrol, add, list, show, enrol again, revoke.
@@ -90,6 +94,8 @@ enum Noun {
     Key(key::Args),
     /// The log of events, signed and cosigned: show it, check it, monitor it, be a witness of it.
     Log(log::Args),
+    /// Manual pages, one for each command, written into a folder.
+    Man(completion::Man),
     /// Networks: add, list.
     Network(network::Args),
     /// Nodes: join a network, run one as software.
@@ -171,6 +177,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Budget(args) => budget::run(&args, output),
         Noun::Cloud(args) => cloud::run(&args, output),
         Noun::Compare(args) => compare::run(&args, output),
+        Noun::Completion(args) => Ok(completion::run(Args::command(), &args, output)),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
         Noun::Evidence(args) => evidence::run(&args, output),
@@ -180,6 +187,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Init(args) => init::run(&args, output),
         Noun::Key(args) => key::run(&args, output),
         Noun::Log(args) => log::run(&args, output),
+        Noun::Man(args) => completion::man(Args::command(), &args, output),
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
         Noun::Operator(args) => operator::deeds::run(&args, output),

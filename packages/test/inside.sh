@@ -1,0 +1,87 @@
+#!/bin/bash
+# Run by systemd inside the machine that scripts/package.sh boots: the packages are installed, and nothing else was done.
+set -euo pipefail
+
+say() { printf 'package: %s\n' "$*"; }
+die() { say "FAILED: $*"; journalctl --no-pager -n 40 -u 'fivefold-*' || true; exit 1; }
+
+cloud=/var/lib/fivefold-cloud gateway=/var/lib/fivefold-gateway/north
+as_cloud() { runuser -u fivefold-cloud -- env -C "$cloud" FIVEFOLD_DIR=$cloud "$@"; }
+
+# readings: how many the cloud has.
+readings() { as_cloud fivefold reading list --token-file token -o json | grep -c '"did"' || true; }
+
+# measure N: a node reports N readings, confirmed by the cloud.
+measure() { as_cloud fivefold node run --dir "nodes/$did" --every 1 --count "$1" --wait 60 >/dev/null; }
+
+# sandboxed UNIT STATE: the daemon runs as its own user, without a capability, and what it can write to is its state folder.
+sandboxed() {
+    local pid user writable
+    pid=$(systemctl show -P MainPID "$1")
+    user=$(systemctl show -P User "$1")
+    [ "$(stat -c %U "/proc/$pid")" = "$user" ] || die "$1 runs as $(stat -c %U "/proc/$pid"), not as $user"
+    grep -qx 'CapEff:[[:space:]]*0000000000000000' "/proc/$pid/status" || die "$1 has a capability"
+    grep -qx 'CapBnd:[[:space:]]*0000000000000000' "/proc/$pid/status" || die "$1 could get a capability"
+    grep -qx 'NoNewPrivs:[[:space:]]*1' "/proc/$pid/status" || die "$1 could get new privileges"
+    grep -qx 'Seccomp:[[:space:]]*2' "/proc/$pid/status" || die "$1 has no filter of system calls"
+    # Seen with its own eyes: in its mounts, as its user. Its /tmp and /var/tmp are its own, and gone with it.
+    writable=$(nsenter --target "$pid" --mount -- setpriv --reuid "$user" --regid "$user" --clear-groups \
+        find / \( -path /proc -o -path /sys -o -path /dev \) -prune -o -type d -writable -print 2>/dev/null |
+        grep -vE "^(/var)?/tmp(/|\$)|^$2(/|\$)" || true)
+    [ -z "$writable" ] || die "$1 can write outside $2: $writable"
+    say "$1 runs as $user and can write to $2 alone"
+}
+
+started() { systemctl start "$1" || die "$1 does not start"; }
+
+say "systemd $(systemctl --version | head -1 | cut -d' ' -f2), $(fivefold --version), packages $(dpkg-query -W -f '${Version}' fivefold)"
+systemctl is-system-running --wait >/dev/null || true
+for unit in fivefold-cloud.service fivefold-gateway@north.service; do
+    systemd-analyze verify "$unit" || die "systemd-analyze verify $unit"
+    systemctl start "$unit"
+    ! systemctl is-active --quiet "$unit" || die "$unit runs without a deployment"
+done
+say "units pass systemd-analyze verify, and start nothing before there is a deployment"
+
+as_cloud fivefold init "$cloud" >/dev/null
+as_cloud fivefold network add field-7 >/dev/null
+as_cloud fivefold gateway add --net field-7 north >/dev/null
+did=$(as_cloud fivefold device add --net field-7 -o json | grep -oE '[0-9a-f]{16}' | head -1)
+as_cloud sh -c 'fivefold token add test > token && chmod 600 token'
+install -d -m 700 -o fivefold-gateway -g fivefold-gateway "$gateway"
+cp -r "$cloud/gateways/north/." "$gateway/"
+chown -R fivefold-gateway: "$gateway"
+started fivefold-cloud.service
+started fivefold-gateway@north.service
+sandboxed fivefold-cloud.service "$cloud"
+sandboxed fivefold-gateway@north.service /var/lib/fivefold-gateway
+measure 3 || die "the node's readings were not confirmed"
+[ "$(readings)" -eq 3 ] || die "$(readings) readings, not 3"
+say "a node reports: 3 readings confirmed"
+
+for unit in fivefold-cloud.service fivefold-gateway@north.service; do
+    before=$(systemctl show -P MainPID $unit)
+    systemctl reload $unit
+    sleep 1
+    [ "$(systemctl show -P MainPID $unit)" = "$before" ] || die "$unit did not live through a reload"
+done
+
+before=$(systemctl show -P MainPID fivefold-cloud.service)
+dpkg -i /opt/packages/new/*.deb >/dev/null || die "the upgrade"
+[ "$(systemctl show -P MainPID fivefold-cloud.service)" != "$before" ] || die "the upgrade left the old program running"
+systemctl is-active --quiet fivefold-cloud.service || die "the cloud is down after the upgrade"
+systemctl is-active --quiet fivefold-gateway@north.service || die "the gateway is down after the upgrade"
+[ "$(readings)" -eq 3 ] || die "$(readings) readings after the upgrade, not 3"
+measure 2 || die "the node's readings were not confirmed after the upgrade"
+[ "$(readings)" -eq 5 ] || die "$(readings) readings after the upgrade, not 5"
+say "upgraded to $(dpkg-query -W -f '${Version}' fivefold) while it ran: 3 readings kept, 2 came"
+
+dpkg --remove fivefold-gateway fivefold-cloud >/dev/null
+! pgrep -x fivefold >/dev/null || die "a daemon is left after removal"
+dpkg --purge fivefold-gateway fivefold-cloud fivefold
+[ -s "$cloud/vault.toml" ] || die "purge destroyed the keys of a deployment"
+left=$(find / -xdev -name '*fivefold*' -not -path '/proc/*' -not -path '/opt/*' -not -path '/tmp/*' \
+    -not -path '/var/lib/fivefold-*' -not -path '/var/log/*' -not -path '/usr/local/*' \
+    -not -path '/etc/systemd/system/*package-test*' | grep -v '/var/lib/systemd/' || true)
+[ -z "$left" ] || die "left behind: $left"
+say "removed: nothing is left but the deployment's own folders"
