@@ -70,7 +70,8 @@ mod tests {
         below(&crate::Args::command(), "fivefold", &mut all);
         assert!(all.len() > 50, "{all:?}");
         for words in &all {
-            let page = std::fs::read_to_string(args.dir.join(format!("{words}.1"))).unwrap_or_else(|e| panic!("{words}: {e}"));
+            let page =
+                std::fs::read_to_string(args.dir.join(format!("{words}.1"))).unwrap_or_else(|e| panic!("{words}: {e}"));
             assert!(page.contains(".SH SYNOPSIS"), "{words}");
         }
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {

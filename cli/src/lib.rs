@@ -12,6 +12,7 @@ pub mod clock;
 pub mod cloud;
 pub mod compare;
 pub mod completion;
+pub mod config;
 pub mod demo;
 pub mod device;
 pub mod evidence;
@@ -76,6 +77,8 @@ enum Noun {
     Compare(compare::Args),
     /// What a shell needs to complete the words of this command.
     Completion(completion::Args),
+    /// A config file with every setting there is, to copy from.
+    Config(config::Args),
     /// A dam, its sensors and its enemies: every attack of docs/threats.md against live processes.
     Demo(demo::Args),
     /// Devices: enrol, add, list, show, enrol again, revoke.
@@ -178,6 +181,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Cloud(args) => cloud::run(&args, output),
         Noun::Compare(args) => compare::run(&args, output),
         Noun::Completion(args) => Ok(completion::run(Args::command(), &args, output)),
+        Noun::Config(args) => Ok(config::run(&args, output)),
         Noun::Demo(args) => demo::run(&args, output),
         Noun::Device(args) => device::run(&args, output),
         Noun::Evidence(args) => evidence::run(&args, output),

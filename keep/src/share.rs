@@ -6,6 +6,7 @@ mod classic;
 mod log;
 mod meshlium;
 mod signing;
+pub mod template;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
