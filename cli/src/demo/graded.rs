@@ -45,6 +45,9 @@ pub struct Audited {
     pub named: Vec<String>,
     /// What could not be read.
     pub unread: Vec<String>,
+    /// Whether the best network is as it should be: for other people's programs it has a node with keys of 128 bits.
+    #[serde(skip)]
+    pub has_best: bool,
 }
 
 impl Audited {
@@ -54,7 +57,7 @@ impl Audited {
         let [named] = &self.named[..] else { return false };
         self.unread.is_empty()
             && grade(&|n| n.levels == village::title_of(Profile::DangerLinkOnly)) == Some("F")
-            && grade(&|n| n.network == BEST) == Some("A")
+            && (!self.has_best || grade(&|n| n.network == BEST) == Some("A"))
             && named.contains(&self.wrong_policy)
     }
 }
@@ -70,11 +73,12 @@ pub fn mistake(folder: &Path) -> anyhow::Result<()> {
     Ok(share::write_config(&path, "A node of the demo, whose policy is not that of the book.", &settings)?)
 }
 
-/// Looks at the folders as they lie there, as the command does.
+/// Looks at the folders as they lie there, as the command does. With `for_others` the best network has a node whose keys are of 128
+/// bits, so that programs can read its frames that know no others, and is not judged.
 ///
 /// # Errors
 /// The clock is wrong, or the village has no such node.
-pub fn look(village: &Village) -> anyhow::Result<impl FnOnce() -> Audited + Send + use<>> {
+pub fn look(village: &Village, for_others: bool) -> anyhow::Result<impl FnOnce() -> Audited + Send + use<>> {
     let link_only = village.networks.iter().find(|n| n.profile == Profile::DangerLinkOnly);
     let wrong = link_only.and_then(|n| n.nodes.get(WRONG)).context("no node has a wrong policy")?;
     let (dir, wrong_policy, now) = (village.dir.clone(), wrong.did.to_string(), crate::clock::now()?);
@@ -83,7 +87,7 @@ pub fn look(village: &Village) -> anyhow::Result<impl FnOnce() -> Audited + Send
     Ok(move || {
         let mut facts = Facts::at(now);
         gather::deployment(&dir, Secrets::Open(None), &mut facts);
-        of(&Audit::of(&facts, &Waivers::NONE), &levels, wrong_policy)
+        Audited { has_best: !for_others, ..of(&Audit::of(&facts, &Waivers::NONE), &levels, wrong_policy) }
     })
 }
 
@@ -100,7 +104,7 @@ fn of(audit: &Audit, levels: &[(String, &str)], wrong_policy: String) -> Audited
         }
     });
     let named = audit.findings.iter().filter(|f| f.rule.id == RULE).map(|f| f.sentence.clone()).collect();
-    Audited { networks: networks.collect(), wrong_policy, named, unread: audit.unread.clone() }
+    Audited { networks: networks.collect(), wrong_policy, named, unread: audit.unread.clone(), has_best: true }
 }
 
 /// For people.

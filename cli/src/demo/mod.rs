@@ -212,7 +212,7 @@ fn besiege_village(
     let mut siege = Siege::new(village)?;
     siege.await_cloud()?;
     progress.tell("readings flow");
-    let audit = std::thread::spawn(graded::look(siege.village)?);
+    let audit = std::thread::spawn(graded::look(siege.village, args.pcap.is_some())?);
     siege.peace(&BTreeMap::new())?;
     let audited = audit.join().map_err(|_| anyhow::anyhow!("the audit broke off"))?;
     let mut rows: Vec<Row> = Vec::new();
