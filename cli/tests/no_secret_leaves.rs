@@ -279,6 +279,22 @@ fn scenario(form: &'static str) -> Heard {
     heard.look("audit rules", &[]);
     heard.run("audit explain", &["AR-04"]);
 
+    // Words that are the same for everybody.
+    let pages = at(&heard, "man1");
+    heard.run("man", &[&pages]);
+    for (words, of) in [("completion", "bash"), ("config", "cloud")] {
+        heard.run(words, &[of]);
+    }
+
+    // Who is told of alarms: nobody is there.
+    let (settings, key) = (at(&heard, "farm/cloud/cloud.toml"), at(&heard, "webhook.key"));
+    let sink = "\n[[alarm.sink]]\nname = \"duty\"\nwebhook = \"http://127.0.0.1:1/\"\n";
+    fs::write(&settings, fs::read_to_string(&settings).unwrap() + sink).unwrap();
+    private(Path::new(&key), "a webhook's key 577215664901");
+    heard.secrets.push(secret("key of a webhook", "a webhook's key 577215664901"));
+    heard.run("alarm add-secret", &["duty", "--file", &key]);
+    heard.look("alarm test", &[]);
+
     // What the columns of rows mean.
     let templates = at(&heard, "templates.toml");
     private(Path::new(&templates), "[[template]]\nid = 3\ncolumns = [{ name = \"level\", unit = \"m\" }]\n");
@@ -316,6 +332,7 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("reading list", &["--token-file", &token, "--imported"]);
     heard.run("reading quarantine", &["--token-file", &token]);
     heard.run("reading unknown", &["--token-file", &token]);
+    heard.look("alarm list", &["--token-file", &token]);
     heard.look("why", &["--token-file", &token]);
     heard.look("why", &["--dir", &gateway]);
     let follow = heard.start("reading follow", &["--token-file", &token]);

@@ -27,6 +27,7 @@ pub(super) fn search(folder: &Path, facts: &mut Facts) {
     while let Some((folder, depth)) = left.pop() {
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
+            Err(_) if depth > 0 && is_gone(&folder) => continue,
             Err(e) => {
                 facts.unread.push(format!("cannot read {}: {e}", folder.display()));
                 continue;
@@ -68,6 +69,7 @@ fn look(path: PathBuf, facts: &mut Facts) -> u64 {
     }
     let start = match read::start_of(&path, LONGEST) {
         Ok(start) => start,
+        Err(_) if is_gone(&path) => return 0,
         Err(wrong) => {
             facts.unread.push(wrong);
             return 0;
@@ -94,6 +96,11 @@ fn look(path: PathBuf, facts: &mut Facts) -> u64 {
         facts.unsearched.push((path, "time: its first 4 MiB were searched"));
     }
     length
+}
+
+/// Whether what was listed is there no more: of a deployment that runs, files are written beside the old ones and take their names.
+fn is_gone(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound)
 }
 
 /// Whether this is a database of SQLite's, or one of the files beside it.
@@ -144,6 +151,18 @@ mod tests {
             (facts.bare.len(), facts.unsearched.len())
         };
         assert_eq!((search_as(false), search_as(true)), ((4, 0), (1, 3)));
+    }
+
+    #[test]
+    fn a_file_that_went_while_its_folder_was_read_is_no_fault_and_one_that_cannot_be_read_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut facts = Facts::at(1);
+        assert_eq!(look(folder.path().join("slot-a.sealed.new"), &mut facts), 0);
+        assert!(facts.unread.is_empty(), "{:?}", facts.unread);
+        // A folder is no file: it is there, and cannot be read as one.
+        look(folder.path().to_owned(), &mut facts);
+        search(&folder.path().join("named-by-the-user"), &mut facts);
+        assert_eq!(facts.unread.len(), 2, "{:?}", facts.unread);
     }
 
     #[test]

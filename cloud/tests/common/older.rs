@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// What undoes each migration, the newest first: its number, and SQL that gives the store the form that it had before.
-const UNDO: [(u32, &str); 7] = [
+const UNDO: [(u32, &str); 8] = [
+    (17, "DROP TABLE why;"),
     (16, "ALTER TABLE meshlium_cursor DROP COLUMN raised; DROP INDEX classic_value_of;"),
     (15, "DROP TABLE alarm_sent; DROP TABLE alarm_sink; DROP TABLE alarm; DROP TABLE alarm_window;"),
     (14, "ALTER TABLE heard DROP COLUMN path;"),
