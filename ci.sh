@@ -35,11 +35,11 @@ JOBS=(
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
-    "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; its daemons write to their folders alone"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
     "metrics    promtool over the pages of a running gateway and cloud, the alert rules and what they say minute by minute"
 )
 EXTRA=(
+    "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; its daemons write to their folders alone (minutes without KVM)"
     "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
 )
 

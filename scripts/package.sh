@@ -11,7 +11,7 @@ mkdir -p "$out"
 # A folder of roots is kept: making one is most of the time.
 base=$work/base.tar
 
-[ -n "${FIVEFOLD_BINARY:-}" ] || cargo build --release --locked -p fivefold
+cargo build --release --locked -p fivefold
 SOURCE_DATE_EPOCH=1 packages/build.sh --binary target/release/fivefold --out "$out/again" >/dev/null
 SOURCE_DATE_EPOCH=1 packages/build.sh --binary target/release/fivefold --out "$out/new"
 diff -r "$out/again" "$out/new"
