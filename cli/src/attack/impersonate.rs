@@ -68,8 +68,8 @@ impl Identity {
     }
 }
 
-/// Listens as the cloud until `until`, or until [`ENOUGH`] came, and counts who came and who believed it. A believer's request is read, and
-/// answered with an empty 200.
+/// Listens as the cloud until `until`, or until so many came as are enough, and counts who came and who believed it. A believer's
+/// request is read, and answered with an empty 200.
 ///
 /// # Errors
 /// The address is taken, or the identity is not usable.
