@@ -9,7 +9,7 @@ cloud=/var/lib/fivefold-cloud gateway=/var/lib/fivefold-gateway/north
 as_cloud() { runuser -u fivefold-cloud -- env -C "$cloud" FIVEFOLD_DIR=$cloud "$@"; }
 
 # readings: how many the cloud has.
-readings() { as_cloud fivefold reading list --token-file token -o json | grep -c '"did"' || true; }
+readings() { as_cloud fivefold reading list --token-file token -o json | grep -c '"device"' || true; }
 
 # measure N: a node reports N readings, confirmed by the cloud.
 measure() { as_cloud fivefold node run --dir "nodes/$did" --every 1 --count "$1" --wait 60 >/dev/null; }
@@ -35,9 +35,8 @@ sandboxed() {
 started() { systemctl start "$1" || die "$1 does not start"; }
 
 say "systemd $(systemctl --version | head -1 | cut -d' ' -f2), $(fivefold --version), packages $(dpkg-query -W -f '${Version}' fivefold)"
-systemctl is-system-running --wait >/dev/null || true
 for unit in fivefold-cloud.service fivefold-gateway@north.service; do
-    systemd-analyze verify "$unit" || die "systemd-analyze verify $unit"
+    systemd-analyze verify --man=no "$unit" || die "systemd-analyze verify $unit"
     systemctl start "$unit"
     ! systemctl is-active --quiet "$unit" || die "$unit runs without a deployment"
 done
