@@ -264,7 +264,7 @@ const BAD: &[(&str, Severity, Break)] = &[
     ("AR-36", Severity::Medium, |f| f.vaults[0].wrap = Wrap::Elsewhere("/media/passphrase".into())),
     ("AR-36", Severity::High, |f| {
         let why = "holds a private key in the clear".into();
-        f.bare.push(Bare { path: PathBuf::from("farm/x.pem"), why, cure: "shred -u /farm/x.pem".into() });
+        f.bare.push(Bare { path: PathBuf::from("farm/x.pem"), why, cure: "shred -u farm/x.pem".into() });
     }),
     ("AR-37", Severity::Medium, |f| config(f, "[metrics]", "[limits]\nmessages_a_minute = 65535\n[metrics]")),
     ("AR-37", Severity::Medium, |f| config(f, "\"127.0.0.1:8080\"", "\"127.0.0.1:8080\"\nrequests_a_minute = 1000000")),
