@@ -8,16 +8,22 @@ pub const LONGEST_PAUSE: u64 = 300_000;
 /// Pauses that double, each a little off, so that a thousand clouds do not come back in one second.
 #[derive(Clone, Copy, Debug)]
 pub struct Backoff {
+    first: u64,
     next: u64,
 }
 
 impl Default for Backoff {
     fn default() -> Self {
-        Self { next: FIRST_PAUSE }
+        Self::from(FIRST_PAUSE)
     }
 }
 
 impl Backoff {
+    /// Whose first pause is so many milliseconds.
+    pub const fn from(first: u64) -> Self {
+        Self { first, next: first }
+    }
+
     /// How long to wait now, in milliseconds. `random` is any byte.
     pub fn pause(&mut self, random: u8) -> u64 {
         let pause = self.next;
@@ -27,7 +33,7 @@ impl Backoff {
 
     /// It went well.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        self.next = self.first;
     }
 }
 

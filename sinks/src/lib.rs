@@ -1,7 +1,8 @@
-//! Readings go out: what is sent of one ([`Outbound`]), in which order and when it is tried again, and the sinks
+//! Readings go out: what is sent of one ([`Outbound`]), in which order and when it is tried again ([`engine`]), and the sinks
 //! that take it ([`Sink`]). The cloud reads its store, asks the engine what is next, and notes how far a sink is.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod engine;
 mod outbound;
 mod sink;
 

@@ -1,5 +1,5 @@
 //! Readings for tests of sinks.
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses some of it")]
 
 use std::sync::Arc;
 

@@ -1,0 +1,236 @@
+//! The engine under every course of answers, with a cloud that is killed wherever it may be.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::reading;
+use fivefold_alarm::LONGEST_PAUSE;
+use fivefold_core::time::Millis;
+use fivefold_sinks::engine::{Engine, Next, Outcome, Place, Queue};
+use fivefold_sinks::{Answer, Most, Outbound, Verdict};
+use proptest::prelude::*;
+
+const MOST: Most = Most { readings: 16, bytes: 1 << 20 };
+const NOW: Millis = Millis(1_790_000_000_000);
+
+fn place(row: i64) -> Place {
+    Place { queue: Queue::Reading, row }
+}
+
+/// Rows 1, 2, … of three devices in turn.
+fn row(n: i64) -> (Place, Outbound) {
+    (place(n), reading((n % 3) as u8, (n / 3) as u64))
+}
+
+fn loaded(count: i64) -> Engine {
+    let mut engine = Engine::new(MOST);
+    engine.load((1..=count).map(row));
+    engine
+}
+
+fn sent(engine: &mut Engine, now: Millis) -> Vec<Arc<Outbound>> {
+    match engine.next(now) {
+        Next::Send(batch) => batch,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn one_that_is_wrong_is_found_by_halves_and_the_rest_goes_on() {
+    let mut engine = loaded(16);
+    let wrong = row(11).1.id;
+    let (mut settled, mut batches) = (Vec::new(), 0);
+    while let Next::Send(batch) = engine.next(NOW) {
+        batches += 1;
+        let answer =
+            if batch.iter().any(|r| r.id == wrong) { Answer::Refused("type conflict".into()) } else { Answer::Taken };
+        settled.extend(engine.answered(answer, NOW, 0).places);
+    }
+    assert_eq!(engine.next(NOW), Next::Load, "nothing waited for");
+    let expected: Vec<_> = (1..=16)
+        .map(|n| (place(n), if n == 11 { Outcome::Dead("type conflict".into()) } else { Outcome::Taken }))
+        .collect();
+    assert_eq!(settled, expected);
+    assert!(batches <= 12, "{batches}");
+}
+
+#[test]
+fn pauses_grow_from_half_a_second_to_five_minutes_and_a_yes_ends_them() {
+    let mut engine = loaded(16);
+    let (mut now, mut pauses) = (NOW, Vec::new());
+    for _ in 0..14 {
+        sent(&mut engine, now);
+        let settled = engine.answered(Answer::away("connection refused"), now, 0);
+        assert_eq!((settled.places.len(), settled.failed.as_deref()), (0, Some("connection refused")));
+        let Next::Wait(until) = engine.next(now) else { panic!("it does not wait") };
+        pauses.push(until.since(now));
+        now = until;
+    }
+    assert_eq!(pauses[..3], [500, 1000, 2000]);
+    assert_eq!(pauses[13], LONGEST_PAUSE);
+    assert_eq!(sent(&mut engine, now).len(), 1, "who was away is asked with little first");
+    assert_eq!(engine.answered(Answer::Taken, now, 0).places.len(), 1);
+    assert_eq!(sent(&mut engine, now).len(), 2);
+    engine.answered(Answer::away("again"), now, 255);
+    assert!(matches!(engine.next(now), Next::Wait(until) if until.since(now) < 600), "it begins anew");
+}
+
+#[test]
+fn a_sink_may_ask_for_a_pause_but_for_none_longer_than_ours_and_a_person_ends_it() {
+    for (asked, given) in [(Duration::from_secs(20), 20_000), (Duration::MAX, LONGEST_PAUSE), (Duration::ZERO, 500)] {
+        let mut engine = loaded(1);
+        sent(&mut engine, NOW);
+        engine.answered(Answer::Away { said: "busy".into(), after: Some(asked) }, NOW, 0);
+        assert_eq!(engine.next(NOW), Next::Wait(NOW.plus(given)));
+        engine.hurry();
+        assert!(matches!(engine.next(NOW), Next::Send(_)));
+    }
+    let mut engine = loaded(1);
+    sent(&mut engine, NOW);
+    engine.answered(Answer::away("away"), NOW, 0);
+    let Next::Wait(until) = engine.next(Millis(0)) else { panic!("it does not wait") };
+    assert!(until.0 < 2 * LONGEST_PAUSE, "a clock that was put back does not hold it for years");
+}
+
+#[test]
+fn what_refuses_everything_is_asked_seldom() {
+    let mut engine = Engine::new(Most { readings: 1, bytes: 1 << 20 });
+    let mut now = NOW;
+    for n in 1..=40 {
+        engine.load([row(n)]);
+        if let Next::Wait(until) = engine.next(now) {
+            now = until;
+        }
+        sent(&mut engine, now);
+        assert_eq!(engine.answered(Answer::Refused("no".into()), now, 0).places.len(), 1);
+    }
+    assert!(now.since(NOW) > 10 * LONGEST_PAUSE, "{}", now.since(NOW));
+}
+
+#[test]
+fn a_batch_is_bounded_by_bytes_and_one_that_is_larger_goes_alone() {
+    let one = row(1).1.weight();
+    let mut engine = Engine::new(Most { readings: 16, bytes: 3 * one });
+    engine.load((1..=9).map(row));
+    assert_eq!(sent(&mut engine, NOW).len(), 3);
+    let mut engine = Engine::new(Most { readings: 16, bytes: 1 });
+    engine.load((1..=9).map(row));
+    assert_eq!(sent(&mut engine, NOW).len(), 1);
+}
+
+#[test]
+fn what_an_answer_does_not_speak_of_comes_again_and_what_it_makes_up_is_not_heard() {
+    let mut engine = loaded(4);
+    sent(&mut engine, NOW);
+    let settled = engine.answered(Answer::Each(vec![Verdict::Done]), NOW, 0);
+    assert_eq!((settled.places, settled.again), (vec![(place(1), Outcome::Taken)], 3));
+    let Next::Wait(now) = engine.next(NOW) else { panic!("it does not wait") };
+    assert_eq!(sent(&mut engine, now).len(), 3);
+    let settled = engine.answered(Answer::Each(vec![Verdict::Done; 100]), now, 0);
+    assert_eq!((settled.places.len(), settled.again), (3, 0));
+    assert_eq!(engine.answered(Answer::Taken, now, 0).places, [], "nothing was sent");
+}
+
+/// What the sink does with a batch.
+#[derive(Clone, Debug)]
+enum Course {
+    Takes,
+    /// It has so many of it, and nobody hears of it.
+    Breaks(usize),
+    /// It answers for each by these bits: it may not take of a device what lies behind what it has not taken.
+    Answers(u16),
+    /// The cloud is killed behind the sink's yes, before that is noted.
+    Killed,
+}
+
+fn course() -> impl Strategy<Value = Course> {
+    prop_oneof![
+        3 => Just(Course::Takes),
+        3 => (0usize..17).prop_map(Course::Breaks),
+        3 => any::<u16>().prop_map(Course::Answers),
+        1 => Just(Course::Killed),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn everything_arrives_in_order_of_each_device_whatever_sink_and_cloud_do(
+        courses in proptest::collection::vec(course(), 0..60), wrong in proptest::collection::btree_set(1i64..100, 0..5),
+        random in any::<u8>(),
+    ) {
+        let wrong_ids: BTreeSet<String> = wrong.iter().map(|n| row(*n).1.id).collect();
+        let (mut cursor, mut dead) = (0, BTreeSet::new());
+        let (mut got, mut now) = (Vec::<Arc<Outbound>>::new(), NOW);
+        let mut engine = Engine::new(MOST);
+        let mut courses = courses.into_iter();
+        loop {
+            let batch = match engine.next(now) {
+                Next::Wait(until) => {
+                    prop_assert!(until > now && until.since(now) <= LONGEST_PAUSE * 9 / 8);
+                    now = until;
+                    continue;
+                }
+                Next::Load if cursor == 99 => break,
+                Next::Load => {
+                    engine.load((cursor + 1..=99).take(engine.page()).map(row));
+                    continue;
+                }
+                Next::Send(batch) => batch,
+            };
+            prop_assert!(!batch.is_empty() && batch.len() <= MOST.readings);
+            let is_wrong = |r: &Arc<Outbound>| wrong_ids.contains(&r.id);
+            let answer = match courses.next().unwrap_or(Course::Takes) {
+                Course::Breaks(count) => {
+                    let good = batch.iter().take(count).take_while(|r| !is_wrong(r));
+                    got.extend(good.cloned());
+                    Answer::away("broken")
+                }
+                Course::Answers(bits) => {
+                    let mut waits = BTreeSet::new();
+                    Answer::Each(batch.iter().enumerate().map(|(i, r)| {
+                        if is_wrong(r) {
+                            Verdict::Dead("wrong".into())
+                        } else if bits & (1 << i) == 0 || waits.contains(&r.did) {
+                            waits.insert(r.did);
+                            Verdict::Retry("not now".into())
+                        } else {
+                            got.push(r.clone());
+                            Verdict::Done
+                        }
+                    }).collect())
+                }
+                Course::Takes | Course::Killed if batch.iter().any(is_wrong) => Answer::Refused("wrong".into()),
+                Course::Takes => {
+                    got.extend(batch);
+                    Answer::Taken
+                }
+                Course::Killed => {
+                    got.extend(batch);
+                    engine = Engine::new(MOST);
+                    continue;
+                }
+            };
+            for (at, outcome) in engine.answered(answer, now, random).places {
+                prop_assert_eq!(at.row, cursor + 1, "the cursor leaves nothing out");
+                cursor = at.row;
+                if let Outcome::Dead(_) = outcome {
+                    dead.insert(cursor);
+                } else {
+                    prop_assert!(got.contains(&Arc::new(row(cursor).1)), "and nothing that the sink has not");
+                }
+            }
+        }
+        prop_assert_eq!(&dead, &wrong, "put aside is what is wrong, and nothing else");
+        let mut last = BTreeMap::new();
+        let mut seen = BTreeSet::new();
+        for reading in got.iter().filter(|r| seen.insert(r.id.clone())) {
+            let before = last.insert(reading.did, reading.number);
+            prop_assert!(before.is_none_or(|before| before < reading.number), "in order: {:?}", reading.id);
+        }
+        prop_assert_eq!(seen.len() + dead.len(), 99, "everything arrives, or is put aside");
+    }
+}
