@@ -53,6 +53,8 @@ pub use signers::{KnownSigner, Signers};
 pub use templates::Templates;
 pub use vitals::Vital;
 
+/// Boots of a device of mode R that are kept ready.
+const READY: usize = 2;
 /// How long an older context still receives (docs/protocol.md 17), in milliseconds.
 pub const DRAIN: u64 = 96 * 3600 * 1000;
 /// How long after that its messages are still told apart from forged ones (E3-10), before its secret is erased.
@@ -111,14 +113,55 @@ impl Ctx {
     }
 }
 
+/// What is kept of a boot of mode R that is none of the two that spoke last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Older {
+    pub(crate) id: ContextId,
+    epoch: Epoch,
+    /// Since when it drains.
+    pub(crate) since: Millis,
+    /// Our own numbers below this may have been used.
+    bound: u32,
+    failures: u32,
+    restored: Option<Restored>,
+}
+
+impl Older {
+    fn of(ctx: &Ctx) -> Self {
+        let Ctx { id, epoch, since, failures, restored, .. } = *ctx;
+        Self { id, epoch, since, bound: ctx.lease.bound(), failures, restored }
+    }
+
+    /// The context again, as one that drains.
+    pub(crate) fn again(self, bctx: BootContext, keys: Option<Context<E3>>, recent: Recent) -> Ctx {
+        Ctx {
+            id: self.id,
+            epoch: self.epoch,
+            bctx: Some(bctx),
+            standing: Standing::Draining,
+            since: self.since,
+            written: true,
+            keys,
+            blind: None,
+            recent: Some(recent),
+            lease: restored::lease(self.restored, self.bound),
+            failures: self.failures,
+            sealed: None,
+            agreed: None,
+            unsaid: false,
+            restored: self.restored,
+        }
+    }
+}
+
 /// What was heard of a device, and what waits for it.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
-    /// Of C3: in mode P by epoch, the newest first; in mode R the latest two boots, the newest first. Of devices that the
-    /// gateway or nobody vouches for: the one in use, or the latest two boots.
+    /// Of C3: in mode P by epoch, the newest first; in mode R the two boots that spoke last, the active one first. Of devices
+    /// that the gateway or nobody vouches for: the one in use, or those two boots.
     pub(crate) contexts: Vec<Ctx>,
-    /// Boots before those: since when they drain.
-    pub(crate) older: HashMap<BootContext, (ContextId, Millis)>,
+    /// The boots before those.
+    pub(crate) older: HashMap<BootContext, Older>,
     /// New boots of the last day.
     pub(crate) boots: VecDeque<Millis>,
     /// Runs of EDHOC.
@@ -153,6 +196,34 @@ impl Live {
     pub(crate) fn active_mut(&mut self) -> Option<&mut Ctx> {
         let at = self.contexts.iter().position(|c| c.standing == Standing::Active).unwrap_or(0);
         self.contexts.get_mut(at)
+    }
+
+    /// A context took something under a number above all that it had. Of mode R nothing says which boot is the later one: the
+    /// first message of a boot may be kept back until the next boot was heard. So the one that goes on is the active one, and
+    /// the other drains.
+    pub(crate) fn speaks(&mut self, context: ContextId, write: &mut Write) {
+        let drained = |c: &Ctx| c.id == context && c.bctx.is_some() && c.standing == Standing::Draining;
+        let Some(at) = self.contexts.iter().position(drained) else { return };
+        self.contexts.swap(0, at);
+        for (place, ctx) in self.contexts.iter_mut().enumerate() {
+            let standing = if place == 0 { Standing::Active } else { Standing::Draining };
+            if ctx.standing != standing {
+                (ctx.standing, ctx.since) = (standing, write.now);
+                write.standings.push((ctx.id, standing, write.now));
+            }
+        }
+    }
+
+    /// Puts a boot of mode R into place `at` of the two that are kept ready. The last one gives way and is kept by name.
+    pub(crate) fn put_boot(&mut self, at: usize, ctx: Ctx) {
+        self.contexts.insert(at.min(self.contexts.len()), ctx);
+        while self.contexts.len() > READY {
+            if let Some(last) = self.contexts.pop()
+                && let Some(bctx) = last.bctx
+            {
+                self.older.insert(bctx, Older::of(&last));
+            }
+        }
     }
 }
 
@@ -600,22 +671,19 @@ impl Maker<'_> {
         device
     }
 
-    /// Mode R: the latest two boots are kept ready, the others by name.
+    /// Mode R: two boots are kept ready, the active one among them, the others by name.
     fn boots(&self, device: &Device, live: &mut Live, rows: Vec<ContextRow>) {
         live.contexts.retain(|c| c.bctx.is_some());
         let mut rows: Vec<_> = rows.into_iter().filter(|r| r.bctx.is_some()).collect();
-        rows.sort_by_key(|r| std::cmp::Reverse(r.id));
+        rows.sort_by_key(|r| (r.standing != Standing::Active, std::cmp::Reverse(r.id)));
         for row in rows {
             let Some(bctx) = row.bctx else { continue };
             let keys = match &device.bootstrap {
                 Some(b) => b.context_for_peer(device.sid, Epoch(0), Some(bctx), device.policy.alg).ok(),
                 None => None,
             };
-            if live.contexts.len() < 2 {
-                live.contexts.push(self.remembered(device, &row, keys, None));
-            } else {
-                live.older.insert(bctx, (row.id, row.since));
-            }
+            let last = live.contexts.len();
+            live.put_boot(last, self.remembered(device, &row, keys, None));
         }
     }
 

@@ -38,6 +38,8 @@ const BLOCK: u32 = 64;
 pub(super) struct Pending {
     pub(super) device: Arc<Device>,
     pub(super) context: ContextId,
+    /// Nothing under its number or a later one was heard in its context before.
+    pub(super) highest: bool,
     /// What was asked, if an answer is wanted and may be given.
     pub(super) question: Option<Question>,
 }
@@ -64,9 +66,12 @@ impl<M: Memory> Cloud<M> {
         let device = &pending.device;
         let mut live = device.live();
         let live = &mut *live;
+        if verdict == Verdict::New && pending.highest {
+            live.speaks(pending.context, write);
+        }
         let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == pending.context) else { return };
         ctx.written = true;
-        ctx.unsaid |= ctx.standing == Standing::Draining;
+        ctx.unsaid |= ctx.standing == Standing::Draining && ctx.bctx.is_none();
         match verdict {
             Verdict::New => {
                 let recent = ctx.recent.get_or_insert_default();
@@ -151,7 +156,7 @@ impl<M: Memory> Cloud<M> {
                 Verdict::Dup { gateway, ingested } => gateway != row.way.gateway && now.since(ingested) < CHOSEN,
                 Verdict::New | Verdict::NonceReuse => false,
             };
-            let Pending { device, context, question } = pending;
+            let Pending { device, context, question, .. } = pending;
             if let Some(question) = question.filter(|_| !silent) {
                 let seq = question.seq;
                 let rotation = book.rotations.get(&device.net).map(|r| &**r);
@@ -212,10 +217,10 @@ fn answer(
         let told = r.told(link_keys.map(|l| l.keys))?;
         (told.key.is_none() || r.was_given(told.index, *link_told)).then_some(told)
     });
-    if contexts.iter().any(|c| c.id == context && c.standing == Standing::Draining) {
+    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
+    if ctx.standing == Standing::Draining && ctx.bctx.is_none() {
         return None;
     }
-    let ctx = contexts.iter_mut().find(|c| c.id == context)?;
     let request = question.once.request();
     let (number, piv) = match verdict {
         Verdict::New if ctx.restored.is_none() => (AnswerNumber::Unnumbered(question.once), None),

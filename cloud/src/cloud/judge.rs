@@ -243,7 +243,7 @@ impl<M: Memory> Cloud<M> {
         Err(Rejected::new(Code::CloudForged, "tag failure under every context"))
     }
 
-    /// A boot of mode R opened that is not one of the latest two: it is new, or an older one that drains.
+    /// A boot of mode R opened that is not one of the two at hand: it is new, or an older one that drains.
     #[expect(clippy::too_many_arguments, reason = "private: one step of `find`, cut out for its length")]
     fn boot_opened<'b>(
         &self,
@@ -255,7 +255,8 @@ impl<M: Memory> Cloud<M> {
         keys: fivefold_core::oscore::Context<E3>,
         proof: Authentic<'b, E3>,
     ) -> Found<'b> {
-        if let Some((context, since)) = live.older.get(&bctx).copied() {
+        let (keys, back) = self.back(live, bctx, Some(keys));
+        if let Some((context, since)) = back {
             return Found { proof, context, draining: Some(since), is_new: false, freshness: Freshness::Late };
         }
         let freshness = age(way);
@@ -266,7 +267,7 @@ impl<M: Memory> Cloud<M> {
             standing: Standing::Active,
             since: judged.now,
             written: false,
-            keys: Some(keys),
+            keys,
             blind: None,
             recent: Some(Recent::default()),
             lease: restored::lease(device.restored, 0),
@@ -282,21 +283,26 @@ impl<M: Memory> Cloud<M> {
         Found { proof, context, draining: None, is_new: true, freshness }
     }
 
-    /// Puts a new boot first; the one before drains, and the one before that is kept by name.
+    /// Takes a boot that was kept by name among those at hand again: it is not over yet. The keys come back if there is none.
+    fn back(
+        &self,
+        live: &mut Live,
+        bctx: BootContext,
+        keys: Option<fivefold_core::oscore::Context<E3>>,
+    ) -> (Option<fivefold_core::oscore::Context<E3>>, Option<(ContextId, Millis)>) {
+        let Some(older) = live.older.remove(&bctx) else { return (keys, None) };
+        live.put_boot(1, older.again(bctx, keys, self.memory.recent(older.id)));
+        (None, Some((older.id, older.since)))
+    }
+
+    /// Puts a new boot first; the one before drains.
     fn new_boot(&self, judged: &mut Judged, device: &Device, live: &mut Live, ctx: Ctx) {
         for before in live.contexts.iter_mut().filter(|c| c.standing != Standing::Draining) {
             before.standing = Standing::Draining;
             before.since = judged.now;
             judged.write.standings.push((before.id, before.standing, before.since));
         }
-        live.contexts.insert(0, ctx);
-        while live.contexts.len() > 2 {
-            if let Some(old) = live.contexts.pop()
-                && let Some(bctx) = old.bctx
-            {
-                live.older.insert(bctx, (old.id, old.since));
-            }
-        }
+        live.put_boot(0, ctx);
         while live.boots.front().is_some_and(|at| judged.now.since(*at) > DAY) {
             live.boots.pop_front();
         }
@@ -398,9 +404,10 @@ impl<M: Memory> Cloud<M> {
             Ok(payload) => (coap::CHANGED, 0, payload, None),
             Err(refused) => (refused.answer_code, flag::REFUSED, proof.plaintext(), Some(refused.rejected)),
         };
-        // Tiny messages say by their type whether an answer is wanted; over UDP every request wants one.
+        // Tiny messages say by their type whether an answer is wanted; over UDP every request wants one. In mode R a boot that
+        // drains may be the one that runs: which came later is known of none.
         let wanted = answer == Answer::Wanted
-            && draining.is_none()
+            && (draining.is_none() || device.policy.mode == Mode::Random)
             && (sealed.kind == Kind::CloudCoap || sealed.message.kind == Type::Con);
         if wanted {
             flags |= flag::ANSWERED;
@@ -417,12 +424,13 @@ impl<M: Memory> Cloud<M> {
         }
         let content = Content { context, hash: sealed.hash, way, freshness, flags, payload: payload.to_vec(), salt };
         judged.write.accepted.push(Accepted::by_node(&proof, content));
-        if let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == context)
-            && let Some(recent) = &mut ctx.recent
-            && refused.is_none()
-        {
+        let mut highest = false;
+        if let Some(ctx) = live.contexts.iter_mut().find(|c| c.id == context) {
+            highest = is_newest(ctx, piv);
             // For the next one of the same batch; what counts for item 1 is set when it is durable.
-            heighten(recent, piv);
+            if let Some(recent) = ctx.recent.as_mut().filter(|_| refused.is_none()) {
+                heighten(recent, piv);
+            }
         }
         let question = wanted.then(|| Question {
             token: sealed.message.token,
@@ -432,7 +440,7 @@ impl<M: Memory> Cloud<M> {
             tiny: sealed.kind != Kind::CloudCoap,
             once: proof.unnumbered(),
         });
-        judged.pending.push(Pending { device: device.clone(), context, question });
+        judged.pending.push(Pending { device: device.clone(), context, highest, question });
         if let Some(rejected) = refused {
             judged.count(rejected.code, Some(device.sid));
             let detail = Detail::new(Value::Unsaid, Value::Sender(piv));
@@ -570,52 +578,48 @@ impl<M: Memory> Cloud<M> {
     ) -> Content {
         let way = way(judged, device.sid, envelope);
         let mut live = device.live();
-        let known = live.contexts.iter().position(|c| c.epoch == opened.epoch && c.bctx == opened.bctx);
-        let older = opened.bctx.and_then(|b| live.older.get(&b).copied());
+        let place = |live: &Live| live.contexts.iter().position(|c| c.epoch == opened.epoch && c.bctx == opened.bctx);
         let said = self.read_control(judged, device, payload);
-        let (context, freshness) = match (known, older) {
-            (None, Some((context, _))) => (context, Freshness::Late),
-            (known, _) => {
-                if known.is_none() {
-                    let ctx = Ctx {
-                        id: self.memory.new_context(),
-                        epoch: opened.epoch,
-                        bctx: opened.bctx,
-                        standing: Standing::Active,
-                        since: judged.now,
-                        written: false,
-                        keys: None,
-                        blind: None,
-                        recent: Some(Recent::default()),
-                        lease: restored::lease(device.restored, 0),
-                        failures: 0,
-                        sealed: None,
-                        agreed: None,
-                        unsaid: false,
-                        restored: device.restored,
-                    };
-                    self.new_boot(judged, device, &mut live, ctx);
+        let known = place(&live).is_some() || opened.bctx.is_some_and(|b| self.back(&mut live, b, None).1.is_some());
+        if !known {
+            let ctx = Ctx {
+                id: self.memory.new_context(),
+                epoch: opened.epoch,
+                bctx: opened.bctx,
+                standing: Standing::Active,
+                since: judged.now,
+                written: false,
+                keys: None,
+                blind: None,
+                recent: Some(Recent::default()),
+                lease: restored::lease(device.restored, 0),
+                failures: 0,
+                sealed: None,
+                agreed: None,
+                unsaid: false,
+                restored: device.restored,
+            };
+            self.new_boot(judged, device, &mut live, ctx);
+        }
+        let (context, freshness, highest) = match place(&live).and_then(|at| live.contexts.get_mut(at)) {
+            Some(ctx) => {
+                if !ctx.written {
+                    judged.write.contexts.push(ctx.row(device, device.level()));
                 }
-                match live.contexts.get_mut(known.unwrap_or(0)) {
-                    Some(ctx) => {
-                        if !ctx.written {
-                            judged.write.contexts.push(ctx.row(device, device.level()));
-                        }
-                        let freshness = self.freshness(ctx, opened.piv, way);
-                        let newest = is_newest(ctx, opened.piv) && ctx.standing == Standing::Active;
-                        judged.write.link_keys.extend(said.filter(|_| newest).map(|k| (device.did, k)));
-                        if let Some(recent) = &mut ctx.recent {
-                            heighten(recent, opened.piv);
-                        }
-                        (ctx.id, freshness)
-                    }
-                    // It was just put there.
-                    None => (ContextId(0), Freshness::Late),
+                let freshness = self.freshness(ctx, opened.piv, way);
+                let highest = is_newest(ctx, opened.piv);
+                let newest = highest && ctx.standing == Standing::Active;
+                judged.write.link_keys.extend(said.filter(|_| newest).map(|k| (device.did, k)));
+                if let Some(recent) = &mut ctx.recent {
+                    heighten(recent, opened.piv);
                 }
+                (ctx.id, freshness, highest)
             }
+            // It was just put there.
+            None => (ContextId(0), Freshness::Late, false),
         };
         self.read_evidence(judged, device, (context, opened.bctx), payload);
-        judged.pending.push(Pending { device: device.clone(), context, question: None });
+        judged.pending.push(Pending { device: device.clone(), context, highest, question: None });
         let salt = salt(device, &live, context, opened.piv, payload);
         let payload = payload.to_vec();
         Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload, salt }
