@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use fivefold_core::id::Sid;
 use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_keep::registry::KeyOrigin;
+use fivefold_keep::registry::{KeyOrigin, Scope};
 use fivefold_keep::rotation::Rotation;
 
 pub use config::{Config, line_of};
@@ -36,6 +36,8 @@ pub struct Facts {
     pub sharers: Vec<Vec<Sharer>>,
     /// Gateways.
     pub gateways: Vec<Gateway>,
+    /// Tokens for the cloud's API that are not revoked.
+    pub tokens: Vec<TokenSeen>,
     /// The cloud's config, where it is here.
     pub cloud: Option<Config<fivefold_keep::share::CloudSettings>>,
     /// Vaults.
@@ -98,6 +100,19 @@ pub struct PolicyReport {
     pub at: u64,
     /// Whether it is the one of the book; `None` where the report is about other things alone.
     pub is_as_in_book: Option<bool>,
+}
+
+/// A token for the cloud's API. Times are Unix seconds.
+#[derive(Clone, Debug)]
+pub struct TokenSeen {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub scope: Scope,
+    /// When it was made.
+    pub made: u64,
+    /// From when on it is refused.
+    pub ends: Option<u64>,
 }
 
 /// A network.

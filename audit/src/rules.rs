@@ -7,14 +7,23 @@ mod foreign;
 mod keys;
 mod levels;
 mod signing;
+mod tokens;
 
 use fivefold_keep::share::GatewaySettings;
 
 use crate::facts::{Config, Facts, Gateway};
 use crate::rule::{Found, Rule};
 
-static THEMES: &[&[Rule]] =
-    &[levels::RULES, keys::RULES, contexts::RULES, channel::RULES, classic::RULES, signing::RULES, foreign::RULES];
+static THEMES: &[&[Rule]] = &[
+    levels::RULES,
+    keys::RULES,
+    contexts::RULES,
+    channel::RULES,
+    classic::RULES,
+    signing::RULES,
+    tokens::RULES,
+    foreign::RULES,
+];
 
 /// All rules, by id.
 pub fn all() -> impl Iterator<Item = &'static Rule> {

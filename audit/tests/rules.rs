@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fivefold_audit::facts::{
     Bare, Certificate, Classic, Config, Context, Device, Facts, Gateway, KeySeen, KeySince, Live, Network,
-    PolicyReport, Print, Reported, Rsa, Seen, ShareSeen, Sharer, SignerSeen, VaultSeen, Weakness, Wrap,
+    PolicyReport, Print, Reported, Rsa, Seen, ShareSeen, Sharer, SignerSeen, TokenSeen, VaultSeen, Weakness, Wrap,
 };
 use fivefold_audit::rule::{Severity, Sight, Subject};
 use fivefold_audit::rules;
@@ -14,7 +14,7 @@ use fivefold_audit::{Audit, Outcome};
 use fivefold_core::id::{Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile, Radio, Sign};
 use fivefold_core::suite::{Alg, sha256};
-use fivefold_keep::registry::KeyOrigin;
+use fivefold_keep::registry::{KeyOrigin, Scope};
 use fivefold_keep::rotation::Rotation;
 use fivefold_keep::share::{CloudSettings, GatewaySettings, parse_config};
 
@@ -165,6 +165,9 @@ fn good() -> Facts {
         strange: Some(vec![]),
         link_keys: None,
     });
+    let token = |name: &str, made, ends| TokenSeen { name: name.into(), scope: Scope::Operate, made, ends: Some(ends) };
+    // The second one has ended: it opens nothing any more.
+    facts.tokens = vec![token("shop", NOW - DAY, NOW + 364 * DAY), token("old", NOW - 900 * DAY, NOW)];
     facts.cloud = cloud(CLOUD);
     facts.vaults.push(VaultSeen {
         subject: Subject::deployment(),
@@ -289,6 +292,9 @@ const BAD: &[(&str, Severity, Break)] = &[
         live(f, |f| f.devices[0].reported.as_mut().unwrap().policy = report(NOW - 3 * DAY, Some(true)));
     }),
     ("AR-41", Severity::Critical, |f| live(f, |f| f.devices[0].reported.as_mut().unwrap().policy = None)),
+    ("AR-45", Severity::Medium, |f| f.tokens[0].ends = None),
+    ("AR-45", Severity::Medium, |f| f.tokens[0].ends = Some(NOW + 400 * DAY)),
+    ("AR-45", Severity::Low, |f| f.tokens[0].scope = Scope::Admin),
     ("AR-43", Severity::Medium, |f| f.devices[0].context = Context::Installed(NOW - 8 * DAY)),
 ];
 
@@ -360,7 +366,7 @@ fn a_running_cloud_passes_what_it_saw_and_nothing_else() {
 #[test]
 fn no_rule_is_without_a_fixture_and_none_is_missing() {
     let ids: Vec<&str> = rules::all().map(|r| r.id).filter(|id| id.starts_with("AR-")).collect();
-    let wanted: Vec<String> = (1..=44).map(|n| format!("AR-{n:02}")).collect();
+    let wanted: Vec<String> = (1..=45).map(|n| format!("AR-{n:02}")).collect();
     assert_eq!(ids, wanted);
     for rule in rules::all().filter(|r| r.id.starts_with("AR-")) {
         let has = BAD.iter().any(|(id, ..)| *id == rule.id) || TOGETHER.contains(&rule.id);

@@ -51,7 +51,7 @@ struct Look {
     /// The cloud's API, if not where the folder says.
     #[arg(long, env = "FIVEFOLD_API", value_name = "URL")]
     api: Option<String>,
-    /// File with a token, made by: fivefold token add NAME > FILE.
+    /// File with a token, made by: fivefold token add NAME --scope audit > FILE.
     #[arg(long, env = "FIVEFOLD_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Leave what is sealed: rules about keys are not looked at.

@@ -42,7 +42,8 @@ impl Cloud {
         fivefold(&["network", "add", "--dir", dir, "one"]);
         fivefold(&["gateway", "add", "--dir", dir, "--net", "one", "north"]);
         fivefold(&["device", "add", "--dir", dir, "--net", "one"]);
-        let token = fivefold(&["token", "add", "--dir", dir, "t"])["token"].as_str().unwrap().to_owned();
+        let token =
+            fivefold(&["token", "add", "--dir", dir, "t", "--scope", "operate"])["token"].as_str().unwrap().to_owned();
         let mut command = Command::new(env!("CARGO_BIN_EXE_fivefold"));
         command.args(["cloud", "run", "--dir"]).arg(farm.join("cloud"));
         let process = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();

@@ -53,7 +53,11 @@ impl Farm {
         answer(&["init", &dir, "--ingest", &ingest, "--api", &api]);
         answer(&["network", "add", "--dir", &dir, "one"]);
         answer(&["gateway", "add", "--dir", &dir, "--net", "one", "north", "--radio", &radio, "--coap", &coap]);
-        std::fs::write(&farm.token, answer(&["token", "add", "--dir", &dir, "t"])["token"].as_str().unwrap()).unwrap();
+        std::fs::write(
+            &farm.token,
+            answer(&["token", "add", "--dir", &dir, "t", "--scope", "operate"])["token"].as_str().unwrap(),
+        )
+        .unwrap();
         farm
     }
 

@@ -1,18 +1,21 @@
 //! The cloud's HTTPS API: JSON for people and programs, with a bearer token, and described by `/openapi.json`.
 //!
-//! Tokens are made by the command; the registry keeps their SHA-256. Nothing but the description is readable without one; the
-//! page that checks evidence (`/evidence`) reads nothing of ours.
+//! Tokens are made by the command; the registry keeps their SHA-256. Each route needs one of a scope (`gate`). Nothing but the
+//! description is readable without one, and in a word whether the cloud lives and can work (`/livez`, `/readyz`); the page that
+//! checks evidence (`/evidence`) reads nothing of ours.
 
 mod alarms;
 mod audit;
 mod campaign;
 mod classic;
 mod evidence;
+mod gate;
 mod imported;
 mod kept;
 mod log;
 mod metrics;
 mod show;
+mod tokens;
 mod verify;
 mod why;
 
@@ -23,7 +26,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Extension, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -31,9 +33,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use fivefold_core::id::{Did, Net};
-use fivefold_core::suite::sha256;
 use fivefold_core::time::Millis;
-use fivefold_keep::registry::{By, Token};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -49,6 +49,7 @@ use utoipa_axum::routes;
 
 use crate::clock;
 use crate::cloud::NoCommand;
+use crate::health::Ready;
 use crate::service::{Service, stopped};
 use crate::store::{self, CommandState, Page, StoreError, Write};
 
@@ -62,6 +63,9 @@ pub use show::{
     ColumnShown, CommandShown, CountShown, DeviceShown, Followed, GatewayShown, Health, LabelShown, ReadingShown,
     Readings, RecordShown, RowShown, UnknownRowsShown,
 };
+pub use tokens::TokenShown;
+
+use gate::{Asker, Gate, need_token};
 
 /// Readings in one answer, at most.
 const LIMIT: u32 = 1000;
@@ -144,11 +148,15 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(evidence::evidence))
         .routes(routes!(log::log))
         .routes(routes!(log::checkpoint))
+        .routes(routes!(tokens::tokens))
+        .routes(routes!(tokens::revoke))
         .split_for_parts();
     api.info.title = "Fivefold cloud".into();
     api.info.version = env!("CARGO_PKG_VERSION").into();
-    api.info.description =
-        Some("Readings with their proof, devices, gateways, and what was refused. Every request needs a token.".into());
+    api.info.description = Some(
+        "Readings with their proof, devices, gateways, and what was refused. Every request needs a token, of a scope."
+            .into(),
+    );
     let bearer = utoipa::openapi::security::HttpBuilder::new()
         .scheme(utoipa::openapi::security::HttpAuthScheme::Bearer)
         .description(Some("A token made by `fivefold token add`."))
@@ -168,12 +176,17 @@ pub fn app(service: Arc<Service>, trust: &std::path::Path) -> Router {
         axum::routing::get(move || async move { ([(header::CONTENT_TYPE, "application/json")], document) }),
     );
     let files = Router::new().route("/log/{*path}", axum::routing::get(log::file)).with_state(service.clone());
+    let health = Router::new()
+        .route("/livez", axum::routing::get(|| async { "live" }))
+        .route("/readyz", axum::routing::get(ready))
+        .with_state(service.clone());
     let limits = Arc::new(Limits::default());
     router
-        .layer(middleware::from_fn_with_state(service.clone(), need_token))
+        .layer(middleware::from_fn_with_state(Gate::new(service.clone()), need_token))
         .with_state(service)
         .merge(open)
         .merge(files)
+        .merge(health)
         .merge(verify::routes(trust))
         .fallback(|| async {
             Problem::new(StatusCode::NOT_FOUND, "unknown-path", "there is nothing here; see /openapi.json")
@@ -225,59 +238,11 @@ pub async fn serve(
     }
 }
 
-async fn need_token(
-    State(service): State<Arc<Service>>,
-    headers: HeaderMap,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let token = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|v| v.split_once(' '))
-        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        .map(|(_, token)| token.trim());
-    let Some(token) = token else {
-        let public = "a token is needed: Authorization: Bearer TOKEN (made by: fivefold token add NAME)";
-        return Problem::new(StatusCode::UNAUTHORIZED, "token-missing", public).into_response();
-    };
-    let hash = sha256(&[token.as_bytes()]);
-    let mut known = known_as(&service, &hash);
-    if known.is_none() {
-        // It may be so new that the registry was not looked at since.
-        let at = service.clone();
-        let refreshed = tokio::task::spawn_blocking(move || at.refresh(clock::now())).await;
-        known = if matches!(refreshed, Ok(Ok(()))) { known_as(&service, &hash) } else { None };
-    }
-    let Some(name) = known else {
-        let public = "this token is not known here, or revoked";
-        return Problem::new(StatusCode::UNAUTHORIZED, "token-refused", public).into_response();
-    };
-    let from = request.extensions().get::<SocketAddr>().map(SocketAddr::ip);
-    request.extensions_mut().insert(Asker { name, from });
-    next.run(request).await
-}
-
-/// Who asks: the name of a token, and the address that it came from.
-#[derive(Clone, Debug)]
-struct Asker {
-    name: String,
-    from: Option<IpAddr>,
-}
-
-impl Asker {
-    /// For the operator's log.
-    fn by(&self, now: Millis) -> By {
-        let place = self.from.map_or_else(|| "an unknown address".to_owned(), |from| from.to_string());
-        By::new(format_args!("token {}", self.name), place, "cloud run", now.0 / 1000)
-    }
-}
-
-/// The name of the token with this hash, if the operator made one. All are compared, so that time says nothing about which.
-fn known_as(service: &Service, hash: &[u8; 32]) -> Option<String> {
-    let book = service.cloud.book();
-    let is_it = |t: &&Token| verify_slices_are_equal(&t.hash, hash).is_ok();
-    book.tokens.iter().fold(None, |known, t| if is_it(&t) { Some(t.name.clone()) } else { known })
+/// Whether the cloud can do its work: a word, and 503 where it cannot.
+async fn ready(State(service): State<Arc<Service>>) -> (StatusCode, &'static str) {
+    let ready = service.ready(clock::now()).await;
+    let status = if ready == Ready::Yes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, ready.as_str())
 }
 
 /// How much of its share each address has left.
@@ -400,6 +365,7 @@ async fn readings(State(service): State<Arc<Service>>, Query(which): Query<Which
     (status = 400, body = Problem), (status = 401, body = Problem)))]
 async fn stream(
     State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
     Query(which): Query<Which>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -410,7 +376,8 @@ async fn stream(
     let mut raised = raised.unwrap_or(last_raised);
     let (sender, receiver) = mpsc::channel::<Bytes>(16);
     let mut stored = service.stored();
-    tokio::spawn(async move {
+    let at = service.clone();
+    let told = async move {
         loop {
             stored.borrow_and_update();
             let mut asked = query.clone();
@@ -448,6 +415,12 @@ async fn stream(
                 Err(_) if sender.send(Bytes::from_static(b": here\n\n")).await.is_err() => return,
                 Err(_) => {}
             }
+        }
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = told => {}
+            () = asker.is_gone(&at) => {}
         }
     });
     let mut response = Response::new(Body::new(Events(receiver)));
@@ -660,10 +633,12 @@ mod tests {
             "/v1/log",
             "/v1/log/checkpoint",
             "/v1/audit",
+            "/v1/tokens",
+            "/v1/tokens/{name}/revoke",
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 19);
+        assert_eq!(paths.len(), 21);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

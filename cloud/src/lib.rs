@@ -34,6 +34,8 @@ pub mod enrol;
 #[cfg(feature = "server")]
 pub mod evidence;
 #[cfg(feature = "server")]
+pub mod health;
+#[cfg(feature = "server")]
 pub mod ingest;
 #[cfg(feature = "server")]
 pub mod log;

@@ -20,6 +20,7 @@ use crate::book::{Book, Maker, Remembered, Source};
 use crate::cloud::{BatchRefused, Cloud, RenewalSettings};
 use crate::embedded::Embedded;
 use crate::enrol::Desk;
+use crate::health::Looked;
 use crate::key_desk::KeyDesk;
 use crate::log::{EVIDENCE_LOG, Events, Logging, LoggingError};
 use crate::notes::Notes;
@@ -93,6 +94,7 @@ pub struct Service {
     events: Mutex<Events>,
     logging: Option<Arc<Logging>>,
     selfcheck: Option<SelfCheck>,
+    pub(crate) health: Looked,
     work: renewal::Work,
     // Serves key messages of classic nodes. Taken behind `reading` or alone, never before it.
     keys: Mutex<KeyDesk>,
@@ -158,6 +160,7 @@ impl Service {
             events: Mutex::new(events),
             logging: None,
             selfcheck: None,
+            health: Looked::default(),
             work: renewal::Work::default(),
             keys: Mutex::new(keys),
         };
@@ -202,6 +205,17 @@ impl Service {
     /// When the certificate ends that its listeners show, Unix seconds.
     pub fn certificate_ends(&self) -> Option<u64> {
         self.identity.as_ref().map(|identity| identity.current().validity().1.0 / 1000)
+    }
+
+    /// Whether the certificate that its listeners show is valid.
+    pub(crate) fn shows_valid_certificate(&self, now: Millis) -> bool {
+        let valid = self.identity.as_ref().map(|identity| identity.current().validity());
+        valid.is_none_or(|(begins, ends)| (begins..ends).contains(&now))
+    }
+
+    /// Reads something of the book. Blocks.
+    pub(crate) fn reads_book(&self) -> Result<u64, RegistryError> {
+        Registry::open_read_only(&self.registry)?.version()
     }
 
     /// All certificates that were ever issued. Blocks while it reads the registry.

@@ -15,6 +15,7 @@ mod raised;
 mod read;
 mod reseal;
 mod restored;
+mod tokens;
 mod unknown_rows;
 mod write;
 
@@ -52,6 +53,7 @@ pub use raised::{Raised, RaisedRow};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
 pub use reseal::reseal;
 pub use restored::restored;
+pub use tokens::{TokenUse, token_uses};
 pub use unknown_rows::UnknownRows;
 
 const MIGRATIONS: &[&str] = &[
@@ -72,6 +74,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0015_alarms.sql"),
     include_str!("store/migrations/0016_published.sql"),
     why::SCHEMA,
+    include_str!("store/migrations/0018_tokens.sql"),
 ];
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
@@ -373,8 +376,12 @@ pub struct Write {
     pub said: Vec<(CountKey, u64, Severity)>,
     /// What became of alarms at their sinks.
     pub alarms: AlarmWrite,
+    /// Tokens of the API that are used.
+    pub token_uses: Vec<TokenUse>,
     /// Why, of some of it.
     pub refusals: Vec<Refusal>,
+    /// Whether somebody asks if anything can be written.
+    pub probe: bool,
 }
 
 impl Write {
@@ -408,7 +415,9 @@ impl Write {
             && self.counts.is_empty()
             && self.said.is_empty()
             && self.alarms.is_empty()
+            && self.token_uses.is_empty()
             && self.refusals.is_empty()
+            && !self.probe
     }
 
     /// Rows of the ledger.

@@ -54,6 +54,8 @@ const COMMANDS: usize = 256;
 const GROUP: usize = 64;
 /// How long to wait before a store that failed is tried again.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+/// How long a store that was probed counts as one that writes, in milliseconds.
+const PROBE_PAUSE: u64 = 3_000;
 /// How often the folder is looked at for a new certificate or air.
 const LOOK_AT_FILES: Duration = Duration::from_secs(1);
 /// Pauses between attempts to renew the certificate, and how often it is looked whether that is due.
@@ -257,6 +259,7 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         refusals: Vec::new(),
         clock: Clock::new(),
         broken: None,
+        probed: (Millis(0), metrics::Store::Writes),
         looked: Millis(0),
         away: false,
     };
@@ -532,6 +535,8 @@ struct Engine {
     refusals: Vec<Refusal>,
     clock: Clock,
     broken: Option<Millis>,
+    // When the store was probed last, and how.
+    probed: (Millis, metrics::Store),
     looked: Millis,
     away: bool,
 }
@@ -628,10 +633,13 @@ impl Engine {
                 gateway.handle_message(now, (source, reach), &mut bytes, rssi);
             }
             Event::Page(page, asked) => {
+                let is_asked = page == metrics::Page::Ready;
+                let store = if is_asked { self.probed(now) } else { metrics::Store::default() };
                 let beside = metrics::Beside {
                     audit: &self.standing,
                     certificate: self.credentials.identity().current().validity(),
                     oldest: self.spool.oldest().ok().flatten(),
+                    store,
                 };
                 let _ = asked.send(page.write(gateway, now, &beside));
             }
@@ -751,6 +759,25 @@ impl Engine {
         {
             tracing::debug!("{} explanations of refusals are not kept: {why}", refusals.len());
         }
+    }
+
+    /// Whether the store can be written, as it was tried within the last seconds.
+    fn probed(&mut self, now: Millis) -> metrics::Store {
+        if self.broken.is_some() {
+            return metrics::Store::Fails;
+        }
+        let (at, found) = self.probed;
+        // What is being written now says more than a probe.
+        if self.spool.is_open() || (found == metrics::Store::Writes && now.since(at) < PROBE_PAUSE) {
+            return found;
+        }
+        let found = match self.spool.probe() {
+            Ok(()) => metrics::Store::Writes,
+            Err(SpoolError::Full { .. }) => metrics::Store::Full,
+            Err(_) => metrics::Store::Fails,
+        };
+        self.probed = (now, found);
+        found
     }
 
     /// Tries a store that failed again, with an engine made from what is in it.

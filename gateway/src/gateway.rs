@@ -80,6 +80,8 @@ const SIGN_OF_LIFE: u64 = 60_000;
 /// The spool takes no events any more above this many percent of its size: readings go first.
 const EVENTS_UP_TO: u64 = 90;
 const WARN_FROM: u64 = 80;
+/// Bytes that no envelope exceeds.
+const MOST_STORED: usize = 2048;
 const WARN_AGAIN_BELOW: u64 = 70;
 /// Milliseconds without the cloud after which `E4-05` is counted.
 const AWAY_LONG: [u64; 2] = [15 * 60_000, 6 * 3_600_000];
@@ -568,6 +570,11 @@ impl Gateway {
             return Ok(());
         }
         Err(Rejected::new(Code::StoreFull, "the spool is full: what is stored stays, what is new is refused"))
+    }
+
+    /// Whether a message of any length can be stored.
+    pub fn has_room(&self) -> bool {
+        self.check_room(MOST_STORED).is_ok()
     }
 
     /// Bytes of envelopes that the store deleted for a [`Record::Delivered`].

@@ -1,10 +1,11 @@
-//! What a gateway shows to people and programs, on loopback: `/metrics` for Prometheus, without a word of devices, and
-//! `/rejections`, what was refused and from whom, as the cloud's `/v1/rejections`: at a site without a cloud nobody else knows.
+//! What a gateway shows to people and programs, on loopback: `/metrics` for Prometheus, without a word of devices;
+//! `/rejections`, what was refused and from whom, as the cloud's `/v1/rejections`: at a site without a cloud nobody else knows;
+//! and in a word `/livez`, whether the engine turns, and `/readyz`, whether it can take what comes, as the cloud does.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use fivefold_audit::selfcheck::Standing;
@@ -25,6 +26,22 @@ pub enum Page {
     Metrics,
     /// `/rejections`.
     Rejections,
+    /// `/livez`.
+    Live,
+    /// `/readyz`.
+    Ready,
+}
+
+/// What a write to the store came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Store {
+    /// It is durable, or nobody tried.
+    #[default]
+    Writes,
+    /// There is no room on its disk.
+    Full,
+    /// It failed.
+    Fails,
 }
 
 /// What the rim knows and the engine does not.
@@ -36,7 +53,13 @@ pub struct Beside<'a> {
     pub certificate: (Millis, Millis),
     /// When the oldest envelope in the spool was received.
     pub oldest: Option<Millis>,
+    /// What a write to the spool came to, where that is asked.
+    pub store: Store,
 }
+
+const READY: &str = "ready";
+/// The word for an engine that does not answer.
+const STUCK: &str = "stuck";
 
 impl Page {
     /// Of the first line of a request.
@@ -45,6 +68,8 @@ impl Page {
         match line.split(|b| *b == b' ').nth(1)? {
             b"/metrics" => Some(Self::Metrics),
             b"/rejections" => Some(Self::Rejections),
+            b"/livez" => Some(Self::Live),
+            b"/readyz" => Some(Self::Ready),
             _ => None,
         }
     }
@@ -53,6 +78,7 @@ impl Page {
         match self {
             Self::Metrics => "text/plain; version=0.0.4",
             Self::Rejections => "application/json",
+            Self::Live | Self::Ready => "text/plain",
         }
     }
 
@@ -62,7 +88,30 @@ impl Page {
             // A text takes whatever is written to it.
             Self::Metrics => metrics(gateway, now, beside).unwrap_or_default(),
             Self::Rejections => rejections(gateway),
+            Self::Live => "live".into(),
+            Self::Ready => ready(gateway, now, beside).into(),
         }
+    }
+
+    fn status(self, body: &str) -> &'static str {
+        match self {
+            Self::Live | Self::Ready if body == STUCK => "503 Service Unavailable",
+            Self::Ready if body != READY => "503 Service Unavailable",
+            _ => "200 OK",
+        }
+    }
+}
+
+/// What keeps it from taking what comes, in a word.
+fn ready(gateway: &Gateway, now: Millis, beside: &Beside<'_>) -> &'static str {
+    let (begins, ends) = beside.certificate;
+    match beside.store {
+        Store::Full => "full",
+        Store::Fails => "store",
+        Store::Writes if !gateway.has_room() => "full",
+        // Where there is no cloud, nobody asks for one.
+        Store::Writes if gateway.away(now).is_some() && !(begins..ends).contains(&now) => "certificate",
+        Store::Writes => READY,
     }
 }
 
@@ -130,6 +179,22 @@ async fn read(stream: &mut TcpStream, request: &mut Vec<u8>) {
     }
 }
 
+/// How long the engine may take to answer, and how often it is tried whether it takes the question.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
+/// The engine's answer; `None` when it is gone. No thread waits for it.
+async fn asked(engine: &SyncSender<Event>, page: Page) -> Option<String> {
+    let (asked, answer) = oneshot::channel();
+    let mut event = Event::Page(page, asked);
+    while let Err(refused) = engine.try_send(event) {
+        let TrySendError::Full(again) = refused else { return None };
+        event = again;
+        tokio::time::sleep(TRY_AGAIN).await;
+    }
+    answer.await.ok()
+}
+
 /// Answers every request. The engine writes the page in its turn: what was received before is counted in it.
 pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>) {
     let places = Arc::new(Semaphore::new(REQUESTS));
@@ -150,11 +215,14 @@ pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>) {
                 let _ = stream.write_all(none).await;
                 return;
             };
-            let (asked, answer) = oneshot::channel();
-            let _ = tokio::task::spawn_blocking(move || engine.send(Event::Page(page, asked))).await;
-            let Ok(body) = answer.await else { return };
+            let body = match tokio::time::timeout(ANSWER_TIME, asked(&engine, page)).await {
+                Ok(Some(body)) => body,
+                Err(_) if matches!(page, Page::Live | Page::Ready) => STUCK.into(),
+                Ok(None) | Err(_) => return,
+            };
             let head = format!(
-                "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                "HTTP/1.1 {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                page.status(&body),
                 page.media_type(),
                 body.len()
             );
@@ -173,8 +241,34 @@ mod tests {
         let of = |request: &str| Page::of(request.as_bytes());
         assert_eq!(of("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"), Some(Page::Metrics));
         assert_eq!(of("GET /rejections HTTP/1.0\n\n"), Some(Page::Rejections));
+        assert_eq!(
+            [of("GET /livez HTTP/1.1\r\n\r\n"), of("GET /readyz HTTP/1.1\r\n\r\n")],
+            [Some(Page::Live), Some(Page::Ready)]
+        );
         for none in ["", " ", "GET", "GET /", "GET /metricsX HTTP/1.1", "\r\nGET /metrics HTTP/1.1", "\0\u{e9}"] {
             assert_eq!(of(none), None, "{none:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_engine_that_is_gone_says_nothing_and_one_that_takes_nothing_is_waited_for() {
+        let (engine, queue) = std::sync::mpsc::sync_channel(1);
+        engine.send(Event::Stop).unwrap();
+        let late = tokio::time::timeout(TRY_AGAIN * 3, asked(&engine, Page::Live)).await;
+        assert!(late.is_err(), "the queue is full");
+        queue.recv().unwrap();
+        let answering = std::thread::spawn(move || {
+            while let Ok(event) = queue.recv() {
+                if let Event::Page(Page::Live, asked) = event {
+                    let _ = asked.send("live".into());
+                    return;
+                }
+            }
+        });
+        assert_eq!(asked(&engine, Page::Live).await.as_deref(), Some("live"));
+        answering.join().unwrap();
+        assert_eq!(asked(&engine, Page::Live).await, None);
+        assert_eq!([Page::Live.status("live"), Page::Ready.status(READY)], ["200 OK"; 2]);
+        assert!([Page::Live.status(STUCK), Page::Ready.status("full")].iter().all(|s| s.starts_with("503")));
     }
 }

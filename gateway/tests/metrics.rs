@@ -10,17 +10,23 @@ use fivefold_core::error::Code;
 use fivefold_core::metric::gateway as shown;
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::Profile;
+use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_core::wire::state::Standing as InUse;
 use fivefold_core::wire::tiny::Wants;
-use fivefold_gateway::gateway::Cloud;
-use fivefold_gateway::metrics::{Beside, Page};
+use fivefold_gateway::gateway::{Cloud, Limits, Setup};
+use fivefold_gateway::metrics::{Beside, Page, Store};
 
 const READING: &[u8] = &[0x84, 0x01, 0x18, 0xd7, 0x18, 0x2d, 0x18, 0x25];
 
+fn shown(w: &World, page: Page, days_left: u64, store: Store) -> String {
+    let certificate = (Millis(w.now.0 - 86_400_000), Millis(w.now.0 + days_left * 86_400_000));
+    let beside = Beside { audit: &Standing::default(), certificate, oldest: w.spool.oldest().unwrap(), store };
+    page.write(&w.gateway, w.now, &beside)
+}
+
 fn page(w: &World) -> String {
-    let certificate = (Millis(w.now.0 - 86_400_000), Millis(w.now.0 + 86_400_000));
-    let beside = Beside { audit: &Standing::default(), certificate, oldest: w.spool.oldest().unwrap() };
-    Page::Metrics.write(&w.gateway, w.now, &beside)
+    shown(w, Page::Metrics, 1, Store::Writes)
 }
 
 /// The number behind a sample; `None` where there is no such sample.
@@ -47,6 +53,35 @@ fn every_metric_of_the_table_has_a_number_and_every_code_a_count() {
     assert_eq!(number(&page, "fivefold_gateway_key_age_seconds{level=\"e4\"}"), Some(86_400));
     let ends = w.now.0 / 1000 + 86_400;
     assert_eq!(number(&page, "fivefold_gateway_certificate_expires_timestamp_seconds"), Some(ends));
+}
+
+#[test]
+fn a_gateway_is_ready_while_its_store_writes_has_room_and_its_certificate_is_valid() {
+    fn small(boot: GatewayBoot) -> Setup {
+        Setup { limits: Limits { spool_bytes: 4096, ..Limits::default() }, ..setup(boot) }
+    }
+    let mut d = Device::new(1, Profile::ToGateway);
+    let mut w = World::with(small);
+    w.push(&state(1, &[&d], InUse::Active)).unwrap();
+    w.greet(&[&d]);
+    assert_eq!(shown(&w, Page::Ready, 1, Store::Writes), "ready", "the cloud may be away");
+    w.gateway.handle_cloud(w.now, Cloud::Reachable);
+    let ready = |w: &World, days, store| shown(w, Page::Ready, days, store);
+    assert_eq!(ready(&w, 1, Store::Writes), "ready");
+    assert_eq!(ready(&w, 0, Store::Writes), "certificate");
+    assert_eq!([ready(&w, 1, Store::Full), ready(&w, 1, Store::Fails)], ["full", "store"]);
+    assert_eq!(shown(&w, Page::Live, 0, Store::Fails), "live");
+    // Until there is no room for the longest message.
+    let mut taken = 0;
+    while ready(&w, 1, Store::Writes) == "ready" {
+        let (tiny, _) = d.tiny(READING, Wants::Nothing);
+        let frame = d.on_air(&tiny);
+        assert_eq!(w.frame(&frame).dropped, []);
+        taken += 1;
+    }
+    assert_eq!((ready(&w, 1, Store::Writes).as_str(), taken > 3), ("full", true));
+    w.deliver(u64::MAX, &[]);
+    assert_eq!(ready(&w, 1, Store::Writes), "ready");
 }
 
 #[test]
@@ -89,7 +124,7 @@ fn whose_frame_was_refused_is_told_to_the_operator_and_not_to_prometheus() {
         assert!(!page.contains(&d.sid.to_string()) && !page.contains(&d.did.to_string()), "{page}");
     }
     let certificate = (w.now, w.now);
-    let beside = Beside { audit: &Standing::default(), certificate, oldest: None };
+    let beside = Beside { audit: &Standing::default(), certificate, oldest: None, store: Store::Writes };
     let told = Page::Rejections.write(&w.gateway, w.now, &beside);
     let told: serde_json::Value = serde_json::from_str(&told).unwrap();
     let rows: Vec<_> = told.as_array().unwrap().iter().map(|r| (r["code"].as_str(), r["sid"].as_str())).collect();

@@ -15,6 +15,7 @@ mod rotation;
 mod signers;
 mod succession;
 mod templates;
+mod tokens;
 mod waivers;
 
 use std::path::{Path, PathBuf};
@@ -23,7 +24,7 @@ use std::time::Duration;
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
-use fivefold_core::suite::{Alg, sha256};
+use fivefold_core::suite::Alg;
 use fivefold_core::wire::state::Phase;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
@@ -43,6 +44,7 @@ pub use reseal::forget_free_pages;
 pub use rotation::{ShutOut, Why};
 pub use signers::{KeyOrigin, Replaces, Signer};
 pub use templates::RegisteredTemplate;
+pub use tokens::{NoScope, Scope, Token};
 pub use waivers::WaiverWords;
 
 use crate::vault::{Vault, VaultError, random};
@@ -278,19 +280,6 @@ pub struct NewDevice {
     pub key: Option<DeviceKey>,
 }
 
-/// A token, without what opens anything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token {
-    /// Its name.
-    pub name: String,
-    /// SHA-256 of the token.
-    pub hash: [u8; 32],
-    /// When it was made, Unix seconds.
-    pub created_at: u64,
-    /// When it was revoked, Unix seconds.
-    pub revoked_at: Option<u64>,
-}
-
 /// The book.
 #[derive(Debug)]
 pub struct Registry {
@@ -327,6 +316,7 @@ impl Registry {
             receipts::prepare(&made.db)?;
             deeds::prepare(&made.db)?;
             waivers::prepare(&made.db)?;
+            tokens::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)?;
             made.db.pragma_update(None, "query_only", true)
         };
@@ -349,6 +339,7 @@ impl Registry {
             .and_then(|()| receipts::prepare(&opened.db))
             .and_then(|()| deeds::prepare(&opened.db))
             .and_then(|()| waivers::prepare(&opened.db))
+            .and_then(|()| tokens::prepare(&opened.db))
             .and_then(|()| opened.db.pragma_update(None, "query_only", true))
             .map_err(|e| opened.failed(e))?;
         opened.hand = Some(Hand::of(by)?);
@@ -703,53 +694,6 @@ impl Registry {
         self.device(did)
     }
 
-    // Tokens.
-
-    /// Makes a token for the API and returns it; only its hash is kept.
-    ///
-    /// # Errors
-    /// [`RegistryError::Refused`] when the name is taken.
-    pub fn add_token(&mut self, name: &str, now_unix_s: u64) -> Result<Zeroizing<String>> {
-        if self.tokens()?.iter().any(|t| t.name == name) {
-            return Err(RegistryError::Refused(format!("a token called {name} exists already; choose another name")));
-        }
-        let token = Zeroizing::new(format!("ff_{}", hex::encode(random::<32>()?.as_slice())));
-        let hash = sha256(&[token.as_bytes()]);
-        self.change(Done::new("token added", format_args!("token {name}")), |tx| {
-            tx.execute("INSERT INTO tokens VALUES (?, ?, ?, NULL)", params![name, hash, now_unix_s as i64])
-        })?;
-        Ok(token)
-    }
-
-    /// All tokens, by name.
-    ///
-    /// # Errors
-    /// [`RegistryError::Database`].
-    pub fn tokens(&self) -> Result<Vec<Token>> {
-        self.all("SELECT name, hash, created_at, revoked_at FROM tokens ORDER BY name", |r| {
-            Ok(Token {
-                name: r.get(0)?,
-                hash: r.get(1)?,
-                created_at: hidden(r.get(2)?),
-                revoked_at: r.get::<_, Option<i64>>(3)?.map(hidden),
-            })
-        })
-    }
-
-    /// Revokes a token.
-    ///
-    /// # Errors
-    /// [`RegistryError::Unknown`].
-    pub fn revoke_token(&mut self, name: &str, now_unix_s: u64) -> Result<()> {
-        let sql = "UPDATE tokens SET revoked_at = coalesce(revoked_at, ?) WHERE name = ?";
-        match self.change(Done::new("token revoked", format_args!("token {name}")), |tx| {
-            tx.execute(sql, params![now_unix_s as i64, name])
-        })? {
-            0 => Err(RegistryError::Unknown { what: "token", name: name.to_owned() }),
-            _ => Ok(()),
-        }
-    }
-
     fn all<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
         let run = || self.db.prepare_cached(sql)?.query_map([], read)?.collect::<rusqlite::Result<Vec<T>>>();
         run().map_err(|e| self.failed(e))
@@ -826,7 +770,7 @@ mod tests {
         let mut b = book();
         let net = b.registry.add_network(&b.vault, "n", Profile::ToBoth, None).unwrap().net;
         let (_, secrets) = b.registry.add_device(&b.vault, &new_device(net), 1).unwrap();
-        let token = b.registry.add_token("t", 1).unwrap();
+        let token = b.registry.add_token("t", Scope::Read, 9, 1).unwrap();
         let keys = b.registry.network_keys(&b.vault, net).unwrap();
         drop(b.registry);
         for entry in std::fs::read_dir(b.folder.path()).unwrap() {

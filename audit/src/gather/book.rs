@@ -13,7 +13,8 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use super::certificates;
 use crate::facts::{
-    Classic, Context, Device, DevicePlace, Facts, Gateway, KeySeen, KeySince, Network, Sharer, SignerSeen, Weakness,
+    Classic, Context, Device, DevicePlace, Facts, Gateway, KeySeen, KeySince, Network, Sharer, SignerSeen, TokenSeen,
+    Weakness,
 };
 use crate::keys;
 use crate::rule::{Kind, Severity, Subject};
@@ -143,6 +144,13 @@ pub fn book(registry: &Registry, facts: &mut Facts) -> Result<(), RegistryError>
     for server in registry.message_servers()? {
         public_key(Subject::cloud(), &server.spki, facts);
     }
+    let tokens = registry.tokens()?.into_iter().filter(|t| t.revoked_at.is_none());
+    facts.tokens.extend(tokens.map(|t| TokenSeen {
+        name: t.name,
+        scope: t.scope,
+        made: t.created_at,
+        ends: t.ends_at,
+    }));
     facts.has_book = true;
     Ok(())
 }

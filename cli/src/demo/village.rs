@@ -16,6 +16,7 @@ use anyhow::Context as _;
 use fivefold_core::id::{Did, Net, Sid};
 use fivefold_core::profile::{Mode, Profile, Radio};
 use fivefold_keep::files::{self, Readers};
+use fivefold_keep::registry::Scope;
 use fivefold_keep::share::{self, GATEWAY_FILE, GatewayMetrics, GatewaySettings};
 use fivefold_keep::vault::PASSPHRASE_FILE;
 use serde_json::Value;
@@ -284,7 +285,8 @@ impl Village {
         let credentials = root.join("credentials");
         files::create_folder(&credentials)?;
         let mut operator = Folder { dir: dir.clone(), passphrase_file: None }.open()?;
-        let token = operator.registry.add_token("demo", crate::clock::now()?)?.to_string();
+        let now = crate::clock::now()?;
+        let token = operator.registry.add_token("demo", Scope::Audit, now + 30 * 86_400, now)?.to_string();
 
         tell("starting two witnesses, the cloud and the wires to it");
         let witnesses = Witnesses::start(root, &dir, &logs)?;

@@ -110,7 +110,8 @@ impl Deployment {
         let dir = d.farm();
         fivefold(&["init", &dir, "--ingest", &ingest.to_string(), "--api", &api.to_string()]);
         fivefold(&["network", "add", "--dir", &dir, "field-7"]);
-        d.token = fivefold(&["token", "add", "--dir", &dir, "t"])["token"].as_str().unwrap().to_owned();
+        d.token =
+            fivefold(&["token", "add", "--dir", &dir, "t", "--scope", "operate"])["token"].as_str().unwrap().to_owned();
         d.cloud = Some(Daemon::start(&["cloud", "run", "--dir", &d.at("farm/cloud")], &d.path("cloud.log")));
         d
     }

@@ -60,7 +60,11 @@ impl Farm {
         }
         let device = answer(&["device", "add", "--dir", &dir, "--net", "one", "--bind", &node, "--air", &radio]);
         farm.did = device["did"].as_str().unwrap().to_owned();
-        fs::write(&farm.token, answer(&["token", "add", "--dir", &dir, "t"])["token"].as_str().unwrap()).unwrap();
+        fs::write(
+            &farm.token,
+            answer(&["token", "add", "--dir", &dir, "t", "--scope", "operate"])["token"].as_str().unwrap(),
+        )
+        .unwrap();
         farm
     }
 

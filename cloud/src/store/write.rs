@@ -125,7 +125,11 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
         super::alarms::count(tx, key, n, severity, write.now)?;
     }
     super::alarms::write(tx, &write.alarms, write.now)?;
+    write.token_uses.iter().try_for_each(|used| super::tokens::put(tx, used))?;
     explain(tx, counts.iter().chain(&said).map(|(key, _)| *key), refusals, write.now)?;
+    if write.probe {
+        tx.prepare_cached("INSERT OR REPLACE INTO probe VALUES (0, ?)")?.execute([int(write.now.0)])?;
+    }
     let generation = if write.new_generation { Some(next_generation(tx, write.now)?) } else { None };
     Ok(Committed { verdicts, classic, sequence, generation })
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// What undoes each migration, the newest first: its number, and SQL that gives the store the form that it had before.
-const UNDO: [(u32, &str); 8] = [
+const UNDO: [(u32, &str); 9] = [
+    (18, "DROP TABLE token_use; DROP TABLE probe;"),
     (17, "DROP TABLE why;"),
     (16, "ALTER TABLE meshlium_cursor DROP COLUMN raised; DROP INDEX classic_value_of;"),
     (15, "DROP TABLE alarm_sent; DROP TABLE alarm_sink; DROP TABLE alarm; DROP TABLE alarm_window;"),

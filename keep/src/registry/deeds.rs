@@ -391,13 +391,17 @@ mod tests {
         let mut opened = book.open("network add", 7);
         opened.add_network(&book.vault, "north", Profile::ToCloud, None).unwrap();
         opened.allow_classic("north").unwrap();
-        book.open("token add", 8).add_token("shop", 8).unwrap();
+        book.open("token add", 8).add_token("shop", crate::registry::Scope::Read, 9, 8).unwrap();
         let (lines, wrong) = opened.check_deeds().unwrap();
         assert!(wrong.is_empty(), "{wrong:?}");
         let told: Vec<_> = lines.iter().map(|l| (l.number, l.deed, l.at, l.who.as_str(), l.about.as_str())).collect();
         assert_eq!(
             told,
-            [(1, 1, 7, "anna", "network north"), (2, 1, 7, "anna", "network north"), (3, 3, 8, "anna", "token shop")]
+            [
+                (1, 1, 7, "anna", "network north"),
+                (2, 1, 7, "anna", "network north"),
+                (3, 3, 8, "anna", "token shop, scope read, ends at 9")
+            ]
         );
         assert_eq!(lines[2].version, opened.version().unwrap());
         assert_eq!(lines[1].before, lines[0].hash());
@@ -465,7 +469,7 @@ mod tests {
     fn a_change_between_two_lines_that_none_tells_of_is_found() {
         let book = Book::filled();
         assert!(!book.tamper("UPDATE meta SET version = version + 1").is_empty());
-        book.open("token add", 8).add_token("shop", 8).unwrap();
+        book.open("token add", 8).add_token("shop", crate::registry::Scope::Read, 9, 8).unwrap();
         let (_, wrong) = book.open("check", 9).check_deeds().unwrap();
         assert!(wrong[0].contains("between lines 4 and 5"), "{wrong:?}");
     }
