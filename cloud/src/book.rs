@@ -270,6 +270,18 @@ pub struct Device {
     live: Arc<Mutex<Live>>,
 }
 
+/// These devices as they are in the book now, and how far those are that can renew.
+fn changed(registry: &Registry, touched: &[Did]) -> Result<(Vec<registry::Device>, Vec<Renewal>), RegistryError> {
+    let (mut devices, mut renewals) = (Vec::with_capacity(touched.len()), Vec::new());
+    for did in touched {
+        // No device ever leaves the book.
+        devices.extend(registry.known_device(*did)?);
+        renewals.extend(registry.renewal(*did)?);
+    }
+    renewals.sort_unstable_by_key(|r| r.did);
+    Ok((devices, renewals))
+}
+
 fn find(renewals: &[Renewal], did: Did) -> Option<&Renewal> {
     renewals.binary_search_by_key(&did, |r| r.did).ok().and_then(|i| renewals.get(i))
 }
@@ -386,7 +398,9 @@ pub struct Source {
     pub tokens: Vec<Token>,
     /// Its devices, revoked ones too.
     pub devices: Vec<Enrolled>,
-    /// Devices that can renew, by permanent id.
+    /// Whether these are those that changed since the book before: then all others are as they were.
+    pub is_change: bool,
+    /// Devices that can renew, by permanent id; of a change, those of its devices.
     pub renewals: Vec<Renewal>,
     /// Networks whose key is being rotated.
     pub rotations: Vec<LinkRotation>,
@@ -441,14 +455,18 @@ impl Source {
     pub fn read(registry: &Registry, vault: &Vault, before: &Book) -> Result<Self, RegistryError> {
         // The version first: what changes while we read makes a newer version, and is read again.
         let version = registry.version()?;
-        let renewals = registry.renewals()?;
+        let touched = registry.touched_since(before.version)?;
+        let (all, renewals) = match &touched {
+            None => (registry.devices()?, registry.renewals()?),
+            Some(touched) => changed(registry, touched)?,
+        };
         let networks = registry.networks()?;
         let mut local = HashSet::new();
         for network in &networks {
             local.extend(registry.local(network.net)?.map(|l| l.net));
         }
         // Devices that agree their keys with a gateway alone are none of the cloud's.
-        let devices = registry.devices()?.into_iter().filter(|d| !local.contains(&d.net)).map(|device| {
+        let devices = all.into_iter().filter(|d| !local.contains(&d.net)).map(|device| {
             let key = find(&renewals, device.did).map(|r| r.x);
             let known = before.devices.get(&(device.net, device.sid)).is_some_and(|d| d.is(&device, key));
             let secrets = if known || device.revoked_at.is_some() {
@@ -471,6 +489,7 @@ impl Source {
             gateways: registry.gateways()?,
             tokens: registry.tokens()?,
             devices: devices.collect::<Result<_, RegistryError>>()?,
+            is_change: touched.is_some(),
             renewals,
             rotations: registry
                 .rotations()?
@@ -579,6 +598,15 @@ impl Maker<'_> {
             remembered.link_told.into_iter().map(|(did, index, at)| (did, (index, at))).collect();
         let mut dossiers: HashMap<Did, Dossier> = remembered.dossiers.into_iter().collect();
         let mut book = Book { version: source.version, networks: source.networks, ..Book::default() };
+        if source.is_change {
+            (book.devices, book.by_did) = (before.devices.clone(), before.by_did.clone());
+            book.revoked.clone_from(&before.revoked);
+            for Enrolled { device, .. } in &source.devices {
+                book.devices.remove(&(device.net, device.sid));
+                book.by_did.remove(&device.did);
+                book.revoked.remove(&(device.net, device.sid));
+            }
+        }
         for Enrolled { device, secrets } in source.devices {
             let place = (device.net, device.sid);
             if device.revoked_at.is_some() {

@@ -112,7 +112,7 @@ fn build_once(
     let keys: Vec<NetworkKey<'_>> =
         keys.iter().map(|k| NetworkKey { index: k.index, key: &k.key, phase: k.phase }).collect();
     let (mut revoked, mut devices) = (Vec::<Did>::new(), Vec::<Device>::new());
-    for device in registry.devices()?.into_iter().filter(|d| d.net == name.net) {
+    for device in registry.devices_of(name.net)? {
         if device.revoked_at.is_some() {
             revoked.push(device.did);
         } else {
@@ -128,7 +128,7 @@ fn build_once(
         rows_of.entry(row.did).or_default().push(row);
     }
     let held_before = registry.held_before()?;
-    let renewals: HashMap<Did, Renewal> = registry.renewals()?.into_iter().map(|r| (r.did, r)).collect();
+    let renewals: HashMap<Did, Renewal> = registry.renewals_of(name.net)?.into_iter().map(|r| (r.did, r)).collect();
     let local = registry.local(name.net)?;
     let mut chunks = Chunks::default();
     for device in &devices {

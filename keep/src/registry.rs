@@ -16,6 +16,7 @@ mod signers;
 mod succession;
 mod templates;
 mod tokens;
+mod touched;
 mod waivers;
 
 use std::path::{Path, PathBuf};
@@ -317,6 +318,7 @@ impl Registry {
             deeds::prepare(&made.db)?;
             waivers::prepare(&made.db)?;
             tokens::prepare(&made.db)?;
+            touched::prepare(&made.db)?;
             made.db.pragma_update(None, "user_version", FORMAT)?;
             made.db.pragma_update(None, "query_only", true)
         };
@@ -340,6 +342,7 @@ impl Registry {
             .and_then(|()| deeds::prepare(&opened.db))
             .and_then(|()| waivers::prepare(&opened.db))
             .and_then(|()| tokens::prepare(&opened.db))
+            .and_then(|()| touched::prepare(&opened.db))
             .and_then(|()| opened.db.pragma_update(None, "query_only", true))
             .map_err(|e| opened.failed(e))?;
         opened.hand = Some(Hand::of(by)?);
@@ -648,6 +651,15 @@ impl Registry {
         self.all(sql, device_of)
     }
 
+    /// Those of one network.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn devices_of(&self, net: Net) -> Result<Vec<Device>> {
+        let sql = "SELECT did, sid, net, policy, overrides, words, epoch, enrolled_at, revoked_at FROM devices WHERE net = ? ORDER BY sid";
+        self.all_of(sql, [net.0], device_of)
+    }
+
     /// One device.
     ///
     /// # Errors
@@ -695,7 +707,16 @@ impl Registry {
     }
 
     fn all<T>(&self, sql: &str, read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>> {
-        let run = || self.db.prepare_cached(sql)?.query_map([], read)?.collect::<rusqlite::Result<Vec<T>>>();
+        self.all_of(sql, [], read)
+    }
+
+    fn all_of<T>(
+        &self,
+        sql: &str,
+        of: impl rusqlite::Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>> {
+        let run = || self.db.prepare_cached(sql)?.query_map(of, read)?.collect::<rusqlite::Result<Vec<T>>>();
         run().map_err(|e| self.failed(e))
     }
 }

@@ -106,6 +106,7 @@ impl CloudStation {
             }],
             gateways: self.gateways.clone(),
             tokens: Vec::new(),
+            is_change: false,
             renewals: Vec::new(),
             rotations: Vec::new(),
             classics: Vec::new(),

@@ -74,8 +74,10 @@ impl Events {
             let record = enrolment(book, signer).filter(|r| !self.enrolled.contains(&sha256(&[r])));
             add(EntryKind::Enrolment, Some(signer.registered.did), record);
         }
-        let mut devices: BTreeMap<Did, _> = book.by_did.iter().map(|(did, device)| (*did, device)).collect();
-        devices.retain(|did, d| d.policy.sign == Sign::Batch || self.configured.contains_key(did));
+        // Those that sign may be few of very many.
+        let signs =
+            book.by_did.values().filter(|d| d.policy.sign == Sign::Batch || self.configured.contains_key(&d.did));
+        let devices: BTreeMap<Did, _> = signs.map(|device| (device.did, device)).collect();
         for (did, device) in devices {
             let mut policy = [0; Policy::LONGEST];
             let templates = book.templates.hashes(device.net);

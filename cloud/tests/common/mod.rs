@@ -88,6 +88,7 @@ impl SourceParts {
             gateways: self.gateways.clone(),
             tokens: Vec::new(),
             devices: devices.collect(),
+            is_change: false,
             renewals: self.renewals.clone(),
             rotations: self.rotation.iter().map(link_rotation).collect(),
             classics: self.classics.iter().map(classic::Classic::source).collect(),

@@ -155,6 +155,16 @@ impl Registry {
         self.all("SELECT did, x, installed, highest, agreed_at, ordered_at FROM renewals ORDER BY did", renewal_of)
     }
 
+    /// Those of one network.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn renewals_of(&self, net: Net) -> Result<Vec<Renewal>> {
+        let sql = "SELECT r.did, r.x, r.installed, r.highest, r.agreed_at, r.ordered_at FROM devices d JOIN renewals r ON r.did = d.did
+                   WHERE d.net = ?";
+        self.all_of(sql, [net.0], renewal_of)
+    }
+
     /// How far a device is, if it can renew.
     ///
     /// # Errors

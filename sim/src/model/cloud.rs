@@ -111,6 +111,7 @@ impl CloudPart {
             networks: vec![Self::network()],
             gateways: (0..2).map(|g| GatewayPart::registered(g, &self.common.signing, g == rows.primary)).collect(),
             tokens: Vec::new(),
+            is_change: false,
             renewals,
             rotations: rows.rotation.iter().map(link_rotation).collect(),
             classics: Vec::new(),
