@@ -37,15 +37,18 @@ JOBS=(
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
     "metrics    promtool over the pages of a running gateway and cloud, the alert rules and what they say minute by minute"
+    "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; daemons write to their folders alone"
 )
 EXTRA=(
-    "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; its daemons write to their folders alone (minutes without KVM)"
+    "static     one file without libraries, for x86-64, arm64 and armv7, and each of them run; ARG: an architecture"
     "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
 )
 
 say() { printf '\n== %s\n' "$*"; }
 die() { printf 'ci.sh: %s\n' "$*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # need_deb PACKAGE...: Debian packages, installed if they are not there.
 need_deb() {
@@ -55,11 +58,9 @@ need_deb() {
     done
     [ ${#missing[@]} -eq 0 ] && return
     have apt-get || die "install these yourself, there is no apt-get here: ${missing[*]}"
-    local sudo=
-    [ "$(id -u)" -eq 0 ] || sudo=sudo
     say "installing ${missing[*]}"
-    $sudo apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" </dev/null >/dev/null
 }
 
 # need_cargo TOOL VERSION [ARG...]: a cargo subcommand, or another tool of crates.io, of exactly that version.
@@ -233,8 +234,22 @@ job_timing() {
 }
 
 job_package() {
-    need_deb debootstrap qemu-system-x86 e2fsprogs systemd binutils
-    bash scripts/package.sh
+    need_deb debootstrap qemu-system-x86 e2fsprogs binutils
+    cargo build --release --locked -p fivefold
+    cargo build --release --locked -p fivefold-cloud --example older_store
+    as_root bash scripts/package.sh target/release/fivefold target/release/examples/older_store
+}
+
+job_static() {
+    need_deb python3 python3-venv binutils qemu-user
+    local target venv=target/static/venv
+    for target in x86_64-unknown-linux-musl aarch64-unknown-linux-musl armv7-unknown-linux-musleabihf; do
+        [ -d "$(rustc --print target-libdir --target "$target" 2>/dev/null)" ] || need_deb rustc-web rust-web-src
+    done
+    # Zig has a C compiler, a linker and musl for all of them.
+    [ -x $venv/bin/python ] || python3 -m venv $venv
+    $venv/bin/pip install --quiet --disable-pip-version-check ziglang==0.17.0 cargo-zigbuild==0.24.0
+    bash scripts/static.sh $venv/bin/python "$@"
 }
 
 job_kill() {

@@ -62,6 +62,15 @@ impl Cause {
             Self::Test => "a test: nothing is wrong",
         }
     }
+
+    /// What an operator does now: as `fivefold why` says it.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::Code(code) => code.about().advice,
+            Self::Dropped => "`fivefold alarm list` says which sink takes none: mend it, or take it out of cloud.toml.",
+            Self::Test => "Nothing.",
+        }
+    }
 }
 
 /// Whom it is about, as far as that is known.
@@ -144,6 +153,7 @@ impl Alarm {
             "gateway": self.of.gateway.map(|g| g.to_string()),
             "sid": self.of.sid.map(|s| s.to_string()),
             "text": self.sentence(),
+            "advice": self.cause.advice(),
         })
         .to_string()
     }
@@ -181,6 +191,7 @@ mod tests {
         let json: serde_json::Value = serde_json::from_str(&alarm().json()).unwrap();
         assert_eq!((json["code"].as_str(), json["severity"].as_str()), (Some("E2-03"), Some("high")));
         assert_eq!((json["id"].as_str(), json["text"].as_str()), (Some(&*alarm().id().to_string()), Some(text)));
+        assert_eq!(json["advice"].as_str(), Some(Code::GatewayForged.about().advice));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn message(alarm: &Alarm, from: &str, to: &[String], now: Millis) -> String 
         String::new(),
         format!("Raised {}", date(alarm.at)),
         format!("Id {id}: a mail with the same id is the same alarm again."),
-        "What to do: docs/operate.md, \"Alarms\".".into(),
+        format!("Do now: {}", alarm.cause.advice()),
         String::new(),
     ];
     lines.join("\r\n")
@@ -99,6 +99,7 @@ mod tests {
                 "{text}"
             );
             assert!(text.split("\r\n").all(|line| line.len() < 998), "{text}");
+            assert!(text.contains(&format!("\r\nDo now: {}\r\n", cause.advice())));
             assert!(text.contains(&format!("\r\nMessage-ID: <{}@farm.example>\r\n", alarm.id())));
             assert!(text.contains("\r\nTo: a@farm.example,\r\n b@farm.example\r\n"));
         }

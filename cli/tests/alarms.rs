@@ -93,6 +93,9 @@ fn a_cloud_that_is_killed_while_its_sink_is_away_brings_the_alarm_when_both_are_
     let drawn = farm::answer(&["alarm", "add-secret", "--dir", &dir, "ops", "--draw"]);
     let secret = drawn["secret"].as_str().unwrap();
     assert_eq!(secret.len(), 64);
+    let log = farm::answer(&["operator", "log", "--dir", &dir]).to_string();
+    assert!(log.contains("alarm secret sealed") && log.contains("sink ops"), "{log}");
+    assert!(!log.contains(secret), "a secret in the operator's log");
     let sealed = fs::read(farm.path("cloud/alarm-ops.sealed")).unwrap();
     assert!(!sealed.windows(secret.len()).any(|w| w == secret.as_bytes()));
 

@@ -9,7 +9,7 @@ cloud=/var/lib/fivefold-cloud gateway=/var/lib/fivefold-gateway/north
 as_cloud() { runuser -u fivefold-cloud -- env -C "$cloud" FIVEFOLD_DIR=$cloud "$@"; }
 
 # readings: how many the cloud has.
-readings() { as_cloud fivefold reading list --token-file token -o json | grep -c '"device"' || true; }
+readings() { as_cloud fivefold reading list --token-file token -o json | grep -o '"device"' | wc -l; }
 
 # measure N: a node reports N readings, confirmed by the cloud.
 measure() { as_cloud fivefold node run --dir "nodes/$did" --every 1 --count "$1" --wait 60 >/dev/null; }
@@ -37,10 +37,15 @@ started() { systemctl start "$1" || die "$1 does not start"; }
 say "systemd $(systemctl --version | head -1 | cut -d' ' -f2), $(fivefold --version), packages $(dpkg-query -W -f '${Version}' fivefold)"
 for unit in fivefold-cloud.service fivefold-gateway@north.service; do
     systemd-analyze verify --man=no "$unit" || die "systemd-analyze verify $unit"
-    systemctl start "$unit"
+    systemctl enable --now --quiet "$unit"
     ! systemctl is-active --quiet "$unit" || die "$unit runs without a deployment"
 done
 say "units pass systemd-analyze verify, and start nothing before there is a deployment"
+for unit in /lib/systemd/system/fivefold-*.service; do
+    # 20 stands for 2.0: systemd's own measure, from 0 (confined) to 10 (not at all).
+    score=$(systemd-analyze security --offline=true --threshold=20 --no-pager "$unit") || die "$unit is not confined enough: ${score##*$'\n'}"
+    say "${unit##*/}: ${score##*Overall }"
+done
 
 as_cloud fivefold init "$cloud" >/dev/null
 as_cloud fivefold network add field-7 >/dev/null
@@ -65,22 +70,45 @@ for unit in fivefold-cloud.service fivefold-gateway@north.service; do
     [ "$(systemctl show -P MainPID $unit)" = "$before" ] || die "$unit did not live through a reload"
 done
 
+# As docs/operate.md has it, "A systemd credential".
+systemctl stop fivefold-gateway@north
+mkdir -p /etc/credstore.encrypted /etc/systemd/system/fivefold-gateway@north.service.d
+systemd-creds encrypt --name=fivefold "$gateway/passphrase" /etc/credstore.encrypted/fivefold-gateway-north 2>/dev/null
+systemd-run --quiet --pipe --wait -p User=fivefold-gateway \
+    -p LoadCredentialEncrypted=fivefold:/etc/credstore.encrypted/fivefold-gateway-north \
+    fivefold vault rewrap systemd-credential --dir "$gateway" fivefold >/dev/null || die "the vault is not rewrapped"
+shred -u "$gateway/passphrase"
+cp /usr/share/doc/fivefold-gateway/examples/credential.conf /etc/systemd/system/fivefold-gateway@north.service.d/
+systemctl daemon-reload
+started fivefold-gateway@north.service
+measure 1 || die "the gateway carries nothing after its passphrase became a credential"
+say "the gateway's passphrase is a credential of systemd, and no file"
+
+# The old package's program stops in the upgrade. What it leaves is made what an older version left: the form of the ninth migration.
+mkdir -p /run/systemd/system/fivefold-cloud.service.d
+printf '[Service]\nExecStopPost=/bin/sh -c "/opt/packages/older_store cloud/readings.db 9 && touch older"\n' \
+    >/run/systemd/system/fivefold-cloud.service.d/older.conf
+systemctl daemon-reload
 before=$(systemctl show -P MainPID fivefold-cloud.service)
 dpkg -i /opt/packages/new/*.deb >/dev/null || die "the upgrade"
 [ "$(systemctl show -P MainPID fivefold-cloud.service)" != "$before" ] || die "the upgrade left the old program running"
+[ -e "$cloud/older" ] || die "the store was not that of an older version"
 systemctl is-active --quiet fivefold-cloud.service || die "the cloud is down after the upgrade"
 systemctl is-active --quiet fivefold-gateway@north.service || die "the gateway is down after the upgrade"
-[ "$(readings)" -eq 3 ] || die "$(readings) readings after the upgrade, not 3"
+rm -r /run/systemd/system/fivefold-cloud.service.d
+systemctl daemon-reload
+[ "$(readings)" -eq 4 ] || die "$(readings) readings after the upgrade, not 4"
 measure 2 || die "the node's readings were not confirmed after the upgrade"
-[ "$(readings)" -eq 5 ] || die "$(readings) readings after the upgrade, not 5"
-say "upgraded to $(dpkg-query -W -f '${Version}' fivefold) while it ran: 3 readings kept, 2 came"
+[ "$(readings)" -eq 6 ] || die "$(readings) readings after the upgrade, not 6"
+say "upgraded to $(dpkg-query -W -f '${Version}' fivefold) while it ran, over a store of an older form: 4 readings kept, 2 came"
 
+rm -r /etc/systemd/system/fivefold-gateway@north.service.d /etc/credstore.encrypted
 dpkg --remove fivefold-gateway fivefold-cloud >/dev/null
 ! pgrep -x fivefold >/dev/null || die "a daemon is left after removal"
 dpkg --purge fivefold-gateway fivefold-cloud fivefold
-[ -s "$cloud/vault.toml" ] || die "purge destroyed the keys of a deployment"
-left=$(find / -xdev -name '*fivefold*' -not -path '/proc/*' -not -path '/opt/*' -not -path '/tmp/*' \
-    -not -path '/var/lib/fivefold-*' -not -path '/var/log/*' -not -path '/usr/local/*' \
-    -not -path '/etc/systemd/system/*package-test*' | grep -v '/var/lib/systemd/' || true)
+[ -s "$cloud/vault.toml" ] && [ -s "$gateway/vault.toml" ] || die "purge destroyed the keys of a deployment"
+# Beside the deployment itself: what a running Debian writes, whatever is installed.
+left=$(find / -xdev | sort | comm -13 /opt/packages/before - | grep -vE \
+    '^/(var/lib/fivefold-(cloud|gateway)|var/log|var/lib/systemd|var/lib/dpkg|var/tmp|tmp|lost\+found)(/|$)|^/etc/(passwd|group|shadow|gshadow|subuid|subgid)-$|^/etc/\.pwd\.lock$' || true)
 [ -z "$left" ] || die "left behind: $left"
 say "removed: nothing is left but the deployment's own folders"

@@ -7,12 +7,15 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use fivefold_cloud::alarm;
 use fivefold_keep::files;
+use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{CLOUD_FILE, CloudAlarmSink, CloudSettings, read_config};
 use fivefold_keep::vault::{Vault, random};
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::test::cloud_folder;
+use crate::clock;
+use crate::operator::acting;
 use crate::output::{Output, answer};
 
 /// Bytes of a secret, at most.
@@ -63,6 +66,8 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         &folder.join(&settings.vault),
         settings.passphrase_file.as_ref().map(|p| folder.join(p)).as_deref(),
     )?;
+    Registry::open(&folder.join(&settings.registry), acting(clock::now()?))?
+        .enter_deed("alarm secret sealed", format_args!("sink {}", sink.name))?;
     vault.seal_file(&CloudAlarmSink::secret_file(&folder, &sink.name), &secret)?;
     let drawn = args.draw.then(|| String::from_utf8_lossy(&secret).into_owned());
     let value = json!({ "sink": sink.name, "secret": drawn });

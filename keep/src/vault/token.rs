@@ -150,6 +150,9 @@ fn load(module: &Path) -> Result<Library, VaultError> {
         // Else the environment would say what is loaded.
         return Err(refused("its path is not absolute".into()));
     }
+    if cfg!(all(target_env = "musl", target_feature = "crt-static")) {
+        return Err(refused("this program is one without libraries and can load none; the packages' one can".into()));
+    }
     let library = Pkcs11::new(module).map_err(|e| {
         refused(match e {
             Error::LibraryLoading(e) => e.to_string(),
