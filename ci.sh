@@ -236,8 +236,9 @@ job_timing() {
 job_package() {
     need_deb debootstrap qemu-system-x86 e2fsprogs binutils
     cargo build --release --locked -p fivefold
-    cargo build --release --locked -p fivefold-cloud --example older_store
-    as_root bash scripts/package.sh target/release/fivefold target/release/examples/older_store
+    # With the features of `test`, whose builds these are.
+    cargo build --workspace --features fivefold-device/lorawan --locked --example older_store
+    as_root bash scripts/package.sh target/release/fivefold target/debug/examples/older_store
 }
 
 job_static() {
