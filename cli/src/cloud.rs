@@ -1,6 +1,6 @@
 //! `fivefold cloud`: the cloud of an operator's folder, until it is told to stop; and its certificates.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fivefold_cloud::config::{Config, ISSUER_FILE, ISSUER_KEY_FILE, KEY_FILE};
@@ -13,9 +13,10 @@ use fivefold_keep::registry::{Registry, Whom, Word};
 use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE};
 use serde_json::{Map, Value, json};
 
+use crate::backup;
 use crate::clock;
 use crate::notify;
-use crate::operator::{CA_KEY_FILE, Folder, Operator, by, who};
+use crate::operator::{CA_KEY_FILE, Folder, Operator, REGISTRY_FILE, acting, by, who};
 use crate::output::{self, Output, table};
 
 /// Arguments of `fivefold cloud`.
@@ -27,6 +28,8 @@ pub struct Args {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum Verb {
+    /// Back the operator's folder up, while the cloud runs: all of it first, then what has changed. It is read back.
+    Backup(backup::Backup),
     /// List the cloud's certificates.
     Certificates(Folder),
     /// Make a new key and certificate for the cloud, for the same names and 90 days. A running cloud takes it by itself.
@@ -36,6 +39,9 @@ enum Verb {
     /// Make a new CA, for when the key of the one before is lost or stolen, and what the cloud needs of it. Gateways are
     /// invited anew after that.
     ReplaceCa(Folder),
+    /// Make the operator's folder out of a backup, so that the cloud may start: nothing is sealed twice under one number, and
+    /// every device is ordered to renew. If it is interrupted, type it again.
+    Restore(backup::Restore),
     /// Say that the store was put back from a copy, or lost: nothing is sealed twice under one number, and every device is
     /// ordered to renew. With the cloud stopped, before it starts again.
     Restored(Folder),
@@ -70,10 +76,12 @@ struct Run {
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let run = match &args.verb {
         Verb::Run(run) => run,
+        Verb::Backup(args) => return backup::backup(args, backup::Of::Cloud, output),
         Verb::Certificates(folder) => return certificates(folder, output),
         Verb::RenewCertificate(args) => return renew_certificate(args, output),
         Verb::RenewIssuer(folder) => return renew_issuer(folder, output),
         Verb::ReplaceCa(folder) => return replace_ca(folder, output),
+        Verb::Restore(args) => return backup::restore(args, backup::Of::Cloud, output),
         Verb::Restored(folder) => return restored(folder, output),
     };
     if run.check {
@@ -206,29 +214,50 @@ fn replace_ca(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 fn restored(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
-    let (_, mut registry) = folder.open_book()?;
-    let now = clock::now()?;
-    let config = Config::load(&folder.dir.join("cloud"))?;
+    folder.open_book()?;
+    let done = count_as_restored(&folder.dir, "from a copy of the operator's", clock::now()?)?;
+    output::answer(output, &done.value(), || done.text());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What it took to make a store that was put back safe to use.
+pub(crate) struct CountsAsRestored {
+    contexts: usize,
+    ordered: usize,
+    silent: Vec<String>,
+}
+
+/// Makes the cloud in an operator's folder that was put back safe to start (docs/protocol.md 8.4).
+pub(crate) fn count_as_restored(dir: &Path, how: &str, now: u64) -> anyhow::Result<CountsAsRestored> {
+    let mut registry = Registry::open(&dir.join(REGISTRY_FILE), acting(now))?;
+    let config = Config::load(&dir.join("cloud"))?;
     let contexts = fivefold_cloud::store::restored(&config.store, Millis(now * 1000))?;
     let can_renew = !registry.renewals()?.is_empty();
     let ordered = if can_renew { registry.order_renewal(Whom::All, now)? } else { 0 };
+    registry.enter_deed("cloud restored", how)?;
     let devices = registry.devices()?.into_iter().filter(|d| d.revoked_at.is_none());
-    let silent: Vec<String> = devices.filter(|d| d.policy.mode == Mode::Random).map(|d| d.did.to_string()).collect();
-    let value = json!({ "contexts": contexts, "ordered": ordered, "to_enrol_again": silent });
-    output::answer(output, &value, || {
+    let silent = devices.filter(|d| d.policy.mode == Mode::Random).map(|d| d.did.to_string()).collect();
+    Ok(CountsAsRestored { contexts, ordered, silent })
+}
+
+impl CountsAsRestored {
+    pub(crate) fn value(&self) -> Value {
+        json!({ "contexts": self.contexts, "ordered": self.ordered, "to_enrol_again": self.silent })
+    }
+
+    pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "The store counts as put back: {contexts} contexts in it are answered under new numbers, and {ordered} devices \
-             are ordered to renew."
+            "The store counts as put back: {} contexts in it are answered under new numbers, and {} devices are ordered to renew.",
+            self.contexts, self.ordered
         );
-        if !silent.is_empty() {
+        if !self.silent.is_empty() {
             text.push_str(
                 "\nDevices of mode R hear nothing until you type, for each: fivefold device enrol-again DID\n",
             );
-            text.push_str(&silent.join("\n"));
+            text.push_str(&self.silent.join("\n"));
         }
         text
-    });
-    Ok(ExitCode::SUCCESS)
+    }
 }
 
 /// `name = value` lines as one object.

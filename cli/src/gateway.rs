@@ -16,6 +16,7 @@ use fivefold_keep::sign::SigningKey;
 use fivefold_keep::vault::{Vault, random};
 use serde_json::{Value, json};
 
+use crate::backup;
 use crate::clock;
 use crate::gateway_join;
 use crate::gateway_local;
@@ -37,6 +38,8 @@ enum Verb {
     Add(Add),
     /// Let a gateway renew once with a certificate that has ended.
     AllowLateRenewal(gateway_join::Late),
+    /// At the gateway: back its folder up, while it runs: all of it first, then what has changed. It is read back.
+    Backup(backup::Backup),
     /// Make a token by which a gateway, new or known, gets its certificate for keys of its own.
     Invite(gateway_join::Invite),
     /// At the gateway: make keys, get a certificate for them, and write the gateway's folder.
@@ -47,6 +50,9 @@ enum Verb {
     Local(gateway_local::Local),
     /// Make new keys and a certificate in the share of a gateway that was added here.
     RenewCertificate(Name),
+    /// At the gateway: make its folder out of a backup, so that it may start: it repeats no number. If it is interrupted, type
+    /// it again.
+    Restore(backup::Restore),
     /// Revoke a gateway: live connections are cut within a second.
     Revoke(Name),
     /// Run the gateway of a share until it is told to stop.
@@ -115,6 +121,8 @@ pub struct New {
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Run(run) => return crate::gateway_run::run(run, output),
+        Verb::Backup(args) => return backup::backup(args, backup::Of::Gateway, output),
+        Verb::Restore(args) => return backup::restore(args, backup::Of::Gateway, output),
         Verb::Add(args) => add(args, output)?,
         Verb::AllowLateRenewal(args) => gateway_join::allow_late_renewal(args, output)?,
         Verb::Invite(args) => gateway_join::invite(args, output)?,

@@ -7,6 +7,7 @@ pub mod alarm;
 pub mod api;
 pub mod attack;
 pub mod audit;
+pub mod backup;
 pub mod budget;
 pub mod clock;
 pub mod cloud;
@@ -71,7 +72,7 @@ enum Noun {
     Audit(audit::Args),
     /// Bytes left for the application, by radio and combination.
     Budget(budget::Args),
-    /// The cloud: run it, renew its certificate and its issuing key.
+    /// The cloud: run it, renew its certificate and its issuing key, back it up and restore it.
     Cloud(cloud::Args),
     /// Compare what another system saw with what came here.
     Compare(compare::Args),
@@ -87,7 +88,7 @@ enum Noun {
     Evidence(evidence::Args),
     /// Frames: decode one, and say what each byte is.
     Frame(frame::FrameArgs),
-    /// Gateways: invite, join, list, show, revoke, run.
+    /// Gateways: invite, join, list, show, revoke, run, back up, restore.
     Gateway(gateway::Args),
     /// Take over what another system knew.
     Import(import::Args),

@@ -33,7 +33,7 @@ const NOT_HERE: [(&str, &str); 7] = [
 ];
 
 /// Commands that are deeds: all others of the program's own list leave the book as it is.
-const CHANGE: [&str; 39] = [
+const CHANGE: [&str; 40] = [
     "network add",
     "network set",
     "network local",
@@ -65,6 +65,7 @@ const CHANGE: [&str; 39] = [
     "template add",
     "token add",
     "token revoke",
+    "cloud backup",
     "cloud renew-certificate",
     "cloud renew-issuer",
     "cloud restored",
@@ -328,6 +329,7 @@ fn scenario(form: &'static str) -> Heard {
     let send = ["--dir", &share, "--every", "0.1", "--count", "3", "--wait", "60", "--retry", "2"];
     heard.run("node run", &send);
     let token = heard.farm.token.display().to_string();
+    copies(&mut heard);
     heard.run("reading list", &["--token-file", &token]);
     heard.run("reading list", &["--token-file", &token, "--imported"]);
     heard.run("reading quarantine", &["--token-file", &token]);
@@ -428,6 +430,27 @@ fn without_a_cloud(heard: &mut Heard) {
     heard.remember();
     heard.stop(gate);
     heard.run("reading forget", &["--dir", &barn, "--upto", "1"]);
+}
+
+/// Copies of what runs, and folders that are made of them.
+fn copies(heard: &mut Heard) {
+    let [set, back, recovery, theirs, north] = ["set", "back", "recovery", "set of north", "north again"]
+        .map(|p| heard.farm.folder.path().join(p).display().to_string());
+    heard.run("cloud backup", &["--to", &set, "--recovery-file", &recovery]);
+    let drawn = fs::read_to_string(&recovery).unwrap().trim().to_owned();
+    heard.secrets.push(Secret { name: "a recovery passphrase".into(), bytes: drawn.into_bytes() });
+    for look in ["--list", "--verify"] {
+        heard.run("cloud backup", &["--to", &set, look]);
+    }
+    heard.run("cloud restore", &["--dir", &back, "--from", &set, "--recovery-file", &recovery]);
+    let gateway = heard.farm.path("gateways/north");
+    let passphrase = heard.farm.path("gateways/north/passphrase");
+    heard.run("gateway backup", &["--dir", &gateway, "--to", &theirs]);
+    heard.run("gateway restore", &["--dir", &north, "--from", &theirs, "--passphrase-file", &passphrase]);
+    // A set is no secret to whoever finds it.
+    for (name, set) in [("the cloud's set", set), ("a gateway's set", theirs)] {
+        heard.said.push((name.into(), fs::read(Path::new(&set).join("0000.ffb")).unwrap()));
+    }
 }
 
 /// A witness with its keys, of which one that is public is returned, and a log with heads.

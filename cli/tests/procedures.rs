@@ -28,6 +28,7 @@ impl Walk {
             ("acde480000000001", farm.did.clone()),
             ("https://cloud.example:8443", format!("https://localhost:{}", farm.ingest.port())),
             ("192.0.2.10:17754", "127.0.0.1:0".to_owned()),
+            ("/mnt/backup", "sets".to_owned()),
         ];
         let cloud = Some(Daemon::start(&farm.cloud(), 0));
         let gateway = Some(Daemon::start(&farm.gateway(), 0));
@@ -186,13 +187,14 @@ fn back_from_a_backup(levels: &str) {
     let mut w = Walk::new(levels);
     let _node = w.node();
     w.readings_flow();
-    w.block("Back from a backup", 0);
+    let said = w.block("Back from a backup", 0);
+    assert_eq!((&said[0]["number"], &said[1]["whole"], &said[2][0]["of"]), (&0.into(), &true.into(), &"cloud".into()));
     // Of these the copy knows nothing.
     w.readings_flow();
     let running = fivefold(&["cloud", "restored", "--dir", &w.farm.path("")]).output().unwrap();
     assert!(text(&running.stderr).contains("in use"), "{}", text(&running.stderr));
-    let said = w.block("Back from a backup", 1);
-    let restored = said.iter().find(|said| said["contexts"].is_u64()).unwrap();
+    let said = w.block("Back from a backup", 2);
+    let restored = &said[1]["restored"];
     assert_eq!((&restored["ordered"], &restored["contexts"]), (&1.into(), &1.into()));
     w.readings_flow();
     w.renewed(2);

@@ -56,6 +56,7 @@ use answer::{C2Answer, Held};
 pub use classic::{Arrival, ClassicDone, OverLorawan};
 use classic::{KeyParts, Roll, ToAnswer};
 use devices::Devices;
+pub(crate) use devices::boot_name;
 use downlink::Asked;
 use flight::{Flights, Timer};
 pub use local::Local;
@@ -163,6 +164,8 @@ pub struct Restored {
     pub hardened: Vec<(HardenedName, Window)>,
     /// Bounds of frame counters.
     pub link_leases: Vec<(LinkKeyName, u32)>,
+    /// The same for every key that is not among them.
+    pub link_floor: u32,
     /// The next sequence number.
     pub next_seq: u64,
     /// Bytes in the spool.
@@ -193,6 +196,7 @@ pub struct Gateway {
     link_keys: HashMap<u8, LinkKeyName>,
     pushed_keys: link_keys::Pushed,
     link_leases: HashMap<LinkKeyName, u32>,
+    link_floor: u32,
     link_lease_asked: bool,
     held: VecDeque<Held>,
     devices: Devices,
@@ -246,7 +250,7 @@ impl Gateway {
         let share = if restored.state.as_ref().is_some_and(link_keys::names_keys) { &[][..] } else { &setup.keys };
         for (index, key) in share {
             let name = link_key_name(*index, key);
-            if keys.install(*index, key, link_leases.get(&name).copied().unwrap_or(0)).is_ok() {
+            if keys.install(*index, key, link_leases.get(&name).copied().unwrap_or(restored.link_floor)).is_ok() {
                 link_keys.insert(*index, name);
             }
         }
@@ -260,6 +264,7 @@ impl Gateway {
             link_keys,
             pushed_keys: link_keys::Pushed::default(),
             link_leases,
+            link_floor: restored.link_floor,
             link_lease_asked: false,
             held: VecDeque::new(),
             devices: Devices::new(),

@@ -8,6 +8,7 @@
 
 mod reader;
 mod reseal;
+mod restored;
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
@@ -27,9 +28,11 @@ use zeroize::Zeroizing;
 
 use reader::state_in;
 pub use reader::{SpoolReader, StoredBatch};
+pub use restored::{PutBack, Site, restored};
 
 use crate::gateway::{
-    AddedContext, AgreedContext, AppliedState, ContextName, HardenedName, LinkKeyName, Lookup, Record, Restored, Stored,
+    AddedContext, AgreedContext, AppliedState, ContextName, HardenedName, LinkKeyName, Lookup, Record, Restored,
+    Stored, boot_name,
 };
 
 /// What seals secrets before they are written: keep's vault, with a key from the operator's passphrase.
@@ -95,6 +98,17 @@ pub enum SpoolError {
         /// Why.
         source: WrapError,
     },
+    /// A copy is so old, or the clock so wrong, that no number is safe.
+    #[error(
+        "the copy of {path} cannot be used ({reason}): check the clock of this machine, restore a newer one, or give the gateway a \
+         successor (docs/operate.md, A stolen gateway)"
+    )]
+    TooOld {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: &'static str,
+    },
     /// The store was made by a later release.
     #[error("the store {path} was written by a later release (version {found}): upgrade the gateway")]
     Version {
@@ -120,6 +134,7 @@ const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS agreed (sid INTEGER NOT NULL, epoch INTEGER NOT NULL, at INTEGER NOT NULL,
         drains_since INTEGER, sealed BLOB NOT NULL, PRIMARY KEY (sid, epoch)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS hardened (name BLOB PRIMARY KEY, window BLOB NOT NULL) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS put_back (at INTEGER NOT NULL, floor INTEGER NOT NULL, is_open INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS state (part INTEGER PRIMARY KEY, version INTEGER NOT NULL, applied INTEGER NOT NULL,
         sealed BLOB NOT NULL);
 ";
@@ -143,6 +158,13 @@ impl Spool {
     /// # Errors
     /// One clear sentence each: [`SpoolError`].
     pub fn open(path: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<(Self, Restored), SpoolError> {
+        let spool = Self::made(path, boot, wrap)?;
+        let restored = spool.restore()?;
+        Ok((spool, restored))
+    }
+
+    /// The store, made where it is not there, with every table.
+    fn made(path: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<Self, SpoolError> {
         let path = path.to_path_buf();
         let io = |e: std::io::Error| SpoolError::Io { path: path.clone(), detail: e.to_string() };
         let file =
@@ -170,9 +192,7 @@ impl Spool {
             }
             _ => return Err(SpoolError::Version { path, found }),
         }
-        let spool = Self { db, path, boot, wrap, open: false, _lock: lock };
-        let restored = spool.restore()?;
-        Ok((spool, restored))
+        Ok(Self { db, path, boot, wrap, open: false, _lock: lock })
     }
 
     /// What the store has from before, for a new engine.
@@ -199,6 +219,7 @@ impl Spool {
             agreed: self.agreed()?,
             hardened: self.hardened()?,
             link_leases,
+            link_floor: restored::floor(&self.db).map_err(fail)?,
             next_seq: last.unwrap_or(0) as u64 + 1,
             spool_used: used as u64,
         })
@@ -328,6 +349,11 @@ impl Spool {
             )?,
             Record::BootOpened { family, boot } => {
                 run("INSERT OR IGNORE INTO boots (family, boot) VALUES (?1, ?2)", params![family.0, boot.0])?;
+                // What is used up of a family is used up in each of its boots.
+                run(
+                    "INSERT OR IGNORE INTO contexts (context, bound) SELECT ?1, bound FROM contexts WHERE context = ?2",
+                    params![boot_name(*family, *boot).0, family.0],
+                )?;
             }
             Record::Delivered { boot, upto } => {
                 let upto = i64::try_from(*upto).unwrap_or(i64::MAX);
@@ -369,6 +395,8 @@ impl Spool {
                 params![key.0, bound],
             )?,
             Record::State(state) => {
+                // Whatever was pushed while the past was lost has been asked for by now.
+                run("UPDATE put_back SET is_open = 0", &[])?;
                 run("DELETE FROM state", &[])?;
                 run("DELETE FROM added WHERE version <= ?1", params![state.version as i64])?;
                 for (part, plain) in state.parts.iter().enumerate() {
@@ -464,19 +492,16 @@ impl Spool {
                     .prepare_cached("SELECT EXISTS (SELECT 1 FROM boots WHERE family = ?1 AND boot = ?2)")
                     .and_then(|mut s| s.query_row(params![family.0, boot.0], |r| r.get(0)))
                     .map_err(fail)?;
-                Stored::Boot { ticket, opened }
+                Stored::Boot { ticket, opened, bound: self.known(family).map_err(fail)?.unwrap_or_default().0 }
             }
             Lookup::Context(context) => {
                 let numbers = self.numbers(context).map_err(fail)?;
-                let known: Option<(u32, u32)> = self
-                    .db
-                    .prepare_cached("SELECT bound, failures FROM contexts WHERE context = ?1")
-                    .and_then(|mut s| s.query_row(params![context.0], |r| Ok((r.get(0)?, r.get(1)?))).optional())
-                    .map_err(fail)?;
-                let (bound, failures) = known.unwrap_or((0, 0));
+                restored::spend_unknown(&self.db, context).map_err(fail)?;
+                let (bound, failures) = self.known(context).map_err(fail)?.unwrap_or_default();
                 Stored::Context { context, numbers, bound, failures }
             }
             Lookup::Family(family) => {
+                restored::spend_unknown(&self.db, family).map_err(fail)?;
                 let boots: rusqlite::Result<Vec<BootContext>> = self
                     .db
                     .prepare_cached("SELECT boot FROM boots WHERE family = ?1 ORDER BY n DESC LIMIT 2")
@@ -494,6 +519,13 @@ impl Spool {
                 Stored::Hash { ticket, hash: hash.map(CiphertextHash) }
             }
         })
+    }
+
+    /// Bound and failures of a context.
+    fn known(&self, context: ContextName) -> rusqlite::Result<Option<(u32, u32)>> {
+        self.db
+            .prepare_cached("SELECT bound, failures FROM contexts WHERE context = ?1")
+            .and_then(|mut s| s.query_row(params![context.0], |r| Ok((r.get(0)?, r.get(1)?))).optional())
     }
 
     /// When the envelope was received that waits the longest.

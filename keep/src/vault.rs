@@ -141,7 +141,7 @@ impl DataKey {
     }
 }
 
-fn aes(key: &[u8; DataKey::LEN]) -> Result<LessSafeKey, VaultError> {
+pub(crate) fn aes(key: &[u8; DataKey::LEN]) -> Result<LessSafeKey, VaultError> {
     // The size is right; nothing else can fail.
     UnboundKey::new(&AES_256_GCM, key).map(LessSafeKey::new).map_err(|_| VaultError::Random)
 }
@@ -324,6 +324,46 @@ pub fn rewrap(folder: &Path, passphrase_file: Option<&Path>, to: &Source) -> Res
     let _one = envelope::lock_envelope(folder)?;
     let keys = Envelope::read(folder, passphrase_file)?.open(folder)?;
     Envelope::seal(folder, to, &keys)?.write(folder)
+}
+
+/// The text of a `vault.toml` around the data key of the vault in `folder`, which the passphrase in `file` opens: for a backup.
+/// Put back, it looks for that passphrase in the folder's own file.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn recovery_envelope(folder: &Path, passphrase_file: Option<&Path>, file: &Path) -> Result<String, VaultError> {
+    let keys = Envelope::read(folder, passphrase_file)?.open(folder)?;
+    Envelope::seal_for_later(folder, file, &keys)?.text(folder)
+}
+
+/// Opens a vault by the text of its `vault.toml`, as if that lay in `folder`; `held` is locked meanwhile in its place.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn open_envelope(
+    text: &str,
+    folder: &Path,
+    passphrase_file: Option<&Path>,
+    held: &Path,
+) -> Result<Vault, VaultError> {
+    let lock = envelope::lock_shared(held)?;
+    Vault::of(&Envelope::of_text(folder, text, passphrase_file)?.open(folder)?, lock)
+}
+
+/// Where the key comes from that opens the vault of that text, as if it lay in `folder`.
+///
+/// # Errors
+/// [`VaultError`].
+pub fn source_in(text: &str, folder: &Path) -> Result<Source, VaultError> {
+    Ok(Envelope::of_text(folder, text, None)?.source())
+}
+
+/// Keeps everybody out of the vault in `folder`, as long as the file that it returns is open.
+///
+/// # Errors
+/// [`VaultError::Busy`]: a daemon or another command has it open.
+pub fn lock_out(folder: &Path) -> Result<File, VaultError> {
+    envelope::lock_alone(folder)
 }
 
 /// What `vault.toml` says, without opening anything.

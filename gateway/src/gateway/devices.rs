@@ -567,7 +567,7 @@ const fn further(a: Standing, b: Standing) -> Standing {
 }
 
 /// The name of one boot's context.
-pub(super) fn boot_name(family: ContextName, boot: BootContext) -> ContextName {
+pub(crate) fn boot_name(family: ContextName, boot: BootContext) -> ContextName {
     ContextName(first8(&[b"fivefold c2 boot", &family.0, &boot.0]))
 }
 

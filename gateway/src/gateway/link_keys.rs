@@ -67,8 +67,9 @@ impl Gateway {
             return;
         }
         self.pushed_keys = Pushed::of(keys);
-        let leases = &self.link_leases;
-        let bound = |k: &NetworkKey<'_>| leases.get(&link_key_name(k.index, &Key::new(*k.key))).copied().unwrap_or(0);
+        let (leases, floor) = (&self.link_leases, self.link_floor);
+        let bound =
+            |k: &NetworkKey<'_>| leases.get(&link_key_name(k.index, &Key::new(*k.key))).copied().unwrap_or(floor);
         take_over(self.link.keys_mut(), keys, applied.plus(RECOVERY), bound);
         self.link_keys = keys.iter().map(|k| (k.index, link_key_name(k.index, &Key::new(*k.key)))).collect();
         self.link_lease_asked = false;

@@ -310,6 +310,8 @@ pub enum Stored {
         ticket: u64,
         /// Whether it was.
         opened: bool,
+        /// Numbers below this may have been used in every boot of its family (W1).
+        bound: u32,
     },
     /// To [`Lookup::Context`].
     Context {

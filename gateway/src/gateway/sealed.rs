@@ -190,11 +190,11 @@ impl Gateway {
                 return self.recalled(now, context, &numbers, bound, failures);
             }
             Stored::Family { family, boots } => return self.family_recalled(now, family, &boots),
-            Stored::Boot { ticket, opened } => match self.waiting.remove(&ticket) {
+            Stored::Boot { ticket, opened, bound } => match self.waiting.remove(&ticket) {
                 Some(Waiting::Boot(asked)) => {
                     self.go_on(now, &asked);
                     let Asked { source, spoken, plaintext, hash, .. } = *asked;
-                    (source.sid, self.new_boot(now, source, spoken, &plaintext, hash, opened))
+                    (source.sid, self.new_boot(now, source, spoken, &plaintext, hash, (opened, bound)))
                 }
                 _ => return,
             },
@@ -226,7 +226,7 @@ impl Gateway {
         spoken: Spoken,
         plaintext: &[u8],
         hash: CiphertextHash,
-        opened: bool,
+        (opened, bound): (bool, u32),
     ) -> Result<(), Rejected> {
         let (family, Some(boot)) = (spoken.context, spoken.boot) else { return Ok(()) };
         let device = self.devices.find_mut(source.sid).ok_or(UNKNOWN)?;
@@ -236,7 +236,7 @@ impl Gateway {
             }
             let context = device.add_boot(family, boot).ok_or(UNKNOWN)?;
             if let Some(slot) = device.slot(context) {
-                slot.recall(&[], 0, 0);
+                slot.recall(&[], bound, 0);
             }
             self.persist(Record::BootOpened { family, boot });
         }

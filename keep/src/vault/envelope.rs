@@ -104,7 +104,12 @@ const KDF_BEFORE: &str = "pbkdf2-hmac-sha256";
 impl Envelope {
     /// Reads the envelope of `folder`. `passphrase_file` takes the place of the path in it.
     pub(super) fn read(folder: &Path, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
-        let mut envelope = Self::parse(folder, &files::read_text(&folder.join(VAULT_FILE))?)?;
+        Self::of_text(folder, &files::read_text(&folder.join(VAULT_FILE))?, passphrase_file)
+    }
+
+    /// As [`Envelope::read`], of the text of a `vault.toml` that lies or lay in `folder`.
+    pub(super) fn of_text(folder: &Path, text: &str, passphrase_file: Option<&Path>) -> Result<Self, VaultError> {
+        let mut envelope = Self::parse(folder, text)?;
         if passphrase_file.is_some() && !matches!(envelope.source, Source::PassphraseFile(_)) {
             let source_name = envelope.source.to_string();
             return Err(VaultError::NotByPassphrase { vault: folder.join(VAULT_FILE), source_name });
@@ -168,6 +173,16 @@ impl Envelope {
         none.around(folder, under.as_ref(), keys)
     }
 
+    /// Wraps `keys` under the passphrase in `file`, which is to lie in the folder later.
+    pub(super) fn seal_for_later(folder: &Path, file: &Path, keys: &[DataKey]) -> Result<Self, VaultError> {
+        let source = Source::PassphraseFile(folder.join(super::PASSPHRASE_FILE));
+        let now = Source::PassphraseFile(file.to_owned());
+        let stretch = now.stretch()?;
+        let under = now.key(stretch.as_ref())?;
+        let none = Self { source, passphrase_file: Some(file.to_owned()), stretch, keys: Keys::Wrapped(Vec::new()) };
+        none.around(folder, under.as_ref(), keys)
+    }
+
     /// The same envelope around another data key, with the present one as the one before; and both.
     pub(super) fn with_new_key(mut self, folder: &Path) -> Result<(Self, Vec<DataKey>), VaultError> {
         let (under, mut keys) = match &self.keys {
@@ -199,6 +214,11 @@ impl Envelope {
             keys.truncate(1);
         }
         self
+    }
+
+    /// Where the key comes from.
+    pub(super) fn source(self) -> Source {
+        self.source
     }
 
     /// Whether a re-keying is not finished.
@@ -233,9 +253,13 @@ impl Envelope {
 
     /// Writes it: after a crash the old one stands there or this one.
     pub(super) fn write(&self, folder: &Path) -> Result<(), VaultError> {
-        let path = folder.join(VAULT_FILE);
-        let text = toml::to_string(&self.form(folder)?).map_err(|e| bad(&path, e.to_string()))?;
-        Ok(files::write(&path, Readers::Everybody, format!("{HEADING}{text}").as_bytes())?)
+        Ok(files::write(&folder.join(VAULT_FILE), Readers::Everybody, self.text(folder)?.as_bytes())?)
+    }
+
+    /// What stands in `vault.toml`.
+    pub(super) fn text(&self, folder: &Path) -> Result<String, VaultError> {
+        let text = toml::to_string(&self.form(folder)?).map_err(|e| bad(&folder.join(VAULT_FILE), e.to_string()))?;
+        Ok(format!("{HEADING}{text}"))
     }
 
     fn form(&self, folder: &Path) -> Result<Form, VaultError> {

@@ -90,7 +90,7 @@ impl Shelf {
 
     fn answer(&self, lookup: Lookup) -> Stored {
         match lookup {
-            Lookup::Boot { ticket, .. } => Stored::Boot { ticket, opened: false },
+            Lookup::Boot { ticket, .. } => Stored::Boot { ticket, opened: false, bound: 0 },
             Lookup::Context(context) => {
                 let numbers = self.numbers.iter().filter(|((of, _), _)| *of == context).map(|(_, (n, _))| *n).collect();
                 let (bound, failures) = self.contexts.get(&context).copied().unwrap_or_default();
@@ -113,6 +113,7 @@ impl Shelf {
             agreed: Vec::new(),
             hardened: Vec::new(),
             link_leases: self.leases.iter().map(|(k, b)| (*k, *b)).collect(),
+            link_floor: 0,
             next_seq: self.last + 1,
             spool_used: self.used(),
         }

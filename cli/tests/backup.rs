@@ -1,0 +1,328 @@
+//! Backups of a deployment that runs, and what is made of them after its disk is gone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod farm;
+
+use std::fs;
+use std::path::Path;
+
+use farm::{Daemon, Farm, answer, fivefold, refusal, refused, says};
+use serde_json::Value;
+
+/// A deployment, with a folder beside it for its backups.
+struct Kept {
+    farm: Farm,
+}
+
+impl Kept {
+    fn new(levels: &str) -> Self {
+        Self { farm: Farm::with_levels(levels) }
+    }
+
+    fn at(&self, part: &str) -> String {
+        self.farm.folder.path().join(part).display().to_string()
+    }
+
+    fn back_up(&self, more: &[&str]) -> Value {
+        let (dir, to) = (self.farm.path(""), self.at("set"));
+        answer(&[&["cloud", "backup", "--dir", &dir, "--to", &to][..], more].concat())
+    }
+
+    /// Lets the node deliver so many readings; which numbers they had.
+    fn deliver(&self, count: &str) -> Vec<u64> {
+        let node = self.farm.node();
+        let node: Vec<&str> = node.iter().map(String::as_str).collect();
+        let more = [
+            "--every",
+            "0.05",
+            "--count",
+            count,
+            "--wait",
+            "60",
+            "--retry",
+            "2",
+            "--renew-resend",
+            "3",
+            "--renew-pause",
+            "1",
+        ];
+        let done = fivefold(&[node.as_slice(), &more].concat()).output().unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
+        let events = said.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+        events.filter(|e| e["event"] == "reading").map(|e| e["number"].as_u64().unwrap()).collect()
+    }
+
+    fn restore(&self, more: &[&str]) -> Vec<String> {
+        let (dir, from) = (self.farm.path(""), self.at("set"));
+        let words = ["cloud", "restore", "--dir", &dir, "--from", &from];
+        words.iter().chain(more).map(|w| (*w).to_owned()).collect()
+    }
+}
+
+fn done(arguments: &[String]) -> Value {
+    answer(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+/// What lies in a folder and below it, without what processes leave.
+fn files(folder: &Path) -> Vec<String> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        if entry.path().is_dir() {
+            all.extend(files(&entry.path()).iter().map(|below| format!("{name}/{below}")));
+        } else {
+            all.push(name);
+        }
+    }
+    all.sort();
+    all
+}
+
+#[test]
+fn a_cloud_that_runs_is_backed_up_and_comes_back_after_its_disk_is_gone_and_the_node_delivers_untouched() {
+    let kept = Kept::new("e1+e3+e4");
+    let (gateway, cloud) = (Daemon::start(&kept.farm.gateway(), 0), Daemon::start(&kept.farm.cloud(), 0));
+    kept.deliver("3");
+    let full = kept.back_up(&[]);
+    assert_eq!((full["number"].as_u64(), full["holds"]["readings"].as_u64()), (Some(0), Some(3)));
+    kept.deliver("2");
+    let increment = kept.back_up(&[]);
+    assert_eq!((increment["number"].as_u64(), increment["holds"]["readings"].as_u64()), (Some(1), Some(5)));
+    assert!(increment["pages"].as_u64() < full["pages"].as_u64(), "{increment}");
+    // Lost with the disk.
+    kept.deliver("1");
+
+    let (dir, to) = (kept.farm.path(""), kept.at("set"));
+    let whole = answer(&["cloud", "backup", "--dir", &dir, "--to", &to, "--verify"]);
+    assert_eq!((&whole["whole"], whole["upto"].as_u64()), (&true.into(), Some(1)));
+    let list = answer(&["cloud", "backup", "--to", &to, "--list"]);
+    assert_eq!(list.as_array().unwrap().len(), 2);
+    assert_eq!((&list[1]["of"], &list[1]["set"]), (&"cloud".into(), &full["set"]));
+    // The operator's log names who took them.
+    let log = answer(&["operator", "log", "--dir", &dir]).to_string();
+    assert_eq!(log.matches("backup made").count(), 2, "{log}");
+
+    // While it runs, nothing is put in its place.
+    let error = refused(&kept.restore(&["--replace"]));
+    says(&error, &["vault.toml is in use by a daemon", "stop that first"]);
+    says(&refused(&kept.restore(&[])), &["is there; add --replace"]);
+    cloud.stop();
+
+    // The disk is gone, but for folders of gateways and nodes, which are others' machines.
+    let passphrase = kept.at("safe");
+    fs::rename(format!("{dir}/passphrase"), &passphrase).unwrap();
+    fs::rename(&dir, kept.at("gone")).unwrap();
+    says(&refused(&kept.restore(&[])), &["name the passphrase file of the vault with --passphrase-file"]);
+    let told = done(&kept.restore(&["--passphrase-file", &passphrase]));
+    assert_eq!((told["number"].as_u64(), told["holds"]["readings"].as_u64()), (Some(1), Some(5)));
+    assert!(
+        told["restored"]["contexts"].as_u64().unwrap() >= 1 && told["restored"]["ordered"].as_u64() == Some(1),
+        "{told}"
+    );
+    for party in ["gateways", "nodes"] {
+        fs::rename(kept.at(&format!("gone/{party}")), format!("{dir}/{party}")).unwrap();
+    }
+    let cloud = Daemon::start(&kept.farm.cloud(), 0);
+    assert!(kept.farm.stored() >= 5);
+    // Nobody touches the node: it is told to renew, and goes on under what it agreed then.
+    let quick = ["--every", "0.7", "--retry", "1", "--renew-resend", "3", "--renew-pause", "1"];
+    let words: Vec<String> = kept.farm.node().into_iter().chain(quick.map(str::to_owned)).collect();
+    let node = Daemon::start(&words, 0);
+    let comes = |until: &dyn Fn() -> bool| {
+        let came = (0..300).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            until()
+        });
+        assert!(came, "it never came");
+    };
+    let device = || answer(&["device", "show", "--dir", &dir, &kept.farm.did]);
+    comes(&|| device()["renewal"]["highest_epoch"].as_u64() >= Some(2));
+    let before = kept.farm.stored();
+    comes(&|| kept.farm.stored() >= before + 2);
+    node.stop();
+    let log = answer(&["operator", "log", "--dir", &dir]).to_string();
+    assert!(
+        log.contains("cloud restored") && log.contains(&format!("from set {}", full["set"].as_str().unwrap())),
+        "{log}"
+    );
+    // The set is gone on with.
+    assert_eq!(kept.back_up(&[])["number"].as_u64(), Some(2));
+    cloud.stop();
+    gateway.stop();
+}
+
+#[test]
+fn what_cannot_be_restored_is_told_in_one_sentence_and_nothing_is_touched() {
+    let kept = Kept::new("e1+e3+e4");
+    let dir = kept.farm.path("");
+    let recovery = kept.at("recovery");
+    kept.back_up(&["--recovery-file", &recovery]);
+    answer(&["token", "add", "--dir", &dir, "second"]);
+    kept.back_up(&[]);
+    answer(&["token", "add", "--dir", &dir, "third"]);
+    let before = files(Path::new(&dir));
+    let refuses = |more: &[&str], words: &[&str]| {
+        let error = refused(&kept.restore(&[&["--replace"][..], more].concat()));
+        says(&error, words);
+        assert_eq!(files(Path::new(&dir)), before, "{error}");
+        let beside = fs::read_dir(kept.farm.folder.path()).unwrap().map(|e| e.unwrap().file_name());
+        let left: Vec<_> = beside.filter(|n| n.to_string_lossy().starts_with("farm.")).collect();
+        assert!(left.is_empty(), "{left:?}");
+    };
+    let to = kept.at("set");
+    let verify = ["cloud", "backup", "--dir", &dir, "--to", &to, "--verify"];
+    let file = |n: u32| format!("{to}/{n:04}.ffb");
+    let good = fs::read(file(1)).unwrap();
+    let mut altered = good.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    for bytes in [&altered[..], &good[..good.len() - 3]] {
+        fs::write(file(1), bytes).unwrap();
+        refuses(&[], &["frame 0 of ", "0001.ffb was changed or cut", "--upto 0"]);
+        let broken = fivefold(&verify).output().unwrap();
+        assert_eq!(broken.status.code(), Some(1));
+        assert_eq!(serde_json::from_slice::<Value>(&broken.stdout).unwrap()["whole"], false);
+    }
+    let mut newer = good.clone();
+    newer[5] = 9;
+    fs::write(file(1), newer).unwrap();
+    refuses(&[], &["0001.ffb has format 9, this program knows 1; use the newer program"]);
+    fs::write(file(1), &good).unwrap();
+    fs::rename(file(0), kept.at("first")).unwrap();
+    refuses(&[], &["lacks 0000.ffb"]);
+    fs::rename(kept.at("first"), file(0)).unwrap();
+    refuses(&["--upto", "7"], &["ends with number 1: there is no 7"]);
+    let wrong = kept.at("wrong");
+    farm::private(Path::new(&wrong), "another passphrase than the right one");
+    refuses(&["--passphrase-file", &wrong], &["does not open"]);
+    refuses(&["--recovery-file", &wrong], &["does not open"]);
+    refuses(&["--log", &kept.at("nowhere")], &["is no log"]);
+    let nowhere = kept.at("nowhere");
+    let error = refusal(&mut fivefold(&["cloud", "restore", "--dir", &dir, "--replace", "--from", &nowhere]));
+    says(&error, &["cannot read", "nowhere"]);
+    // Onto a full disk.
+    let words = kept.restore(&["--replace"]);
+    let mut full = std::process::Command::new("sh");
+    full.args(["-c", "trap '' XFSZ; ulimit -f 20; exec \"$0\" -o json \"$@\"", env!("CARGO_BIN_EXE_fivefold")])
+        .args(&words);
+    says(&refusal(&mut full), &["is full; what was begun is removed"]);
+    refuses(&["--upto", "8"], &["there is no 8"]);
+    // Of another deployment.
+    let other = Farm::new();
+    let theirs = other.path("");
+    let pass = format!("{dir}/passphrase");
+    let words = ["cloud", "restore", "--dir", &theirs, "--replace", "--from", &to, "--passphrase-file", &pass];
+    says(
+        &refusal(&mut fivefold(&words)),
+        &["is a backup of the deployment of the CA", "and this is the deployment of the CA"],
+    );
+    let error = refusal(&mut fivefold(&["cloud", "backup", "--dir", &theirs, "--to", &to]));
+    says(&error, &["0001.ffb is a backup of cloud of the CA"]);
+    let north = kept.farm.path("gateways/north");
+    let words = ["gateway", "restore", "--dir", &north, "--replace", "--from", &to, "--passphrase-file", &pass];
+    says(&refusal(&mut fivefold(&words)), &["the set is of cloud", "fivefold cloud restore"]);
+    // Into what it is of, and onto a full disk.
+    let inside = kept.farm.path("cloud/set");
+    says(&refusal(&mut fivefold(&["cloud", "backup", "--dir", &dir, "--to", &inside])), &["which is to be backed up"]);
+    std::os::unix::fs::symlink("/dev/full", format!("{to}/0002.ffb.part")).unwrap();
+    says(
+        &refusal(&mut fivefold(&["cloud", "backup", "--dir", &dir, "--to", &to])),
+        &["is full", "what was there before is as it was"],
+    );
+    assert_eq!(answer(&verify)["upto"], 1);
+
+    // An older one, over the folder that is there: gateways and nodes stay, and the old folder is kept.
+    let told = done(&kept.restore(&["--replace", "--upto", "0"]));
+    let aside = told["before"].as_str().unwrap();
+    assert!(Path::new(aside).join("registry.db").exists() && !Path::new(aside).join("gateways/north").exists());
+    assert!(Path::new(&kept.farm.path("gateways/north/gateway.toml")).exists());
+    let tokens = answer(&["token", "list", "--dir", &dir]).to_string();
+    assert!(tokens.contains("\"t\"") && !tokens.contains("second"), "{tokens}");
+    answer(&["cloud", "run", "--dir", &kept.farm.path("cloud"), "--check"]);
+
+    // By the recovery passphrase, which then opens the vault.
+    fs::remove_dir_all(&dir).unwrap();
+    done(&kept.restore(&["--recovery-file", &recovery]));
+    assert_eq!(fs::read(format!("{dir}/passphrase")).unwrap(), fs::read(&recovery).unwrap());
+    answer(&["cloud", "run", "--dir", &kept.farm.path("cloud"), "--check"]);
+    assert!(answer(&["token", "list", "--dir", &dir]).to_string().contains("second"));
+}
+
+#[test]
+fn a_restore_that_was_killed_between_any_two_renames_is_finished_by_typing_it_again() {
+    let kept = Kept::new("e1+e3+e4");
+    let dir = kept.farm.path("");
+    let dir = dir.trim_end_matches('/');
+    kept.back_up(&[]);
+    let finished = || {
+        for party in ["gateways/north/gateway.toml", "gateways/south/gateway.toml", "registry.db", "cloud/cloud.toml"] {
+            assert!(Path::new(dir).join(party).exists(), "{party}");
+        }
+        answer(&["cloud", "run", "--dir", &kept.farm.path("cloud"), "--check"]);
+    };
+    // Killed while files were written: what was begun is nobody's.
+    fs::create_dir_all(format!("{dir}.restoring/cloud")).unwrap();
+    fs::write(format!("{dir}.restoring/registry.db"), "half").unwrap();
+    let told = done(&kept.restore(&["--replace"]));
+    let first = told["before"].as_str().unwrap().to_owned();
+    finished();
+    // Killed when all was written and nothing moved; when one party was moved; when the old folder was moved.
+    for cut in 0..3 {
+        let copy = format!("{dir}.restored");
+        answer(&[
+            "cloud",
+            "restore",
+            "--dir",
+            &copy,
+            "--from",
+            &kept.at("set"),
+            "--passphrase-file",
+            &format!("{dir}/passphrase"),
+        ]);
+        let mark = serde_json::json!({ "set": told["set"], "number": told["number"] }).to_string();
+        farm::private(&Path::new(&copy).join("restored.json"), &mark);
+        if cut > 0 {
+            fs::create_dir_all(format!("{copy}/gateways")).unwrap();
+            fs::rename(format!("{dir}/gateways/north"), format!("{copy}/gateways/north")).unwrap();
+        }
+        let mut again = kept.restore(&["--replace"]);
+        if cut == 2 {
+            fs::rename(format!("{dir}/gateways/south"), format!("{copy}/gateways/south")).unwrap();
+            fs::rename(dir, format!("{dir}.before-cut")).unwrap();
+            again = kept.restore(&["--passphrase-file", &format!("{dir}.before-cut/passphrase")]);
+        }
+        assert_eq!(done(&again)["resumed"], true, "cut {cut}");
+        finished();
+        assert!(!Path::new(&copy).exists() && !Path::new(dir).join("restored.json").exists());
+    }
+    assert!(Path::new(&first).exists(), "nothing is ever deleted");
+}
+
+#[test]
+fn a_gateway_that_runs_is_backed_up_and_goes_on_from_its_copy() {
+    let kept = Kept::new("e1+e3+e4");
+    let north = kept.farm.path("gateways/north");
+    let to = kept.at("north");
+    let (cloud, gateway) = (Daemon::start(&kept.farm.cloud(), 0), Daemon::start(&kept.farm.gateway(), 0));
+    kept.deliver("2");
+    let told = answer(&["gateway", "backup", "--dir", &north, "--to", &to]);
+    assert_eq!((&told["of"], told["number"].as_u64()), (&"gateway north".into(), Some(0)));
+    kept.deliver("2");
+    assert_eq!(answer(&["gateway", "backup", "--dir", &north, "--to", &to])["number"], 1);
+    kept.deliver("2");
+    let words = ["gateway", "restore", "--dir", &north, "--from", &to, "--replace"];
+    says(&refusal(&mut fivefold(&words)), &["vault.toml is in use by a daemon"]);
+    gateway.stop();
+    says(
+        &refusal(&mut fivefold(&["cloud", "restore", "--dir", &north, "--from", &to, "--replace"])),
+        &["the set is of gateway north"],
+    );
+    let told = answer(&words);
+    assert!(told["restored"]["frame_counters_from"].as_u64().unwrap() > 60_000, "{told}");
+    assert!(Path::new(told["before"].as_str().unwrap()).exists());
+    let gateway = Daemon::start(&kept.farm.gateway(), 0);
+    kept.deliver("3");
+    assert_eq!(kept.farm.stored(), 9, "each once");
+    gateway.stop();
+    cloud.stop();
+}
