@@ -1,5 +1,7 @@
 //! `fivefold cloud`: the cloud of an operator's folder, until it is told to stop; and its certificates.
 
+mod limits;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,6 +34,9 @@ enum Verb {
     Backup(backup::Backup),
     /// List the cloud's certificates.
     Certificates(Folder),
+    /// Say what the cloud keeps, how much of it and since when, and what it takes of its disk. Exit code 1 where there is no room
+    /// for batches.
+    Limits(limits::Args),
     /// Make a new key and certificate for the cloud, for the same names and 90 days. A running cloud takes it by itself.
     RenewCertificate(RenewCertificate),
     /// Make a new issuing key for gateways' certificates. A running cloud takes it by itself.
@@ -78,6 +83,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         Verb::Run(run) => run,
         Verb::Backup(args) => return backup::backup(args, backup::Of::Cloud, output),
         Verb::Certificates(folder) => return certificates(folder, output),
+        Verb::Limits(args) => return limits::run(args, output),
         Verb::RenewCertificate(args) => return renew_certificate(args, output),
         Verb::RenewIssuer(folder) => return renew_issuer(folder, output),
         Verb::ReplaceCa(folder) => return replace_ca(folder, output),

@@ -11,8 +11,8 @@ use fivefold_keep::ca::{Authority, ISSUER_DAYS, LONGEST_DAYS, Role};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::Registry;
 use fivefold_keep::share::{
-    self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudAlarm, CloudApi, CloudIngest, CloudLog, CloudRenewal,
-    CloudSettings,
+    self, CA_FILE, CERTIFICATE_FILE, CLOUD_FILE, CloudAlarm, CloudApi, CloudIngest, CloudLimits, CloudLog,
+    CloudRenewal, CloudSettings,
 };
 use fivefold_keep::vault::Vault;
 use serde_json::json;
@@ -85,6 +85,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
         meshlium_mqtt: None,
         log: CloudLog::default(),
         alarm: CloudAlarm::default(),
+        limits: CloudLimits::default(),
     };
     share::write_config(&cloud.join(CLOUD_FILE), CLOUD_HEADING, &settings)?;
     let host = args.cloud_names.first().context("at least one --cloud-name is needed")?;

@@ -324,6 +324,7 @@ fn scenario(form: &'static str) -> Heard {
     }
     heard.remember();
     let running = heard.start("cloud run", &["--dir", &cloud]);
+    heard.run("cloud limits", &["--dir", &cloud]);
     let capture = at(&heard, "capture.pcap");
     let gate = heard.start("gateway run", &["--dir", &gateway, "--pcap", &capture]);
     let send = ["--dir", &share, "--every", "0.1", "--count", "3", "--wait", "60", "--retry", "2"];

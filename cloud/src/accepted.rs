@@ -39,6 +39,8 @@ pub mod flag {
     pub const INSECURE: u8 = 8;
     /// A gateway vouched for another message under the same number as well.
     pub const CONFLICT: u8 = 16;
+    /// What it said is pruned: the row stays, and knows a repeat.
+    pub const PRUNED: u8 = 64;
 }
 
 /// Whether a reading is new in every sense (docs/protocol.md 8.1).

@@ -16,6 +16,7 @@ use fivefold_keep::vault::{Vault, VaultError};
 
 use crate::alarm;
 use crate::cloud::RenewalSettings;
+use crate::limits::Policy;
 use crate::log::{Serving, WitnessConfig};
 use crate::log_key::{self, LOG_FOLDER, LogKeyError};
 use crate::meshlium::MeshliumMqtt;
@@ -140,6 +141,8 @@ pub struct Config {
     pub witnesses: Vec<WitnessConfig>,
     /// Who is told of alarms.
     pub alarm_sinks: Vec<alarm::Sink>,
+    /// How long what is kept, and how much of it.
+    pub limits: Policy,
     /// Whom the page for evidence believes if it is told nobody else; it need not be there.
     pub trust: PathBuf,
 }
@@ -171,7 +174,9 @@ impl Config {
             return Err(wrong("log.head_every_s", format!("expected 1 to {HEAD_EVERY_S} seconds")));
         }
         let alarm_sinks = alarm::check(&s.alarm.sink, folder).map_err(|e| wrong("alarm.sink", e.to_string()))?;
+        let limits = Policy::check(&s.limits).map_err(|nonsense| wrong(nonsense.key, nonsense.reason))?;
         let config = Self {
+            limits,
             alarm_sinks,
             folder: folder.to_owned(),
             log: folder.join(LOG_FOLDER),
@@ -280,7 +285,7 @@ impl Config {
         format!(
             "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
-             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}{sinks}",
+             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}{sinks}\n{}",
             registry.display(),
             vault.display(),
             store.display(),
@@ -294,7 +299,8 @@ impl Config {
             renewals.installed_after / 1000,
             self.log.display(),
             self.log_serving == Serving::ToEverybody,
-            self.head_every.as_secs()
+            self.head_every.as_secs(),
+            self.limits.describe()
         )
     }
 }

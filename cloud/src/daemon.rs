@@ -20,7 +20,7 @@ use crate::enrol::Desk;
 use crate::ingest::Doors;
 use crate::log::{EVIDENCE_LOG, Logging, Missed};
 use crate::selfcheck::{self, SelfCheck};
-use crate::service::{Service, ServiceError, by_itself};
+use crate::service::{Keeper, Service, ServiceError, by_itself};
 use crate::store::{Store, StoreError, Write};
 use crate::{alarm, api, ingest, meshlium, witnesses};
 
@@ -32,6 +32,9 @@ const CERTIFICATE: Duration = Duration::from_secs(2);
 const ROTATIONS: Duration = Duration::from_secs(1);
 /// How often it is seen whether something waits for the log, when nothing is stored.
 const LOG: Duration = Duration::from_secs(1);
+/// How often it is seen whether something is to be pruned; and when there was more than one round's work.
+const LIMITS: Duration = Duration::from_secs(10);
+const MORE: Duration = Duration::from_millis(100);
 /// How often the engine looks at silence and gaps.
 const WATCH: Duration = Duration::from_secs(10);
 /// How long open requests may take to end.
@@ -188,6 +191,7 @@ impl Running {
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
+        tasks.spawn(keep_limits(service.clone()));
         tasks.spawn(selfcheck::watch(service.clone()));
         if let Some(logging) = service.logging() {
             tasks.spawn(write_log(service.clone()));
@@ -246,7 +250,7 @@ impl Running {
         };
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
-        let watchers = 6
+        let watchers = 7
             + self.config.alarm_sinks.len()
             + usize::from(self.config.meshlium_mqtt.is_some())
             + 2 * usize::from(self.service.logging().is_some());
@@ -291,7 +295,9 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
             service
         }
     };
-    let service = service.with_selfcheck(SelfCheck::new(config.clone(), vault.clone()));
+    let publishes = config.meshlium_mqtt.is_some();
+    let keeper = Keeper::new(config.limits, config.folder.clone(), config.store.clone(), publishes);
+    let service = service.with_keeper(keeper).with_selfcheck(SelfCheck::new(config.clone(), vault.clone()));
     service.selfcheck().map_or(Ok(()), |own| own.may_start(&service, now))?;
     Ok((config, identity, vault, service))
 }
@@ -374,6 +380,25 @@ async fn watch_time(service: Arc<Service>) {
             && let Err(error) = service.commit(write).await
         {
             tracing::error!(%error, "what was seen over time could not be counted");
+        }
+    }
+}
+
+async fn keep_limits(service: Arc<Service>) {
+    let mut complained = false;
+    let mut pause = Duration::ZERO;
+    loop {
+        tokio::time::sleep(pause).await;
+        let at = service.clone();
+        let kept = tokio::task::spawn_blocking(move || at.keep_limits(clock::now())).await;
+        pause = if matches!(kept, Ok(Ok(false))) { MORE } else { LIMITS };
+        match kept {
+            Ok(Ok(_)) => complained = false,
+            Ok(Err(error)) if !complained => {
+                complained = true;
+                tracing::error!(%error, "what is due cannot be pruned; it is tried again");
+            }
+            _ => {}
         }
     }
 }

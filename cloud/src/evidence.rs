@@ -67,24 +67,28 @@ pub struct Missing {
     pub unwitnessed: u64,
     /// The log has no record of their device's key or policy that witnesses saw.
     pub unrecorded: u64,
+    /// What they said, or what proved them, is pruned (`[limits]` of `cloud.toml`): they wait for nothing.
+    pub pruned: u64,
 }
 
 impl Missing {
     /// How many.
     pub const fn count(&self) -> u64 {
-        self.unsigned + self.unlogged + self.unwitnessed + self.unrecorded
+        self.unsigned + self.unlogged + self.unwitnessed + self.unrecorded + self.pruned
     }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.count();
-        write!(f, "{n} {} not proven yet", if n == 1 { "reading is" } else { "readings are" })?;
+        let word = if self.pruned < n { "not proven yet" } else { "not proven any more" };
+        write!(f, "{n} {} {word}", if n == 1 { "reading is" } else { "readings are" })?;
         let why = [
             (self.unsigned, "in no batch whose signature was verified"),
             (self.unlogged, "waiting to be written to the log"),
             (self.unwitnessed, "in no head of the log that enough witnesses cosigned"),
             (self.unrecorded, "of a device whose key or policy is not in the log yet"),
+            (self.pruned, "pruned for their age or size, as [limits] of cloud.toml says"),
         ];
         let mut said = ": ";
         for (n, why) in why.into_iter().filter(|(n, _)| *n > 0) {
@@ -134,6 +138,10 @@ pub fn export(
     let export = Export { reader, book, logging, did };
     let mut receipts = Receipts::new(&export);
     for row in &rows {
+        if row.is_pruned {
+            exported.missing.pruned += 1;
+            continue;
+        }
         if !holds_reading(&row.payload) {
             continue;
         }
@@ -310,6 +318,9 @@ mod tests {
         let said = "3 readings are not proven yet: 1 in no batch whose signature was verified, 2 in no head of the log that \
                     enough witnesses cosigned";
         assert_eq!(missing.to_string(), said);
+        let gone = Missing { pruned: 2, ..Missing::default() };
+        let said = "2 readings are not proven any more: 2 pruned for their age or size, as [limits] of cloud.toml says";
+        assert_eq!(gone.to_string(), said);
         let one = Missing { unlogged: 1, ..Missing::default() };
         assert_eq!(one.to_string(), "1 reading is not proven yet: 1 waiting to be written to the log");
     }

@@ -24,7 +24,7 @@ pub enum Ready {
     Book,
     /// The certificate that it shows is not valid now.
     Certificate,
-    /// There is no room left on the store's disk.
+    /// There is no room left on the store's disk, or in the disk budget: batches are refused.
     Full,
     /// The store does not write.
     Store,
@@ -72,6 +72,7 @@ impl Service {
         }
         let write = Arc::new(Write { now, probe: true, ..Write::default() });
         match tokio::time::timeout(PATIENCE, self.cloud.memory().commit(write)).await {
+            Ok(Ok(_)) if self.usage().is_some_and(|usage| usage.refusing.is_some()) => Ready::Full,
             Ok(Ok(_)) => Ready::Yes,
             Ok(Err(StoreError::Full { .. })) => Ready::Full,
             Ok(Err(_)) | Err(_) => Ready::Store,

@@ -266,6 +266,11 @@ async fn ingest(
             tracing::warn!(gateway = %connection.gateway.name(), rejected = %refused.rejected, "a batch was refused");
             (StatusCode::BAD_REQUEST, refused.rejected.to_string()).into_response()
         }
+        // The log says so by itself, now and then.
+        Err(IngestError::Full(_)) => {
+            let why = "E4-04: there is no room; keep it and send it again";
+            (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "60")], why).into_response()
+        }
         Err(error @ (IngestError::Store(_) | IngestError::Unanswered)) => {
             tracing::error!(%error, "a batch could not be stored");
             (StatusCode::SERVICE_UNAVAILABLE, "not stored; send it again").into_response()

@@ -13,6 +13,7 @@ pub mod cloud;
 pub mod context;
 pub mod embedded;
 pub mod key_desk;
+pub mod limits;
 mod pulse;
 pub mod push;
 mod renewal;

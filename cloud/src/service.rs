@@ -1,6 +1,7 @@
 //! What the running cloud shares: the engine, the operator's registry behind it, and who is told when either changes.
 
 mod key_messages;
+mod limits;
 mod renewal;
 mod rotations;
 
@@ -22,12 +23,14 @@ use crate::embedded::Embedded;
 use crate::enrol::Desk;
 use crate::health::Looked;
 use crate::key_desk::KeyDesk;
+use crate::limits::Full;
 use crate::log::{EVIDENCE_LOG, Events, Logging, LoggingError};
 use crate::notes::Notes;
 use crate::push::{self, Push, PushError};
 use crate::selfcheck::SelfCheck;
 use crate::store::{Committed, CountKey, Ledger as _, Place, Store, StoreError, Write};
 
+pub use limits::{Keeper, Usage};
 pub use renewal::{ExchangeError, reply};
 
 /// Why the service failed.
@@ -53,6 +56,9 @@ pub enum IngestError {
     /// It was refused.
     #[error("{}", .0.rejected)]
     Refused(BatchRefused),
+    /// There is no room: nothing of it was looked at (E4-04).
+    #[error("{0}")]
+    Full(Full),
     /// The store failed: nothing of it is acknowledged.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -95,6 +101,7 @@ pub struct Service {
     logging: Option<Arc<Logging>>,
     selfcheck: Option<SelfCheck>,
     pub(crate) health: Looked,
+    keeper: Option<Keeper>,
     work: renewal::Work,
     // Serves key messages of classic nodes. Taken behind `reading` or alone, never before it.
     keys: Mutex<KeyDesk>,
@@ -161,6 +168,7 @@ impl Service {
             logging: None,
             selfcheck: None,
             health: Looked::default(),
+            keeper: None,
             work: renewal::Work::default(),
             keys: Mutex::new(keys),
         };
@@ -377,6 +385,7 @@ impl Service {
         body: &[u8],
         now: Millis,
     ) -> Result<Vec<u8>, IngestError> {
+        self.admit(gateway.name(), now).map_err(IngestError::Full)?;
         let mut judged = match self.cloud.judge(gateway, body, now) {
             Ok(judged) => judged,
             Err(refused) => {

@@ -9,6 +9,7 @@ mod classic;
 mod evidence;
 mod heard;
 mod imported;
+mod limits;
 mod log;
 mod proof;
 mod raised;
@@ -21,6 +22,7 @@ mod write;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -33,7 +35,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::why::{Detail, FrameId, Refusal};
 use fivefold_keep::vault::VaultError;
 use fivefold_keep::why::{self, A_SECOND};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::accepted::{Accepted, ContextId, MessageHash};
@@ -47,6 +49,7 @@ pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
     SeenRow, seen_classic,
 };
+pub use limits::{Measured, PartSize, Stepped};
 pub use log::{LogRecord, LogWrite, Placed, Waiting};
 pub use proof::{EvidenceRow, Proof};
 pub use raised::{Raised, RaisedRow};
@@ -75,7 +78,12 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0016_published.sql"),
     why::SCHEMA,
     include_str!("store/migrations/0018_tokens.sql"),
+    include_str!("store/migrations/0019_limits.sql"),
 ];
+/// Pages that the journal takes before it starts anew.
+const JOURNAL_PAGES: i64 = 8192;
+/// Bytes of the journal at its full length: it stays as long, so it always counts as taken.
+pub const JOURNAL: u64 = JOURNAL_PAGES as u64 * (4096 + 24);
 /// Rows that one transaction takes before it commits, when more is waiting.
 const GROUP: usize = 4096;
 
@@ -444,12 +452,12 @@ impl Write {
     /// Counts and explains what came in no envelope.
     pub fn refuse(&mut self, key: CountKey, rejected: Rejected) {
         self.count(key);
-        self.explain(event(key, rejected, self.now));
+        self.explain(refusal(key, rejected, self.now));
     }
 }
 
-/// The explanation of what came in no envelope.
-fn event(key: CountKey, rejected: Rejected, at: Millis) -> Refusal {
+/// The explanation of what came in no envelope, or in none that was looked at.
+pub(crate) fn refusal(key: CountKey, rejected: Rejected, at: Millis) -> Refusal {
     let CountKey { code, net, gateway, sid, .. } = key;
     Refusal { id: FrameId::of_event(code, at, sid), at, rejected, detail: Detail::default(), net, gateway, sid }
 }
@@ -546,6 +554,16 @@ pub enum StoreError {
         /// As known.
         known: usize,
     },
+    /// It was written by an earlier version, and is only to be read.
+    #[error("{path} has format {found}, this version reads {known}; start the cloud once, which brings it there", path = path.display())]
+    TooOld {
+        /// The file.
+        path: PathBuf,
+        /// As found.
+        found: usize,
+        /// As read.
+        known: usize,
+    },
     /// The writer thread is gone.
     #[error("the store is closed")]
     Closed,
@@ -572,7 +590,14 @@ pub trait Ledger: Send + Sync {
     fn commit(&self, write: Arc<Write>) -> impl Future<Output = Result<Committed, StoreError>> + Send;
 }
 
-struct Job {
+/// What waits for the writer.
+enum Job {
+    Write(Waits),
+    /// Between two groups.
+    Between(limits::Task, oneshot::Sender<Result<Stepped, StoreError>>),
+}
+
+struct Waits {
     write: Arc<Write>,
     done: oneshot::Sender<Result<Committed, StoreError>>,
 }
@@ -585,6 +610,7 @@ pub struct Store {
     writer: Option<std::thread::JoinHandle<()>>,
     next_context: std::sync::atomic::AtomicI64,
     empty_at_start: bool,
+    used: Arc<AtomicU64>,
     _lock: File,
 }
 
@@ -613,14 +639,17 @@ impl Store {
         let lock = lock(path)?;
         let mut db = open(path)?;
         db.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
-        db.pragma_update(None, "wal_autocheckpoint", 8192).map_err(failed)?;
+        db.pragma_update(None, "temp_store", "MEMORY").map_err(failed)?;
+        db.pragma_update(None, "wal_autocheckpoint", JOURNAL_PAGES).map_err(failed)?;
         let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM context", [], |r| r.get(0)).map_err(failed)?;
         let rows: i64 = db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
         let (jobs, queue) = mpsc::channel();
         let at = path.to_owned();
+        let used = Arc::new(AtomicU64::new(used_by(&db, path).map_err(failed)?));
+        let now_used = used.clone();
         let writer = std::thread::Builder::new()
             .name("store writer".into())
-            .spawn(move || run(&mut db, &queue, &at))
+            .spawn(move || run(&mut db, &queue, &at, &now_used))
             .map_err(|e| failed(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
         Ok(Self {
             path: path.to_owned(),
@@ -628,6 +657,7 @@ impl Store {
             writer: Some(writer),
             next_context: std::sync::atomic::AtomicI64::new(last + 1),
             empty_at_start: rows == 0,
+            used,
             _lock: lock,
         })
     }
@@ -642,25 +672,35 @@ impl Store {
         self.empty_at_start
     }
 
+    /// Bytes that it takes of the disk: pages in use and the journal at its full length ([`JOURNAL`]). Pages that were pruned are used again first, so that the
+    /// file does not grow before they are.
+    pub fn used(&self) -> u64 {
+        self.used.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// A connection for reading.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn reader(&self) -> Result<Reader, StoreError> {
-        let failed = |source| StoreError::of(&self.path, source);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let db = Connection::open_with_flags(&self.path, flags).map_err(failed)?;
-        db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
-        Ok(Reader::new(db, &self.path))
+        read::read_only(&self.path)
     }
 
     fn send(&self, write: Arc<Write>) -> oneshot::Receiver<Result<Committed, StoreError>> {
         let (done, answer) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
             // If the writer is gone, `done` is dropped with the job, and the receiver says so.
-            let _ = jobs.send(Job { write, done });
+            let _ = jobs.send(Job::Write(Waits { write, done }));
         }
         answer
+    }
+
+    fn between(&self, task: limits::Task) -> Result<Stepped, StoreError> {
+        let (done, answer) = oneshot::channel();
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(Job::Between(task, done));
+        }
+        answer.blocking_recv().unwrap_or(Err(StoreError::Closed))
     }
 
     /// [`Ledger::commit`] for threads that may wait.
@@ -720,32 +760,67 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The writer: takes what waits, up to a group, and commits it as one.
-fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path) {
-    while let Ok(first) = queue.recv() {
-        let mut rows = first.write.rows();
-        let mut jobs = vec![first];
-        while rows < GROUP {
-            let Ok(job) = queue.try_recv() else { break };
-            rows += job.write.rows();
-            jobs.push(job);
-        }
-        let outcome = write::group(db, jobs.iter().map(|j| &*j.write));
-        match outcome {
-            Ok(all) => {
-                for (job, committed) in jobs.into_iter().zip(all) {
-                    let _ = job.done.send(Ok(committed));
-                }
+/// The writer: takes what waits, up to a group, and commits it as one. What is done between two groups waits its turn, too.
+fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, used: &AtomicU64) {
+    let mut next = None;
+    while let Some(job) = next.take().or_else(|| queue.recv().ok()) {
+        match job {
+            Job::Between(task, done) => {
+                let outcome = limits::carry_out(db, &task).map_err(|e| StoreError::of(path, e));
+                let _ = done.send(outcome);
             }
-            Err(error) => {
-                tracing::error!(%error, "the store refused a transaction");
-                for job in jobs {
-                    let again = StoreError::of(path, again(&error));
-                    let _ = job.done.send(Err(again));
-                }
+            Job::Write(first) => next = commit(db, queue, path, first),
+        }
+        if let Ok(now) = used_by(db, path) {
+            used.store(now, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+}
+
+/// Commits a group. What comes back was found behind it and is no part of one.
+fn commit(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, first: Waits) -> Option<Job> {
+    let mut next = None;
+    let mut rows = first.write.rows();
+    let mut jobs = vec![first];
+    while rows < GROUP {
+        match queue.try_recv() {
+            Ok(Job::Write(job)) => {
+                rows += job.write.rows();
+                jobs.push(job);
+            }
+            other => {
+                next = other.ok();
+                break;
             }
         }
     }
+    let outcome = write::group(db, jobs.iter().map(|j| &*j.write));
+    match outcome {
+        Ok(all) => {
+            for (job, committed) in jobs.into_iter().zip(all) {
+                let _ = job.done.send(Ok(committed));
+            }
+        }
+        Err(error) => {
+            tracing::error!(%error, "the store refused a transaction");
+            for job in jobs {
+                let again = StoreError::of(path, again(&error));
+                let _ = job.done.send(Err(again));
+            }
+        }
+    }
+    next
+}
+
+/// Bytes of pages in use, and of the journal beside them, which is about to be as long as it gets.
+fn used_by(db: &Connection, path: &Path) -> rusqlite::Result<u64> {
+    let sql = "SELECT (p.page_count - f.freelist_count) * s.page_size
+               FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s";
+    let pages: i64 = db.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+    let mut journal = path.as_os_str().to_owned();
+    journal.push("-wal");
+    let journal = std::fs::metadata(PathBuf::from(journal)).map_or(0, |m| m.len()).max(JOURNAL);
+    Ok(u64::try_from(pages).unwrap_or(0).saturating_add(journal))
 }
 
 /// rusqlite's errors are not `Clone`; what is told to each of a group is what SQLite said.

@@ -74,6 +74,8 @@ pub enum Label {
     Level,
     /// A network, 8 hex digits; empty where none is known.
     Net,
+    /// What has a limit of its own in cloud.toml.
+    Part,
     /// Who counted: `cloud`, or `gateway` as it reported.
     Place,
     /// A rule of the audit (docs/protocol.md 15).
@@ -86,13 +88,14 @@ pub enum Label {
 
 impl Label {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Code,
         Self::Gateway,
         Self::Holder,
         Self::KeyIndex,
         Self::Level,
         Self::Net,
+        Self::Part,
         Self::Place,
         Self::Rule,
         Self::Severity,
@@ -108,6 +111,7 @@ impl Label {
             Self::KeyIndex => "key_index",
             Self::Level => "level",
             Self::Net => "net",
+            Self::Part => "part",
             Self::Place => "place",
             Self::Rule => "rule",
             Self::Severity => "severity",
@@ -246,6 +250,22 @@ page! {
             "Alarms that a sink has not taken.";
         ALARMS_WAIT = "fivefold_cloud_alarms_wait_seconds", Gauge, Seconds, [Sink],
             "How long the oldest of them has waited; 0 without one.";
+        DISK = "fivefold_cloud_disk_bytes", Gauge, Bytes, [],
+            "What the cloud takes of its disk: pages of the store in use, its journal at full length, the log and what else lies in its folder.";
+        DISK_LIMIT = "fivefold_cloud_disk_limit_bytes", Gauge, Bytes, [],
+            "What it may take (limits.disk_max_mib); from 98 hundredths on batches are refused (E4-04). Absent without a budget.";
+        DISK_FREE = "fivefold_cloud_disk_free_bytes", Gauge, Bytes, [],
+            "What is free on that disk.";
+        REFUSING = "fivefold_cloud_refusing_seconds", Gauge, Seconds, [],
+            "How long batches have been refused for want of room; 0 while they are taken.";
+        KEPT_ROWS = "fivefold_cloud_kept", Gauge, Count, [Part],
+            "Rows that are kept of what has a limit.";
+        KEPT_BYTES = "fivefold_cloud_kept_bytes", Gauge, Bytes, [Part],
+            "What they take, about.";
+        KEPT_AGE = "fivefold_cloud_kept_age_seconds", Gauge, Seconds, [Part],
+            "How long the oldest of them has been here; 0 without one.";
+        PRUNED = "fivefold_cloud_pruned_total", Counter, Count, [Part],
+            "Rows that were pruned since the store was made, for their age or the size of all.";
         AUDIT_GRADE = "fivefold_cloud_audit_grade", Gauge, Count, [],
             "Grade of its audit of itself, 0 for A to 4 for F; absent while nobody knows.";
         AUDIT_FINDINGS = "fivefold_cloud_audit_findings", Gauge, Count, [Rule, Severity],

@@ -3,6 +3,7 @@
 
 mod alarm;
 mod classic;
+mod limits;
 mod log;
 mod meshlium;
 mod signing;
@@ -24,6 +25,7 @@ use zeroize::Zeroizing;
 
 pub use alarm::{CloudAlarm, CloudAlarmSink};
 pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
+pub use limits::{CloudLimit, CloudLimits};
 pub use log::{CloudLog, CloudWitness, HEAD_EVERY_S, OneOrMore};
 pub use meshlium::CloudMeshliumMqtt;
 pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, vault_of_share};
@@ -746,6 +748,9 @@ pub struct CloudSettings {
     /// Who is told of alarms.
     #[serde(default, skip_serializing_if = "is_default")]
     pub alarm: CloudAlarm,
+    /// How long what is kept, and how much of it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub limits: CloudLimits,
 }
 
 /// `[renewal]` of `cloud.toml`.

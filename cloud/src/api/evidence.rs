@@ -57,7 +57,7 @@ pub(super) async fn evidence(State(service): State<Arc<Service>>, Query(of): Que
     let missing = exported.missing;
     if exported.proven == 0 {
         let why = match missing.count() {
-            0 => "this device has no readings in that time".to_owned(),
+            0 => "this device has no readings in that time; what is long pruned is not even counted (fivefold cloud limits)".to_owned(),
             _ => missing.to_string(),
         };
         return Err(Problem::new(StatusCode::CONFLICT, "not-proven", why));

@@ -10,8 +10,9 @@ use fivefold_core::metric::{Page, cloud as shown};
 use fivefold_core::time::Millis;
 use fivefold_keep::registry::Certificate;
 
+use crate::limits::Part;
 use crate::service::Service;
-use crate::store::{CountRow, GatewaySummary, Place, Reader, SinkRow, StoreError};
+use crate::store::{CountRow, GatewaySummary, PartSize, Place, Reader, SinkRow, StoreError};
 
 /// What is asked of the store and of the book's history.
 struct Stored {
@@ -21,6 +22,7 @@ struct Stored {
     unknown_rows: u64,
     certificates: Vec<Certificate>,
     sinks: Vec<SinkRow>,
+    parts: Vec<PartSize>,
 }
 
 /// The page, as things are. Blocks.
@@ -36,6 +38,7 @@ pub(super) fn page(service: &Service, reader: &Reader, now: Millis) -> Result<St
         unknown_rows: reader.all_unknown_rows()?,
         certificates,
         sinks: reader.alarm_sinks()?,
+        parts: Part::ALL.into_iter().map(|part| reader.part(part)).collect::<Result<_, _>>()?,
     };
     // A text takes whatever is written to it.
     Ok(write(service, &stored, now).unwrap_or_default())
@@ -89,6 +92,17 @@ fn write(service: &Service, stored: &Stored, now: Millis) -> Result<String, fmt:
     page.put(&shown::ALARMS_WAITING, sinks().map(|sink| ([&sink.name], sink.waiting)))?;
     let wait = |sink: &SinkRow| sink.oldest.map_or(0, |at| now.since(at) / 1000);
     page.put(&shown::ALARMS_WAIT, sinks().map(|sink| ([&sink.name], wait(sink))))?;
+    let usage = service.usage();
+    page.one(&shown::DISK, usage.map(|u| u.used))?;
+    page.one(&shown::DISK_LIMIT, usage.and_then(|u| u.limit))?;
+    page.one(&shown::DISK_FREE, usage.map(|u| u.free))?;
+    page.one(&shown::REFUSING, usage.map(|u| u.refusing.map_or(0, |since| now.since(since).div_ceil(1000).max(1))))?;
+    let parts = || stored.parts.iter().map(|p| ([p.part.as_str()], p));
+    page.put(&shown::KEPT_ROWS, parts().map(|(name, p)| (name, p.rows)))?;
+    page.put(&shown::KEPT_BYTES, parts().map(|(name, p)| (name, p.bytes)))?;
+    let age = |p: &PartSize| p.oldest.map_or(0, |at| now.since(at) / 1000);
+    page.put(&shown::KEPT_AGE, parts().map(|(name, p)| (name, age(p))))?;
+    page.put(&shown::PRUNED, parts().map(|(name, p)| (name, p.pruned)))?;
     let audit = service.selfcheck().map(|own| own.standing());
     page.one(&shown::AUDIT_GRADE, audit.and_then(|a| a.grade()))?;
     let open = audit.map(|a| a.open()).unwrap_or_default().into_iter();

@@ -8,7 +8,8 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::read::uint;
 use super::write::int;
-use super::{CountKey, ORPHAN_LIFE, Place, Reader, StoreError};
+use super::{CountKey, ORPHAN_LIFE, Place, Reader, Stepped, StoreError};
+use crate::limits::Step;
 
 /// Alarms that are kept, at most. Above it those go first that every sink has, then the least severe, of these the oldest.
 pub const MOST_ALARMS: u64 = 100_000;
@@ -324,6 +325,19 @@ fn sweep(tx: &Transaction<'_>, now: Millis) -> Result<()> {
     let old = format!("DELETE FROM alarm WHERE at < ? AND n IN (SELECT n FROM alarm a WHERE NOT {WAITED_FOR})");
     tx.prepare_cached(&old)?.execute([int(now.0.saturating_sub(SHOWN))])?;
     Ok(())
+}
+
+/// Alarms that are over and that every sink has: those that are too old, and of the others so many.
+pub(super) fn prune(tx: &Transaction<'_>, step: &Step, surplus: i64) -> Result<Stepped> {
+    let mut rows = 0;
+    for (before, limit) in [(int(step.before.0), i64::from(step.rows)), (i64::MAX, surplus.min(i64::from(step.rows)))] {
+        let sql = format!(
+            "DELETE FROM alarm WHERE n IN (SELECT n FROM (SELECT * FROM alarm ORDER BY n LIMIT ?3) a
+             WHERE at < ?1 AND over IS NOT NULL AND NOT {WAITED_FOR} LIMIT ?2)"
+        );
+        rows += tx.prepare_cached(&sql)?.execute(params![before, limit, step.rows])? as u64;
+    }
+    Ok(Stepped { rows, is_done: rows < u64::from(step.rows) })
 }
 
 const ALARM: &str = "SELECT a.n, a.at, a.cause, a.severity, a.net, a.gateway, a.sid, a.times, a.over FROM alarm a";

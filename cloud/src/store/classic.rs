@@ -301,6 +301,15 @@ impl Reader {
         Ok((rows.into_iter().map(|(row, _)| row).collect(), Published { value: 0, raised }))
     }
 
+    /// The first reading with a value that a broker has not acknowledged.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn first_unpublished(&self) -> Result<Option<i64>, StoreError> {
+        let sql = "SELECT reading FROM classic_value WHERE id > (SELECT id FROM meshlium_cursor) ORDER BY id LIMIT 1";
+        Ok(self.all(sql, [], |r| r.get(0))?.pop())
+    }
+
     /// How far a broker has it.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use super::write::int;
 use super::{Reader, StoreError};
+use crate::accepted::flag;
 
 /// The envelopes of a batch, as far as its receipt is to prove single ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,9 +76,10 @@ pub(super) fn put(
     for kept in &hearing.kept {
         let Some(reading) = readings.get(kept.accepted).copied().flatten() else { continue };
         let sql = "INSERT INTO heard (reading, gateway, receipt, idx, envelope) SELECT ?1, ?2, ?3, ?4, ?5
-                   WHERE (SELECT count(*) FROM heard WHERE reading = ?1) < ?6 ON CONFLICT DO NOTHING";
+                   WHERE (SELECT count(*) FROM heard WHERE reading = ?1) < ?6
+                   AND EXISTS (SELECT 1 FROM reading WHERE id = ?1 AND flags & ?7 = 0) ON CONFLICT DO NOTHING";
         let index = int(kept.index as u64);
-        let values = params![reading, gateway.0, receipt, index, kept.envelope, RECEIPTS as i64];
+        let values = params![reading, gateway.0, receipt, index, kept.envelope, RECEIPTS as i64, flag::PRUNED];
         is_new |= tx.prepare_cached(sql)?.execute(values)? > 0;
     }
     if !is_new {

@@ -27,6 +27,8 @@ pub struct EvidenceRow {
     pub payload: Vec<u8>,
     /// The batch that it is in, if its signature was verified.
     pub proof: Option<Proof>,
+    /// What it said, or what proves it, is pruned.
+    pub is_pruned: bool,
 }
 
 /// A reading's place in a batch that was verified.
@@ -49,15 +51,16 @@ impl Reader {
     /// [`StoreError`].
     pub fn evidence(&self, did: Did, from: Millis, to: Millis, limit: usize) -> Result<Vec<EvidenceRow>, StoreError> {
         let sql = format!(
-            "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net, r.id
+            "SELECT c.level, c.epoch, c.bctx, r.piv, r.payload, l.salt, b.id, b.leaves, b.cose, c.net, r.id,
+                          r.flags & ?6 <> 0 OR (l.batch IS NOT NULL AND b.leaves IS NULL)
                    FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN leaf l ON l.reading = r.id
-                   LEFT JOIN batch b ON b.id = l.batch AND b.state = 1 AND r.origin = 5
-                   WHERE r.ctx IN (SELECT id FROM context WHERE did = ? AND {OF_SUBJECTS})
-                   AND r.ingested >= ? AND r.ingested < ? AND r.flags & ? = 0 ORDER BY r.id LIMIT ?"
+                   LEFT JOIN batch b ON b.id = l.batch AND b.state = 1 AND b.leaves IS NOT NULL AND r.origin = 5
+                   WHERE r.ctx IN (SELECT id FROM context WHERE did = ?1 AND {OF_SUBJECTS})
+                   AND r.ingested >= ?2 AND r.ingested < ?3 AND r.flags & ?4 = 0 ORDER BY r.id LIMIT ?5"
         );
         let hidden = flag::QUARANTINED | flag::REFUSED;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.all(&sql, params![did.0, int(from.0), int(to.0), hidden, limit], |r| {
+        self.all(&sql, params![did.0, int(from.0), int(to.0), hidden, limit, flag::PRUNED], |r| {
             let level = r.get(0)?;
             let subject = subject_of(did, (level, Epoch(r.get(1)?), &r.get::<_, Vec<u8>>(2)?));
             let proof = match (r.get::<_, Option<[u8; 16]>>(5)?, r.get::<_, Option<i64>>(6)?) {
@@ -70,7 +73,7 @@ impl Reader {
             };
             let (piv, payload) = (uint(r.get(3)?), as_signed(level, r.get(4)?));
             let reading = r.get(10)?;
-            Ok(EvidenceRow { reading, subject, net: Net(r.get(9)?), piv, payload, proof })
+            Ok(EvidenceRow { reading, subject, net: Net(r.get(9)?), piv, payload, proof, is_pruned: r.get(11)? })
         })
     }
 }

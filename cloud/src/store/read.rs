@@ -1,6 +1,8 @@
 //! What can be asked of the store.
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::e5_renewal::Message;
@@ -9,11 +11,12 @@ use fivefold_core::id::{BootContext, Did, Epoch, GatewayId, Net, Sid};
 use fivefold_core::profile::{KeyIndexes, LinkClass};
 use fivefold_core::time::Millis;
 use fivefold_keep::why::{self, Question};
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, params};
 
 use super::classic::{COLUMNS, ClassicRow, classic};
 use super::{
-    AgreedBy, CommandRow, CommandState, ContextRow, CountKey, LinkReport, Orphan, Place, Standing, StoreError,
+    AgreedBy, CommandRow, CommandState, ContextRow, CountKey, LinkReport, MIGRATIONS, Orphan, Place, Standing,
+    StoreError,
 };
 use crate::accepted::{ContextId, Freshness, MessageHash, flag};
 
@@ -190,9 +193,38 @@ fn context(r: &Row<'_>) -> rusqlite::Result<ContextRow> {
     })
 }
 
+/// A connection for reading.
+pub(super) fn read_only(path: &Path) -> Result<Reader, StoreError> {
+    let failed = |source| StoreError::of(path, source);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(failed)?;
+    db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    Ok(Reader::new(db, path))
+}
+
 impl Reader {
-    pub(super) fn new(db: Connection, path: &Path) -> Self {
+    fn new(db: Connection, path: &Path) -> Self {
         Self { db, path: path.to_owned() }
+    }
+
+    /// Opens a store to be read, beside a cloud that runs or without one.
+    ///
+    /// # Errors
+    /// [`StoreError`]: it is not there, or of another version of this program.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let reader = read_only(path)?;
+        let failed = |source| StoreError::of(path, source);
+        let found: i64 = reader.db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
+        let (found, known) = (usize::try_from(found).unwrap_or(usize::MAX), MIGRATIONS.len());
+        match found.cmp(&known) {
+            Ordering::Equal => Ok(reader),
+            Ordering::Greater => Err(StoreError::TooNew { path: path.to_owned(), found, known }),
+            Ordering::Less => Err(StoreError::TooOld { path: path.to_owned(), found, known }),
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn failed(&self, source: rusqlite::Error) -> StoreError {
@@ -214,7 +246,7 @@ impl Reader {
         ask(&self.db).map_err(|e| self.failed(e))
     }
 
-    /// Readings, without what is quarantined or was refused.
+    /// Readings, without what is quarantined, was refused or is pruned.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -230,7 +262,7 @@ impl Reader {
             "{READING}, {COLUMNS} {FROM} r.flags & {hidden} = 0 AND {by_device} AND (?1 IS NULL OR c.net = ?1)
              AND (?3 IS NULL OR r.ingested >= ?3) AND (?4 IS NULL OR r.ingested < ?4)
              AND (?5 IS NULL OR r.id {compare} ?5) ORDER BY r.id {order} LIMIT ?6",
-            hidden = flag::QUARANTINED | flag::REFUSED,
+            hidden = flag::QUARANTINED | flag::REFUSED | flag::PRUNED,
         );
         let time = |t: Option<Millis>| t.map(|t| i64::try_from(t.0).unwrap_or(i64::MAX));
         self.all(

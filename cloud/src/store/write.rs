@@ -143,7 +143,7 @@ fn explain(
 ) -> Result<()> {
     for key in counted.filter(|key| key.place == Place::Cloud) {
         if !refusals.iter().any(|r| r.rejected.code == key.code && r.sid == key.sid) {
-            refusals.push(super::event(key, key.code.into(), now));
+            refusals.push(super::refusal(key, key.code.into(), now));
         }
     }
     why::keep(tx, &refusals, now, &REFUSALS)
@@ -260,8 +260,10 @@ fn put(insert: &mut rusqlite::CachedStatement<'_>, row: &Row, variant: u8) -> Re
 /// Gives a row of the ledger what it needs to become a leaf. Says whether it had it not.
 fn leaf(tx: &Transaction<'_>, reading: i64, row: &Row) -> Result<bool> {
     let Some(salt) = row.salt else { return Ok(false) };
-    let sql = "INSERT INTO leaf (reading, salt) VALUES (?, ?) ON CONFLICT DO NOTHING";
-    let is_new = tx.prepare_cached(sql)?.execute(params![reading, salt.0])? > 0;
+    // Of what is pruned nothing is proven any more: a repeat of it must not look like news.
+    let sql = "INSERT INTO leaf (reading, salt) SELECT ?1, ?2 WHERE EXISTS
+               (SELECT 1 FROM reading WHERE id = ?1 AND flags & ?3 = 0) ON CONFLICT DO NOTHING";
+    let is_new = tx.prepare_cached(sql)?.execute(params![reading, salt.0, flag::PRUNED])? > 0;
     if is_new {
         super::evidence::arrived(tx, row.context, row.piv)?;
     }

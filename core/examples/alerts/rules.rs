@@ -133,6 +133,22 @@ fn states() -> Vec<Rule> {
         "A spool is full to {{ $value | humanizePercentage }}.",
         "What is new is refused when it is full (E4-04): bring the cloud back, or make the spool larger.",
     );
+    let [disk, budget, refusing] =
+        [cloud::DISK.row(), cloud::DISK_LIMIT.row(), cloud::REFUSING.row()].map(|row| row.name);
+    rule(
+        "DiskFills",
+        Severity::Warning,
+        format!("{disk} / {budget} > 0.8"),
+        "The disk budget of {{ $labels.instance }} is used to {{ $value | humanizePercentage }}.",
+        "Raise limits.disk_max_mib, or keep less: fivefold cloud limits says what takes how much.",
+    );
+    rule(
+        "DiskFills",
+        Severity::Critical,
+        format!("{refusing} > 0"),
+        "{{ $labels.instance }} has refused batches for want of room for {{ $value | humanizeDuration }}.",
+        "Gateways keep them until their spools are full: make room now (docs/operate.md, Limits).",
+    );
     for (severity, before) in CERTIFICATE {
         rule(
             "CertificateEnds",

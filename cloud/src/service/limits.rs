@@ -1,0 +1,268 @@
+//! Keeps the operator's limits while the cloud runs: what is due is pruned, and batches are refused where there is no room.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fivefold_core::e4_channel::GatewayName;
+use fivefold_core::error::{Code, Rejected, Severity};
+use fivefold_core::time::Millis;
+
+use super::Service;
+use crate::limits::{Clock, Floors, Full, Part, Policy, ROWS, disk};
+use crate::store::{CountKey, Place, StoreError, Write};
+
+/// Rows that are measured at a time, of each table.
+const MEASURED: u32 = 10_000;
+/// Steps of one round, at most: the end of the process waits for one.
+const ROUND: usize = 64;
+/// Files beside the store are weighed so often: there are many, and they grow slowly.
+const WEIGHED: u64 = 5 * 60 * 1000;
+/// While batches are refused, the log says so once in this time.
+const SAID: u64 = 3600 * 1000;
+/// A full disk takes bites of so many rows still, or none: each needs some room in the journal.
+const LEAST_ROWS: u32 = 8;
+
+const NO_ROOM: Rejected = Rejected::new(Code::StoreFull, "the disk budget is reached, or the disk itself is full");
+
+/// What the cloud takes of its disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes: the store, its journal, the log and what else lies in the folder.
+    pub used: u64,
+    /// Bytes that it may take.
+    pub limit: Option<u64>,
+    /// Bytes that are free on the disk.
+    pub free: u64,
+    /// Since when batches are refused.
+    pub refusing: Option<Millis>,
+}
+
+/// What keeps the limits.
+#[derive(Debug)]
+pub struct Keeper {
+    policy: Policy,
+    folder: PathBuf,
+    store: PathBuf,
+    /// Values of classic frames go to a broker: they stay until it has them.
+    publishes: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    clock: Clock,
+    /// Bytes of files beside the store, and when they were weighed.
+    beside: (u64, Option<Millis>),
+    free: u64,
+    full: Option<(Full, Millis)>,
+    is_near: bool,
+    said: Option<Millis>,
+    /// Batches that were refused since that was counted.
+    refused: HashMap<GatewayName, u64>,
+    /// The clock jumped, and that was said.
+    told: bool,
+}
+
+impl Keeper {
+    /// For a cloud with this folder and store. `publishes`: values of classic frames go to a broker.
+    pub fn new(policy: Policy, folder: PathBuf, store: PathBuf, publishes: bool) -> Self {
+        let state = State {
+            clock: Clock::default(),
+            beside: (0, None),
+            free: u64::MAX,
+            full: None,
+            is_near: false,
+            said: None,
+            refused: HashMap::new(),
+            told: false,
+        };
+        Self { policy, folder, store, publishes, state: Mutex::new(state) }
+    }
+
+    /// The policy.
+    pub const fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the disk, where that is due, and whether there is room. Says whether it is nearly full since now.
+    fn look(&self, store: u64, now: Millis) -> bool {
+        let is_due = self.state().beside.1.is_none_or(|at| now.0.abs_diff(at.0) >= WEIGHED);
+        let beside = is_due.then(|| disk::beside(&self.folder, &self.store));
+        let free = disk::free(&self.folder);
+        let mut state = self.state();
+        if let Some(bytes) = beside {
+            state.beside = (bytes, Some(now));
+        }
+        match free {
+            Ok(free) => state.free = free,
+            Err(error) => tracing::error!(%error, "nobody knows what is free on the disk"),
+        }
+        let was_near = state.is_near;
+        state.is_near = self.policy.is_near(store.saturating_add(state.beside.0), was_near);
+        let is_news = state.is_near && !was_near;
+        drop(state);
+        // Who is refused nothing has no other way to hear that there is room again.
+        let _ = self.room(store, now);
+        is_news
+    }
+
+    /// Whether there is room for a batch, where the store takes so much.
+    fn room(&self, store: u64, now: Millis) -> Result<(), Full> {
+        let mut state = self.state();
+        let used = store.saturating_add(state.beside.0);
+        let room = self.policy.room(used, state.free, state.full.is_some());
+        match room {
+            Ok(()) => {
+                if state.full.take().is_some() {
+                    tracing::info!(used, "there is room again: batches are taken");
+                }
+                state.said = None;
+            }
+            Err(full) => {
+                let since = state.full.map_or(now, |(_, since)| since);
+                state.full = Some((full, since));
+                if state.said.is_none_or(|at| now.since(at) >= SAID) {
+                    state.said = Some(now);
+                    tracing::error!(code = "E4-04", "{full}");
+                }
+            }
+        }
+        room
+    }
+
+    /// The time to count ages by, if the clock can be believed.
+    fn time(&self, now: Millis) -> Option<Millis> {
+        let mut state = self.state();
+        let time = state.clock.tick(now);
+        if time.is_none() && !state.told {
+            tracing::error!(
+                "the clock jumped by more than a day: nothing is pruned until it is back, or the cloud is started again"
+            );
+        }
+        state.told = time.is_none();
+        time
+    }
+}
+
+impl Service {
+    /// What keeps the limits, if anything does.
+    pub const fn keeper(&self) -> Option<&Keeper> {
+        self.keeper.as_ref()
+    }
+
+    /// The same with limits.
+    #[must_use]
+    pub fn with_keeper(self, keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), ..self }
+    }
+
+    /// What the cloud takes of its disk, if there are limits.
+    pub fn usage(&self) -> Option<Usage> {
+        let keeper = self.keeper.as_ref()?;
+        let state = keeper.state();
+        Some(Usage {
+            used: self.cloud.memory().store().used().saturating_add(state.beside.0),
+            limit: keeper.policy.disk,
+            free: state.free,
+            refusing: state.full.map(|(_, since)| since),
+        })
+    }
+
+    /// Whether there is room for a batch of this gateway. If not, it is counted that it was refused.
+    ///
+    /// # Errors
+    /// [`Full`]: it is to be refused.
+    pub(super) fn admit(&self, gateway: GatewayName, now: Millis) -> Result<(), Full> {
+        let Some(keeper) = &self.keeper else { return Ok(()) };
+        keeper.room(self.cloud.memory().store().used(), now).inspect_err(|_| {
+            *keeper.state().refused.entry(gateway).or_default() += 1;
+        })
+    }
+
+    /// A round: measures what came, looks at the disk, counts what was refused, and prunes what is due, in small steps between
+    /// the writer's groups. Says whether that is all. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError`]: then it goes on where it stopped, in the next round.
+    pub fn keep_limits(&self, now: Millis) -> Result<bool, StoreError> {
+        let Some(keeper) = &self.keeper else { return Ok(true) };
+        let memory = self.cloud.memory();
+        let is_near = keeper.look(memory.store().used(), now);
+        self.tell_full(keeper, is_near, now)?;
+        let mut steps = 0;
+        loop {
+            let measured = memory.read(|r| r.measure(MEASURED))?;
+            memory.store().measured(measured)?;
+            if measured.is_all() {
+                break;
+            }
+            steps += 1;
+            if steps >= ROUND {
+                return Ok(false);
+            }
+        }
+        let Some(now) = keeper.time(now) else { return Ok(true) };
+        let floors = self.floors(keeper)?;
+        let mut rows = ROWS;
+        for part in Part::ALL {
+            loop {
+                let bytes = memory.read(|r| r.part(part))?.bytes;
+                let Some(step) = keeper.policy.step(part, bytes, floors, now) else { break };
+                match memory.store().prune(crate::limits::Step { rows, ..step }) {
+                    Ok(stepped) if stepped.is_done => break,
+                    Ok(_) => {}
+                    Err(StoreError::Full { .. }) if rows / 4 >= LEAST_ROWS => rows /= 4,
+                    Err(error) => return Err(error),
+                }
+                steps += 1;
+                if steps >= ROUND {
+                    return Ok(false);
+                }
+            }
+        }
+        // What was freed may be room.
+        keeper.look(memory.store().used(), now);
+        Ok(true)
+    }
+
+    /// What others still need of readings.
+    fn floors(&self, keeper: &Keeper) -> Result<Floors, StoreError> {
+        let undelivered = if keeper.publishes { self.cloud.memory().read(|r| r.first_unpublished())? } else { None };
+        Ok(Floors { undelivered, not_backed_up: None })
+    }
+
+    /// Counts what was refused for want of room, and once that it is nearly full.
+    fn tell_full(&self, keeper: &Keeper, is_near: bool, now: Millis) -> Result<(), StoreError> {
+        let refused = std::mem::take(&mut keeper.state().refused);
+        let key = |of: Option<GatewayName>| CountKey {
+            code: Code::StoreFull,
+            net: of.map(|name| name.net),
+            gateway: of.map(|name| name.gateway),
+            sid: None,
+            place: Place::Cloud,
+        };
+        let mut write = Write { now, ..Write::default() };
+        if is_near {
+            tracing::warn!("more than four fifths of limits.disk_max_mib are used: see fivefold cloud limits");
+            write.count(key(None));
+        }
+        for (name, n) in &refused {
+            write.said.push((key(Some(*name)), *n, Severity::Critical));
+            write.explain(crate::store::refusal(key(Some(*name)), NO_ROOM, now));
+        }
+        if write.is_empty() {
+            return Ok(());
+        }
+        // Where not even that has room, it is counted when there is.
+        self.cloud.memory().store().commit_now(write).map(drop).inspect_err(|_| {
+            let mut state = keeper.state();
+            state.is_near &= !is_near;
+            refused.iter().for_each(|(name, n)| *state.refused.entry(*name).or_default() += n);
+        })
+    }
+}

@@ -1,0 +1,252 @@
+//! A day at the edge of the disk budget, by a clock that does not wait: what is refused stays at the gateway and comes later,
+//! what goes is the oldest and no more than the operator said, nothing is taken twice, and the gauges are true.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod common;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use common::{Gateway, Node, Sent};
+use fivefold_cloud::accepted::flag;
+use fivefold_cloud::cloud::RenewalSettings;
+use fivefold_cloud::limits::{Part, Policy, ROWS};
+use fivefold_cloud::log::{Logging, Serving};
+use fivefold_cloud::service::{IngestError, Keeper, Service};
+use fivefold_cloud::store::{JOURNAL, Query, Reader, Store, StoreError};
+use fivefold_core::counter::Lease;
+use fivefold_core::e3_cloud::E3Secret;
+use fivefold_core::error::Code;
+use fivefold_core::id::Net;
+use fivefold_core::profile::{Overrides, Policy as DevicePolicy, Profile};
+use fivefold_core::time::Millis;
+use fivefold_core::wire::envelope::{Envelope, Originator};
+use fivefold_evidence::checkpoint::LogKey;
+use fivefold_keep::ca::{Authority, Role};
+use fivefold_keep::registry::{By, NewDevice, Registry, Word};
+use fivefold_keep::share::{CloudLimit, CloudLimits};
+use fivefold_keep::vault::Vault;
+use tokio::task::block_in_place;
+use zeroize::Zeroizing;
+
+const START: Millis = Millis(1_790_000_000_000);
+const MINUTE: u64 = 60_000;
+const MIB: u64 = 1 << 20;
+/// Devices that speak in each batch.
+const DEVICES: usize = 24;
+/// One in so many minutes.
+const BATCH_MINUTES: u64 = 5;
+/// Room for half a day.
+const BUDGET: u64 = JOURNAL + 9 * MIB / 2;
+/// What the operator keeps of readings, once it was full.
+const KEPT: u64 = 2 * MIB;
+
+struct Site {
+    folder: tempfile::TempDir,
+    vault: Arc<Vault>,
+    gateway: Gateway,
+    nodes: Vec<(Net, Node)>,
+}
+
+impl Site {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Vault::create(folder.path()).unwrap();
+        let by = By::new("test", "here", "test", 1);
+        let mut book = Registry::create(&folder.path().join("registry.db"), by).unwrap();
+        let net = book.add_network(&vault, "n", Profile::ToCloud, None).unwrap().net;
+        let gateway = Gateway::new(net, 1);
+        book.add_gateway(&gateway.registered()).unwrap();
+        let (ca, _) = Authority::create("day").unwrap();
+        let issued = ca.issue(&Role::Gateway(net, gateway.proven.gateway()), START.0 / 1000, 90).unwrap();
+        let word = Word { who: "operator", at: START.0 / 1000 };
+        let key = gateway.key.spki();
+        book.enter_certificate(Some((gateway.proven.gateway(), key)), &issued.certified, word).unwrap();
+        let policy = DevicePolicy::new(Profile::ToCloud);
+        let nodes = (0..DEVICES).map(|_| {
+            let new =
+                NewDevice { did: None, sid: None, net, policy, overrides: Overrides::NONE, words: None, key: None };
+            let (device, secrets) = book.add_device(&vault, &new, START.0 / 1000).unwrap();
+            let e3 = E3Secret::new(&secrets.ms3, &secrets.salt3).unwrap();
+            let context = e3.context_for_device(device.sid, device.epoch, None, policy.alg).unwrap();
+            let mut lease = Lease::resume(0, 1 << 20);
+            lease.extend(1 << 20);
+            (net, Node { sid: device.sid, context, lease, bctx: None })
+        });
+        let nodes = nodes.collect();
+        std::fs::create_dir(folder.path().join("cloud")).unwrap();
+        Self { vault: Arc::new(vault), gateway, nodes, folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start(&self, kept: Option<u64>, now: Millis) -> Arc<Service> {
+        let words = CloudLimits {
+            keep_free_mib: Some(0),
+            readings: CloudLimit { days: None, max_mib: kept.map(|bytes| bytes / MIB) },
+            ..CloudLimits::default()
+        };
+        let mut policy = Policy::check(&words).unwrap();
+        policy.disk = Some(BUDGET);
+        let (cloud, path) = (self.path("cloud"), self.path("cloud/readings.db"));
+        let store = Store::open(&path).unwrap();
+        let settings = RenewalSettings::default();
+        let service = Service::open(store, self.path("registry.db"), self.vault.clone(), settings, now).unwrap();
+        let key = LogKey::from_seed("fivefold.00000000/log", &Zeroizing::new([5; 32])).unwrap();
+        let log = Logging::open(&self.path("cloud/log"), key, &[], Serving::ToNobody, service.cloud.memory()).unwrap();
+        Arc::new(service.with_logging(log).with_keeper(Keeper::new(policy, cloud, path, false)))
+    }
+
+    /// A batch of one reading of each device.
+    fn batch(&mut self, now: Millis) -> Vec<u8> {
+        let net = self.nodes[0].0;
+        let text = format!("{:1100}", now.0);
+        let payload = [&b"\x81\xA2\x00\x64text\x03\x79\x04\x4C"[..], text.as_bytes()].concat();
+        let sent: Vec<Sent> = self.nodes.iter_mut().map(|(_, node)| node.send(&payload)).collect();
+        let envelopes = sent.iter().map(|s| {
+            let originator = Originator::Node { net, sid: s.sid };
+            Envelope { received: now, originator, ..s.envelope() }
+        });
+        let envelopes: Vec<Envelope<'_>> = envelopes.collect();
+        self.gateway.batch(&envelopes)
+    }
+}
+
+fn read<T>(service: &Service, ask: impl FnOnce(&Reader) -> Result<T, StoreError>) -> T {
+    service.cloud.memory().read(ask).unwrap()
+}
+
+/// Everything that is due, as the daemon does it.
+fn keep(service: &Arc<Service>, now: Millis) {
+    block_in_place(|| {
+        service.write_log().unwrap();
+        while !service.keep_limits(now).unwrap() {}
+    });
+}
+
+/// What the gauges say is what SQLite and the disk say.
+fn gauges(site: &Site, service: &Service) {
+    let usage = service.usage().unwrap();
+    let path = site.path("cloud/readings.db");
+    let db = rusqlite::Connection::open(&path).unwrap();
+    let number = |sql: &str| db.query_row(sql, [], |r| r.get::<_, i64>(0)).unwrap() as u64;
+    let pages = number("PRAGMA page_count") - number("PRAGMA freelist_count");
+    let journal = std::fs::metadata(path.with_extension("db-wal")).map_or(0, |m| m.len()).max(JOURNAL);
+    let log = folder(&site.path("cloud/log"));
+    let is = pages * number("PRAGMA page_size") + journal + log;
+    // The log is weighed every five minutes.
+    assert!(usage.used.abs_diff(is) <= 64 * 1024, "{} of {is}", usage.used);
+    let part = |part| read(service, |r| r.part(part));
+    let (readings, ledger) = (part(Part::Readings), part(Part::Ledger));
+    assert_eq!(ledger.rows, number("SELECT count(*) FROM reading"));
+    assert_eq!(readings.rows, number("SELECT count(*) FROM reading WHERE flags & 64 = 0"));
+    assert_eq!(readings.bytes, number("SELECT sum(length(payload)) FROM reading"));
+    let proofs = "SELECT sum(length(cose) + coalesce(length(others), 0)) FROM receipt";
+    assert_eq!(part(Part::Evidence).bytes, number(proofs));
+    let oldest = number("SELECT min(ingested) FROM reading WHERE flags & 64 = 0");
+    assert_eq!(readings.oldest, Some(Millis(oldest)));
+    // What rows take is an estimate, and near what the table and its index really take.
+    let table = "SELECT sum(payload) FROM dbstat WHERE name IN ('reading', 'sqlite_autoindex_reading_1')";
+    let (said, real) = (readings.bytes + ledger.bytes, number(table));
+    assert!(said.abs_diff(real) * 100 <= 15 * real, "{said} of {real}");
+}
+
+fn folder(path: &Path) -> u64 {
+    let entries = std::fs::read_dir(path).unwrap().map(|e| e.unwrap());
+    entries.map(|e| if e.path().is_dir() { folder(&e.path()) } else { e.metadata().unwrap().len() }).sum()
+}
+
+/// What is in the ledger: how many rows, and how many of them were pruned. They are the oldest.
+fn ledger(service: &Service) -> (usize, usize) {
+    let rows = read(service, |r| r.ledger());
+    let pruned = rows.iter().take_while(|r| r.flags & flag::PRUNED != 0).count();
+    assert!(rows[pruned..].iter().all(|r| r.flags & flag::PRUNED == 0 && r.payload.len() > 1100));
+    let numbers: BTreeMap<_, _> = rows.iter().map(|r| ((r.did, r.epoch.0, r.piv), r.id)).collect();
+    assert_eq!(numbers.len(), rows.len(), "one is there twice");
+    (rows.len(), pruned)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_true() {
+    let mut site = Site::new();
+    let mut now = START;
+    let mut service = block_in_place(|| site.start(None, now));
+    let mut spool: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut taken: Vec<Vec<u8>> = Vec::new();
+    let (mut sent, mut refused, mut first_refused, mut longest_spool) = (0, 0, None, 0);
+    for minute in (0..24 * 60).step_by(BATCH_MINUTES as usize) {
+        now = START.plus(minute * MINUTE);
+        spool.push_back(site.batch(now));
+        sent += DEVICES;
+        // At noon the operator says what is to be kept, and starts the cloud again.
+        if minute == 12 * 60 {
+            assert!(refused > 0, "it was never full");
+            let before = ledger(&service);
+            assert_eq!(before, (taken.len() * DEVICES, 0), "nothing goes for want of room");
+            drop(service);
+            service = block_in_place(|| site.start(Some(KEPT), now));
+        }
+        keep(&service, now);
+        // The gateway sends what waits, in its order, until it hears no.
+        while let Some(body) = spool.front() {
+            match service.ingest(&site.gateway.proven, body, now).await {
+                Ok(_) => taken.push(spool.pop_front().unwrap()),
+                Err(IngestError::Full(full)) => {
+                    refused += 1;
+                    first_refused.get_or_insert(minute);
+                    assert!(full.to_string().contains("E4-04"), "{full}");
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+            let used = service.usage().unwrap().used;
+            assert!(used <= BUDGET, "{used} of {BUDGET}");
+            keep(&service, now);
+        }
+        longest_spool = longest_spool.max(spool.len());
+        if minute % 60 == 0 {
+            // Somebody brings again what he recorded.
+            for body in taken.iter().step_by(7) {
+                if let Err(error) = service.ingest(&site.gateway.proven, body, now).await {
+                    assert!(matches!(error, IngestError::Full(_)), "{error}");
+                }
+            }
+            keep(&service, now);
+            gauges(&site, &service);
+            let (rows, pruned) = ledger(&service);
+            assert_eq!(rows, taken.len() * DEVICES, "acknowledged and in the ledger");
+            let kept = read(&service, |r| r.part(Part::Readings));
+            assert_eq!((kept.pruned, kept.rows), (pruned as u64, (rows - pruned) as u64));
+            if pruned > 0 {
+                // No more went than was too much, but for the last row of it.
+                assert!((KEPT - 2_000..=KEPT).contains(&kept.bytes), "{}", kept.bytes);
+            }
+        }
+    }
+    let (rows, pruned) = ledger(&service);
+    assert_eq!((rows, spool.len()), (sent, 0), "all that was refused came later");
+    assert!(pruned > ROWS as usize);
+    let visible = Query { limit: 100_000, ..Query::default() };
+    assert_eq!(read(&service, |r| r.readings(&visible)).len(), rows - pruned);
+    // Everything again, after a restart: nothing is new.
+    drop(service);
+    let service = block_in_place(|| site.start(Some(KEPT), now));
+    for body in &taken {
+        service.ingest(&site.gateway.proven, body, now).await.unwrap();
+    }
+    assert_eq!(ledger(&service), (rows, pruned));
+    let counts = read(&service, |r| r.counts());
+    let count =
+        |code| counts.iter().filter(|c| c.key.code == code && c.key.gateway.is_some()).map(|c| c.count).sum::<u64>();
+    assert!(count(Code::StoreFull) >= refused, "each refusal is counted");
+    assert_eq!(count(Code::CloudNonceReuse), 0);
+    println!(
+        "{sent} readings sent and stored; full after {} h; {refused} times no, at most {longest_spool} batches waited; \
+         {pruned} pruned, {} kept",
+        first_refused.unwrap() / 60,
+        rows - pruned
+    );
+}
