@@ -11,6 +11,7 @@ use fivefold_audit::gather::{self, live};
 use fivefold_audit::rule::{Finding, Kind};
 use fivefold_audit::selfcheck::{self, Refused, Standing, WAIVERS_FILE};
 use fivefold_core::error::Code;
+use fivefold_core::id::Did;
 use fivefold_core::profile::KeyIndexes;
 use fivefold_core::time::Millis;
 use fivefold_core::wire::control::Uplink;
@@ -21,7 +22,7 @@ use crate::book::Device;
 use crate::clock;
 use crate::config::Config;
 use crate::service::{Service, by_itself};
-use crate::store::{CountKey, Place, Write};
+use crate::store::{CountKey, Place, Reader, Report, Write};
 
 /// How often files are looked at, in seconds.
 const DAY: u64 = 86_400;
@@ -36,20 +37,14 @@ pub struct SelfCheck {
     config: Config,
     vault: Arc<Vault>,
     standing: Standing,
-    seen: Mutex<Seen>,
-}
-
-/// What was read of files: they are not read again for each look.
-#[derive(Debug, Default)]
-struct Seen {
-    folder: Option<Facts>,
-    book: Option<(u64, Facts)>,
+    // What was read of files, which are not read again for each look. What the book says is much, and soon read again.
+    folder: Mutex<Option<Facts>>,
 }
 
 impl SelfCheck {
     /// Of a cloud.
     pub fn new(config: Config, vault: Arc<Vault>) -> Self {
-        Self { config, vault, standing: Standing::default(), seen: Mutex::default() }
+        Self { config, vault, standing: Standing::default(), folder: Mutex::default() }
     }
 
     /// What was found last.
@@ -89,13 +84,17 @@ impl SelfCheck {
     /// Looks, tells the log what is new, and counts what is critical. Blocks. What was found so many seconds ago is found still.
     fn look(&self, service: &Service, now: Millis, fresh: u64) -> Arc<Audit> {
         let at = now.0 / 1000;
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut folder = self.folder.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(last) = self.standing.last().filter(|last| at.abs_diff(last.at) < fresh) {
             return last;
         }
-        let mut facts = Facts { now: at, ..self.files(&mut seen, service.cloud.book().version, at) };
-        let reported =
-            service.cloud.book().by_did.values().map(|d| (d.did.to_string(), reported(service, d))).collect();
+        let mut facts = self.files(&mut folder, at);
+        // What cannot be read is as if nothing had been said: the rule has its word for that.
+        let reports = service.cloud.memory().read(Reader::reports).unwrap_or_default();
+        let mut reports: HashMap<Did, _> = reports.into_iter().collect();
+        let book = service.cloud.book();
+        let reported = |d: &Arc<Device>| (d.did.to_string(), reported(d, reports.remove(&d.did)));
+        let reported = book.by_did.values().map(reported).collect();
         live::cloud(known(service), reported, &mut facts);
         let news = self.standing.take(self.judge(facts));
         for (is_waived, line) in news.lines() {
@@ -115,31 +114,24 @@ impl SelfCheck {
         news.audit
     }
 
-    /// The folder is searched once a day, and the book is read when it changed.
-    fn files(&self, seen: &mut Seen, version: u64, at: u64) -> Facts {
-        if seen.folder.as_ref().is_none_or(|f| at.abs_diff(f.now) >= DAY) {
+    /// The folder is searched once a day, and the book is read.
+    fn files(&self, folder: &mut Option<Facts>, at: u64) -> Facts {
+        let known = folder.take().filter(|f| at.abs_diff(f.now) < DAY);
+        let searched = known.unwrap_or_else(|| {
             let mut facts = Facts { has_databases_open: true, ..Facts::at(at) };
             gather::cloud(&self.config.folder, &self.config.vault, &mut facts);
             gather::search(&self.config.folder, &mut facts);
-            *seen = Seen { folder: Some(facts), book: None };
+            facts
+        });
+        let mut facts = Facts { now: at, ..folder.insert(searched).clone() };
+        let read = Registry::open_read_only(&self.config.registry).and_then(|registry| {
+            gather::book(&registry, &mut facts)?;
+            gather::secrets(&registry, &self.vault, &mut facts)
+        });
+        if let Err(wrong) = read {
+            facts.unread.push(wrong.to_string());
         }
-        let folder = seen.folder.clone().unwrap_or_default();
-        match &seen.book {
-            Some((known, facts)) if *known == version => facts.clone(),
-            _ => {
-                let mut facts = Facts { now: at, ..folder };
-                let read = Registry::open_read_only(&self.config.registry).and_then(|registry| {
-                    gather::book(&registry, &mut facts)?;
-                    gather::secrets(&registry, &self.vault, &mut facts)
-                });
-                // What could not be read is read again with the next look.
-                match read {
-                    Ok(()) => seen.book = Some((version, facts.clone())),
-                    Err(wrong) => facts.unread.push(wrong.to_string()),
-                }
-                facts
-            }
-        }
+        facts
     }
 }
 
@@ -154,10 +146,9 @@ fn known(service: &Service) -> Live {
     }
 }
 
-fn reported(service: &Service, device: &Device) -> Reported {
+/// What a device said last of itself, and when.
+fn reported(device: &Device, report: Option<Report>) -> Reported {
     let enrolled = device.enrolled().enrolled_at;
-    // What cannot be read is as if nothing had been said: the rule has its word for that.
-    let report = service.cloud.memory().read(|r| r.report(device.did)).ok().flatten();
     let policy = report.filter(|(at, _)| at.0 / 1000 >= enrolled).map(|(at, control)| {
         let none = KeyIndexes { sending: 0, receiving: None };
         let expected = |map: &Uplink<'_>| device.policy.digest8(map.key_indexes.unwrap_or(none));

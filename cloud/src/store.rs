@@ -53,7 +53,7 @@ pub use limits::{Measured, PartSize, Stepped};
 pub use log::{LogRecord, LogWrite, Placed, Waiting};
 pub use proof::{EvidenceRow, Proof};
 pub use raised::{Raised, RaisedRow};
-pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent};
+pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent, Report};
 pub use reseal::reseal;
 pub use restored::restored;
 pub use tokens::{TokenUse, token_uses};

@@ -27,6 +27,9 @@ pub struct Reader {
     path: PathBuf,
 }
 
+/// What a device last said of itself: when, and the control map.
+pub type Report = (Millis, Vec<u8>);
+
 /// A reading as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadingRow {
@@ -465,11 +468,21 @@ impl Reader {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn report(&self, did: Did) -> Result<Option<(Millis, Vec<u8>)>, StoreError> {
+    pub fn report(&self, did: Did) -> Result<Option<Report>, StoreError> {
         self.db
             .prepare_cached("SELECT at, control FROM report WHERE did = ?")
             .and_then(|mut s| s.query_row([did.0], |r| Ok((Millis(uint(r.get(0)?)), r.get(1)?))).optional())
             .map_err(|e| self.failed(e))
+    }
+
+    /// The same of all devices.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn reports(&self) -> Result<Vec<(Did, Report)>, StoreError> {
+        self.all("SELECT did, at, control FROM report", [], |r| {
+            Ok((Did(r.get(0)?), (Millis(uint(r.get(1)?)), r.get(2)?)))
+        })
     }
 
     /// Which network keys devices said last that they have.

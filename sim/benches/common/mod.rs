@@ -141,6 +141,15 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Resident memory at most so far, in bytes.
+    pub fn most_resident(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
+    }
+}
+
 impl Drop for Process {
     /// Without a warning: what was acknowledged must be in the store all the same.
     fn drop(&mut self) {
