@@ -41,6 +41,7 @@ JOBS=(
 )
 EXTRA=(
     "static     one file without libraries, for x86-64, arm64 and armv7, and each of them run; ARG: an architecture"
+    "skew       the release before this one and this one run one deployment together and change places in the middle of renewals (builds the other first, so the clone must have its commit)"
     "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
 )
 
@@ -252,6 +253,8 @@ job_static() {
     $venv/bin/pip install --quiet --disable-pip-version-check ziglang==0.17.0 cargo-zigbuild==0.24.0
     bash scripts/static.sh $venv/bin/python "$@"
 }
+
+job_skew() { bash scripts/skew.sh; }
 
 job_kill() {
     cargo run --release --locked -p fivefold-sim --features witness --bin kill_test -- --kills "${1:-100}"

@@ -18,6 +18,7 @@
 use std::path::Path;
 
 use fivefold_core::suite::sha256;
+use fivefold_keep::format::{self, Unread};
 use fivefold_keep::registry::{By, Registry, RegistryError, WaiverWords};
 use serde::Deserialize;
 
@@ -127,9 +128,12 @@ impl Waivers {
     /// It is not of the form above: nothing of it counts.
     pub fn parse(text: &str, path: &Path, now: u64) -> Result<Self, NoWaivers> {
         let shown = path.display();
-        let file: File = toml::from_str(text).map_err(|e| {
-            let line = e.span().map_or(1, |s| line_of(text, s.start));
-            NoWaivers(format!("{shown}:{line}: {}", e.message().lines().collect::<Vec<_>>().join("; ")))
+        let file: File = format::from_toml(&shown, text).map_err(|e| match e {
+            Unread::Newer(newer) => NoWaivers(newer.to_string()),
+            Unread::Form(_) => {
+                let line = e.span().map_or(1, |s| line_of(text, s.start));
+                NoWaivers(format!("{shown}:{line}: {}", e.message()))
+            }
         })?;
         if file.waiver.len() > MOST {
             return Err(NoWaivers(format!("{shown} has more than {MOST} waivers; mend some of what they waive")));

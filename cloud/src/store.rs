@@ -33,6 +33,7 @@ use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::why::{Detail, FrameId, Refusal};
+use fivefold_keep::format::{Formats, Newer, Stopped};
 use fivefold_keep::vault::VaultError;
 use fivefold_keep::why::{self, A_SECOND};
 use rusqlite::Connection;
@@ -544,16 +545,6 @@ pub enum StoreError {
         /// Why.
         source: VaultError,
     },
-    /// It was written by a later version.
-    #[error("{path} has format {found}, this version knows {known}; use the newer program", path = path.display())]
-    TooNew {
-        /// The file.
-        path: PathBuf,
-        /// As found.
-        found: usize,
-        /// As known.
-        known: usize,
-    },
     /// It was written by an earlier version, and is only to be read.
     #[error("{path} has format {found}, this version reads {known}; start the cloud once, which brings it there", path = path.display())]
     TooOld {
@@ -564,12 +555,20 @@ pub enum StoreError {
         /// As read.
         known: usize,
     },
+    /// It is of a later format, or was not brought to the present one.
+    #[error("the store {0}")]
+    Format(Stopped),
     /// The writer thread is gone.
     #[error("the store is closed")]
     Closed,
 }
 
 impl StoreError {
+    fn newer(path: &Path, found: usize, known: usize) -> Self {
+        let newer = Newer::new(path.display(), i64::try_from(found).unwrap_or(i64::MAX), known as i64);
+        Self::Format(newer.into())
+    }
+
     fn of(path: &Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode as E;
         let path = path.to_owned();
@@ -744,18 +743,17 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 }
 
 fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
-    let failed = |source| StoreError::of(path, source);
-    let found: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
-    let found = usize::try_from(found).unwrap_or(usize::MAX);
-    let known = MIGRATIONS.len();
-    if found > known {
-        return Err(StoreError::TooNew { path: path.to_owned(), found, known });
-    }
-    for (n, sql) in MIGRATIONS.iter().enumerate().skip(found) {
-        let tx = db.transaction().map_err(failed)?;
-        tx.execute_batch(sql).map_err(failed)?;
-        tx.pragma_update(None, "user_version", (n + 1) as i64).map_err(failed)?;
-        tx.commit().map_err(failed)?;
+    let formats = Formats { oldest: 0, known: MIGRATIONS.len() as i64 };
+    let step = |db: &Connection, to: i64| {
+        let sql = usize::try_from(to - 1).ok().and_then(|n| MIGRATIONS.get(n));
+        sql.map_or(Ok(()), |sql| db.execute_batch(sql))
+    };
+    let begun = formats.step_by_step(db, path, &step).map_err(|stopped| match stopped {
+        Stopped::Database { path, source } => StoreError::of(&path, source),
+        stopped => StoreError::Format(stopped),
+    })?;
+    if let Some(found @ 1..) = begun {
+        tracing::info!(path = %path.display(), found, now = formats.known, "the store has a new format");
     }
     Ok(())
 }

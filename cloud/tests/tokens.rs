@@ -71,9 +71,15 @@ impl Site {
     }
 
     fn with(more: impl FnOnce(Service) -> Service) -> Self {
+        Self::on(|_| {}, more)
+    }
+
+    /// With a book that something was done to before the cloud opens it.
+    fn on(before: impl FnOnce(&Path), more: impl FnOnce(Service) -> Service) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let vault = Arc::new(Vault::create(folder.path()).unwrap());
-        Registry::create(&folder.path().join("registry.db"), by()).unwrap();
+        drop(Registry::create(&folder.path().join("registry.db"), by()).unwrap());
+        before(&folder.path().join("registry.db"));
         let store = Store::open(&folder.path().join("readings.db")).unwrap();
         let book = folder.path().join("registry.db");
         // It waits for its store, as no thread of a runtime may.
@@ -262,11 +268,14 @@ async fn a_token_that_is_revoked_by_the_api_leaves_a_line_under_the_name_of_the_
 
 #[tokio::test]
 async fn a_token_of_a_book_of_before_goes_on() {
-    let site = Site::new();
-    let secret = site.token("old", Scope::Read, now() + 99);
-    let older = "ALTER TABLE tokens DROP COLUMN scope; ALTER TABLE tokens DROP COLUMN ends_at;
-                 UPDATE meta SET version = version + 1";
-    Connection::open(site.path("registry.db")).unwrap().execute_batch(older).unwrap();
+    let mut secret = String::new();
+    let older = |book: &Path| {
+        secret = Registry::open(book, by()).unwrap().add_token("old", Scope::Read, 99, 1).unwrap().to_string();
+        let sql =
+            "ALTER TABLE tokens DROP COLUMN scope; ALTER TABLE tokens DROP COLUMN ends_at; PRAGMA user_version = 2;";
+        Connection::open(book).unwrap().execute_batch(sql).unwrap();
+    };
+    let site = Site::on(older, |service| service);
     assert_eq!(site.ask("GET /v1/quarantine", Some(&secret)).await.0, 200);
     assert_eq!(site.ask("POST /v1/tokens/{name}/revoke", Some(&secret)).await.0, 403);
 }

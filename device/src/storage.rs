@@ -14,7 +14,7 @@ use core::fmt;
 use zeroize::Zeroize;
 
 pub(crate) use durable::Durable;
-pub use record::{Record, StoredContext, StoredKey, StoredResult};
+pub use record::{FORMAT, Record, StoredContext, StoredKey, StoredResult};
 
 /// Bytes of an encoded record. Records of 256 bytes, as earlier versions wrote them, are read with anything behind them.
 pub const RECORD: usize = 288;
@@ -65,6 +65,8 @@ pub enum OpenError<E> {
     /// No slot can be read, and they were written once: the counters are lost. The device must be enrolled again, which
     /// draws new secrets and a greater epoch.
     Corrupt,
+    /// No slot can be read, and one says that it has this format, which is later than [`FORMAT`].
+    Newer(u8),
     /// The medium failed.
     Medium(E),
 }
@@ -73,6 +75,12 @@ impl<E: fmt::Display> fmt::Display for OpenError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Corrupt => f.write_str("both copies of the counters are damaged; enrol the device again"),
+            Self::Newer(found) => {
+                write!(
+                    f,
+                    "the counters have format {found}, and this program knows up to format {FORMAT}; use the later one"
+                )
+            }
             Self::Medium(e) => e.fmt(f),
         }
     }
@@ -103,6 +111,7 @@ impl<S: Storage> Slots<S> {
         let blank = chosen.is_none() && is_blank(&b);
         let essence = |slot| Record::decode(slot).map(|(_, r)| r.essence());
         let both = essence(&a).zip(essence(&b));
+        let later = Record::later(&a).or_else(|| Record::later(&b));
         a.zeroize();
         b.zeroize();
         match chosen {
@@ -114,7 +123,7 @@ impl<S: Storage> Slots<S> {
                 Ok((Self { storage, newest, generation, essence }, Some(record)))
             }
             None if blank => Ok((Self { storage, newest: Slot::B, generation: 0, essence: None }, None)),
-            None => Err(OpenError::Corrupt),
+            None => Err(later.map_or(OpenError::Corrupt, OpenError::Newer)),
         }
     }
 
@@ -221,6 +230,21 @@ mod tests {
         flash.slots[0][9] ^= 1;
         assert_eq!(Slots::open(flash.clone()).unwrap().1.map(|r| r.boots), Some(1));
         flash.slots[1][200] ^= 1;
+        assert_eq!(Slots::open(flash).err(), Some(OpenError::Corrupt));
+    }
+
+    #[test]
+    fn counters_of_a_later_format_are_told_from_damaged_ones_and_a_slot_that_reads_goes_before() {
+        let (mut slots, _) = Slots::open(Flash::blank()).unwrap();
+        slots.write(&record(1)).unwrap();
+        let mut flash = slots.into_storage();
+        flash.slots[1][1] = FORMAT + 1;
+        assert_eq!(Slots::open(flash.clone()).unwrap().1.map(|r| r.boots), Some(1));
+        flash.slots[0][1] = FORMAT + 2;
+        assert_eq!(Slots::open(flash.clone()).err(), Some(OpenError::Newer(FORMAT + 2)));
+        flash.slots[0][0] ^= 1;
+        assert_eq!(Slots::open(flash.clone()).err(), Some(OpenError::Newer(FORMAT + 1)));
+        flash.slots[1][1] = 0;
         assert_eq!(Slots::open(flash).err(), Some(OpenError::Corrupt));
     }
 

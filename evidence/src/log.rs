@@ -35,6 +35,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::proof::merkle::{self, Hash, Tree};
 use fivefold_keep::files::{self, FileError, Readers};
+use fivefold_keep::format::Newer;
 
 use crate::checkpoint::{Authentic, Checkpoint, LogKey, Refused, Signed};
 use crate::note::{Malformed, VKey};
@@ -55,6 +56,9 @@ pub enum LogError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// Its journal has a later format.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// The disk, while writing entries or tiles.
     #[error("cannot write {path}: {source}", path = path.display())]
     Write {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use fivefold_core::error::Severity;
 use fivefold_core::proof::merkle::{self, Hash, Tree};
+use fivefold_keep::format::{self, Newer, Unread};
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Refused, Signed};
@@ -98,6 +99,26 @@ pub enum MonitorError {
     Checkpoint(#[from] Refused),
 }
 
+/// It is not what a monitor wrote.
+#[derive(Debug, thiserror::Error)]
+pub enum NoMemory {
+    /// It has a later format.
+    #[error(transparent)]
+    Newer(Newer),
+    /// It is none.
+    #[error("not what a monitor wrote")]
+    Form,
+}
+
+impl From<Unread> for NoMemory {
+    fn from(unread: Unread) -> Self {
+        match unread {
+            Unread::Newer(newer) => Self::Newer(newer),
+            Unread::Form(_) => Self::Form,
+        }
+    }
+}
+
 /// What a monitor remembers between looks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -113,9 +134,9 @@ impl Memory {
     /// Reads it.
     ///
     /// # Errors
-    /// [`Malformed`] when it is no memory: to begin anew would forget what the log has shown.
-    pub fn parse(text: &str) -> Result<Self, Malformed> {
-        toml::from_str(text).map_err(|_| Malformed("not what a monitor wrote"))
+    /// It is no memory, or of a later format: to begin anew would forget what the log has shown.
+    pub fn parse(text: &str) -> Result<Self, NoMemory> {
+        Ok(format::from_toml("this memory of a monitor", text)?)
     }
 }
 

@@ -21,6 +21,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use fivefold_keep::format;
 use serde::{Deserialize, Serialize};
 use x509_parser::pem::Pem;
 
@@ -143,7 +144,7 @@ impl FromStr for Trust {
         if text.len() > BYTES {
             return Err(NotTrust::TooLarge);
         }
-        let file: Written = toml::from_str(text).map_err(|e| NotTrust::Form(said(&e)))?;
+        let file: Written = format::from_toml("it", text).map_err(|e| NotTrust::Form(e.message()))?;
         let operators = anchors(&file.operator.ca, "operator.ca")?;
         let log = key(&file.log.vkey, "log.vkey", &[Kind::Log])?;
         counted(file.witnesses.vkeys.len(), "witnesses.vkeys")?;
@@ -238,9 +239,4 @@ fn key(text: &str, place: &'static str, kinds: &[Kind]) -> Result<VKey, NotTrust
         return Err(wrong(why.into()));
     }
     Ok(key)
-}
-
-/// What TOML's reader says, in one line.
-fn said(error: &toml::de::Error) -> String {
-    error.message().lines().collect::<Vec<_>>().join(" ")
 }

@@ -21,6 +21,7 @@ use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
 use fivefold_core::why::Refusal;
 use fivefold_core::wire::envelope::Envelope;
+use fivefold_keep::format::Newer;
 use fivefold_keep::why;
 use fivefold_waspmote::hardened::Window;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
@@ -109,14 +110,9 @@ pub enum SpoolError {
         /// Why.
         reason: &'static str,
     },
-    /// The store was made by a later release.
-    #[error("the store {path} was written by a later release (version {found}): upgrade the gateway")]
-    Version {
-        /// Which file.
-        path: PathBuf,
-        /// Its version.
-        found: i64,
-    },
+    /// The store has a later format.
+    #[error(transparent)]
+    Newer(#[from] Newer),
 }
 
 const VERSION: i64 = 1;
@@ -190,7 +186,7 @@ impl Spool {
                 made.pragma_update(None, "user_version", VERSION).map_err(fail)?;
                 made.commit().map_err(fail)?;
             }
-            _ => return Err(SpoolError::Version { path, found }),
+            _ => return Err(Newer::new(path.display(), found, VERSION).into()),
         }
         Ok(Self { db, path, boot, wrap, open: false, _lock: lock })
     }

@@ -76,7 +76,9 @@ def trust_text(text):
 
 
 def trust_of(file):
-    need(set(file) <= {"operator", "log", "witnesses", "timestamps"} and {"operator", "log", "witnesses"} <= set(file),
+    form = file.get("format", 1)
+    need(type(form) is int and form == 1, "the trust file has a format that is not 1")
+    need(set(file) <= {"format", "operator", "log", "witnesses", "timestamps"} and {"operator", "log", "witnesses"} <= set(file),
          "the trust file has [operator], [log], [witnesses] and perhaps [timestamps]")
     for table, keys, optional in (("operator", {"ca"}, set()), ("log", {"vkey"}, set()),
                                   ("witnesses", {"need", "vkeys"}, {"pq_need"}), ("timestamps", {"ca"}, set())):

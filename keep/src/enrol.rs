@@ -336,7 +336,7 @@ impl Grant {
         if text.len() > GRANT_BYTES {
             return Err(format!("a grant has at most {GRANT_BYTES} bytes"));
         }
-        toml::from_str(text).map_err(|e| e.message().lines().collect::<Vec<_>>().join("; "))
+        crate::format::from_toml("this grant", text).map_err(|e| e.message())
     }
 }
 

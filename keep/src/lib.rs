@@ -15,6 +15,7 @@ pub mod ca;
 pub mod device_key;
 pub mod enrol;
 pub mod files;
+pub mod format;
 pub mod imported;
 pub mod key_message;
 pub mod own_sensors;

@@ -19,6 +19,7 @@ mod tokens;
 mod touched;
 mod waivers;
 
+use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,6 +28,7 @@ use fivefold_core::id::{Did, Epoch, GatewayGroup, GatewayId, Net, Sid};
 use fivefold_core::profile::{Overrides, Policy, Profile};
 use fivefold_core::suite::Alg;
 use fivefold_core::wire::state::Phase;
+use rusqlite::backup::Backup;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, Row, Transaction, params};
 use zeroize::{Zeroize as _, ZeroizeOnDrop, Zeroizing};
 
@@ -48,15 +50,38 @@ pub use templates::RegisteredTemplate;
 pub use tokens::{NoScope, Scope, Token};
 pub use waivers::WaiverWords;
 
+use crate::format::{self, Formats};
 use crate::vault::{Vault, VaultError, random};
 use deeds::{Done, Hand, Makes};
 
 /// File name of the registry in the operator's folder.
 pub const REGISTRY_FILE: &str = "registry.db";
 
+/// What a new book begins with: format 2.
 const SCHEMA: &str = include_str!("registry.sql");
-/// Format of the file (`user_version`).
-const FORMAT: i64 = 2;
+/// Formats of the file (`user_version`). No release wrote 1.
+const FORMATS: Formats = Formats { oldest: 2, known: 3 };
+
+/// Makes format `to` of the one before.
+fn step(db: &Connection, to: i64) -> rusqlite::Result<()> {
+    match to {
+        // Books of format 2 have any of these, as far as they were opened for changes since each came.
+        3 => {
+            renewal::prepare(db)?;
+            rotation::prepare(db)?;
+            succession::prepare(db)?;
+            classic::prepare(db)?;
+            signers::prepare(db)?;
+            templates::prepare(db)?;
+            receipts::prepare(db)?;
+            deeds::prepare(db)?;
+            waivers::prepare(db)?;
+            tokens::prepare(db)?;
+            touched::prepare(db)
+        }
+        _ => Ok(()),
+    }
+}
 
 /// Why the registry refused. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -77,14 +102,9 @@ pub enum RegistryError {
         /// What SQLite found.
         reason: String,
     },
-    /// The file is no registry, or of another format.
-    #[error("{path} is no registry of this version: {reason}", path = path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
+    /// It is of a format that this program does not know, or was not brought to the present one.
+    #[error(transparent)]
+    Format(format::Stopped),
     /// Something with that name or number is there already, or breaks a rule.
     #[error("{0}")]
     Refused(String),
@@ -108,6 +128,15 @@ impl RegistryError {
         match source.sqlite_error_code() {
             Some(DatabaseCorrupt | NotADatabase) => Self::Damaged { path, reason: source.to_string() },
             _ => Self::Database { path, source },
+        }
+    }
+}
+
+impl From<format::Stopped> for RegistryError {
+    fn from(stopped: format::Stopped) -> Self {
+        match stopped {
+            format::Stopped::Database { path, source } => Self::of(&path, source),
+            stopped => Self::Format(stopped),
         }
     }
 }
@@ -290,6 +319,16 @@ pub struct Registry {
     hand: Option<Hand>,
 }
 
+/// Between two looks at a book that somebody writes to.
+const A_WHILE: Duration = Duration::from_millis(50);
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection> {
+    let failed = |source| RegistryError::of(path, source);
+    let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
+    db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
+    Ok(db)
+}
+
 fn hidden(n: i64) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
@@ -309,62 +348,45 @@ impl Registry {
             made.db.pragma_update(None, "journal_mode", "WAL")?;
             made.db.pragma_update(None, "synchronous", "FULL")?;
             made.db.execute_batch(SCHEMA)?;
-            renewal::prepare(&made.db)?;
-            succession::prepare(&made.db)?;
-            classic::prepare(&made.db)?;
-            signers::prepare(&made.db)?;
-            templates::prepare(&made.db)?;
-            receipts::prepare(&made.db)?;
-            deeds::prepare(&made.db)?;
-            waivers::prepare(&made.db)?;
-            tokens::prepare(&made.db)?;
-            touched::prepare(&made.db)?;
-            made.db.pragma_update(None, "user_version", FORMAT)?;
+            (FORMATS.oldest + 1..=FORMATS.known).try_for_each(|to| step(&made.db, to))?;
+            made.db.pragma_update(None, "user_version", FORMATS.known)?;
             made.db.pragma_update(None, "query_only", true)
         };
         set().map_err(|e| made.failed(e))?;
         Ok(made)
     }
 
-    /// Opens it for changes by somebody: each leaves a line in the operator's log, under that name.
+    /// Opens it for changes by somebody: each leaves a line in the operator's log, under that name. One of an earlier format is
+    /// brought to the present one first; a copy of what it was stays beside it.
     ///
     /// # Errors
     /// [`RegistryError::Database`], [`RegistryError::Format`].
     pub fn open(path: &Path, by: By) -> Result<Self> {
-        let mut opened = Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        renewal::prepare(&opened.db)
-            .and_then(|()| rotation::prepare(&opened.db))
-            .and_then(|()| succession::prepare(&opened.db))
-            .and_then(|()| classic::prepare(&opened.db))
-            .and_then(|()| signers::prepare(&opened.db))
-            .and_then(|()| templates::prepare(&opened.db))
-            .and_then(|()| receipts::prepare(&opened.db))
-            .and_then(|()| deeds::prepare(&opened.db))
-            .and_then(|()| waivers::prepare(&opened.db))
-            .and_then(|()| tokens::prepare(&opened.db))
-            .and_then(|()| touched::prepare(&opened.db))
-            .and_then(|()| opened.db.pragma_update(None, "query_only", true))
-            .map_err(|e| opened.failed(e))?;
-        opened.hand = Some(Hand::of(by)?);
-        Ok(opened)
+        let mut db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if let Some(found) = FORMATS.beside_a_copy(&mut db, path, &step)? {
+            let copy = format::copy_beside(path, found);
+            tracing::info!(path = %path.display(), found, now = FORMATS.known, copy = %copy.display(), "the registry has a new format");
+        }
+        let failed = |source| RegistryError::of(path, source);
+        db.pragma_update(None, "foreign_keys", true).map_err(failed)?;
+        db.pragma_update(None, "query_only", true).map_err(failed)?;
+        Ok(Self { db, path: path.to_owned(), hand: Some(Hand::of(by)?) })
     }
 
-    /// Opens it for reading.
+    /// Opens it for reading. One of an earlier format is left alone: what is read is a copy of it in memory, brought to the
+    /// present one, which shows no later change.
     ///
     /// # Errors
     /// As [`Registry::open`].
     pub fn open_read_only(path: &Path) -> Result<Self> {
-        Self::open_with(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-    }
-
-    fn open_with(path: &Path, flags: OpenFlags) -> Result<Self> {
+        let mut db = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
         let failed = |source| RegistryError::of(path, source);
-        let db = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(failed)?;
-        db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
-        let format: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0)).map_err(failed)?;
-        if format != FORMAT {
-            let reason = format!("its format is {format}, expected {FORMAT}");
-            return Err(RegistryError::Format { path: path.to_owned(), reason });
+        if FORMATS.of(&db, path)? < FORMATS.known {
+            let mut copy = Connection::open_in_memory().map_err(failed)?;
+            Backup::new(&db, &mut copy).and_then(|b| b.run_to_completion(c_int::MAX, A_WHILE, None)).map_err(failed)?;
+            FORMATS.step_by_step(&mut copy, path, &step)?;
+            copy.pragma_update(None, "query_only", true).map_err(failed)?;
+            db = copy;
         }
         db.pragma_update(None, "foreign_keys", true).map_err(failed)?;
         Ok(Self { db, path: path.to_owned(), hand: None })

@@ -31,6 +31,7 @@ pub use meshlium::CloudMeshliumMqtt;
 pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, vault_of_share};
 
 use crate::files::{self, FileError, Readers};
+use crate::format::{self, Newer, Unread};
 use crate::registry::NetworkKey;
 use crate::vault::{Vault, VaultError};
 
@@ -55,6 +56,9 @@ pub enum ShareError {
     /// A file could not be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A file has a later format.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// A secret did not open.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -64,7 +68,7 @@ pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
     ShareError::Config { path: path.to_owned(), reason: reason.into() }
 }
 
-/// Reads a config file; unknown keys are errors that name key and line.
+/// Reads a config file; unknown keys are errors that name key and line. The key `format` may stand in each.
 ///
 /// # Errors
 /// [`ShareError::Config`], [`ShareError::File`].
@@ -77,10 +81,14 @@ pub fn read_config<T: DeserializeOwned>(path: &Path) -> Result<T, ShareError> {
 /// # Errors
 /// [`ShareError::Config`].
 pub fn parse_config<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ShareError> {
-    toml::from_str(text).map_err(|e| {
+    format::from_toml(path.display(), text).map_err(|e| {
         let line = e.span().map(|s| text.get(..s.start).unwrap_or_default().matches('\n').count() + 1);
         let place = line.map(|l| format!("line {l}: ")).unwrap_or_default();
-        malformed(path, format!("{place}{}", e.message().lines().collect::<Vec<_>>().join("; ")))
+        let reason = format!("{place}{}", e.message());
+        match e {
+            Unread::Newer(newer) => newer.into(),
+            Unread::Form(_) => malformed(path, reason),
+        }
     })
 }
 

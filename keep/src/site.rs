@@ -27,6 +27,8 @@ pub const STATE_FILE: &str = "site.state";
 pub const LOCAL_KID: u8 = 1;
 
 const MAGIC: &[u8; 4] = b"FVG1";
+/// First bytes in any format: a digit follows.
+const FAMILY: &[u8; 3] = b"FVG";
 const HEAD: usize = MAGIC.len() + 4 + 4 + 32;
 const SIGNATURE: usize = 64;
 
@@ -36,6 +38,11 @@ pub enum SiteError {
     /// Not of this form.
     #[error("it is no state of a gateway; write it with: fivefold gateway state")]
     Malformed,
+    /// It has a later format.
+    #[error(
+        "it has format {0}, and this gateway knows format 1; upgrade the gateway, then it takes the state by itself"
+    )]
+    Newer(char),
     /// The operator's CA did not sign it.
     #[error("it is not signed by the operator whose CA certificate this gateway has")]
     Signature,
@@ -97,6 +104,9 @@ pub fn open(
     own: &AgreementKey,
     file: &[u8],
 ) -> Result<Vec<Zeroizing<Vec<u8>>>, SiteError> {
+    if let Some(digit @ b'2'..=b'9') = file.strip_prefix(FAMILY).and_then(|rest| rest.first()) {
+        return Err(SiteError::Newer(char::from(*digit)));
+    }
     let (signed, signature) = file.split_last_chunk::<SIGNATURE>().ok_or(SiteError::Malformed)?;
     let (head, body) = signed.split_first_chunk::<HEAD>().ok_or(SiteError::Malformed)?;
     let rest = head.strip_prefix(MAGIC).ok_or(SiteError::Malformed)?;

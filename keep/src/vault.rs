@@ -17,6 +17,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use zeroize::Zeroizing;
 
 use crate::files::{self, FileError, Readers};
+use crate::format::Newer;
 use envelope::Envelope;
 
 pub use rekey::{Rekey, Resumed};
@@ -26,6 +27,10 @@ pub use source::{Pin, Source, SourceError, TokenKey, draw_passphrase};
 const MAGIC: &[u8; 4] = b"FVS2";
 /// First bytes of what was sealed before there was an envelope: no key id follows.
 const MAGIC_BEFORE: &[u8; 4] = b"FVS1";
+/// First bytes of everything sealed, in any format: a digit follows.
+const FAMILY: &[u8; 3] = b"FVS";
+/// The digit that is written.
+const SEALED: i64 = 2;
 
 /// File name of the public part of a vault, in the folder it serves.
 pub const VAULT_FILE: &str = "vault.toml";
@@ -58,6 +63,9 @@ pub enum VaultError {
         /// What is wrong with it, and what to do.
         reason: String,
     },
+    /// The vault, or what was sealed, has a later format.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// A passphrase file was named for a vault that another source opens.
     #[error(
         "{vault} is opened by {source_name}, not by a passphrase file; leave --passphrase-file \
@@ -254,6 +262,7 @@ impl Vault {
     /// [`VaultError::Damaged`], [`VaultError::OtherVault`].
     pub fn open(&self, name: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, VaultError> {
         let damaged = || VaultError::Damaged { name: name.to_owned() };
+        later(name, sealed)?;
         let (id, rest) = split(sealed).ok_or_else(damaged)?;
         let keyed = [Some(&self.current), self.before.as_ref()].into_iter().flatten().find(|k| k.id == id);
         let keyed = keyed.ok_or_else(|| VaultError::OtherVault { name: name.to_owned() })?;
@@ -299,6 +308,15 @@ impl Vault {
     /// Id of the key that it seals under.
     pub fn key_id(&self) -> KeyId {
         self.current.id
+    }
+}
+
+/// Refuses what was sealed in a later format.
+fn later(name: &str, sealed: &[u8]) -> Result<(), Newer> {
+    let digit = sealed.strip_prefix(FAMILY).and_then(|rest| rest.first()).filter(|b| b.is_ascii_digit());
+    match digit.map(|digit| i64::from(digit - b'0')) {
+        Some(found) if found > SEALED => Err(Newer::new(format_args!("the sealed record `{name}`"), found, SEALED)),
+        _ => Ok(()),
     }
 }
 

@@ -281,7 +281,7 @@ fn a_book_of_before_has_no_classic_devices_and_takes_some_when_it_is_opened_for_
     let path = b.folder.path().join("registry.db");
     drop(b.registry);
     let db = rusqlite::Connection::open(&path).unwrap();
-    db.execute_batch("DROP TABLE classic_sensors; DROP TABLE classic_shared; DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks").unwrap();
+    db.execute_batch("DROP TABLE classic_sensors; DROP TABLE classic_shared; DROP TABLE classic_hardened; DROP TABLE classic_devices; DROP TABLE classic_networks; PRAGMA user_version = 2").unwrap();
     drop(db);
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.classic_devices().unwrap(), reader.classic_networks().unwrap()), (vec![], vec![]));

@@ -175,7 +175,7 @@ fn a_book_of_before_has_no_signing_keys_until_it_is_opened_for_changes() {
     let (did, _) = b.device(Sign::None);
     let path = b.folder.path().join("registry.db");
     drop(b.registry);
-    let sql = "DROP TABLE signing_keys; DROP TABLE network_signing";
+    let sql = "DROP TABLE signing_keys; DROP TABLE network_signing; PRAGMA user_version = 2";
     rusqlite::Connection::open(&path).unwrap().execute_batch(sql).unwrap();
     let reader = Registry::open_read_only(&path).unwrap();
     assert_eq!((reader.signers().unwrap(), reader.network_signing(b.net).unwrap()), (Vec::new(), None));

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail, ensure};
 use fivefold_core::proof::{Sign as _, Verify as _};
 use fivefold_keep::ca::{SpkiHash, spki_of};
 use fivefold_keep::files::{self, Readers};
+use fivefold_keep::format;
 use fivefold_keep::share::CA_FILE;
 use fivefold_keep::sign::{SigningKey, VerifyingKey};
 use fivefold_keep::vault::random;
@@ -101,7 +102,7 @@ impl Permit {
             key.verify(&[DOMAIN, body.as_bytes()], &signature).is_ok(),
             "this deployment's operator did not sign it, or it was altered"
         );
-        let body: Body = toml::from_str(body)?;
+        let body: Body = format::from_toml("it", body)?;
         ensure!(body.deployment == SpkiHash::of(&spki).to_string(), "it is of another deployment");
         body.check(now)?;
         Ok(Self { body })

@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
 use fivefold_core::suite::sha256;
-use fivefold_device::storage::{OpenError, RECORD};
+use fivefold_device::storage::{FORMAT, OpenError, RECORD};
 use fivefold_device::{Record, Slot, Slots, Storage};
 use fivefold_keep::files::{self, Readers};
+use fivefold_keep::format::{self, Newer};
 use fivefold_keep::share::{SECRETS_FILE, SIGNING_KEY_FILE};
 use fivefold_keep::vault::{Vault, VaultError};
 
@@ -56,11 +57,8 @@ impl Storage for Files {
             return Ok(());
         }
         match self.vault.open_file(&path) {
-            // Earlier versions wrote fewer bytes.
-            Ok(bytes) => match out.get_mut(..bytes.len()) {
-                Some(place) => place.copy_from_slice(&bytes),
-                None => *out = [0x5A; RECORD],
-            },
+            // Earlier versions wrote fewer bytes; of what a later one wrote the beginning tells its format.
+            Ok(bytes) => out.iter_mut().zip(bytes.iter()).for_each(|(out, b)| *out = *b),
             // Neither blank nor a record: the other slot decides.
             Err(VaultError::Damaged { .. } | VaultError::OtherVault { .. }) => *out = [0x5A; RECORD],
             Err(e) => return Err(e),
@@ -87,7 +85,7 @@ impl Marker {
         let secrets = files::read_private(&dir.join(SECRETS_FILE))?;
         let own = line(&secrets);
         let lines = match fs::read_to_string(&path) {
-            Ok(lines) => lines,
+            Ok(text) => format::of_lines(path.display(), &text)?.to_owned(),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
@@ -158,6 +156,7 @@ pub(super) fn open(dir: &Path) -> anyhow::Result<State> {
     };
     let (slots, record) = opened.map_err(|e| match e {
         OpenError::Corrupt => anyhow::anyhow!("{}: both copies of the counters are damaged; {AGAIN}", folder.display()),
+        OpenError::Newer(found) => Newer::new(folder.display(), found.into(), FORMAT.into()).into(),
         OpenError::Medium(e) => anyhow::Error::from(e),
     })?;
     if record.is_none() && marker.is_set() {

@@ -221,7 +221,7 @@ impl Reader {
         let (found, known) = (usize::try_from(found).unwrap_or(usize::MAX), MIGRATIONS.len());
         match found.cmp(&known) {
             Ordering::Equal => Ok(reader),
-            Ordering::Greater => Err(StoreError::TooNew { path: path.to_owned(), found, known }),
+            Ordering::Greater => Err(StoreError::newer(path, found, known)),
             Ordering::Less => Err(StoreError::TooOld { path: path.to_owned(), found, known }),
         }
     }

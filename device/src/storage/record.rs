@@ -17,9 +17,9 @@ use crate::evidence::Chain;
 use super::{PIV_BLOCK, RECORD, RESULTS};
 
 const MAGIC: u8 = 0x46;
-/// Written. Version 2 had 256 bytes and no batches. Version 1 had no contexts either, and zeros in their place: it is read
+/// Format of a record that is written. Version 2 had 256 bytes and no batches. Version 1 had no contexts either, and zeros in their place: it is read
 /// as a record without any.
-const VERSION: u8 = 3;
+pub const FORMAT: u8 = 3;
 const WITHOUT_BATCHES: u8 = 2;
 const WITHOUT_CONTEXT: u8 = 1;
 const CRC_AT: usize = RECORD - 4;
@@ -221,7 +221,7 @@ impl Record {
     pub(super) fn encode(&self, generation: u32) -> [u8; RECORD] {
         let mut out = [0; RECORD];
         let mut w = Cursor { bytes: &mut out, at: 0 };
-        w.put(&[MAGIC, VERSION]);
+        w.put(&[MAGIC, FORMAT]);
         w.put(&generation.to_be_bytes());
         w.put(&self.boots.to_be_bytes());
         w.put(&self.epoch.0.to_be_bytes());
@@ -257,11 +257,20 @@ impl Record {
         out
     }
 
+    /// The format of a slot that begins as a record of a later one.
+    pub(super) fn later(bytes: &[u8; RECORD]) -> Option<u8> {
+        match *bytes {
+            // FF is what was never written.
+            [MAGIC, version, ..] if version > FORMAT && version != 0xFF => Some(version),
+            _ => None,
+        }
+    }
+
     pub(super) fn decode(bytes: &[u8; RECORD]) -> Option<(u32, Self)> {
         let [MAGIC, version, ..] = *bytes else { return None };
         let len = match version {
             WITHOUT_CONTEXT | WITHOUT_BATCHES => SHORT,
-            VERSION => RECORD,
+            FORMAT => RECORD,
             _ => return None,
         };
         let (body, crc) = bytes.get(..len)?.split_last_chunk::<4>()?;
@@ -301,7 +310,7 @@ impl Record {
             let context = StoredContext { secret_len, local, secret, salt, e2_root: r.take()?, blind: r.take()? };
             record.context = Some(context).filter(|c| c.secret_len > 0);
         }
-        if version == VERSION {
+        if version == FORMAT {
             record.chain = Chain { number: u32::from_be_bytes(r.take()?), statement: Hash(r.take()?) };
         }
         Some((generation, record))
@@ -429,11 +438,11 @@ mod tests {
         let before = record();
         assert!(before.encode(5)[116..CRC_AT].iter().all(|&b| b == 0), "nothing of version 2 is said");
         assert_eq!(Record::decode(&short(&before, WITHOUT_CONTEXT)), Some((5, before.clone())));
-        for version in [0, VERSION, VERSION + 1] {
+        for version in [0, FORMAT, FORMAT + 1] {
             assert_eq!(Record::decode(&short(&before, version)), None);
         }
         let mut later = before.encode(5);
-        later[1] = VERSION + 1;
+        later[1] = FORMAT + 1;
         let crc = crc32(&later[..CRC_AT]);
         later[CRC_AT..].copy_from_slice(&crc.to_be_bytes());
         assert_eq!(Record::decode(&later), None);

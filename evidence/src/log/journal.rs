@@ -9,10 +9,14 @@ use std::path::{Path, PathBuf};
 
 use fivefold_core::suite::sha256;
 use fivefold_keep::files::{self, FileError, Readers};
+use fivefold_keep::format::Newer;
 
 use super::{ENTRY, Entry, LogError};
 
 const MAGIC: &[u8; 8] = b"5fjrnl\0\x01";
+/// Its name and its version.
+const NAME: &[u8; 7] = b"5fjrnl\0";
+const VERSION: u8 = 1;
 const HEADER: usize = 48;
 const CHECK: usize = 8;
 const RECORD: usize = ENTRY + CHECK;
@@ -67,6 +71,11 @@ impl Journal {
         let wrong = |reason| LogError::Journal { path: path.into(), reason };
         let bytes = std::fs::read(path).map_err(|source| FileError::Read { path: path.into(), source })?;
         let (header, records) = bytes.split_first_chunk::<HEADER>().ok_or_else(|| wrong("is cut short"))?;
+        if let Some(&found) = header.strip_prefix(NAME).and_then(|rest| rest.first())
+            && found > VERSION
+        {
+            return Err(Newer::new(path.display(), found.into(), VERSION.into()).into());
+        }
         let first = parse_header(header, &origin).ok_or_else(|| wrong("is not the journal of this log"))?;
         let old = signed.checked_sub(first).and_then(|n| usize::try_from(n).ok());
         let old = old.ok_or_else(|| wrong("does not go on from the signed head: entries are missing"))?;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fivefold_core::suite::sha256;
 use fivefold_keep::files::{self, FileError, Readers};
+use fivefold_keep::format::{self, Newer};
 
 use super::engine::{Fork, Pending};
 use super::request::Record;
@@ -24,6 +25,9 @@ pub enum StoreError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A record has a later format.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// Another witness has them.
     #[error("{path} is held by a witness that runs: stop that one first; two with one set of keys could cosign a fork", path = path.display())]
     Taken {
@@ -71,7 +75,11 @@ impl Store {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(FileError::Read { path, source }.into()),
         };
-        Record::parse(&bytes).map(Some).map_err(|source| StoreError::Malformed { path, source })
+        let record = match core::str::from_utf8(&bytes) {
+            Ok(text) => format::of_lines(path.display(), text)?.as_bytes(),
+            Err(_) => &bytes,
+        };
+        Record::parse(record).map(Some).map_err(|source| StoreError::Malformed { path, source })
     }
 
     /// Makes a record durable.

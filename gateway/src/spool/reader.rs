@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
+use fivefold_keep::format::Newer;
 use fivefold_keep::why::{self, Kept, Question};
 use rusqlite::{Connection, OpenFlags, params};
 
@@ -41,7 +42,7 @@ impl SpoolReader {
         match db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)? {
             0 => Ok(None),
             VERSION => Ok(Some(Self { db, path: path.to_owned() })),
-            found => Err(SpoolError::Version { path: path.to_owned(), found }),
+            found => Err(Newer::new(path.display(), found, VERSION).into()),
         }
     }
 
@@ -171,6 +172,6 @@ mod tests {
         assert!(reader.state(&Clear).unwrap().is_none());
         drop(spool);
         Connection::open(&path).unwrap().pragma_update(None, "user_version", VERSION + 1).unwrap();
-        assert!(matches!(SpoolReader::open(&path), Err(SpoolError::Version { found, .. }) if found == VERSION + 1));
+        assert!(matches!(SpoolReader::open(&path), Err(SpoolError::Newer(n)) if n.found == VERSION + 1));
     }
 }

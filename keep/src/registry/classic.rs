@@ -147,24 +147,11 @@ fn refuse<T>(text: impl Into<String>) -> Result<T> {
 }
 
 impl Registry {
-    /// A book of before has no table for them until it is opened for changes.
-    fn has_classic(&self) -> Result<bool> {
-        self.has_table("classic_devices")
-    }
-
-    pub(super) fn has_table(&self, table: &str) -> Result<bool> {
-        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = ?";
-        self.db.query_row(sql, [table], |r| r.get::<_, i64>(0)).map(|n| n > 0).map_err(|e| self.failed(e))
-    }
-
     /// The networks that take classic devices.
     ///
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn classic_networks(&self) -> Result<Vec<Net>> {
-        if !self.has_classic()? {
-            return Ok(Vec::new());
-        }
         self.all("SELECT net FROM classic_networks ORDER BY net", |r| r.get(0).map(Net))
     }
 
@@ -212,9 +199,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn classic_devices(&self) -> Result<Vec<ClassicDevice>> {
-        if !self.has_classic()? {
-            return Ok(Vec::new());
-        }
         self.all(&format!("SELECT {COLUMNS} FROM classic_devices ORDER BY net, sid"), classic_of)
     }
 
@@ -223,9 +207,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn known_classic(&self, serial: Serial) -> Result<Option<ClassicDevice>> {
-        if !self.has_classic()? {
-            return Ok(None);
-        }
         let sql = format!("SELECT {COLUMNS} FROM classic_devices WHERE serial = ?");
         self.db.query_row(&sql, [serial.to_string()], classic_of).optional().map_err(|e| self.failed(e))
     }

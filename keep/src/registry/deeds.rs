@@ -230,10 +230,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`](super::RegistryError::Database).
     pub fn deeds(&self, after: u64, most: u32) -> Result<Vec<Line>> {
-        // A book of an earlier version, opened for reading.
-        if !self.has_table("deeds")? {
-            return Ok(Vec::new());
-        }
         let sql = format!("SELECT {COLUMNS} FROM deeds WHERE n > {after} ORDER BY n LIMIT {most}");
         self.all(&sql, line_of)
     }
@@ -243,9 +239,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`](super::RegistryError::Database).
     pub fn last_deed(&self) -> Result<u64> {
-        if !self.has_table("deeds")? {
-            return Ok(0);
-        }
         let sql = "SELECT coalesce(max(n), 0) FROM deeds";
         self.db.query_row(sql, [], |r| r.get(0)).map(hidden).map_err(|e| self.failed(e))
     }

@@ -81,18 +81,9 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn local(&self, net: Net) -> Result<Option<Local>> {
-        if !self.has_local_networks()? {
-            return Ok(None);
-        }
         let read = |r: &rusqlite::Row<'_>| Ok(Local { net, gateway: GatewayId(r.get(0)?), x: PublicX(r.get(1)?) });
         let row = self.db.query_row("SELECT gw, x FROM local_networks WHERE net = ?", [net.0], read).optional();
         row.map_err(|e| self.failed(e))
-    }
-
-    /// A book of before has no table for them until it is opened for changes.
-    fn has_local_networks(&self) -> Result<bool> {
-        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'local_networks'";
-        self.db.query_row(sql, [], |r| r.get::<_, i64>(0)).map(|n| n > 0).map_err(|e| self.failed(e))
     }
 
     /// Whether a device of this network may have this record and key.

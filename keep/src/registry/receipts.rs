@@ -74,11 +74,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`](super::RegistryError::Database).
     pub fn receipt_signers(&self) -> Result<Vec<ReceiptSigner>> {
-        let has = "SELECT count(*) FROM sqlite_schema WHERE name = 'receipt_certificates'";
-        // A book of before has no table for them until it is opened for changes.
-        if self.db.query_row(has, [], |r| r.get::<_, i64>(0)).map_err(|e| self.failed(e))? == 0 {
-            return Ok(Vec::new());
-        }
         let sql = format!(
             "SELECT k.gw, k.spki, k.revoked_at, r.not_before, r.not_after, r.chain
              FROM receipt_certificates r JOIN ({KEYS}) k ON k.spki = r.spki ORDER BY k.spki, r.rowid"

@@ -355,7 +355,7 @@ mod tests {
     fn a_book_from_before_renewal_gets_its_tables_when_it_is_opened_for_changes() {
         let b = book();
         b.registry.db.pragma_update(None, "query_only", false).unwrap();
-        b.registry.db.execute_batch("DROP TABLE renewals; DROP TABLE cloud_keys").unwrap();
+        b.registry.db.execute_batch("DROP TABLE renewals; DROP TABLE cloud_keys; PRAGMA user_version = 2").unwrap();
         let path = b.folder.path().join("registry.db");
         drop(b.registry);
         let mut opened = Registry::open(&path, super::super::By::new("test", "here", "test", 1)).unwrap();

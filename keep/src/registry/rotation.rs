@@ -375,6 +375,7 @@ mod tests {
         for (table, column, _) in ADDED {
             b.registry.db.execute_batch(&format!("ALTER TABLE {table} DROP COLUMN {column}")).unwrap();
         }
+        b.registry.db.pragma_update(None, "user_version", 2).unwrap();
         let again = Registry::open(&path, super::super::By::new("test", "here", "test", 1)).unwrap();
         assert_eq!(again.rotation(b.net).unwrap(), Some(Rotation::begin(b.net, 1, 2, 100)));
         assert_eq!(again.network_keys(&b.vault, b.net).unwrap().len(), 2);

@@ -147,9 +147,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn signers(&self) -> Result<Vec<Signer>> {
-        if !self.has_signers()? {
-            return Ok(Vec::new());
-        }
         self.all(&format!("{COLUMNS} ORDER BY did, certified_at, rowid"), signer_of)
     }
 
@@ -158,9 +155,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn signers_of(&self, did: Did) -> Result<Vec<Signer>> {
-        if !self.has_signers()? {
-            return Ok(Vec::new());
-        }
         let read = || {
             let mut query = self.db.prepare_cached(&format!("{COLUMNS} WHERE did = ? ORDER BY certified_at, rowid"))?;
             query.query_map([did.0], signer_of)?.collect::<rusqlite::Result<Vec<Signer>>>()
@@ -174,12 +168,6 @@ impl Registry {
     /// [`RegistryError::Database`].
     pub fn signer(&self, did: Did) -> Result<Option<Signer>> {
         Ok(self.signers_of(did)?.into_iter().find(|s| s.revoked_at.is_none()))
-    }
-
-    /// A book of before has no table for them until it is opened for changes.
-    fn has_signers(&self) -> Result<bool> {
-        let sql = "SELECT count(*) FROM sqlite_schema WHERE name = 'signing_keys'";
-        self.db.query_row(sql, [], |r| r.get::<_, i64>(0)).map(|n| n > 0).map_err(|e| self.failed(e))
     }
 
     /// Why a device must not sign with this key, in one sentence; `None` if it may. `dh` is its key of key agreement, and
@@ -241,9 +229,6 @@ impl Registry {
 
     /// Whose signing key has this coordinate.
     fn signer_with(&self, x: PublicX) -> Result<Option<Signer>> {
-        if !self.has_signers()? {
-            return Ok(None);
-        }
         let sql = format!("{COLUMNS} WHERE x = ?");
         self.db.query_row(&sql, [x.0], signer_of).optional().map_err(|e| self.failed(e))
     }
@@ -320,9 +305,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn network_signing(&self, net: Net) -> Result<Option<u8>> {
-        if !self.has_signers()? {
-            return Ok(None);
-        }
         let sql = "SELECT batch FROM network_signing WHERE net = ?";
         self.db.query_row(sql, [net.0], |r| r.get(0)).optional().map_err(|e| self.failed(e))
     }

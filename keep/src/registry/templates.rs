@@ -98,18 +98,15 @@ impl Registry {
     /// All templates, by network and id.
     ///
     /// # Errors
-    /// [`RegistryError::Format`] where the book has one that cannot be read.
+    /// [`RegistryError::Damaged`] where the book has one that cannot be read.
     pub fn templates(&self) -> Result<Vec<RegisteredTemplate>> {
-        if !self.has_table("templates")? {
-            return Ok(Vec::new());
-        }
         let mut all = self.all("SELECT net, id, definition, added_at FROM templates", |r| {
             let id = u64::from_ne_bytes(r.get::<_, i64>(1)?.to_ne_bytes());
             Ok(RegisteredTemplate { net: Net(r.get(0)?), id, definition: r.get(2)?, added_at: hidden(r.get(3)?) })
         })?;
         if let Some(wrong) = all.iter().find(|t| Definition::parse(&t.definition).map_or(true, |d| d.id != t.id)) {
             let reason = format!("template {} of network {} cannot be read", wrong.id, wrong.net);
-            return Err(RegistryError::Format { path: self.path.clone(), reason });
+            return Err(RegistryError::Damaged { path: self.path.clone(), reason });
         }
         all.sort_by_key(|t| (t.net, t.id));
         Ok(all)

@@ -132,11 +132,8 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn tokens(&self) -> Result<Vec<Token>> {
-        // A book of an earlier version, opened for reading.
-        let is_older = !has_column(&self.db, "scope").map_err(|e| self.failed(e))?;
-        let added = if is_older { "'operate', NULL" } else { "scope, ends_at" };
-        let sql = format!("SELECT name, hash, created_at, revoked_at, {added} FROM tokens ORDER BY name");
-        self.all(&sql, |r| {
+        let sql = "SELECT name, hash, created_at, revoked_at, scope, ends_at FROM tokens ORDER BY name";
+        self.all(sql, |r| {
             let scope: String = r.get(4)?;
             Ok(Token {
                 name: r.get(0)?,
@@ -226,7 +223,9 @@ mod tests {
     fn tokens_of_a_book_of_before_go_on_without_an_end_whether_it_is_opened_for_changes_or_not() {
         let book = Book::new();
         let older = Connection::open(&book.path).unwrap();
-        older.execute_batch("ALTER TABLE tokens DROP COLUMN scope; ALTER TABLE tokens DROP COLUMN ends_at;").unwrap();
+        let sql =
+            "ALTER TABLE tokens DROP COLUMN scope; ALTER TABLE tokens DROP COLUMN ends_at; PRAGMA user_version = 2;";
+        older.execute_batch(sql).unwrap();
         older.execute("INSERT INTO tokens VALUES ('old', ?, 3, NULL)", [[7; 32]]).unwrap();
         drop(older);
         let expected = Token {

@@ -125,9 +125,6 @@ impl Registry {
     }
 
     fn told_waivers(&self, source: &str) -> Result<Vec<WaiverWords>> {
-        if !self.has_table("waivers")? {
-            return Ok(Vec::new());
-        }
         let sql = "SELECT source, rule, subject, owner, until, ends, words FROM waivers ORDER BY rule, subject";
         let all = self.all(sql, |r| {
             let words = WaiverWords {

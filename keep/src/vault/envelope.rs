@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::source::{Stretch, WRAPPED, WrappingKey};
 use super::{DataKey, Description, KeyId, Pin, Source, TokenKey, VAULT_FILE, VaultError, bad};
 use crate::files::{self, FileError, Readers};
+use crate::format::Newer;
 
 /// Format of `vault.toml`. The one before had no number: its data key was derived from the passphrase.
 const FORMAT: u8 = 2;
@@ -140,7 +141,7 @@ impl Envelope {
         }
         match table.get("format").and_then(toml::Value::as_integer) {
             Some(n) if n > i64::from(FORMAT) => {
-                return Err(bad(&path, format!("a later release wrote it (format {n}); use that one")));
+                return Err(Newer::new(path.display(), n, i64::from(FORMAT)).into());
             }
             _ => {}
         }
@@ -422,7 +423,7 @@ mod tests {
         }
         assert!(told > key);
         for (from, to, says) in [
-            ("format = 2", "format = 3", "a later release"),
+            ("format = 2", "format = 3", "has format 3, and this program knows up to format 2"),
             ("format = 2", "format = 1\nkdf = \"x\"", "unknown field"),
             ("kind = \"passphrase-file\"", "kind = \"guess\"", "line "),
             ("rounds = 600000", "rounds = 0", "rounds = 0"),

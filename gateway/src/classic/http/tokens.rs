@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use fivefold_core::suite::sha256;
 use fivefold_keep::files::{self, FileError, Readers};
+use fivefold_keep::format::{self, Newer, Unread};
 use fivefold_keep::vault::random;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
@@ -35,6 +36,9 @@ pub enum TokensError {
         /// What is wrong.
         reason: String,
     },
+    /// It has a later format.
+    #[error(transparent)]
+    Newer(#[from] Newer),
     /// A token's text will not do.
     #[error("a token has {} to {} characters of ASCII, without blanks", LENGTHS.start(), LENGTHS.end())]
     Text,
@@ -80,7 +84,10 @@ pub fn read(folder: &Path) -> Result<Vec<Token>, TokensError> {
     let text = files::read_private(&path)?;
     let form = |reason: String| TokensError::Form { path: path.clone(), reason };
     let text = std::str::from_utf8(&text).map_err(|e| form(e.to_string()))?;
-    let file: File = toml::from_str(text).map_err(|e| form(e.to_string()))?;
+    let file: File = format::from_toml(path.display(), text).map_err(|e| match e {
+        Unread::Newer(newer) => newer.into(),
+        Unread::Form(_) => form(e.message()),
+    })?;
     for token in &file.token {
         hash(token).ok_or_else(|| form(format!("the hash of token {} is none", token.name)))?;
     }

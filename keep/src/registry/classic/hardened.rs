@@ -158,10 +158,6 @@ impl Registry {
         holder: HardenedHolder,
         most: usize,
     ) -> Result<Vec<HardenedKey>> {
-        // A book of before has none until it is opened for changes, and the cloud does that.
-        if !self.has_table("classic_standing")? {
-            return Ok(Vec::new());
-        }
         let epochs = self.standing_epochs(device.did, holder, most)?;
         let sql = "SELECT sealed FROM classic_hardened WHERE did = ? AND level = ? AND epoch = ?";
         let mut keys = Vec::with_capacity(epochs.len());

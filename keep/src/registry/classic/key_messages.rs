@@ -99,10 +99,6 @@ fn size_of(bits: u32) -> Option<RsaSize> {
 type ChainKey = (Did, u8);
 
 impl Registry {
-    fn has_key_messages(&self) -> Result<bool> {
-        self.has_table("classic_enrolled")
-    }
-
     /// The primary gateway of a network, which alone holds keys of level 2 of its classic devices.
     ///
     /// # Errors
@@ -117,9 +113,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn message_servers(&self) -> Result<Vec<MessageServer>> {
-        if !self.has_key_messages()? {
-            return Ok(Vec::new());
-        }
         let rows = self.all("SELECT kid, bits, spki FROM classic_servers ORDER BY made_at, kid", |r| {
             Ok((r.get::<_, [u8; 4]>(0)?, r.get::<_, u32>(1)?, r.get::<_, Vec<u8>>(2)?))
         })?;
@@ -226,9 +219,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Vault`].
     pub fn enrolled_for_messages(&self, vault: &Vault) -> Result<Vec<Enrolled>> {
-        if !self.has_key_messages()? {
-            return Ok(Vec::new());
-        }
         let mut chains = self.chains()?;
         let sql = "SELECT e.did, e.level, e.bits, e.sealed, d.net, d.sid FROM classic_enrolled e JOIN classic_devices d USING (did) \
                    WHERE d.revoked_at IS NULL ORDER BY e.did, e.level";
@@ -284,9 +274,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn unused_hardened(&self) -> Result<HashSet<(Did, u8, u32)>> {
-        if !self.has_key_messages()? {
-            return Ok(HashSet::new());
-        }
         let sql = "SELECT h.did, h.level, h.epoch FROM classic_hardened h JOIN classic_enrolled e USING (did, level) \
                    LEFT JOIN classic_standing s USING (did, level, epoch) WHERE coalesce(s.standing, 0) = 0";
         Ok(self.all(sql, |r| Ok((Did(r.get(0)?), r.get(1)?, r.get(2)?)))?.into_iter().collect())
@@ -379,9 +366,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn message_levels(&self, did: Did) -> Result<Vec<u8>> {
-        if !self.has_key_messages()? {
-            return Ok(Vec::new());
-        }
         let read = || {
             let mut query =
                 self.db.prepare_cached("SELECT level FROM classic_enrolled WHERE did = ? ORDER BY level")?;

@@ -40,16 +40,13 @@ impl Registry {
     /// The sensors of each network that has some of its own.
     ///
     /// # Errors
-    /// [`RegistryError::Format`] where the book has some that cannot be read.
+    /// [`RegistryError::Damaged`] where the book has some that cannot be read.
     pub fn classic_sensors(&self) -> Result<HashMap<Net, Arc<OwnSensors>>> {
-        if !self.has_table("classic_sensors")? {
-            return Ok(HashMap::new());
-        }
         let rows =
             self.all("SELECT net, file FROM classic_sensors", |r| Ok((Net(r.get(0)?), r.get::<_, String>(1)?)))?;
         let read = |(net, text): (Net, String)| match OwnSensors::read(&text) {
             Ok(own) => Ok((net, Arc::new(own))),
-            Err(mistakes) => Err(RegistryError::Format {
+            Err(mistakes) => Err(RegistryError::Damaged {
                 path: self.path.clone(),
                 reason: format!("sensors of network {net}: {mistakes}"),
             }),

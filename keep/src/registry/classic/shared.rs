@@ -90,9 +90,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`](super::super::RegistryError::Database).
     pub fn classic_sharers(&self) -> Result<Vec<Vec<ClassicDevice>>> {
-        if !self.has_table("classic_shared")? {
-            return Ok(Vec::new());
-        }
         let by_did: HashMap<Did, ClassicDevice> = self.classic_devices()?.into_iter().map(|d| (d.did, d)).collect();
         let mut groups: Vec<(i64, Vec<ClassicDevice>)> = Vec::new();
         for (group, did) in

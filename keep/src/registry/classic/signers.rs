@@ -19,10 +19,6 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Database`].
     pub fn classic_signers(&self) -> Result<Vec<Signer>> {
-        // A book of before has no table for them until it is opened for changes.
-        if !self.has_table("classic_signing_keys")? {
-            return Ok(Vec::new());
-        }
         self.all(&format!("{COLUMNS} ORDER BY did, certified_at, rowid"), signer_of)
     }
 
