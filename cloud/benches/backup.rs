@@ -63,8 +63,8 @@ fn fill(path: &Path, from: i64, to: i64) {
     }
 }
 
-/// Rows a second that the writer commits in that time, and its longest commit.
-fn ingest(path: &Path, next: &mut i64, until: impl Fn(Instant) -> bool) -> (f64, Duration) {
+/// Rows a second that the writer commits in that time, and its longest commit, and how long the log of changes became.
+fn ingest(path: &Path, next: &mut i64, until: impl Fn(Instant) -> bool) -> (f64, Duration, f64) {
     let mut db = open(path);
     let (start, first, mut longest) = (Instant::now(), *next, Duration::ZERO);
     while !until(start) {
@@ -73,7 +73,7 @@ fn ingest(path: &Path, next: &mut i64, until: impl Fn(Instant) -> bool) -> (f64,
         longest = longest.max(began.elapsed());
         *next += 1024;
     }
-    ((*next - first) as f64 / start.elapsed().as_secs_f64(), longest)
+    ((*next - first) as f64 / start.elapsed().as_secs_f64(), longest, megabytes(&log_of(path)))
 }
 
 fn job(folder: &Path, to: &Path) -> u64 {
@@ -159,7 +159,6 @@ fn main() {
     // What it costs the writer: the same time without and with backups, one after the other, in turn.
     let mut next = rows + more + 1;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
-    let mut log = 0_f64;
     for _ in 0..2 {
         alone.push(ingest(&store, &mut next, |start| start.elapsed() > WATCHED));
         let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -182,10 +181,10 @@ fn main() {
             done.load(Ordering::Relaxed)
         }));
         assert!(backups.join().unwrap() > 0);
-        log = log.max(megabytes(&log_of(&store)));
     }
-    let rate = |of: &[(f64, Duration)]| of.iter().map(|(r, _)| r).sum::<f64>() / of.len() as f64;
-    let longest = |of: &[(f64, Duration)]| of.iter().map(|(_, l)| l.as_millis()).max().unwrap();
+    let rate = |of: &[(f64, Duration, f64)]| of.iter().map(|(r, ..)| r).sum::<f64>() / of.len() as f64;
+    let longest = |of: &[(f64, Duration, f64)]| of.iter().map(|(_, l, _)| l.as_millis()).max().unwrap();
+    let log = beside.iter().map(|(.., log)| *log).fold(0.0, f64::max);
     let (a, b) = (rate(&alone), rate(&beside));
     println!("ingest alone                       {a:>12.0} rows/s, longest commit {} ms", longest(&alone));
     println!(
