@@ -3,6 +3,8 @@
 mod secret;
 mod test;
 
+pub(crate) use test::cloud_folder;
+
 use std::process::ExitCode;
 
 use fivefold_cloud::api::{Alarms, SinkShown};
@@ -23,7 +25,7 @@ pub struct Args {
 enum Verb {
     /// Seal the secret of a sink for the cloud: a webhook's key, or the password at a mail server or broker. The cloud reads it
     /// when it starts.
-    AddSecret(secret::Args),
+    AddSecret(crate::secret::Args),
     /// List alarms, the newest first, and what waits for which sink. Exit code 1 while a sink does not take what waits for it.
     List(List),
     /// Send a test to the sinks of a cloud's folder, and say what each answered. Exit code 1 when one has not taken it.

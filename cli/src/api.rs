@@ -43,9 +43,21 @@ impl Api {
     /// # Errors
     /// The cloud cannot be reached, or refuses: its own words.
     pub fn fetch(&self, path: &str) -> anyhow::Result<Value> {
+        self.asked(path, |url| self.client.get(url))
+    }
+
+    /// `POST path` with JSON; the same is expected of it.
+    ///
+    /// # Errors
+    /// The cloud cannot be reached, or refuses: its own words.
+    pub fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.asked(path, |url| self.client.post(url).json(body))
+    }
+
+    fn asked(&self, path: &str, request: impl FnOnce(&str) -> reqwest::RequestBuilder) -> anyhow::Result<Value> {
         let url = format!("{}{path}", self.base);
         self.runtime.block_on(async {
-            let request = self.client.get(&url).bearer_auth(&self.token);
+            let request = request(&url).bearer_auth(&self.token);
             let answer = request.send().await.with_context(|| format!("cannot reach {}", self.base))?;
             let status = answer.status();
             let body: Value = answer.json().await.with_context(|| format!("{url} answered {status} without JSON"))?;

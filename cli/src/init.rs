@@ -86,6 +86,7 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
         log: CloudLog::default(),
         alarm: CloudAlarm::default(),
         limits: CloudLimits::default(),
+        outbox: Vec::new(),
     };
     share::write_config(&cloud.join(CLOUD_FILE), CLOUD_HEADING, &settings)?;
     let host = args.cloud_names.first().context("at least one --cloud-name is needed")?;

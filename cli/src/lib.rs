@@ -32,10 +32,12 @@ pub mod network;
 pub mod node;
 mod notify;
 pub mod operator;
+pub mod outbox;
 pub mod output;
 pub(crate) mod paper;
 pub mod range;
 pub mod reading;
+pub mod secret;
 pub(crate) mod serial;
 pub mod template;
 pub mod token;
@@ -106,6 +108,8 @@ enum Noun {
     Node(node::Args),
     /// The operator's log: who did what to this deployment, when, and from where.
     Operator(operator::deeds::Args),
+    /// Where readings go: list sinks and what waits for each, send again what one refused, pause, resume, seal secrets.
+    Outbox(outbox::Args),
     /// Attack your own test deployment: list the attacks, permit them, run them.
     Range(range::Args),
     /// Readings that the cloud stored: list, follow.
@@ -196,6 +200,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Noun::Network(args) => network::run(&args, output),
         Noun::Node(args) => node::run(&args, output),
         Noun::Operator(args) => operator::deeds::run(&args, output),
+        Noun::Outbox(args) => outbox::run(&args, output),
         Noun::Range(args) => range::run(&args, output),
         Noun::Reading(args) => reading::run(&args, output),
         Noun::Template(args) => template::run(&args, output),

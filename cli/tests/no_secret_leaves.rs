@@ -296,6 +296,14 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("alarm add-secret", &["duty", "--file", &key]);
     heard.look("alarm test", &[]);
 
+    // Where readings go: nobody is there either.
+    let sink = "\n[[outbox]]\nname = \"plant\"\nwebhook = \"http://127.0.0.1:1/\"\n";
+    fs::write(&settings, fs::read_to_string(&settings).unwrap() + sink).unwrap();
+    let key = at(&heard, "outbox.key");
+    private(Path::new(&key), "an outbox's key 662607015");
+    heard.secrets.push(secret("key of an outbox", "an outbox's key 662607015"));
+    heard.run("outbox add-secret", &["plant", "--file", &key]);
+
     // What the columns of rows mean.
     let templates = at(&heard, "templates.toml");
     private(Path::new(&templates), "[[template]]\nid = 3\ncolumns = [{ name = \"level\", unit = \"m\" }]\n");
@@ -336,6 +344,14 @@ fn scenario(form: &'static str) -> Heard {
     heard.run("reading quarantine", &["--token-file", &token]);
     heard.run("reading unknown", &["--token-file", &token]);
     heard.look("alarm list", &["--token-file", &token]);
+    heard.look("outbox list", &["--token-file", &token]);
+    for verb in ["show", "dead"] {
+        heard.look(&format!("outbox {verb}"), &["plant", "--token-file", &token]);
+    }
+    for verb in ["pause", "resume"] {
+        heard.run(&format!("outbox {verb}"), &["plant", "--token-file", &token]);
+    }
+    heard.run("outbox resend", &["plant", "--all", "--token-file", &token]);
     heard.look("why", &["--token-file", &token]);
     heard.look("why", &["--dir", &gateway]);
     let follow = heard.start("reading follow", &["--token-file", &token]);

@@ -14,6 +14,7 @@ mod imported;
 mod kept;
 mod log;
 mod metrics;
+mod outbox;
 mod show;
 mod tokens;
 mod verify;
@@ -59,6 +60,7 @@ pub use campaign::{CampaignShown, GatewayAway, MemberShown};
 pub use classic::{ClassicShown, QuarantinedShown, UnknownShown};
 pub use imported::{Imported, ImportedShown};
 pub use log::{LogShown, WitnessShown};
+pub use outbox::{DeadLetters, DeadShown, OutboxShown, OutboxSinks};
 pub use show::{
     ColumnShown, CommandShown, CountShown, DeviceShown, Followed, GatewayShown, Health, LabelShown, ReadingShown,
     Readings, RecordShown, RowShown, UnknownRowsShown,
@@ -142,6 +144,11 @@ pub fn routes() -> (Router<Arc<Service>>, OpenApi) {
         .routes(routes!(metrics))
         .routes(routes!(command))
         .routes(routes!(alarms::alarms))
+        .routes(routes!(outbox::outbox))
+        .routes(routes!(outbox::dead))
+        .routes(routes!(outbox::resend))
+        .routes(routes!(outbox::pause))
+        .routes(routes!(outbox::resume))
         .routes(routes!(campaign::rotation))
         .routes(routes!(classic::quarantine))
         .routes(routes!(classic::unknown))
@@ -626,6 +633,11 @@ mod tests {
             "/v1/health",
             "/v1/metrics",
             "/v1/alarms",
+            "/v1/outbox",
+            "/v1/outbox/{name}/dead",
+            "/v1/outbox/{name}/resend",
+            "/v1/outbox/{name}/pause",
+            "/v1/outbox/{name}/resume",
             "/v1/networks/{net}/rotation",
             "/v1/quarantine",
             "/v1/classic/unknown",
@@ -638,7 +650,7 @@ mod tests {
         ] {
             assert!(paths.iter().any(|p| p == path), "{path}");
         }
-        assert_eq!(paths.len(), 21);
+        assert_eq!(paths.len(), 26);
         assert_eq!(json["components"]["securitySchemes"]["token"]["scheme"], "bearer");
         assert_eq!(json["security"][0]["token"], serde_json::json!([]));
     }

@@ -143,6 +143,8 @@ pub struct Config {
     pub alarm_sinks: Vec<alarm::Sink>,
     /// How long what is kept, and how much of it.
     pub limits: Policy,
+    /// Where readings go.
+    pub outbox: Vec<fivefold_sinks::Settings>,
     /// Whom the page for evidence believes if it is told nobody else; it need not be there.
     pub trust: PathBuf,
 }
@@ -175,9 +177,11 @@ impl Config {
         }
         let alarm_sinks = alarm::check(&s.alarm.sink, folder).map_err(|e| wrong("alarm.sink", e.to_string()))?;
         let limits = Policy::check(&s.limits).map_err(|nonsense| wrong(nonsense.key, nonsense.reason))?;
+        let outbox = fivefold_sinks::check(&s.outbox, folder).map_err(|e| wrong("outbox", e.to_string()))?;
         let config = Self {
             limits,
             alarm_sinks,
+            outbox,
             folder: folder.to_owned(),
             log: folder.join(LOG_FOLDER),
             log_serving: if s.log.serve { Serving::ToEverybody } else { Serving::ToNobody },
@@ -281,11 +285,12 @@ impl Config {
             passphrase_file.as_ref().map(|p| format!("passphrase_file = {}\n", p.display())).unwrap_or_default();
         let witnesses: String = self.witnesses.iter().map(|w| format!("\nlog.witness = {}", w.url)).collect();
         let sinks: String = self.alarm_sinks.iter().map(|sink| format!("\nalarm.sink = {sink}")).collect();
+        let outbox: String = self.outbox.iter().map(|sink| format!("\noutbox = {sink}")).collect();
         let mqtt = self.meshlium_mqtt.as_ref().map(|m| format!("\nmeshlium_mqtt = {m}")).unwrap_or_default();
         format!(
             "registry = {}\nvault = {}\n{passphrase_file}store = {}\ningest.bind = {ingest}\n\
              ingest.groups = {}\napi.bind = {api}\ncertificate = {}\nkey = {}\nca = {}\n\
-             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}{sinks}\n{}",
+             renewal.installed_after_s = {}\nlog = {}\nlog.serve = {}\nlog.head_every_s = {}{witnesses}{mqtt}{sinks}{outbox}\n{}",
             registry.display(),
             vault.display(),
             store.display(),

@@ -22,7 +22,7 @@ use crate::log::{EVIDENCE_LOG, Logging, Missed};
 use crate::selfcheck::{self, SelfCheck};
 use crate::service::{Keeper, Service, ServiceError, by_itself};
 use crate::store::{Store, StoreError, Write};
-use crate::{alarm, api, ingest, meshlium, witnesses};
+use crate::{alarm, api, ingest, meshlium, outbox, witnesses};
 
 /// How often the registry is looked at: a revocation is in force within a second.
 const REGISTRY: Duration = Duration::from_millis(300);
@@ -61,6 +61,9 @@ pub enum DaemonError {
     /// A sink of alarms cannot be used.
     #[error(transparent)]
     Alarm(#[from] alarm::Unprepared),
+    /// A sink of readings cannot be used.
+    #[error(transparent)]
+    Outbox(#[from] outbox::Unprepared),
     /// The registry cannot be read.
     #[error(transparent)]
     Service(#[from] ServiceError),
@@ -95,6 +98,7 @@ pub fn check(folder: &Path) -> Result<String, DaemonError> {
     config.anchor()?;
     config.meshlium_mqtt.as_ref().map(meshlium::MeshliumMqtt::prepare).transpose()?;
     config.alarm_sinks.iter().try_for_each(|sink| sink.prepare(&vault).map(drop))?;
+    config.outbox.iter().try_for_each(|sink| sink.prepare(&vault).map(drop)).map_err(outbox::Unprepared::from)?;
     let registry = fivefold_keep::registry::Registry::open_read_only(&config.registry).map_err(ServiceError::from)?;
     registry.version().map_err(ServiceError::from)?;
     let (_, until) = identity.validity();
@@ -212,6 +216,7 @@ impl Running {
             tasks.spawn(meshlium::run(service.clone(), mqtt.clone(), options));
         }
         alarm::start(&mut tasks, &service, &config.alarm_sinks, &vault).await?;
+        outbox::start(&mut tasks, &service, &config.outbox, &vault).await?;
         let running = Self { listening, service, config, identity, vault, stop, tasks };
         Ok(running.with_certificate_watch())
     }
@@ -252,6 +257,7 @@ impl Running {
         // Connections hold the service; they are told to end, and get a moment for what is under way.
         let watchers = 7
             + self.config.alarm_sinks.len()
+            + self.config.outbox.len()
             + usize::from(self.config.meshlium_mqtt.is_some())
             + 2 * usize::from(self.service.logging().is_some());
         for _ in 0..50 {

@@ -49,6 +49,8 @@ mod mqtt;
 #[cfg(feature = "server")]
 pub mod notes;
 #[cfg(feature = "server")]
+pub mod outbox;
+#[cfg(feature = "server")]
 pub mod selfcheck;
 #[cfg(feature = "server")]
 pub mod service;

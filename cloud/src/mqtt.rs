@@ -1,9 +1,8 @@
 //! The way to an MQTT broker, from checked words to the client's options.
 
 use fivefold_keep::broker::{Broker, Login, Unprepared};
+use fivefold_sinks::broker::dialler;
 use rumqttc::MqttOptions;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 /// Seconds between two signs of life.
 const KEEP_ALIVE: u16 = 30;
@@ -21,17 +20,7 @@ pub(crate) fn options(broker: &Broker, client_id: &str, login: Option<Login>) ->
     if let Some(login) = login {
         options.set_credentials(login.username, login.password.to_vec());
     }
-    let Some(tls) = broker.tls()? else {
-        options.set_socket_connector(move |_, _| {
-            let host = host.clone();
-            async move { TcpStream::connect((host, port)).await }
-        });
-        return Ok(options);
-    };
-    let connector = TlsConnector::from(tls.client);
-    options.set_socket_connector(move |_, _| {
-        let (host, name, connector) = (host.clone(), tls.name.clone(), connector.clone());
-        async move { connector.connect(name, TcpStream::connect((host, port)).await?).await }
-    });
+    let dial = dialler(broker)?;
+    options.set_socket_connector(move |_, _| dial());
     Ok(options)
 }

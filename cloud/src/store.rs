@@ -11,6 +11,7 @@ mod heard;
 mod imported;
 mod limits;
 mod log;
+mod outbox;
 mod proof;
 mod raised;
 mod read;
@@ -52,6 +53,9 @@ pub use imported::{
 };
 pub use limits::{Measured, PartSize, Stepped};
 pub use log::{LogRecord, LogWrite, Placed, Waiting};
+pub use outbox::{
+    Asked, Dead, DeadRow, MOST_DEAD, OutboxMove, OutboxPage, OutboxReading, OutboxRow, OutboxSink, OutboxWrite,
+};
 pub use proof::{EvidenceRow, Proof};
 pub use raised::{Raised, RaisedRow};
 pub use read::{CountRow, GatewaySummary, Page, Query, Reader, ReadingRow, Recent, Report};
@@ -80,6 +84,7 @@ const MIGRATIONS: &[&str] = &[
     why::SCHEMA,
     include_str!("store/migrations/0018_tokens.sql"),
     include_str!("store/migrations/0019_limits.sql"),
+    include_str!("store/migrations/0020_outbox.sql"),
 ];
 /// Pages that the journal takes before it starts anew.
 const JOURNAL_PAGES: i64 = 8192;
@@ -387,6 +392,8 @@ pub struct Write {
     pub alarms: AlarmWrite,
     /// Tokens of the API that are used.
     pub token_uses: Vec<TokenUse>,
+    /// What became of readings at their sinks.
+    pub outbox: OutboxWrite,
     /// Why, of some of it.
     pub refusals: Vec<Refusal>,
     /// Whether somebody asks if anything can be written.
@@ -425,6 +432,7 @@ impl Write {
             && self.said.is_empty()
             && self.alarms.is_empty()
             && self.token_uses.is_empty()
+            && self.outbox.is_empty()
             && self.refusals.is_empty()
             && !self.probe
     }

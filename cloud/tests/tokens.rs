@@ -38,6 +38,7 @@ const ALLOWED: [(Scope, &[&str]); 4] = [
             "GET /v1/health",
             "GET /v1/metrics",
             "GET /v1/networks/{net}/rotation",
+            "GET /v1/outbox",
             "GET /v1/readings",
             "GET /v1/readings/imported",
             "GET /v1/readings/stream",
@@ -46,9 +47,26 @@ const ALLOWED: [(Scope, &[&str]); 4] = [
     ),
     (
         Scope::Audit,
-        &["GET /v1/audit", "GET /v1/evidence", "GET /v1/log", "GET /v1/quarantine", "GET /v1/tokens", "GET /v1/why"],
+        &[
+            "GET /v1/audit",
+            "GET /v1/evidence",
+            "GET /v1/log",
+            "GET /v1/outbox/{name}/dead",
+            "GET /v1/quarantine",
+            "GET /v1/tokens",
+            "GET /v1/why",
+        ],
     ),
-    (Scope::Operate, &["POST /v1/devices/{did}/commands", "POST /v1/log/checkpoint"]),
+    (
+        Scope::Operate,
+        &[
+            "POST /v1/devices/{did}/commands",
+            "POST /v1/log/checkpoint",
+            "POST /v1/outbox/{name}/pause",
+            "POST /v1/outbox/{name}/resend",
+            "POST /v1/outbox/{name}/resume",
+        ],
+    ),
     (Scope::Admin, &["POST /v1/tokens/{name}/revoke"]),
 ];
 

@@ -82,7 +82,7 @@ pub enum Label {
     Rule,
     /// How bad: of a code or, in the audit's words, of a finding.
     Severity,
-    /// Who is told of alarms, by its name in cloud.toml.
+    /// Who is told of alarms or gets readings, by its name in cloud.toml.
     Sink,
 }
 
@@ -266,6 +266,18 @@ page! {
             "How long the oldest of them has been here; 0 without one.";
         PRUNED = "fivefold_cloud_pruned_total", Counter, Count, [Part],
             "Rows that were pruned since the store was made, for their age or the size of all.";
+        OUTBOX_WAITING = "fivefold_cloud_outbox_waiting", Gauge, Count, [Sink],
+            "Readings behind the place of a sink.";
+        OUTBOX_WAIT = "fivefold_cloud_outbox_wait_seconds", Gauge, Seconds, [Sink],
+            "How long the oldest of them has waited; 0 without one.";
+        OUTBOX_DEAD = "fivefold_cloud_outbox_dead", Gauge, Count, [Sink],
+            "Readings that a sink refused for good, until they are sent again.";
+        OUTBOX_SENT = "fivefold_cloud_outbox_sent_total", Counter, Count, [Sink],
+            "What a sink took, raised labels too.";
+        OUTBOX_RETRIED = "fivefold_cloud_outbox_retried_total", Counter, Count, [Sink],
+            "How often something had to be sent to it again.";
+        OUTBOX_UP = "fivefold_cloud_outbox_up", Gauge, Count, [Sink],
+            "1 while a sink takes what comes, 0 while it is away or paused.";
         AUDIT_GRADE = "fivefold_cloud_audit_grade", Gauge, Count, [],
             "Grade of its audit of itself, 0 for A to 4 for F; absent while nobody knows.";
         AUDIT_FINDINGS = "fivefold_cloud_audit_findings", Gauge, Count, [Rule, Severity],

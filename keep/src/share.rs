@@ -6,6 +6,7 @@ mod classic;
 mod limits;
 mod log;
 mod meshlium;
+mod outbox;
 mod signing;
 pub mod template;
 
@@ -28,6 +29,7 @@ pub use classic::{GatewayHttp, GatewayLorawan, GatewayXbee};
 pub use limits::{CloudLimit, CloudLimits};
 pub use log::{CloudLog, CloudWitness, HEAD_EVERY_S, OneOrMore};
 pub use meshlium::CloudMeshliumMqtt;
+pub use outbox::CloudOutbox;
 pub use signing::{SIGNING_KEY_FILE, make_signing_key, signing_key, vault_of_share};
 
 use crate::files::{self, FileError, Readers};
@@ -759,6 +761,9 @@ pub struct CloudSettings {
     /// How long what is kept, and how much of it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub limits: CloudLimits,
+    /// Where readings go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outbox: Vec<CloudOutbox>,
 }
 
 /// `[renewal]` of `cloud.toml`.

@@ -2,9 +2,16 @@
 //! that take it ([`Sink`]). The cloud reads its store, asks the engine what is next, and notes how far a sink is.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod broker;
+mod chirpstack;
 pub mod engine;
+mod mqtt;
 mod outbound;
+pub mod post;
+mod settings;
 mod sink;
+mod webhook;
 
 pub use outbound::{About, Outbound, Quantity, Scalar};
+pub use settings::{Settings, Wrong, check};
 pub use sink::{Answer, Most, PATIENCE, Sending, Sink, Verdict};

@@ -126,6 +126,21 @@ impl Outbound {
         format!("urn:dev:mac:{}", self.did)
     }
 
+    /// What names this as an event: the reading's id, and for a label another. Who takes each event once by this loses no label;
+    /// which reading it is about, [`Self::id`] says.
+    pub fn event_id(&self) -> String {
+        match self.about {
+            About::Reading => self.id.clone(),
+            About::Label => format!("{}-{}", self.id, self.proof.as_str()),
+        }
+    }
+
+    /// When it came to the cloud (RFC 3339, UTC).
+    pub fn time(&self) -> String {
+        let time = i64::try_from(self.ingested.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+        time.unwrap_or(jiff::Timestamp::MAX).to_string()
+    }
+
     /// What was measured as a SenML pack (RFC 8428).
     pub fn senml(&self) -> Value {
         let record = |q: &Quantity| {

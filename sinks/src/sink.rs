@@ -62,7 +62,7 @@ pub type Sending<'s> = Pin<Box<dyn Future<Output = Answer> + Send + 's>>;
 /// Somebody who takes readings.
 ///
 /// Of each device readings come in order; the same one may come again, under the same id: a sink that can, takes it once.
-pub trait Sink: Send {
+pub trait Sink: Send + Sync {
     /// What a batch for it may hold.
     fn most(&self) -> Most;
 

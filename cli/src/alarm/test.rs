@@ -26,7 +26,7 @@ pub(super) struct Args {
 ///
 /// # Errors
 /// There is none.
-pub(super) fn cloud_folder(dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn cloud_folder(dir: &Path) -> anyhow::Result<PathBuf> {
     let places = [dir.to_owned(), dir.join("cloud")];
     let found = places.into_iter().find(|place| place.join(CLOUD_FILE).exists());
     found.ok_or_else(|| {

@@ -1,7 +1,6 @@
 //! From `[[alarm.sink]]` of `cloud.toml` to sinks.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use fivefold_alarm::mail::is_address;
@@ -11,6 +10,7 @@ use fivefold_keep::files;
 use fivefold_keep::share::CloudAlarmSink;
 use fivefold_keep::tls::{Anchor, client_config_web};
 use fivefold_keep::vault::Vault;
+use fivefold_sinks::post::{NO_CA, check_url};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use zeroize::Zeroizing;
@@ -115,7 +115,7 @@ fn sink(words: &CloudAlarmSink, folder: &Path) -> Result<Sink, String> {
             not_of("webhook", &of_mail)?;
             not_of("webhook", &of_mqtt)?;
             not_of("webhook", &[("username", words.username.is_some())])?;
-            webhook(url, words.ca_file.is_some())?
+            Way::Webhook(Box::new(check_url("webhook", url, words.ca_file.is_some())?))
         }
         (None, Some(server), None) => {
             not_of("mail", &of_mqtt)?;
@@ -129,31 +129,6 @@ fn sink(words: &CloudAlarmSink, folder: &Path) -> Result<Sink, String> {
     };
     let secret = CloudAlarmSink::secret_file(folder, &words.name);
     Ok(Sink { name: words.name.clone(), least, secret, ca: words.ca_file.as_ref().map(|ca| folder.join(ca)), way })
-}
-
-const NO_CA: &str =
-    "ca_file is missing: name the CA of its certificate; for one of the public CAs /etc/ssl/certs/ca-certificates.crt";
-
-fn webhook(url: &str, has_ca: bool) -> Result<Way, String> {
-    let url: reqwest::Url = url.parse().map_err(|_| "webhook: expected https://HOST/PATH".to_owned())?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(
-            "webhook: a name or password does not belong into the address; the signature says who we are".into()
-        );
-    }
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    match url.scheme() {
-        "https" if has_ca => {}
-        "https" => return Err(NO_CA.into()),
-        "http" if !is_here => {
-            return Err("webhook: http:// is clear text, for this computer alone (127.0.0.1); write https://".into());
-        }
-        "http" if has_ca => return Err("ca_file: there is no certificate behind http://; leave it out".into()),
-        "http" => {}
-        _ => return Err("webhook: expected https://HOST/PATH".into()),
-    }
-    Ok(Way::Webhook(Box::new(url)))
 }
 
 fn mail(server: &str, words: &CloudAlarmSink) -> Result<Way, String> {

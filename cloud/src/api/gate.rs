@@ -31,6 +31,7 @@ pub(super) const ROUTES: &[(Method, &str, Scope)] = &[
     (Method::GET, "/v1/health", Scope::Read),
     (Method::GET, "/v1/metrics", Scope::Read),
     (Method::GET, "/v1/networks/{net}/rotation", Scope::Read),
+    (Method::GET, "/v1/outbox", Scope::Read),
     (Method::GET, "/v1/readings", Scope::Read),
     (Method::GET, "/v1/readings/imported", Scope::Read),
     (Method::GET, "/v1/readings/stream", Scope::Read),
@@ -38,11 +39,15 @@ pub(super) const ROUTES: &[(Method, &str, Scope)] = &[
     (Method::GET, "/v1/audit", Scope::Audit),
     (Method::GET, "/v1/evidence", Scope::Audit),
     (Method::GET, "/v1/log", Scope::Audit),
+    (Method::GET, "/v1/outbox/{name}/dead", Scope::Audit),
     (Method::GET, "/v1/quarantine", Scope::Audit),
     (Method::GET, "/v1/tokens", Scope::Audit),
     (Method::GET, "/v1/why", Scope::Audit),
     (Method::POST, "/v1/devices/{did}/commands", Scope::Operate),
     (Method::POST, "/v1/log/checkpoint", Scope::Operate),
+    (Method::POST, "/v1/outbox/{name}/pause", Scope::Operate),
+    (Method::POST, "/v1/outbox/{name}/resend", Scope::Operate),
+    (Method::POST, "/v1/outbox/{name}/resume", Scope::Operate),
     (Method::POST, "/v1/tokens/{name}/revoke", Scope::Admin),
 ];
 

@@ -12,7 +12,7 @@ use fivefold_keep::registry::Certificate;
 
 use crate::limits::Part;
 use crate::service::Service;
-use crate::store::{CountRow, GatewaySummary, PartSize, Place, Reader, SinkRow, StoreError};
+use crate::store::{CountRow, GatewaySummary, OutboxRow, PartSize, Place, Reader, SinkRow, StoreError};
 
 /// What is asked of the store and of the book's history.
 struct Stored {
@@ -23,6 +23,7 @@ struct Stored {
     certificates: Vec<Certificate>,
     sinks: Vec<SinkRow>,
     parts: Vec<PartSize>,
+    outbox: Vec<OutboxRow>,
 }
 
 /// The page, as things are. Blocks.
@@ -39,6 +40,7 @@ pub(super) fn page(service: &Service, reader: &Reader, now: Millis) -> Result<St
         certificates,
         sinks: reader.alarm_sinks()?,
         parts: Part::ALL.into_iter().map(|part| reader.part(part)).collect::<Result<_, _>>()?,
+        outbox: reader.outbox()?,
     };
     // A text takes whatever is written to it.
     Ok(write(service, &stored, now).unwrap_or_default())
@@ -103,6 +105,15 @@ fn write(service: &Service, stored: &Stored, now: Millis) -> Result<String, fmt:
     let age = |p: &PartSize| p.oldest.map_or(0, |at| now.since(at) / 1000);
     page.put(&shown::KEPT_AGE, parts().map(|(name, p)| (name, age(p))))?;
     page.put(&shown::PRUNED, parts().map(|(name, p)| (name, p.pruned)))?;
+    let outbox = || stored.outbox.iter().filter(|sink| sink.gone.is_none());
+    page.put(&shown::OUTBOX_WAITING, outbox().map(|sink| ([&sink.name], sink.waiting)))?;
+    let wait = |sink: &OutboxRow| sink.oldest.map_or(0, |at| now.since(at) / 1000);
+    page.put(&shown::OUTBOX_WAIT, outbox().map(|sink| ([&sink.name], wait(sink))))?;
+    page.put(&shown::OUTBOX_DEAD, outbox().map(|sink| ([&sink.name], sink.dead)))?;
+    page.put(&shown::OUTBOX_SENT, outbox().map(|sink| ([&sink.name], sink.sent)))?;
+    page.put(&shown::OUTBOX_RETRIED, outbox().map(|sink| ([&sink.name], sink.retried)))?;
+    let is_up = |sink: &OutboxRow| u64::from(sink.failed.is_none() && sink.paused.is_none());
+    page.put(&shown::OUTBOX_UP, outbox().map(|sink| ([&sink.name], is_up(sink))))?;
     let audit = service.selfcheck().map(|own| own.standing());
     page.one(&shown::AUDIT_GRADE, audit.and_then(|a| a.grade()))?;
     let open = audit.map(|a| a.open()).unwrap_or_default().into_iter();

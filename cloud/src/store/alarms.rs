@@ -24,6 +24,12 @@ const LONGEST_REASON: usize = 300;
 
 type Result<T> = rusqlite::Result<T>;
 
+/// What a sink said, so far as it is kept.
+pub(super) fn cut(reason: &str) -> &str {
+    let ends = reason.char_indices().map(|(i, c)| i + c.len_utf8());
+    reason.get(..ends.take_while(|end| *end <= LONGEST_REASON).last().unwrap_or(0)).unwrap_or_default()
+}
+
 /// What is written of alarms and their sinks, beside those that counts raise.
 #[derive(Clone, Debug, Default)]
 pub struct AlarmWrite {
@@ -236,8 +242,7 @@ pub(super) fn write(tx: &Transaction<'_>, write: &AlarmWrite, now: Millis) -> Re
         taken(tx, sink, *n, now)?;
     }
     for (sink, reason) in &write.refused {
-        let end = reason.char_indices().map(|(i, _)| i).take_while(|i| *i <= LONGEST_REASON).last().unwrap_or(0);
-        let reason = if reason.len() > LONGEST_REASON { reason.get(..end).unwrap_or_default() } else { reason };
+        let reason = cut(reason);
         tx.prepare_cached("UPDATE alarm_sink SET tried = ?2, failed = ?3 WHERE name = ?1")?.execute(params![
             sink,
             int(now.0),

@@ -161,10 +161,11 @@ pub(super) fn boot(bytes: &[u8]) -> Option<BootContext> {
     bytes.try_into().ok().map(BootContext)
 }
 
-const READING: &str =
+pub(super) const READING: &str =
     "SELECT r.id, c.net, c.did, r.sid, c.level, c.epoch, c.bctx, r.piv, r.origin, r.gateway, r.received,
     r.ingested, r.link, r.hops, r.key_index, r.rssi, r.lqi, r.fresh, r.flags, r.payload";
-const FROM: &str = "FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id WHERE ";
+pub(super) const FROM: &str =
+    "FROM reading r JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id WHERE ";
 
 const CONTEXT: &str =
     "SELECT id, net, did, level, epoch, bctx, standing, since, sealed, failures, bound, agreed_at, m3, m4,
@@ -559,7 +560,7 @@ impl Reader {
     }
 }
 
-fn reading(r: &Row<'_>) -> rusqlite::Result<ReadingRow> {
+pub(super) fn reading(r: &Row<'_>) -> rusqlite::Result<ReadingRow> {
     let gateway = GatewayId(r.get(9)?);
     let origin = match r.get::<_, u8>(8)? {
         1 => Origin::Node,

@@ -126,6 +126,7 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
     }
     super::alarms::write(tx, &write.alarms, write.now)?;
     write.token_uses.iter().try_for_each(|used| super::tokens::put(tx, used))?;
+    super::outbox::write(tx, &write.outbox, write.now)?;
     explain(tx, counts.iter().chain(&said).map(|(key, _)| *key), refusals, write.now)?;
     if write.probe {
         tx.prepare_cached("INSERT OR REPLACE INTO probe VALUES (0, ?)")?.execute([int(write.now.0)])?;

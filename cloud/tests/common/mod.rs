@@ -48,7 +48,7 @@ pub struct World {
     pub source: SourceParts,
     /// Seals contexts, where a test wants them to outlive a restart.
     pub vault: Option<Vault>,
-    folder: tempfile::TempDir,
+    pub folder: tempfile::TempDir,
 }
 
 /// What a registry would hold.

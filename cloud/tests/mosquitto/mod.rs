@@ -22,10 +22,15 @@ impl Drop for Mosquitto {
 impl Mosquitto {
     /// With a memory in `folder`, so that who subscribed stays subscribed.
     pub fn start(folder: &Path, port: u16) -> Self {
+        Self::with(folder, port, "")
+    }
+
+    /// The same, with more in its configuration.
+    pub fn with(folder: &Path, port: u16, more: &str) -> Self {
         let file = folder.join("mosquitto.conf");
         let words = format!(
             "listener {port} 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             autosave_interval 1\nautosave_on_changes true\nuser root\n",
+             autosave_interval 1\nautosave_on_changes true\nuser root\n{more}",
             folder.display()
         );
         std::fs::write(&file, words).unwrap();

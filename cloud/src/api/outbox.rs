@@ -1,0 +1,262 @@
+//! `/v1/outbox`: where readings go, what waits for whom, and what a sink will never take.
+
+use std::sync::Arc;
+
+use axum::extract::{Extension, Path, Query, State};
+use axum::http::StatusCode;
+use axum::{Json, body::Bytes};
+use fivefold_core::time::Millis;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::gate::Asker;
+use super::{Answer, LIMIT, Problem, ask};
+use crate::clock;
+use crate::outbox::id;
+use crate::service::Service;
+use crate::store::{Asked, DeadRow, OutboxRow, OutboxWrite, Write};
+
+/// Dead letters that a request may name.
+const MOST_NAMED: usize = 1000;
+
+/// A sink of readings.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct OutboxShown {
+    /// Its name in cloud.toml.
+    pub name: String,
+    /// What kind it is.
+    pub kind: String,
+    /// `sending`, `away` (what it said is in `failed`), `paused` by a person, or `gone` from cloud.toml.
+    pub state: String,
+    /// Readings that are behind its place.
+    pub waiting: u64,
+    /// When the first of them came, Unix milliseconds.
+    pub oldest_ms: Option<u64>,
+    /// Dead letters.
+    pub dead: u64,
+    /// Those of them that are sent again.
+    pub again: u64,
+    /// What it took, labels too.
+    pub sent: u64,
+    /// How often something had to be sent again.
+    pub retried: u64,
+    /// Since when it is there, Unix milliseconds.
+    pub since_ms: u64,
+    /// When it was tried last, Unix milliseconds.
+    pub tried_ms: Option<u64>,
+    /// What went wrong since it took one.
+    pub failed: Option<String>,
+}
+
+impl OutboxShown {
+    fn of(row: OutboxRow) -> Self {
+        let state = match (row.gone, row.paused, &row.failed) {
+            (Some(_), ..) => "gone",
+            (_, Some(_), _) => "paused",
+            (.., Some(_)) => "away",
+            _ => "sending",
+        };
+        Self {
+            name: row.name,
+            kind: row.kind,
+            state: state.into(),
+            waiting: row.waiting,
+            oldest_ms: row.oldest.map(|at| at.0),
+            dead: row.dead,
+            again: row.again,
+            sent: row.sent,
+            retried: row.retried,
+            since_ms: row.since.0,
+            tried_ms: row.tried.map(|at| at.0),
+            failed: row.failed,
+        }
+    }
+}
+
+/// All sinks of readings.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct OutboxSinks {
+    /// By name.
+    pub sinks: Vec<OutboxShown>,
+}
+
+/// A reading that a sink will never take.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeadShown {
+    /// Its number, by which it is sent again.
+    pub letter: i64,
+    /// The reading's id, as the sink was told.
+    pub id: String,
+    /// `reading`, or `label`.
+    pub about: String,
+    /// Network, 8 hex digits.
+    pub net: String,
+    /// Device, 16 hex digits.
+    pub device: String,
+    /// How the reading is proven.
+    pub proof: String,
+    /// When it came here, Unix milliseconds.
+    pub ingested_ms: u64,
+    /// When the sink refused it last, Unix milliseconds.
+    pub at_ms: u64,
+    /// How often it did.
+    pub tries: u64,
+    /// In its words.
+    pub said: String,
+    /// When a person sent it again, if it waits for that; Unix milliseconds.
+    pub again_ms: Option<u64>,
+}
+
+impl DeadShown {
+    fn of(row: &DeadRow) -> Self {
+        let reading = &row.reading.row;
+        Self {
+            letter: row.id,
+            id: id(&row.reading),
+            about: if row.label { "label" } else { "reading" }.into(),
+            net: reading.net.to_string(),
+            device: reading.did.to_string(),
+            proof: reading.origin.as_str().into(),
+            ingested_ms: reading.ingested.0,
+            at_ms: row.at.0,
+            tries: row.tries,
+            said: row.said.clone(),
+            again_ms: row.again.map(|at| at.0),
+        }
+    }
+}
+
+/// Dead letters of a sink.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct DeadLetters {
+    /// The oldest first.
+    pub letters: Vec<DeadShown>,
+    /// `cursor` of what is behind them, if there may be more.
+    pub next: Option<i64>,
+}
+
+/// Which dead letters.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    /// `next` of the answer before.
+    cursor: Option<i64>,
+    /// Letters in one answer, 1 to 1000; 100 if not given.
+    limit: Option<u32>,
+}
+
+/// What is sent again.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Resend {
+    /// Numbers of dead letters, 1000 at most; all of the sink's, where there are none.
+    #[serde(default)]
+    letters: Vec<i64>,
+}
+
+/// Where readings go, and what waits for whom.
+#[utoipa::path(get, path = "/v1/outbox", responses(
+    (status = 200, body = OutboxSinks), (status = 401, body = Problem)))]
+pub(super) async fn outbox(State(service): State<Arc<Service>>) -> Answer<OutboxSinks> {
+    let sinks = ask(&service, |_, reader| reader.outbox()).await?;
+    Ok(Json(OutboxSinks { sinks: sinks.into_iter().map(OutboxShown::of).collect() }))
+}
+
+async fn one(service: &Arc<Service>, name: &str) -> Result<OutboxRow, Problem> {
+    let all = ask(service, |_, reader| reader.outbox()).await?;
+    let names: Vec<_> = all.iter().map(|row| row.name.clone()).collect();
+    all.into_iter().find(|row| row.name == name).ok_or_else(|| {
+        let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+        let public = format!("no readings go to a sink of that name; cloud.toml has in [[outbox]]: {has}");
+        Problem::new(StatusCode::NOT_FOUND, "unknown-sink", public)
+    })
+}
+
+/// What a sink will never take, with what it said.
+#[utoipa::path(get, path = "/v1/outbox/{name}/dead", params(("name" = String, Path, description = "Name of a sink"), Which),
+    responses((status = 200, body = DeadLetters), (status = 400, body = Problem), (status = 401, body = Problem),
+    (status = 404, body = Problem)))]
+pub(super) async fn dead(
+    State(service): State<Arc<Service>>,
+    Path(name): Path<String>,
+    Query(which): Query<Which>,
+) -> Answer<DeadLetters> {
+    let limit = which.limit.unwrap_or(100);
+    if limit == 0 || limit > LIMIT {
+        let public = format!("limit {limit} is not 1 to {LIMIT}");
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "bad-query", public));
+    }
+    one(&service, &name).await?;
+    let after = which.cursor.unwrap_or(0);
+    let rows = ask(&service, move |_, reader| reader.dead_letters(&name, after, limit)).await?;
+    let next = rows.last().filter(|_| rows.len() == limit as usize).map(|row| row.id);
+    Ok(Json(DeadLetters { letters: rows.iter().map(DeadShown::of).collect(), next }))
+}
+
+async fn act(
+    service: &Arc<Service>,
+    asker: &Asker,
+    name: String,
+    done: &'static str,
+    asked: Asked,
+) -> Answer<OutboxShown> {
+    one(service, &name).await?;
+    let now: Millis = clock::now();
+    let about = match &asked {
+        Asked::Resend(Some(letters)) => format!("outbox {name}, {} letters", letters.len()),
+        Asked::Resend(None) => format!("outbox {name}, all letters"),
+        Asked::Pause | Asked::Resume => format!("outbox {name}"),
+    };
+    service.enter_deed(asker.by(now), done, about).await.map_err(|e| {
+        Problem::failed("registry", "the operator's log cannot be written now, so nothing was done", e.to_string())
+    })?;
+    let outbox = OutboxWrite { asked: vec![(name.clone(), asked)], ..OutboxWrite::default() };
+    service.commit(Write { now, outbox, ..Write::default() }).await?;
+    Ok(Json(OutboxShown::of(one(service, &name).await?)))
+}
+
+/// Sends dead letters again: under the same ids.
+#[utoipa::path(post, path = "/v1/outbox/{name}/resend", request_body = Resend,
+    params(("name" = String, Path, description = "Name of a sink")), responses(
+    (status = 200, body = OutboxShown), (status = 400, body = Problem), (status = 401, body = Problem),
+    (status = 404, body = Problem)))]
+pub(super) async fn resend(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Answer<OutboxShown> {
+    let bad = |public: String| Problem::new(StatusCode::BAD_REQUEST, "bad-request", public);
+    let resend: Resend = match &*body {
+        [] => Resend::default(),
+        body => serde_json::from_slice(body).map_err(|e| bad(format!("expected {{\"letters\": [numbers]}}: {e}")))?,
+    };
+    if resend.letters.len() > MOST_NAMED {
+        return Err(bad(format!("{MOST_NAMED} letters at most, or none for all")));
+    }
+    let letters = Some(resend.letters).filter(|letters| !letters.is_empty());
+    act(&service, &asker, name, "readings sent again", Asked::Resend(letters)).await
+}
+
+/// Stops sending to a sink: what comes waits.
+#[utoipa::path(post, path = "/v1/outbox/{name}/pause", params(("name" = String, Path, description = "Name of a sink")),
+    responses((status = 200, body = OutboxShown), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn pause(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    Path(name): Path<String>,
+) -> Answer<OutboxShown> {
+    act(&service, &asker, name, "outbox paused", Asked::Pause).await
+}
+
+/// Goes on sending to a sink, or tries one now that is away.
+#[utoipa::path(post, path = "/v1/outbox/{name}/resume", params(("name" = String, Path, description = "Name of a sink")),
+    responses((status = 200, body = OutboxShown), (status = 401, body = Problem), (status = 404, body = Problem)))]
+pub(super) async fn resume(
+    State(service): State<Arc<Service>>,
+    Extension(asker): Extension<Asker>,
+    Path(name): Path<String>,
+) -> Answer<OutboxShown> {
+    act(&service, &asker, name, "outbox resumed", Asked::Resume).await
+}

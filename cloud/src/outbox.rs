@@ -1,0 +1,290 @@
+//! Readings go out: to each sink of `[[outbox]]`, in order of each device, at least once.
+//!
+//! The store is the queue, and each sink has a task of its own, so that one that is away holds up nobody: not another sink, and
+//! not what comes in. What a sink has taken is durable before the next is sent; what is lost between its yes and our note comes
+//! again, under the same id. Which is sent when, the engine of the crate `sinks` says.
+
+mod reading;
+
+use std::sync::Arc;
+
+use fivefold_core::time::Millis;
+use fivefold_keep::vault::Vault;
+use fivefold_sinks::engine::{Engine, Next, Outcome, Place, Queue, Settled};
+use fivefold_sinks::{About, Answer, Outbound, PATIENCE, Settings, Sink};
+use tokio::task::JoinSet;
+
+pub(crate) use reading::id;
+pub use reading::outbound;
+
+use crate::alarm::{Clock, Wall};
+use crate::book::Book;
+use crate::clock;
+use crate::cloud::Cloud;
+use crate::embedded::Embedded;
+use crate::service::Service;
+use crate::store::{
+    Dead, Ledger as _, MOST_DEAD, OutboxMove, OutboxPage, OutboxSink, OutboxWrite, Reader, StoreError, Write,
+};
+
+/// How often it is looked whether there is something, or whether a person wants something, in milliseconds.
+const IDLE: u64 = 250;
+
+/// Why a sink cannot be prepared. Each is one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum Unprepared {
+    /// Its words, secret or files.
+    #[error(transparent)]
+    Sink(#[from] fivefold_sinks::Wrong),
+    /// The store cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its name stands for another kind of sink.
+    #[error(
+        "outbox \"{name}\": it was a sink with {was} before, and its place in the readings is that one's; give the new sink another name"
+    )]
+    Renamed {
+        /// Its name.
+        name: String,
+        /// What it was.
+        was: String,
+    },
+}
+
+/// What the outbox works on: a running cloud, or what a test has of one.
+pub trait Ground: Send + Sync + 'static {
+    /// The store.
+    fn memory(&self) -> &Embedded;
+    /// What is known of networks and templates.
+    fn book(&self) -> Arc<Book>;
+}
+
+impl Ground for Service {
+    fn memory(&self) -> &Embedded {
+        self.cloud.memory()
+    }
+
+    fn book(&self) -> Arc<Book> {
+        self.cloud.book()
+    }
+}
+
+impl Ground for Cloud<Embedded> {
+    fn memory(&self) -> &Embedded {
+        self.memory()
+    }
+
+    fn book(&self) -> Arc<Book> {
+        self.book()
+    }
+}
+
+/// Notes which sinks there are.
+///
+/// # Errors
+/// [`Unprepared`]: a name is another kind's.
+pub fn enter(memory: &Embedded, sinks: &[Settings], now: Millis) -> Result<Write, Unprepared> {
+    let known = memory.read(Reader::outbox)?;
+    for sink in sinks {
+        if let Some(other) = known.iter().find(|k| k.name == sink.name && k.kind != sink.kind()) {
+            return Err(Unprepared::Renamed { name: sink.name.clone(), was: other.kind.clone() });
+        }
+    }
+    let of = |s: &Settings| OutboxSink { name: s.name.clone(), kind: s.kind(), from_start: s.from_start };
+    let outbox = OutboxWrite { sinks: Some(sinks.iter().map(of).collect()), ..OutboxWrite::default() };
+    Ok(Write { now, outbox, ..Write::default() })
+}
+
+/// Starts a task for each sink.
+///
+/// # Errors
+/// [`Unprepared`].
+pub async fn start(
+    tasks: &mut JoinSet<()>,
+    service: &Arc<Service>,
+    sinks: &[Settings],
+    vault: &Vault,
+) -> Result<(), Unprepared> {
+    let prepared = sinks.iter().map(|sink| Ok((sink.name.clone(), sink.prepare(vault)?)));
+    let prepared = prepared.collect::<Result<Vec<_>, Unprepared>>()?;
+    service.commit(enter(service.cloud.memory(), sinks, clock::now())?).await?;
+    for (name, sink) in prepared {
+        tasks.spawn(run(service.clone(), name, sink, Wall));
+    }
+    Ok(())
+}
+
+/// Brings a sink what waits for it, until the task is dropped.
+pub async fn run<P: Ground>(at: Arc<P>, name: String, sink: Box<dyn Sink>, clock: impl Clock) {
+    let engine = Engine::new(sink.most());
+    let mut outbox = Outbox { at, name, sink, clock, engine, page: Loaded::default(), asked: None, complained: false };
+    loop {
+        if let Err(error) = outbox.step().await {
+            tracing::error!(%error, sink = outbox.name, "readings that wait for a sink cannot be read; it is tried again");
+            // What of the page is not noted is read again.
+            outbox.engine.load([]);
+            outbox.page = Loaded::default();
+            outbox.clock.sleep(4 * IDLE).await;
+        }
+    }
+}
+
+/// The page that the engine has.
+#[derive(Debug, Default)]
+struct Loaded {
+    // Of each place, the reading's row.
+    readings: Vec<(Place, i64)>,
+    settled: usize,
+    // The sink's place when all of it is settled.
+    ends: Option<(i64, i64)>,
+}
+
+struct Outbox<P, C> {
+    at: Arc<P>,
+    name: String,
+    sink: Box<dyn Sink>,
+    clock: C,
+    engine: Engine,
+    page: Loaded,
+    asked: Option<i64>,
+    complained: bool,
+}
+
+impl<P: Ground, C: Clock> Outbox<P, C> {
+    async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Reader, &str) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (at, name) = (self.at.clone(), self.name.clone());
+        let read = tokio::task::spawn_blocking(move || at.memory().read(|r| ask(r, &name))).await;
+        read.unwrap_or(Err(StoreError::Closed))
+    }
+
+    async fn step(&mut self) -> Result<(), StoreError> {
+        let (is_paused, asked, dead) = self.read(Reader::outbox_state).await?;
+        if self.asked.replace(asked).is_some_and(|before| before != asked) {
+            self.engine.hurry();
+        }
+        if is_paused {
+            self.clock.sleep(IDLE).await;
+            return Ok(());
+        }
+        match self.engine.next(self.clock.now()) {
+            Next::Wait(until) => {
+                // In small steps: a person may want it tried now.
+                let left = until.since(self.clock.now());
+                self.clock.sleep(left.clamp(1, 4 * IDLE)).await;
+            }
+            Next::Load if dead >= MOST_DEAD => {
+                let failed = format!(
+                    "{MOST_DEAD} readings were put aside, and none more is: look at them, mend the sink, \
+                                      and type: fivefold outbox resend {}",
+                    self.name
+                );
+                self.note(OutboxMove { failed: Some(failed), ..OutboxMove::default() }).await;
+                self.clock.sleep(40 * IDLE).await;
+            }
+            Next::Load => self.load().await?,
+            Next::Send(batch) => {
+                let sent = tokio::time::timeout(PATIENCE, self.sink.send(&batch)).await;
+                let silent = |_| Answer::away(format_args!("no answer within {} seconds", PATIENCE.as_secs()));
+                let mut random = [0];
+                // Without randomness all clouds come back in the same second, and no reading is lost.
+                let _ = getrandom::fill(&mut random);
+                let settled = self.engine.answered(sent.unwrap_or_else(silent), self.clock.now(), random[0]);
+                self.settle(settled).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn load(&mut self) -> Result<(), StoreError> {
+        let most = self.engine.page();
+        let page = self.read(move |r, name| r.outbox_page(name, most)).await?;
+        if page.is_empty() {
+            if page.is_ahead {
+                // What is there is nothing that is sent.
+                let (reading, raised) = (Some(page.reading), Some(page.raised));
+                self.note(OutboxMove { reading, raised, ..OutboxMove::default() }).await;
+            }
+            self.clock.sleep(IDLE).await;
+            return Ok(());
+        }
+        let (reading, raised) = (page.reading, page.raised);
+        let all = places(page, &self.at.book());
+        self.page = Loaded {
+            readings: all.iter().map(|(place, row, _)| (*place, *row)).collect(),
+            settled: 0,
+            ends: Some((reading, raised)),
+        };
+        self.engine.load(all.into_iter().map(|(place, _, reading)| (place, reading)));
+        Ok(())
+    }
+
+    /// Notes what was settled, and what the sink said.
+    async fn settle(&mut self, settled: Settled) {
+        let mut moved = OutboxMove { retried: settled.again as u64, failed: settled.failed, ..OutboxMove::default() };
+        for (place, outcome) in settled.places {
+            let row = self.page.readings.get(self.page.settled).map_or(0, |(_, row)| *row);
+            self.page.settled += 1;
+            match place.queue {
+                Queue::Reading => moved.reading = Some(place.row),
+                Queue::Label => moved.raised = Some(place.row),
+                Queue::Again => {}
+            }
+            match (place.queue, outcome) {
+                (Queue::Again, Outcome::Taken) => moved.again.push((place.row, None)),
+                (Queue::Again, Outcome::Dead(said)) => moved.again.push((place.row, Some(said))),
+                (_, Outcome::Taken) => {}
+                (queue, Outcome::Dead(said)) => {
+                    tracing::warn!(sink = self.name, %said, "a sink refused a reading; see: fivefold outbox dead");
+                    moved.dead.push(Dead { reading: row, label: queue == Queue::Label, said });
+                    continue;
+                }
+            }
+            moved.sent += u64::from(!matches!(moved.again.last(), Some((letter, Some(_))) if *letter == place.row));
+        }
+        if self.page.settled == self.page.readings.len()
+            && let Some((reading, raised)) = self.page.ends.take()
+        {
+            (moved.reading, moved.raised) = (Some(reading), Some(raised));
+        }
+        match &moved.failed {
+            Some(error) if !self.complained => {
+                self.complained = true;
+                tracing::warn!(sink = self.name, %error, "readings were not taken; none is lost, it is tried again");
+            }
+            None if moved.sent > 0 && self.complained => {
+                self.complained = false;
+                tracing::info!(sink = self.name, "readings are taken again");
+            }
+            _ => {}
+        }
+        if moved != OutboxMove::default() {
+            self.note(moved).await;
+        }
+    }
+
+    /// What a sink has taken must be noted before anything else: else it would get it again.
+    async fn note(&self, moved: OutboxMove) {
+        let outbox =
+            OutboxWrite { moves: vec![OutboxMove { name: self.name.clone(), ..moved }], ..OutboxWrite::default() };
+        let write = Arc::new(Write { now: self.clock.now(), outbox, ..Write::default() });
+        while let Err(error) = self.at.memory().commit(write.clone()).await {
+            tracing::error!(%error, sink = self.name, "it cannot be noted what a sink has taken; it is tried again");
+            self.clock.sleep(4 * IDLE).await;
+        }
+    }
+}
+
+/// A page in the order in which it is sent, with each reading's row.
+fn places(page: OutboxPage, book: &Book) -> Vec<(Place, i64, Outbound)> {
+    let of = |queue, row, about, reading: crate::store::OutboxReading| {
+        (Place { queue, row }, reading.row.id, outbound(&reading, about, book))
+    };
+    let about = |is_label| if is_label { About::Label } else { About::Reading };
+    let again = page.again.into_iter().map(|(letter, is_label, r)| of(Queue::Again, letter, about(is_label), r));
+    let readings = page.readings.into_iter().map(|r| of(Queue::Reading, r.row.id, About::Reading, r));
+    let labels = page.labels.into_iter().map(|(raised, r)| of(Queue::Label, raised, About::Label, r));
+    again.chain(readings).chain(labels).collect()
+}

@@ -1,0 +1,397 @@
+//! MQTT 5: each reading as a message at a broker, at least once, in our own form, in that of ChirpStack, or both.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use fivefold_core::id::Did;
+use fivefold_keep::broker::{Broker, Keys, Login, Words};
+use fivefold_keep::share::CloudOutbox;
+use rumqttc::mqttbytes::v5::{Packet, PubAckReason, PublishProperties};
+use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, PublishOptions, QoS};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::settings::Files;
+use crate::{Answer, Most, Outbound, Sending, Sink, Verdict, broker, chirpstack};
+
+/// Messages on their way at a time.
+const IN_FLIGHT: usize = 64;
+/// Readings of a batch.
+const MOST: Most = Most { readings: 256, bytes: 1 << 20 };
+/// Seconds between two signs of life.
+const KEEP_ALIVE: u16 = 30;
+/// Bytes of a packet, at most.
+const LONGEST: u32 = 1 << 20;
+/// Bytes of a packet beside topic and message, at most.
+const AROUND: usize = 512;
+/// A reading that a broker hangs up on so often, each time alone, will never do.
+const HANG_UPS: u32 = 8;
+
+/// In which forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Shapes {
+    /// What our own topics begin with.
+    own: Option<String>,
+    /// Application of ChirpStack's.
+    chirpstack: Option<String>,
+}
+
+impl Shapes {
+    /// Messages of a reading.
+    const fn count(&self) -> usize {
+        self.own.is_some() as usize + self.chirpstack.is_some() as usize
+    }
+}
+
+/// Checked words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    broker: Broker,
+    username: Option<String>,
+    shapes: Shapes,
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Broker { host, port, .. } = &self.broker;
+        let own = self.shapes.own.as_ref().map(|topic| format!("{topic}/…"));
+        let theirs = self.shapes.chirpstack.as_ref().map(|application| format!("application/{application}/…"));
+        let topics: Vec<String> = own.into_iter().chain(theirs).collect();
+        write!(f, "MQTT 5 at {host}:{port}, {}, {}", self.broker.how(), topics.join(" and "))
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(at: &str, words: &CloudOutbox, folder: &Path) -> Result<Self, String> {
+        const KEYS: Keys = Keys {
+            broker: "mqtt",
+            ca_file: "ca_file",
+            username: "username",
+            key_file: "mqtt",
+            insecure_mqtt: "insecure_mqtt",
+        };
+        let of_broker = Words {
+            broker: at,
+            ca_file: words.ca_file.as_deref(),
+            username: words.username.as_deref(),
+            password_file: None,
+            certificate_file: None,
+            key_file: None,
+            insecure_mqtt: words.insecure_mqtt,
+        };
+        let broker =
+            Broker::check(&of_broker, &KEYS, folder).map_err(|wrong| format!("{}: {}", wrong.key, wrong.reason))?;
+        if let Some(other) = words.shape.iter().find(|shape| !matches!(&***shape, "fivefold" | "chirpstack")) {
+            return Err(format!("shape: \"{other}\": expected fivefold, chirpstack, or both"));
+        }
+        let has = |shape: &str| words.shape.iter().any(|s| s == shape);
+        let is_part = |text: &str| !text.is_empty() && text.len() <= 200 && !text.contains(['#', '+', '\0']);
+        let own = (words.shape.is_empty() || has("fivefold")).then(|| words.topic.clone());
+        let own = own.map(|topic| topic.unwrap_or_else(|| "fivefold".into()));
+        match &own {
+            Some(topic) if !is_part(topic) => {
+                return Err(format!("topic: {topic:?}: expected the beginning of a topic, without # and +"));
+            }
+            None if words.topic.is_some() => return Err("topic: it is for the shape fivefold; leave it out".into()),
+            _ => {}
+        }
+        let chirpstack = match &words.application {
+            Some(id) if has("chirpstack") && is_part(id) && !id.contains('/') => Some(id.clone()),
+            None if !has("chirpstack") => None,
+            Some(_) if !has("chirpstack") => {
+                return Err("application: it is for the shape chirpstack; leave it out".into());
+            }
+            _ => return Err("application: write the id of the application that ChirpStack's topics name".into()),
+        };
+        Ok(Self { broker, username: words.username.clone(), shapes: Shapes { own, chirpstack } })
+    }
+
+    pub(crate) const fn secret_use(&self) -> Option<&'static str> {
+        match &self.username {
+            Some(_) => Some("the password at the broker"),
+            None => None,
+        }
+    }
+
+    pub(crate) fn prepare(&self, files: Files) -> Result<Mqtt, String> {
+        let Files { name, secret, .. } = files;
+        let login = self.username.clone().map(|username| Login { username, password: secret });
+        let dial = broker::dialler(&self.broker).map_err(|e| e.to_string())?;
+        let mut options =
+            MqttOptions::new(format!("fivefold-outbox-{name}"), (self.broker.host.clone(), self.broker.port));
+        options.set_keep_alive(KEEP_ALIVE);
+        // What is not acknowledged is sent again by us, from the store: the broker has nothing to keep.
+        options.set_clean_start(true);
+        options.set_max_packet_size(Some(LONGEST));
+        options.set_outgoing_inflight_upper_limit(IN_FLIGHT as u16);
+        if let Some(login) = login {
+            options.set_credentials(login.username, login.password.to_vec());
+        }
+        options.set_socket_connector(move |_, _| dial());
+        Ok(Mqtt { options, shapes: self.shapes.clone(), live: None, hung_up: None })
+    }
+}
+
+/// What comes of a connection.
+#[derive(Debug)]
+enum Heard {
+    /// It stands; packets may have so many bytes.
+    Connected(Option<u32>),
+    /// A message of ours went out, under this number.
+    Sent(u16),
+    /// The broker has it, or says why not.
+    Acknowledged(u16, PubAckReason),
+    /// It is over.
+    Over(String),
+}
+
+/// A connection. It ends when it is dropped.
+#[derive(Debug)]
+struct Live {
+    client: AsyncClient,
+    heard: mpsc::Receiver<Heard>,
+    pump: JoinHandle<()>,
+    longest: usize,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Live {
+    /// Dials, and waits until the broker has said yes.
+    async fn dial(options: MqttOptions) -> Result<Self, String> {
+        let (client, mut events) = AsyncClient::builder(options).capacity(2 * IN_FLIGHT).build();
+        let (say, heard) = mpsc::channel(4 * IN_FLIGHT);
+        // Polled by itself, and never in parts: what it reads must not be lost.
+        let pump = tokio::spawn(async move {
+            loop {
+                let event = match events.poll().await {
+                    Ok(Event::Incoming(Packet::ConnAck(yes))) => {
+                        Heard::Connected(yes.properties.and_then(|p| p.max_packet_size))
+                    }
+                    Ok(Event::Outgoing(Outgoing::Publish(number))) => Heard::Sent(number),
+                    Ok(Event::Incoming(Packet::PubAck(ack))) => Heard::Acknowledged(ack.pkid, ack.reason),
+                    Ok(_) => continue,
+                    Err(error) => Heard::Over(error.to_string()),
+                };
+                let ends = matches!(event, Heard::Over(_));
+                if say.send(event).await.is_err() || ends {
+                    return;
+                }
+            }
+        });
+        let mut live = Self { client, heard, pump, longest: LONGEST as usize };
+        loop {
+            match live.hear().await? {
+                Heard::Connected(longest) => {
+                    live.longest = longest.map_or(live.longest, |n| live.longest.min(n as usize));
+                    return Ok(live);
+                }
+                _ => continue,
+            }
+        }
+    }
+
+    /// Why it is over, if it is.
+    async fn why(&mut self) -> Option<String> {
+        while let Some(heard) = self.heard.recv().await {
+            if let Heard::Over(why) = heard {
+                return Some(why);
+            }
+        }
+        None
+    }
+
+    async fn hear(&mut self) -> Result<Heard, String> {
+        match self.heard.recv().await {
+            Some(Heard::Over(why)) => Err(why),
+            Some(heard) => Ok(heard),
+            None => Err("the connection is over".into()),
+        }
+    }
+}
+
+/// A message of a reading.
+struct Message {
+    topic: String,
+    text: String,
+}
+
+/// A broker.
+pub(crate) struct Mqtt {
+    options: MqttOptions,
+    shapes: Shapes,
+    live: Option<Live>,
+    // The reading that the broker hung up on, alone, and how often.
+    hung_up: Option<(String, u32)>,
+}
+
+/// What says how a reading is proven, for who does not read the message.
+fn properties(reading: &Outbound) -> PublishProperties {
+    let word = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    PublishProperties {
+        payload_format_indicator: Some(1),
+        content_type: Some("application/json".into()),
+        user_properties: vec![
+            word("id", &reading.id),
+            word("proof", reading.proof.as_str()),
+            word("e1", reading.e1.as_str()),
+            word("insecure", if reading.insecure { "true" } else { "false" }),
+        ],
+        ..PublishProperties::default()
+    }
+}
+
+/// What became of one of a batch so far.
+#[derive(Clone, Debug, Default)]
+struct Course {
+    // Messages that are not acknowledged yet; none before it was published.
+    open: Option<usize>,
+    verdict: Option<Verdict>,
+}
+
+impl Mqtt {
+    fn messages(&self, reading: &Outbound) -> Vec<Message> {
+        let own = self.shapes.own.iter().map(|topic| Message {
+            topic: format!("{topic}/{}/{}/{}", reading.net, reading.did, reading.about.as_str()),
+            text: reading.json().to_string(),
+        });
+        let theirs = self.shapes.chirpstack.iter().map(|application| Message {
+            topic: chirpstack::topic(application, reading),
+            text: chirpstack::event(application, reading).to_string(),
+        });
+        own.chain(theirs).collect()
+    }
+
+    async fn deliver(&mut self, batch: &[Arc<Outbound>]) -> Answer {
+        // A connection whose last batch was given up has answers on the way that belong to nothing: `live` is empty then.
+        // One that is over says nothing of what the broker takes now.
+        let mut live = match self.live.take().filter(|live| !live.pump.is_finished()) {
+            Some(live) => live,
+            None => match Live::dial(self.options.clone()).await {
+                Ok(live) => live,
+                Err(why) => return Answer::away(why),
+            },
+        };
+        match self.publish(&mut live, batch).await {
+            Ok(verdicts) => {
+                self.live = Some(live);
+                self.hung_up = None;
+                Answer::Each(verdicts)
+            }
+            Err(why) => self.over(why, batch),
+        }
+    }
+
+    /// The broker took the connection, and ended it over this batch.
+    fn over(&mut self, why: String, batch: &[Arc<Outbound>]) -> Answer {
+        let [alone] = batch else { return Answer::away(why) };
+        let times = match self.hung_up.take() {
+            Some((id, times)) if id == alone.id => times + 1,
+            _ => 1,
+        };
+        if times >= HANG_UPS {
+            return Answer::Refused(format!("the broker hung up on it {times} times: {why}"));
+        }
+        self.hung_up = Some((alone.id.clone(), times));
+        Answer::away(why)
+    }
+
+    /// Publishes all of a batch: of each device one at a time, so that none overtakes another, whatever the broker refuses.
+    async fn publish(&self, live: &mut Live, batch: &[Arc<Outbound>]) -> Result<Vec<Verdict>, String> {
+        let mut courses = vec![Course::default(); batch.len()];
+        let (mut going, mut flying) = (VecDeque::new(), HashMap::new());
+        loop {
+            // Devices of which nothing may follow now: one is on its way, or has to come again.
+            let mut held = BTreeSet::<Did>::new();
+            for (at, (reading, course)) in batch.iter().zip(&mut courses).enumerate() {
+                match (&course.verdict, course.open) {
+                    (Some(Verdict::Done | Verdict::Dead(_)), _) => {}
+                    (Some(Verdict::Retry(_)), _) | (None, Some(_)) => drop(held.insert(reading.did)),
+                    (None, None) if held.contains(&reading.did) => {}
+                    (None, None) if going.len() + flying.len() + self.shapes.count() > IN_FLIGHT => break,
+                    (None, None) => {
+                        held.insert(reading.did);
+                        let messages = self.messages(reading);
+                        if let Some(long) = messages.iter().map(Message::bytes).find(|n| *n > live.longest) {
+                            let most = live.longest;
+                            course.verdict = Some(Verdict::Dead(format!(
+                                "{long} bytes are more than the {most} that the broker takes"
+                            )));
+                            held.remove(&reading.did);
+                            continue;
+                        }
+                        course.open = Some(messages.len());
+                        for Message { topic, text } in messages {
+                            let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties(reading));
+                            if let Err(error) = live.client.try_publish(topic, text, options) {
+                                return Err(live.why().await.unwrap_or_else(|| error.to_string()));
+                            }
+                            going.push_back(at);
+                        }
+                    }
+                }
+            }
+            if going.is_empty() && flying.is_empty() {
+                break;
+            }
+            match live.hear().await? {
+                Heard::Sent(number) => {
+                    let at = going.pop_front().ok_or("a message went out that is none of ours")?;
+                    flying.insert(number, at);
+                }
+                Heard::Acknowledged(number, reason) => {
+                    let at = flying.remove(&number).ok_or("it acknowledged what was not sent")?;
+                    if let Some(course) = courses.get_mut(at) {
+                        course.acknowledged(reason);
+                    }
+                }
+                Heard::Connected(_) | Heard::Over(_) => {}
+            }
+        }
+        let behind = || Verdict::Retry("an earlier one of its device was not taken".into());
+        Ok(courses.into_iter().map(|course| course.verdict.unwrap_or_else(behind)).collect())
+    }
+}
+
+impl Message {
+    fn bytes(&self) -> usize {
+        self.topic.len() + self.text.len() + AROUND
+    }
+}
+
+impl Course {
+    /// One of its messages was answered.
+    fn acknowledged(&mut self, reason: PubAckReason) {
+        let said = || format!("the broker answered {reason:?}");
+        let left = self.open.unwrap_or(1).saturating_sub(1);
+        self.open = Some(left);
+        let no = match reason {
+            PubAckReason::Success | PubAckReason::NoMatchingSubscribers => None,
+            PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid => Some(Verdict::Dead(said())),
+            // Rights and quotas are mended at the broker: it is no fault of the reading.
+            _ => Some(Verdict::Retry(said())),
+        };
+        match (&self.verdict, no) {
+            (Some(Verdict::Dead(_)), _) => {}
+            (_, Some(no)) => self.verdict = Some(no),
+            (None, None) if left == 0 => self.verdict = Some(Verdict::Done),
+            _ => {}
+        }
+    }
+}
+
+impl Sink for Mqtt {
+    fn most(&self) -> Most {
+        MOST
+    }
+
+    fn send<'s>(&'s mut self, batch: &'s [Arc<Outbound>]) -> Sending<'s> {
+        Box::pin(self.deliver(batch))
+    }
+}
