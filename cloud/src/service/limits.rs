@@ -232,7 +232,9 @@ impl Service {
 
     /// What others still need of readings.
     fn floors(&self, keeper: &Keeper) -> Result<Floors, StoreError> {
-        let undelivered = if keeper.publishes { self.cloud.memory().read(|r| r.first_unpublished())? } else { None };
+        let unpublished = if keeper.publishes { self.cloud.memory().read(|r| r.first_unpublished())? } else { None };
+        let unsent = self.cloud.memory().read(|r| r.floor())?;
+        let undelivered = [unpublished, unsent].into_iter().flatten().min();
         Ok(Floors { undelivered, not_backed_up: None })
     }
 
