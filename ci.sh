@@ -31,7 +31,7 @@ JOBS=(
     "range      the range against the demo's networks as docs/threats.md states, and against weakened ones, where it must find more"
     "interop    tshark, aiocoap, lakers and other people's captures against running daemons"
     "evidence   a second verifier, a log looked at from outside, and pycose and openssl, over what our own code made"
-    "reports    SARIF of the audit holds to its schema, JUnit opens in a foreign parser, all forms say the same"
+    "reports    SARIF of the audit holds to its schema, JUnit opens in a foreign parser, all forms say the same; pyarrow reads the outbox's files"
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
@@ -114,7 +114,8 @@ job_clippy() {
 job_test() {
     # A token for vaults: SoftHSM, and OpenSC's tool to make keys in it that must be refused. A broker for LoRaWAN.
     # A database such as a Meshlium has: mariadb-server. A core dump of a gateway: gdb.
-    need_deb softhsm2 opensc mosquitto mosquitto-clients mariadb-server gdb
+    # Where readings go: nats-server and influxdb.
+    need_deb softhsm2 opensc mosquitto mosquitto-clients mariadb-server gdb nats-server influxdb
     if have cargo-nextest; then
         cargo nextest run --workspace --features fivefold-device/lorawan --locked --no-fail-fast
     else
@@ -216,6 +217,12 @@ job_reports() {
     $venv/bin/pip install --quiet --disable-pip-version-check -r interop/reports/requirements.txt
     cargo build --release --locked -p fivefold
     $venv/bin/python interop/reports/run.py "$@"
+    local lake
+    lake=$(mktemp -d)
+    # With the features of `test`, whose build this is.
+    FIVEFOLD_LAKE=$lake cargo test --workspace --features fivefold-device/lorawan --locked --test lake
+    $venv/bin/python interop/reports/lake.py "$lake"
+    rm -r "$lake"
 }
 
 job_sim() { bash scripts/sim.sh "${@:-1000}"; }

@@ -117,7 +117,17 @@ pub async fn start(
 /// Brings a sink what waits for it, until the task is dropped.
 pub async fn run<P: Ground>(at: Arc<P>, name: String, sink: Box<dyn Sink>, clock: impl Clock) {
     let engine = Engine::new(sink.most());
-    let mut outbox = Outbox { at, name, sink, clock, engine, page: Loaded::default(), asked: None, complained: false };
+    let mut outbox = Outbox {
+        at,
+        name,
+        sink,
+        clock,
+        engine,
+        page: Loaded::default(),
+        asked: None,
+        gathering: None,
+        complained: false,
+    };
     loop {
         if let Err(error) = outbox.step().await {
             tracing::error!(%error, sink = outbox.name, "readings that wait for a sink cannot be read; it is tried again");
@@ -147,6 +157,8 @@ struct Outbox<P, C> {
     engine: Engine,
     page: Loaded,
     asked: Option<i64>,
+    // Since when something waits for a batch to fill.
+    gathering: Option<Millis>,
     complained: bool,
 }
 
@@ -210,6 +222,12 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
             self.clock.sleep(IDLE).await;
             return Ok(());
         }
+        let left = if page.is_urgent { 0 } else { self.gathers() };
+        if left > 0 {
+            self.clock.sleep(left.min(20 * IDLE)).await;
+            return Ok(());
+        }
+        self.gathering = None;
         let (reading, raised) = (page.reading, page.raised);
         let all = places(page, &self.at.book());
         self.page = Loaded {
@@ -219,6 +237,15 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
         };
         self.engine.load(all.into_iter().map(|(place, _, reading)| (place, reading)));
         Ok(())
+    }
+
+    /// Milliseconds that a page which is not full is still waited for.
+    fn gathers(&mut self) -> u64 {
+        let now = self.clock.now();
+        // A clock that was put back must not make it longer.
+        let since = *self.gathering.insert(self.gathering.filter(|since| *since <= now).unwrap_or(now));
+        let most = u64::try_from(self.sink.gathers().as_millis()).unwrap_or(u64::MAX);
+        most.saturating_sub(now.since(since))
     }
 
     /// Notes what was settled, and what the sink said.

@@ -4,6 +4,9 @@
 
 mod common;
 mod mosquitto;
+mod receivers;
+#[path = "../../sinks/tests/servers/mod.rs"]
+mod servers;
 mod sinks;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,6 +138,8 @@ fn came(all: &[Value], about: &str) -> Vec<(String, u64, String, String)> {
 
 /// A sink of some kind. What it refuses for good is the long reading, until it is mended.
 trait Receiver {
+    /// Whether there is anything that it refuses.
+    const REFUSES: bool = true;
     /// Its words in `[[outbox]]`, and its secret.
     fn words(&self) -> (String, Option<&'static [u8]>);
     /// It is there.
@@ -268,7 +273,8 @@ fn in_order(all: &[(String, u64, String, String)], but: &BTreeSet<String>) -> BT
     seen
 }
 
-async fn a_day(mut receiver: impl Receiver) {
+async fn a_day<R: Receiver>(mut receiver: R) {
+    let refused = if R::REFUSES { 3 } else { 0 };
     let (folder, mut farm, clock) = (tempfile::tempdir().unwrap(), Farm::new(), Virtual::at(NOW));
     let vault = Vault::create(folder.path()).unwrap();
     let start = |farm: &Farm, receiver: &_| {
@@ -300,24 +306,13 @@ async fn a_day(mut receiver: impl Receiver) {
     receiver.start().await;
     until("all of the day", &clock, || farm.row().waiting == 0).await;
     let expected = 3 * (A_DAY as usize - 1);
-    until("all of it", &clock, || in_order(&came(&receiver.has(), "reading"), &BTreeSet::new()).len() == expected - 3)
-        .await;
-
-    // What was refused for good is there to be seen; once the sink is mended it is sent again, and the view is empty.
-    let letters = farm.cloud().memory().read(|r| r.dead_letters("plant", 0, 100)).unwrap();
-    assert_eq!((letters.len(), farm.row().dead), (3, 3), "one of each device");
-    assert!(letters.iter().all(|l| !l.said.is_empty() && l.tries >= 1));
-    farm.ask(Asked::Resend(Some(vec![letters[0].id])));
-    until("it is refused again", &clock, || {
-        let now = farm.cloud().memory().read(|r| r.dead_letters("plant", 0, 100)).unwrap();
-        now[0].tries > letters[0].tries && now[0].again.is_none()
+    until("all of it", &clock, || {
+        in_order(&came(&receiver.has(), "reading"), &BTreeSet::new()).len() == expected - refused
     })
     .await;
-    receiver.kill().await;
-    receiver.mend();
-    receiver.start().await;
-    farm.ask(Asked::Resend(None));
-    until("no dead letter", &clock, || farm.row().dead == 0).await;
+    if R::REFUSES {
+        mended(&farm, &mut receiver, &clock).await;
+    }
 
     // A label that was raised comes under the id of its reading.
     let raised = farm.raise();
@@ -334,6 +329,24 @@ async fn a_day(mut receiver: impl Receiver) {
     task.abort();
 }
 
+/// What was refused for good is there to be seen; once the sink is mended it is sent again, and the view is empty.
+async fn mended(farm: &Farm, receiver: &mut impl Receiver, clock: &Virtual) {
+    let letters = farm.cloud().memory().read(|r| r.dead_letters("plant", 0, 100)).unwrap();
+    assert_eq!((letters.len(), farm.row().dead), (3, 3), "one of each device");
+    assert!(letters.iter().all(|l| !l.said.is_empty() && l.tries >= 1));
+    farm.ask(Asked::Resend(Some(vec![letters[0].id])));
+    until("it is refused again", clock, || {
+        let now = farm.cloud().memory().read(|r| r.dead_letters("plant", 0, 100)).unwrap();
+        now[0].tries > letters[0].tries && now[0].again.is_none()
+    })
+    .await;
+    receiver.kill().await;
+    receiver.mend();
+    receiver.start().await;
+    farm.ask(Asked::Resend(None));
+    until("no dead letter", clock, || farm.row().dead == 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_is_away_for_a_day_misses_nothing() {
     a_day(Webhook { port: free_port(), hook: Hook::default(), server: None }).await;
@@ -343,6 +356,21 @@ async fn a_webhook_that_is_away_for_a_day_misses_nothing() {
 async fn a_broker_that_is_away_for_a_day_misses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     a_day(Broker { folder, port: free_port(), broker: None, most: "max_packet_size 1900\n", heard: None }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_away_for_a_day_misses_nothing() {
+    a_day(receivers::Database::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_away_for_a_day_misses_nothing() {
+    a_day(receivers::Stream::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_away_for_a_day_misses_nothing() {
+    a_day(receivers::Lake::new()).await;
 }
 
 /// Takes everything, or never answers.

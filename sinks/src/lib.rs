@@ -5,12 +5,21 @@
 pub mod broker;
 mod chirpstack;
 pub mod engine;
+mod influx;
 mod mqtt;
+mod nats;
 mod outbound;
+mod parquet;
 pub mod post;
 mod settings;
 mod sink;
 mod webhook;
+
+#[cfg(test)]
+extern crate self as fivefold_sinks;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod example;
 
 pub use outbound::{About, Outbound, Quantity, Scalar};
 pub use settings::{Settings, Wrong, check};

@@ -11,7 +11,7 @@ use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
 use crate::Sink;
-use crate::{mqtt, webhook};
+use crate::{influx, mqtt, nats, parquet, webhook};
 
 /// Sinks, at most.
 const MOST_SINKS: usize = 16;
@@ -41,7 +41,10 @@ pub struct Settings {
 /// What a kind of sink does with its words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Way {
+    Influx(influx::Settings),
     Mqtt(mqtt::Settings),
+    Nats(nats::Settings),
+    Parquet(parquet::Settings),
     Webhook(webhook::Settings),
 }
 
@@ -59,7 +62,10 @@ impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: ", self.name)?;
         match &self.way {
+            Way::Influx(s) => s.fmt(f),
             Way::Mqtt(s) => s.fmt(f),
+            Way::Nats(s) => s.fmt(f),
+            Way::Parquet(s) => s.fmt(f),
             Way::Webhook(s) => s.fmt(f),
         }
     }
@@ -86,8 +92,17 @@ pub fn check(words: &[CloudOutbox], folder: &Path) -> Result<Vec<Settings>, Wron
 
 /// Words that only some kinds have: what stands there, and which kinds may have it.
 fn misplaced(words: &CloudOutbox, kind: &str) -> Option<&'static str> {
-    let rules: [(&'static str, bool, &[&str]); 5] = [
-        ("username", words.username.is_some(), &["mqtt"]),
+    let rules: [(&'static str, bool, &[&str]); 14] = [
+        ("ca_file", words.ca_file.is_some(), &["influx", "mqtt", "nats", "webhook"]),
+        ("username", words.username.is_some(), &["influx", "mqtt", "nats"]),
+        ("database", words.database.is_some(), &["influx"]),
+        ("organisation", words.organisation.is_some(), &["influx"]),
+        ("bucket", words.bucket.is_some(), &["influx"]),
+        ("measurement", words.measurement.is_some(), &["influx"]),
+        ("stream", words.stream.is_some(), &["nats"]),
+        ("subject", words.subject.is_some(), &["nats"]),
+        ("readings", words.readings.is_some(), &["parquet"]),
+        ("every_s", words.every_s.is_some(), &["parquet"]),
         ("shape", !words.shape.is_empty(), &["mqtt"]),
         ("topic", words.topic.is_some(), &["mqtt"]),
         ("application", words.application.is_some(), &["mqtt"]),
@@ -105,7 +120,13 @@ fn sink(words: &CloudOutbox, folder: &Path) -> Result<Settings, String> {
         Some("start") => true,
         Some(other) => return Err(format!("from = \"{other}\": expected now or start")),
     };
-    let kinds = [("mqtt", &words.mqtt), ("webhook", &words.webhook)];
+    let kinds = [
+        ("influx", &words.influx),
+        ("mqtt", &words.mqtt),
+        ("nats", &words.nats),
+        ("parquet", &words.parquet),
+        ("webhook", &words.webhook),
+    ];
     let mut named = kinds.into_iter().filter_map(|(kind, at)| Some((kind, at.as_deref()?)));
     let (Some((kind, at)), None) = (named.next(), named.next()) else {
         let all = kinds.map(|(kind, _)| kind).join(", ");
@@ -115,7 +136,10 @@ fn sink(words: &CloudOutbox, folder: &Path) -> Result<Settings, String> {
         return Err(format!("{key} is no word of a sink with {kind}; leave it out"));
     }
     let way = match kind {
+        "influx" => Way::Influx(influx::Settings::check(at, words)?),
         "mqtt" => Way::Mqtt(mqtt::Settings::check(at, words, folder)?),
+        "nats" => Way::Nats(nats::Settings::check(at, words)?),
+        "parquet" => Way::Parquet(parquet::Settings::check(at, words, folder)?),
         _ => Way::Webhook(webhook::Settings::check(at, words)?),
     };
     Ok(Settings {
@@ -131,7 +155,10 @@ impl Settings {
     /// What kind of sink it is. A name stays with its kind.
     pub const fn kind(&self) -> &'static str {
         match &self.way {
+            Way::Influx(_) => "influx",
             Way::Mqtt(_) => "mqtt",
+            Way::Nats(_) => "nats",
+            Way::Parquet(_) => "parquet",
             Way::Webhook(_) => "webhook",
         }
     }
@@ -139,7 +166,10 @@ impl Settings {
     /// What its secret is for; `None` where it needs none.
     pub const fn secret_use(&self) -> Option<&'static str> {
         match &self.way {
+            Way::Influx(s) => s.secret_use(),
             Way::Mqtt(s) => s.secret_use(),
+            Way::Nats(s) => s.secret_use(),
+            Way::Parquet(_) => None,
             Way::Webhook(_) => Some("it signs what is sent, and the receiver has it too"),
         }
     }
@@ -169,7 +199,10 @@ impl Settings {
         let tls = client_config_web(&anchor).map_err(|e| failed(&e))?;
         let files = Files { name: self.name.clone(), secret, tls };
         Ok(match &self.way {
+            Way::Influx(s) => Box::new(s.prepare(files).map_err(wrong)?),
             Way::Mqtt(s) => Box::new(s.prepare(files).map_err(wrong)?),
+            Way::Nats(s) => Box::new(s.prepare(files).map_err(wrong)?),
+            Way::Parquet(s) => Box::new(s.prepare()),
             Way::Webhook(s) => Box::new(s.prepare(files).map_err(wrong)?),
         })
     }
@@ -192,6 +225,28 @@ mod tests {
         "[[outbox]]\nname = \"w\"\nca_file = \"ca.pem\"\nwebhook = \"https://plant.example/T0/secret\"\n";
     const MQTT: &str = "[[outbox]]\nname = \"q\"\nca_file = \"ca.pem\"\nmqtt = \"mqtts://broker.example:8883\"\n\
                         shape = [\"fivefold\", \"chirpstack\"]\napplication = \"8d3c4b60\"\n";
+
+    const INFLUX: &str = "[[outbox]]\nname = \"i\"\nca_file = \"ca.pem\"\ninflux = \"https://influx.example:8086\"\n\
+                          database = \"farm\"\n";
+    const NATS: &str = "[[outbox]]\nname = \"n\"\nca_file = \"ca.pem\"\nnats = \"tls://nats.example:4222\"\n\
+                        stream = \"FARM\"\n";
+    const PARQUET: &str = "[[outbox]]\nname = \"p\"\nparquet = \"lake\"\nevery_s = 60\n";
+
+    #[test]
+    fn databases_streams_and_folders_are_what_is_written() {
+        let sinks = of(&[INFLUX, NATS, PARQUET].concat()).unwrap();
+        let shown: Vec<String> = sinks.iter().map(Settings::to_string).collect();
+        assert_eq!(shown[0], "i: InfluxDB at https://influx.example:8086, measurement fivefold");
+        assert_eq!(shown[1], "n: JetStream FARM at nats.example:4222, subjects fivefold.NET.DEVICE");
+        assert_eq!(shown[2], "p: Parquet in farm/lake, a file each 60 s or 5000 readings");
+        assert!(sinks.iter().all(|s| s.secret_use().is_none()));
+        let bucket = INFLUX.replace("database = \"farm\"", "organisation = \"o\"\nbucket = \"b\"");
+        assert_eq!(of(&bucket).unwrap()[0].secret_use(), Some("the token of InfluxDB"));
+        for text in [INFLUX, NATS] {
+            let named = text.replace("ca_file", "username = \"u\"\nca_file");
+            assert!(of(&named).unwrap()[0].secret_use().unwrap().starts_with("the password"));
+        }
+    }
 
     #[test]
     fn sinks_are_what_is_written_and_show_no_secret() {
@@ -224,6 +279,24 @@ mod tests {
             (MQTT, "\"chirpstack\"", "\"json\"", "shape"),
             (MQTT, "shape", "topic = \"a/+\"\nshape", "topic"),
             (MQTT, ", \"chirpstack\"", "", "application"),
+            (INFLUX, "https://influx", "http://influx", "clear text"),
+            (INFLUX, ":8086", ":8086/write?db=x", "its address alone"),
+            (INFLUX, "database = \"farm\"\n", "", "organisation and bucket"),
+            (INFLUX, "database", "bucket = \"b\"\ndatabase", "organisation and bucket"),
+            (INFLUX, "database", "measurement = \"a b\"\ndatabase", "measurement"),
+            (INFLUX, "database", "username = \"a:b\"\ndatabase", "username"),
+            (INFLUX, "database", "stream = \"S\"\ndatabase", "stream is no word"),
+            (NATS, "tls://", "nats://", "clear text"),
+            (NATS, "tls://", "mqtts://", "tls://HOST"),
+            (NATS, ":4222", "", "tls://HOST"),
+            (NATS, "ca_file = \"ca.pem\"\n", "", "ca_file"),
+            (NATS, "FARM", "a.>", "stream"),
+            (NATS, "stream = \"FARM\"\n", "", "stream"),
+            (NATS, "stream", "subject = \"a.*\"\nstream", "subject"),
+            (PARQUET, "every_s = 60", "every_s = 100000", "every_s"),
+            (PARQUET, "every_s", "readings = 0\nevery_s", "readings"),
+            (PARQUET, "every_s", "ca_file = \"ca.pem\"\nevery_s", "ca_file is no word"),
+            (PARQUET, "every_s", "username = \"u\"\nevery_s", "username is no word"),
         ] {
             assert!(text.contains(from), "{from}");
             let said = of(&text.replace(from, to)).unwrap_err();

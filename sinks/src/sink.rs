@@ -66,6 +66,11 @@ pub trait Sink: Send + Sync {
     /// What a batch for it may hold.
     fn most(&self) -> Most;
 
+    /// How long a reading may wait for a batch to fill.
+    fn gathers(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Sends a batch, which is never empty. Bounded in memory; a connection may be kept for the next.
     fn send<'s>(&'s mut self, batch: &'s [Arc<Outbound>]) -> Sending<'s>;
 }

@@ -136,6 +136,8 @@ pub struct OutboxPage {
     pub raised: i64,
     /// Whether that is further than the sink's place, though nothing is sent.
     pub is_ahead: bool,
+    /// Whether there may be more, or something that a person wants now.
+    pub is_urgent: bool,
 }
 
 impl OutboxPage {
@@ -364,7 +366,8 @@ impl Reader {
             let to = ends(readings.len() == room, readings.last().map(|r| r.row.id), last.max(reading));
             let to_raised = ends(labels.len() == quarter, labels.last().map(|l| l.0), last_raised.max(raised));
             let is_ahead = to > reading || to_raised > raised;
-            Ok(OutboxPage { again, readings, labels, reading: to, raised: to_raised, is_ahead })
+            let is_urgent = !again.is_empty() || readings.len() >= room || labels.len() == quarter;
+            Ok(OutboxPage { again, readings, labels, reading: to, raised: to_raised, is_ahead, is_urgent })
         })
     }
 

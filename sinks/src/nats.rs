@@ -1,0 +1,412 @@
+//! NATS JetStream: each reading is a message in a stream, and is done when the stream says that it keeps it.
+//!
+//! The client is ours ([`wire`]): what a server says is bounded, and a connection is ended rather than mended behind our back. A
+//! message bears the reading's id as `Nats-Msg-Id`, by which the stream drops what comes twice within its window.
+
+mod wire;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use fivefold_keep::share::CloudOutbox;
+use rustls::pki_types::ServerName;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::TlsConnector;
+use wire::Said;
+use zeroize::Zeroizing;
+
+use crate::broker::Socket;
+use crate::post::NO_CA;
+use crate::settings::Files;
+use crate::{Answer, Most, Outbound, Sending, Sink, Verdict};
+
+/// As many messages may be under way, each of another device.
+const MOST: Most = Most { readings: 4096, bytes: 8 << 20 };
+/// A connection that was silent for so long is not trusted with a batch: a server ends one that does not answer its pings.
+const STALE: Duration = Duration::from_secs(60);
+/// A stream refuses a message as too large, in JetStream's own number.
+const TOO_LARGE: u64 = 10_054;
+/// Nobody takes the subject.
+const NO_RESPONDERS: u16 = 503;
+
+/// Checked words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    host: String,
+    port: u16,
+    /// None where it is in clear text, on this computer.
+    name: Option<ServerName<'static>>,
+    username: Option<String>,
+    stream: String,
+    prefix: String,
+}
+
+impl fmt::Display for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, stream, prefix, .. } = self;
+        write!(f, "JetStream {stream} at {host}:{port}, subjects {prefix}.NET.DEVICE")
+    }
+}
+
+impl Settings {
+    pub(crate) fn check(at: &str, words: &CloudOutbox) -> Result<Self, String> {
+        const FORM: &str = "nats: write tls://HOST:PORT, e.g. tls://nats.example:4222";
+        let (scheme, rest) = at.split_once("://").ok_or(FORM)?;
+        let (host, port) = rest.rsplit_once(':').ok_or(FORM)?;
+        let (host, port) = (host.trim_matches(['[', ']']), port.parse().map_err(|_| FORM)?);
+        let is_here = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        let name = match (scheme, words.ca_file.is_some()) {
+            ("tls", true) => Some(ServerName::try_from(host.to_owned()).map_err(|_| FORM)?),
+            ("tls", false) => return Err(NO_CA.into()),
+            ("nats", _) if !is_here => {
+                return Err("nats: nats:// is clear text, for this computer alone (127.0.0.1); write tls://".into());
+            }
+            ("nats", true) => return Err("ca_file: there is no certificate behind nats://; leave it out".into()),
+            ("nats", false) => None,
+            _ => return Err(FORM.into()),
+        };
+        const STREAM: &str = "stream: write the name of the stream that takes the readings: letters, digits, - and _";
+        let stream = words.stream.clone().filter(|stream| is_part(stream)).ok_or(STREAM)?;
+        let prefix = words.subject.clone().unwrap_or_else(|| "fivefold".into());
+        if prefix.len() > 100 || !prefix.split('.').all(is_part) {
+            return Err("subject: expected parts of letters, digits, - and _, with dots between them".into());
+        }
+        if words.username.as_ref().is_some_and(String::is_empty) {
+            return Err("username: it is empty".into());
+        }
+        Ok(Self { host: host.to_owned(), port, name, username: words.username.clone(), stream, prefix })
+    }
+
+    pub(crate) const fn secret_use(&self) -> Option<&'static str> {
+        match &self.username {
+            Some(_) => Some("the password at the NATS server"),
+            None => None,
+        }
+    }
+
+    pub(crate) fn prepare(&self, files: Files) -> Result<Nats, String> {
+        let Files { secret, tls, .. } = files;
+        if std::str::from_utf8(&secret).is_err() {
+            return Err("its secret is no text, and NATS takes only texts".into());
+        }
+        let tls = self.name.is_some().then(|| TlsConnector::from(Arc::new(tls)));
+        Ok(Nats { to: self.clone(), tls, secret, connection: None })
+    }
+}
+
+/// A part of a subject, and the name of a stream: without what separates parts or stands for any.
+fn is_part(text: &str) -> bool {
+    let is_char = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
+    (1..=100).contains(&text.len()) && text.bytes().all(is_char)
+}
+
+/// A stream, and the connection to its server.
+pub(crate) struct Nats {
+    to: Settings,
+    tls: Option<TlsConnector>,
+    secret: Zeroizing<Vec<u8>>,
+    /// Between batches. Taken out for one: what is left in the middle of it is closed.
+    connection: Option<Connection>,
+}
+
+/// Why a batch ended in the middle.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("it closes the connection")]
+    Closed,
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Nonsense(#[from] wire::Nonsense),
+    #[error("it says: {0}")]
+    Said(String),
+    #[error("{0}")]
+    Unfit(&'static str),
+}
+
+/// What JetStream says of a message.
+#[derive(Deserialize)]
+struct Ack {
+    stream: Option<String>,
+    seq: Option<u64>,
+    error: Option<Refusal>,
+}
+
+#[derive(Deserialize)]
+struct Refusal {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Serialize)]
+struct Connect<'c> {
+    verbose: bool,
+    pedantic: bool,
+    lang: &'static str,
+    version: &'static str,
+    name: &'static str,
+    protocol: u8,
+    headers: bool,
+    no_responders: bool,
+    tls_required: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'c str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass: Option<&'c str>,
+}
+
+impl Nats {
+    async fn deliver(&mut self, batch: &[Arc<Outbound>]) -> Result<Vec<Verdict>, Broken> {
+        let kept = self.connection.take().filter(|c| c.used.elapsed() < STALE);
+        let mut connection = match kept {
+            Some(connection) => connection,
+            None => self.dial().await?,
+        };
+        let mut verdicts = Vec::with_capacity(batch.len());
+        // Of one device one message is under way at a time: were the second kept and the first not, they would change places.
+        let mut rest = batch;
+        while !rest.is_empty() {
+            let mut devices = HashSet::new();
+            let count = rest.iter().take_while(|r| devices.insert((r.net, r.did))).count();
+            let (wave, later) = rest.split_at(count);
+            let answers = connection.publish(&self.to, wave).await?;
+            let is_held = answers.iter().any(|v| matches!(v, Verdict::Retry(_)));
+            verdicts.extend(answers);
+            rest = if is_held { &[] } else { later };
+        }
+        // What is too large, a server says when it is dialled: it may have changed its mind since.
+        if !verdicts.iter().any(|v| matches!(v, Verdict::Dead(_))) {
+            connection.used = Instant::now();
+            self.connection = Some(connection);
+        }
+        Ok(verdicts)
+    }
+
+    async fn dial(&self) -> Result<Connection, Broken> {
+        let Settings { host, port, name, username, .. } = &self.to;
+        let socket = TcpStream::connect((&**host, *port)).await?;
+        socket.set_nodelay(true)?;
+        let mut connection = Connection::over(Box::new(socket));
+        let Said::Info(info) = connection.hear().await? else {
+            return Err(Broken::Unfit("it does not begin as NATS does"));
+        };
+        match (&self.tls, name) {
+            (Some(tls), Some(name)) if info.tls_required || info.tls_available => {
+                // What came in clear text is forgotten: it may be anybody's.
+                let socket = connection.read.unsplit(connection.write);
+                connection = Connection::over(Box::new(tls.connect(name.clone(), socket).await?));
+            }
+            (Some(_), _) => return Err(Broken::Unfit("it speaks no TLS, and nothing is sent in clear text")),
+            (None, _) if info.tls_required => {
+                return Err(Broken::Unfit("it speaks TLS alone: write tls:// in its address"));
+            }
+            (None, _) => {}
+        }
+        if !info.headers {
+            return Err(Broken::Unfit("it takes no headers: NATS 2.2 or later does, unless that is switched off"));
+        }
+        connection.longest = info.max_payload;
+        let login = username.as_deref().zip(std::str::from_utf8(&self.secret).ok());
+        connection.log_in(login, self.tls.is_some()).await?;
+        Ok(connection)
+    }
+}
+
+/// A connection to a server.
+struct Connection {
+    read: ReadHalf<Box<dyn Socket>>,
+    write: WriteHalf<Box<dyn Socket>>,
+    buffer: BytesMut,
+    /// Bytes of a message, at most, as it says.
+    longest: usize,
+    /// Where answers come to.
+    inbox: String,
+    /// Number of the next message.
+    next: u64,
+    used: Instant,
+}
+
+impl Connection {
+    fn over(socket: Box<dyn Socket>) -> Self {
+        let (read, write) = tokio::io::split(socket);
+        let (buffer, inbox, used) = (BytesMut::with_capacity(16 << 10), String::new(), Instant::now());
+        Self { read, write, buffer, longest: 0, inbox, next: 0, used }
+    }
+
+    /// The next thing it says.
+    async fn hear(&mut self) -> Result<Said, Broken> {
+        hear(&mut self.read, &mut self.buffer).await
+    }
+
+    async fn log_in(&mut self, login: Option<(&str, &str)>, tls_required: bool) -> Result<(), Broken> {
+        let mut random = [0; 16];
+        getrandom::fill(&mut random).map_err(std::io::Error::other)?;
+        self.inbox = format!("_INBOX.{}", hex::encode(random));
+        let connect = Connect {
+            verbose: false,
+            pedantic: false,
+            lang: "rust",
+            version: env!("CARGO_PKG_VERSION"),
+            name: "fivefold",
+            protocol: 1,
+            headers: true,
+            no_responders: true,
+            tls_required,
+            user: login.map(|(name, _)| name),
+            pass: login.map(|(_, password)| password),
+        };
+        let connect = Zeroizing::new(serde_json::to_string(&connect).map_err(std::io::Error::other)?);
+        let lines = Zeroizing::new(format!("CONNECT {}\r\nSUB {}.* 1\r\nPING\r\n", *connect, self.inbox));
+        self.write.write_all(lines.as_bytes()).await?;
+        self.write.flush().await?;
+        loop {
+            match self.hear().await? {
+                Said::Pong => return Ok(()),
+                Said::Err(text) => return Err(Broken::Said(text)),
+                Said::Info(info) => self.longest = info.max_payload,
+                Said::Ok | Said::Ping | Said::Message { .. } => {}
+            }
+        }
+    }
+
+    /// Publishes a wave, and waits until each was answered.
+    async fn publish(&mut self, to: &Settings, wave: &[Arc<Outbound>]) -> Result<Vec<Verdict>, Broken> {
+        let start = self.next;
+        let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(wave.len());
+        let mut out = BytesMut::new();
+        for (reading, number) in wave.iter().zip(start..) {
+            let id = reading.event_id();
+            let headers = [
+                ("Nats-Msg-Id", &*id),
+                ("Nats-Expected-Stream", &*to.stream),
+                ("Fivefold-Proof", reading.proof.as_str()),
+                ("Fivefold-E1", reading.e1.as_str()),
+            ];
+            let payload = reading.json().to_string();
+            let length = wire::header_length(&headers) + payload.len();
+            if length > self.longest {
+                let said = format!("its message has {length} bytes, and the server takes {}", self.longest);
+                verdicts.push(Some(Verdict::Dead(said)));
+                continue;
+            }
+            verdicts.push(None);
+            let subject = format!("{}.{}.{}", to.prefix, reading.net, reading.did);
+            let reply = format!("{}.{number}", self.inbox);
+            wire::publish(&mut out, &subject, &reply, &headers, payload.as_bytes());
+        }
+        self.next = start + wave.len() as u64;
+        let Self { read, write, buffer, inbox, longest, .. } = self;
+        let speak = async {
+            write.write_all(&out).await?;
+            write.flush().await.map_err(Broken::from)
+        };
+        let (mut is_pinged, mut open) = (false, verdicts.iter().filter(|v| v.is_none()).count());
+        // Both at once: neither side waits for a full buffer of the other.
+        let listen = async {
+            while open > 0 {
+                match hear(read, buffer).await? {
+                    Said::Err(text) => return Err(Broken::Said(text)),
+                    Said::Info(info) => *longest = info.max_payload,
+                    Said::Message { subject, status, payload } => {
+                        let number = subject.strip_prefix(&**inbox).and_then(|n| n.strip_prefix('.')?.parse().ok());
+                        let place = number.and_then(|n: u64| usize::try_from(n.checked_sub(start)?).ok());
+                        // An answer to nothing, or a second one, changes nothing.
+                        if let Some(one @ None) = place.and_then(|p| verdicts.get_mut(p)) {
+                            *one = Some(verdict(&to.stream, status, &payload));
+                            open -= 1;
+                        }
+                    }
+                    Said::Ping => is_pinged = true,
+                    Said::Pong | Said::Ok => {}
+                }
+            }
+            Ok(())
+        };
+        tokio::try_join!(speak, listen)?;
+        if is_pinged {
+            write.write_all(b"PONG\r\n").await?;
+            write.flush().await?;
+        }
+        Ok(verdicts.into_iter().flatten().collect())
+    }
+}
+
+async fn hear(read: &mut ReadHalf<Box<dyn Socket>>, buffer: &mut BytesMut) -> Result<Said, Broken> {
+    loop {
+        if let Some(said) = wire::take(buffer)? {
+            return Ok(said);
+        }
+        if read.read_buf(buffer).await? == 0 {
+            return Err(Broken::Closed);
+        }
+    }
+}
+
+/// Nothing but a message that is too large is dead: a stream that is full, missing or another one is mended, and takes it then.
+fn verdict(stream: &str, status: Option<u16>, payload: &[u8]) -> Verdict {
+    if status == Some(NO_RESPONDERS) {
+        return Verdict::Retry(format!("no stream takes its subject: there is no {stream}, or it has other subjects"));
+    }
+    match serde_json::from_slice::<Ack>(payload) {
+        Ok(Ack { error: Some(Refusal { err_code, description }), .. }) => {
+            let said = format!("{} ({err_code})", wire::words(&description));
+            if err_code == TOO_LARGE { Verdict::Dead(said) } else { Verdict::Retry(said) }
+        }
+        Ok(Ack { stream: Some(by), seq: Some(1..), error: None }) if by == stream => Verdict::Done,
+        _ => Verdict::Retry("what answers is no JetStream".into()),
+    }
+}
+
+impl Sink for Nats {
+    fn most(&self) -> Most {
+        MOST
+    }
+
+    fn send<'s>(&'s mut self, batch: &'s [Arc<Outbound>]) -> Sending<'s> {
+        Box::pin(async {
+            match self.deliver(batch).await {
+                Ok(verdicts) => Answer::Each(verdicts),
+                Err(broken) => Answer::away(broken),
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_jetstream_says_of_a_message_is_understood() {
+        let of = |status, text: &str| verdict("FARM", status, text.as_bytes());
+        let refused = |code: u32, stream: &str| {
+            format!(r#"{{"error":{{"code":400,"err_code":{code},"description":"no\n"}},"stream":"{stream}","seq":0}}"#)
+        };
+        assert_eq!(of(None, r#"{"stream":"FARM","seq":7}"#), Verdict::Done);
+        assert_eq!(of(None, r#"{"stream":"FARM","seq":7,"duplicate":true,"domain":"x"}"#), Verdict::Done);
+        assert_eq!(of(None, &refused(10_054, "FARM")), Verdict::Dead("no  (10054)".into()));
+        assert_eq!(of(None, &refused(10_077, "FARM")), Verdict::Retry("no  (10077)".into()), "it is full");
+        assert!(matches!(of(None, &refused(10_060, "OTHER")), Verdict::Retry(_)), "another stream");
+        assert!(matches!(of(Some(503), ""), Verdict::Retry(said) if said.contains("FARM")));
+        for text in ["", "+OK", r#"{"stream":"FARM","seq":0}"#, r#"{"stream":"OTHER","seq":7}"#] {
+            assert!(matches!(of(None, text), Verdict::Retry(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn parts_of_subjects_have_no_wildcards_and_no_dots() {
+        assert!(is_part("fivefold") && is_part("a-b_1"));
+        for text in ["", "a.b", "*", ">", "a b", "$JS", "a\r\nPUB"] {
+            assert!(!is_part(text), "{text}");
+        }
+    }
+}
