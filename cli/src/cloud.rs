@@ -2,12 +2,14 @@
 
 mod limits;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use fivefold_cloud::config::{Config, ISSUER_FILE, ISSUER_KEY_FILE, KEY_FILE};
 use fivefold_cloud::daemon;
-use fivefold_core::profile::Mode;
+use fivefold_core::id::Did;
+use fivefold_core::profile::Profile;
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::{Authority, Certified, ISSUER_DAYS, LONGEST_DAYS, Role, names_in};
 use fivefold_keep::files::{self, Readers};
@@ -230,7 +232,8 @@ fn restored(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {
 pub(crate) struct CountsAsRestored {
     contexts: usize,
     ordered: usize,
-    silent: Vec<String>,
+    /// Devices that cannot renew.
+    stuck: Vec<String>,
 }
 
 /// Makes the cloud in an operator's folder that was put back safe to start (docs/protocol.md 8.4).
@@ -238,29 +241,31 @@ pub(crate) fn count_as_restored(dir: &Path, how: &str, now: u64) -> anyhow::Resu
     let mut registry = Registry::open(&dir.join(REGISTRY_FILE), acting(now))?;
     let config = Config::load(&dir.join("cloud"))?;
     let contexts = fivefold_cloud::store::restored(&config.store, Millis(now * 1000))?;
-    let can_renew = !registry.renewals()?.is_empty();
-    let ordered = if can_renew { registry.order_renewal(Whom::All, now)? } else { 0 };
+    let can_renew: HashSet<Did> = registry.renewals()?.iter().map(|r| r.did).collect();
+    let ordered = if can_renew.is_empty() { 0 } else { registry.order_renewal(Whom::All, now)? };
     registry.enter_deed("cloud restored", how)?;
     let devices = registry.devices()?.into_iter().filter(|d| d.revoked_at.is_none());
-    let silent = devices.filter(|d| d.policy.mode == Mode::Random).map(|d| d.did.to_string()).collect();
-    Ok(CountsAsRestored { contexts, ordered, silent })
+    let stuck = devices.filter(|d| d.policy.profile != Profile::DangerLinkOnly && !can_renew.contains(&d.did));
+    Ok(CountsAsRestored { contexts, ordered, stuck: stuck.map(|d| d.did.to_string()).collect() })
 }
 
 impl CountsAsRestored {
     pub(crate) fn value(&self) -> Value {
-        json!({ "contexts": self.contexts, "ordered": self.ordered, "to_enrol_again": self.silent })
+        json!({ "contexts": self.contexts, "ordered": self.ordered, "to_enrol_again": self.stuck })
     }
 
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "The store counts as put back: {} contexts in it are answered under new numbers, and {} devices are ordered to renew.",
+            "The store counts as put back: {} contexts in it are answered under new numbers, and {} devices are ordered to renew.\n\
+             What they send until then is held, for it may be a recording: fivefold reading held",
             self.contexts, self.ordered
         );
-        if !self.silent.is_empty() {
+        if !self.stuck.is_empty() {
             text.push_str(
-                "\nDevices of mode R hear nothing until you type, for each: fivefold device enrol-again DID\n",
+                "\nThese cannot renew, and all that they send is held until you type, for each: fivefold device \
+                 enrol-again DID\n",
             );
-            text.push_str(&self.silent.join("\n"));
+            text.push_str(&self.stuck.join("\n"));
         }
         text
     }

@@ -1,6 +1,7 @@
 //! `fivefold reading`: what the cloud, or a gateway without one, stored, and how each was proven.
 
 mod classic;
+mod held;
 mod kept;
 
 pub(crate) use kept::is_gateway;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::clock;
-use crate::operator::{OPERATOR_FILE, Settings};
+use crate::operator::{Folder, OPERATOR_FILE, Settings};
 use crate::output::{Output, answer, table};
 
 /// Arguments of `fivefold reading`.
@@ -33,10 +34,14 @@ enum Verb {
     Follow(Which),
     /// Delete readings from the store of a gateway without a cloud, once they are read out.
     Forget(kept::Forget),
+    /// List what the cloud holds since its store was put back from a copy, because it may be a recording.
+    Held(Folder),
     /// List readings, the newest last.
     List(List),
     /// List what was kept apart and is no reading, with the codes against it, the newest last.
     Quarantine(classic::Quarantine),
+    /// Make readings of what is held, by your word that it is no recording. They stay late. While the cloud runs, or not.
+    Release(held::Which),
     /// List classic devices that speak and are not in the book.
     Unknown(classic::Unknown),
 }
@@ -120,6 +125,8 @@ impl Cloud {
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
         Verb::Forget(args) => kept::forget(args, output)?,
+        Verb::Held(folder) => held::list(folder, output)?,
+        Verb::Release(which) => held::release(which, output)?,
         Verb::Quarantine(args) => classic::quarantine(args, output)?,
         Verb::Unknown(args) => classic::unknown(args, output)?,
         Verb::List(list) if kept::is_gateway(&list.which.cloud.dir) => kept::list(list, output)?,

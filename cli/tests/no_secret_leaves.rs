@@ -33,7 +33,7 @@ const NOT_HERE: [(&str, &str); 7] = [
 ];
 
 /// Commands that are deeds: all others of the program's own list leave the book as it is.
-const CHANGE: [&str; 40] = [
+const CHANGE: [&str; 41] = [
     "network add",
     "network set",
     "network local",
@@ -62,6 +62,7 @@ const CHANGE: [&str; 40] = [
     "key rotate",
     "key switch",
     "range permit",
+    "reading release",
     "template add",
     "token add",
     "token revoke",
@@ -607,6 +608,8 @@ fn search(mut heard: Heard) {
     let dir = ["--dir", &farm];
     heard.run("vault rewrap pkcs11", &[&dir[..], &key].concat());
     heard.run("cloud restored", &dir);
+    heard.run("reading held", &dir);
+    heard.run("reading release", &[&dir[..], &["--gateway", "north"]].concat());
     heard.run("cloud replace-ca", &dir);
     private(Path::new(&pin), "a wrong pin 57721");
     heard.secrets.push(Secret { name: "a wrong PIN".into(), bytes: b"a wrong pin 57721".to_vec() });

@@ -6,7 +6,6 @@ mod farm;
 use std::time::Duration;
 
 use farm::{Daemon, Farm, answer, fivefold};
-use fivefold_keep::tls::{Anchor, Groups, client_config_api};
 use rusqlite::Connection;
 use serde_json::Value;
 
@@ -23,7 +22,7 @@ fn lines(farm: &Farm) -> Vec<Value> {
 /// The operator's log against the evidence log, once that has all of it.
 fn checked(farm: &Farm) -> Value {
     for _ in 0..100 {
-        assert_eq!(post(farm, "/v1/log/checkpoint", ""), 200);
+        assert_eq!(farm.post("/v1/log/checkpoint", ""), 200);
         let (code, said) = log(farm, &["--check"]);
         if code == Some(0) && said["check"]["waiting"] == 0 && said["check"]["logged"].as_u64() > Some(0) {
             return said["check"].clone();
@@ -31,20 +30,6 @@ fn checked(farm: &Farm) -> Value {
         std::thread::sleep(Duration::from_millis(200));
     }
     panic!("{:?}", log(farm, &["--check"]));
-}
-
-/// Asks something of the cloud; the status of its answer.
-fn post(farm: &Farm, path: &str, body: &'static str) -> u16 {
-    let anchor = Anchor::from_pem(&std::fs::read(farm.path("ca.pem")).unwrap()).unwrap();
-    let tls = client_config_api(&anchor, Groups::HybridOnly).unwrap();
-    let token = std::fs::read_to_string(&farm.token).unwrap();
-    let url = format!("https://localhost:{}{path}", farm.api.port());
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let client = reqwest::Client::builder().use_preconfigured_tls(tls).build().unwrap();
-        let request = client.post(url).bearer_auth(token).header("content-type", "application/json");
-        request.body(body).send().await.unwrap().status().as_u16()
-    })
 }
 
 #[test]
@@ -69,7 +54,7 @@ fn who_did_what_is_in_the_log_and_whoever_alters_it_is_found() {
     let cloud = Daemon::start(&farm.cloud(), 0);
     farm.stored();
     let commands = format!("/v1/devices/{}/commands", farm.did);
-    assert_eq!(post(&farm, &commands, "{\"op\": 7, \"args\": [271828]}"), 202);
+    assert_eq!(farm.post(&commands, "{\"op\": 7, \"args\": [271828]}"), 202);
     let command = lines(&farm).pop().unwrap();
     assert_eq!((&command["who"], &command["done"]), (&"token t".into(), &"command queued".into()));
     assert_eq!(command["from"], "127.0.0.1");

@@ -39,6 +39,11 @@ pub mod flag {
     pub const INSECURE: u8 = 8;
     /// A gateway vouched for another message under the same number as well.
     pub const CONFLICT: u8 = 16;
+    /// Under a context of before the store was put back from a copy (docs/protocol.md 8.4): it may be a recording of what the
+    /// copy does not have, and is no reading until the operator says so (E3-14).
+    pub const HELD: u8 = 32;
+    /// What is no reading, and never was one.
+    pub const HIDDEN: u8 = QUARANTINED | REFUSED | HELD;
     /// What it said is pruned: the row stays, and knows a repeat.
     pub const PRUNED: u8 = 64;
 }

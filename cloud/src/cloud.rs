@@ -6,7 +6,7 @@
 //! | Hides       | nothing here; readings are stored as they were opened |
 //! | Proves      | by which seal each reading came: the node's own, or a gateway's word |
 //! | Binds       | a reading to (network, device, level, epoch, boot, number), once |
-//! | Drops as    | `E3-01` to `E3-13`, `E4-02`, `E4-03`, `E4-06`, `EV-01`, `T-01`; `E2-05` to `E2-08` of gateways' words |
+//! | Drops as    | `E3-01` to `E3-14`, `E4-02`, `E4-03`, `E4-06`, `EV-01`, `T-01`; `E2-05` to `E2-08` of gateways' words |
 //! | Does not    | read clocks, write disks, hold sockets: [`ingest`](crate::ingest) carries out what comes out here |
 //! | Spec        | docs/protocol.md 5, 8, 9, 10 |
 //!

@@ -8,6 +8,7 @@ mod alarms;
 mod classic;
 mod evidence;
 mod heard;
+mod held;
 mod imported;
 mod limits;
 mod log;
@@ -47,6 +48,7 @@ pub use alarms::{AlarmRow, AlarmWrite, MOST_ALARMS, SinkRow};
 pub use classic::{ClassicRow, Published, PublishedRow, QuarantinedRow, UnknownRow};
 pub use evidence::{BatchPast, Claims, Closed, Evidence, LeavesRow, OPEN, PART, PARTS, PartRow, State, StatementRow};
 pub use heard::{HeardRow, Hearing, Kept, Leaves};
+pub use held::{Held, HeldRow, Release};
 pub use imported::{
     ImportBatch, ImportNote, ImportedFrame, ImportedNode, ImportedRow, ImportedValue, Imports, MOST_NOTES, Run,
     SeenRow, seen_classic,
@@ -85,6 +87,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("store/migrations/0018_tokens.sql"),
     include_str!("store/migrations/0019_limits.sql"),
     include_str!("store/migrations/0020_outbox.sql"),
+    include_str!("store/migrations/0021_held.sql"),
 ];
 /// Pages that the journal takes before it starts anew.
 const JOURNAL_PAGES: i64 = 8192;
@@ -633,6 +636,26 @@ fn open(path: &Path) -> Result<Connection, StoreError> {
     db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     migrate(&mut db, path)?;
+    Ok(db)
+}
+
+/// Opens the database for changes beside a cloud that may have it open too, in another process.
+fn beside(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |source| StoreError::of(path, source);
+    let current = || -> rusqlite::Result<bool> {
+        let db = Connection::open(path)?;
+        db.busy_timeout(Duration::from_secs(10))?;
+        let version: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
+        Ok(usize::try_from(version) == Ok(MIGRATIONS.len()))
+    };
+    if !path.exists() || !current().map_err(failed)? {
+        let _lock = lock(path)?;
+        drop(open(path)?);
+    }
+    let db = Connection::open(path).map_err(failed)?;
+    // A cloud's transactions are short.
+    db.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
+    db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     Ok(db)
 }
 

@@ -1,16 +1,23 @@
-//! A store that was put back from a copy (docs/protocol.md 8.4): nothing is sealed twice under one number, and devices go on.
+//! A store that was put back from a copy (docs/protocol.md 8.4): nothing is sealed twice under one number, what came since and
+//! is brought again is no reading, and devices go on.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
 
 use std::path::Path;
 
+use common::runs::{renew, renewal};
+use common::signer::{signature_item, signing_world};
 use common::*;
-use fivefold_cloud::store::restored;
+use fivefold_cloud::accepted::{Freshness, flag};
+use fivefold_cloud::store::{Held, HeldRow, Query, ReadingRow, Release, restored};
 use fivefold_core::error::Code;
+use fivefold_core::id::Sid;
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::control::Downlink as ControlMap;
+use fivefold_core::wire::envelope::Kind;
 use fivefold_keep::registry::Device;
 
 fn enrolled(mode: Mode) -> Device {
@@ -64,7 +71,7 @@ fn what_was_answered_since_the_copy_is_answered_under_another_number() {
         let now = w.now;
         w = w.stopped(|store| put_back(store, &kept, now));
         w.now = now.plus(60_000);
-        // What is lost comes back from a recording, as the reading that it is; the nonce of its first answer does not.
+        // What is lost comes back from a recording; the nonce of its first answer does not.
         for sent in [&second, &first, &node.send(READING)] {
             let number = number_of(&mut w, &node, sent).expect("a number of our own");
             assert!(number >= u64::from(NUMBER_LIMIT) && number > highest, "{number} after {highest}");
@@ -117,5 +124,186 @@ fn boots_of_mode_r_are_answered_again_after_the_device_was_enrolled_again() {
         let sent = Node::boot(&d, boot).at(7).send(READING);
         assert!(w.post(&[sent.envelope()]).answers.is_empty(), "boot {boot}");
     }
-    assert_eq!(w.readings().len(), 3, "what it says is taken");
+    assert_eq!((w.readings().len(), held(&w).len()), (1, 2), "what it says is kept, and held");
+    w.now = now.plus(120_000);
+    w.source.devices[0].enrolled_at = w.now.0 / 1000;
+    let again = w.enrol_again(0x0a17);
+    w.post(&[Node::boot(&again, 3).send(READING).envelope()]);
+    assert_eq!((w.readings().len(), held(&w).len()), (2, 2));
+}
+
+fn held(w: &World) -> Vec<ReadingRow> {
+    w.ledger().into_iter().filter(|r| r.flags & flag::HELD != 0).collect()
+}
+
+/// The process ends; what `which` names is released; it starts again. Says how many that were.
+fn released(w: World, which: Release) -> (World, u64) {
+    let mut count = 0;
+    let w = w.stopped(|store| count = Held::open(store).unwrap().release(&which).unwrap());
+    (w, count)
+}
+
+/// A device, what it sent before the copy was made and after, all of it stored; then the copy is put back.
+fn after_a_restore(d: &Device) -> (World, Node, Vec<Sent>) {
+    let mut w = World::renewing(vec![d.clone()], vec![renewal(d)]);
+    let mut node = Node::of(d);
+    let before = node.send(READING);
+    w.post(&[before.envelope()]);
+    let mut kept = Copy::default();
+    w = w.stopped(|store| kept = copy(store));
+    let since: Vec<Sent> = (0..20).map(|_| node.send(READING)).collect();
+    w.post(&since.iter().map(Sent::envelope).collect::<Vec<_>>());
+    assert_eq!(w.readings().len(), 21);
+    let now = NOW.plus(3_600_000);
+    w = w.stopped(|store| put_back(store, &kept, now));
+    w.now = now.plus(60_000);
+    w.source.renewals[0].ordered_at = Some(now.0 / 1000);
+    w.reload();
+    let mut captured = vec![before];
+    captured.extend(since);
+    (w, node, captured)
+}
+
+#[test]
+fn nothing_that_was_captured_since_the_copy_is_a_reading_and_the_device_delivers_again_by_itself() {
+    let (mut w, mut node, captured) = after_a_restore(&enrolled(Mode::Persistent));
+    let all: Vec<_> = captured.iter().map(Sent::envelope).collect();
+    // The first is known from the copy. Of the others nobody can tell, however often they come.
+    for _ in 0..2 {
+        let reply = w.post_second(&all);
+        assert!(reply.refused.is_empty() && reply.upto > 0, "the gateway may forget them");
+        w = w.restart();
+    }
+    assert_eq!((w.readings().len(), held(&w).len()), (1, 20));
+    assert_eq!((w.count(Code::CloudHeld), w.count(Code::CloudDuplicate)), (20, 22));
+    let of_device = w.cloud.memory().read(|r| r.last_of(w.source.devices[0].did)).unwrap();
+    assert_eq!(of_device, Some((NOW, 1)), "nothing is heard of it by them");
+
+    // Its own go the same way. However fast recordings are repeated, it has its acknowledgements, and the order to renew.
+    let mut ask = |w: &mut World| {
+        let own = node.send(READING);
+        let reply = w.post(&[own.envelope()]);
+        let (code, control, _) = node.open(&own, &reply.answers[0]);
+        assert_eq!(code, fivefold_core::wire::coap::CHANGED);
+        ControlMap::parse(&control).unwrap().renew
+    };
+    w.now = w.now.plus(60_000);
+    assert_eq!(ask(&mut w), Some(5));
+    for _ in 0..62 {
+        w.now = w.now.plus(5_000);
+        w.post_second(&all[5..]);
+    }
+    assert_eq!(ask(&mut w), Some(5));
+    assert_eq!((w.readings().len(), w.count(Code::CloudHeld)), (1, 22));
+
+    let mut new = renew(&mut w, 2);
+    for readings in [2, 3] {
+        let sent = new.send(READING);
+        let reply = w.post(&[sent.envelope()]);
+        assert_eq!(new.open(&sent, &reply.answers[0]).0, fivefold_core::wire::coap::CHANGED);
+        assert_eq!(w.readings().len(), readings);
+        w = w.restart();
+    }
+    // The context of before drains: late messages under it are held like the others, until nothing is opened under it.
+    w.post_second(&[node.send(READING).envelope()]);
+    assert_eq!((w.readings().len(), w.count(Code::CloudHeld)), (3, 23));
+    w.now = w.now.plus(97 * 3_600_000);
+    let stale = node.send(READING);
+    assert_eq!(w.post_second(&[stale.envelope()]).refused[0].1, Code::CloudStale);
+    assert_eq!((w.readings().len(), w.count(Code::CloudHeld)), (3, 23));
+}
+
+#[test]
+fn what_is_held_is_released_by_gateway_device_and_time() {
+    let (mut w, mut node, captured) = after_a_restore(&enrolled(Mode::Persistent));
+    let did = w.source.devices[0].did;
+    w.post_second(&captured[1..11].iter().map(Sent::envelope).collect::<Vec<_>>());
+    w.post(&[node.send(READING).envelope(), node.send(READING).envelope()]);
+    let newest = w.ledger().last().unwrap().id;
+    let (first, second) = (w.gateway.proven.gateway(), w.second.proven.gateway());
+    let mut rows = Vec::new();
+    w = w.stopped(|store| rows = Held::open(store).unwrap().rows().unwrap());
+    let row = |gateway, count| HeldRow { net: NET, did, gateway, count, first: NOW, last: NOW };
+    assert_eq!(rows, [row(first, 2), row(second, 10)]);
+
+    let (w, count) = released(w, Release { gateway: Some(first), since: Some(NOW.plus(1)), ..Release::default() });
+    assert_eq!((count, w.readings().len()), (0, 1));
+    let (w, count) = released(w, Release { gateway: Some(first), since: Some(NOW), ..Release::default() });
+    assert_eq!((count, w.readings().len()), (2, 3));
+    // Whoever follows by ids finds them, in their order.
+    let next = Query { cursor: Some(newest), limit: 100, ..Query::default() };
+    let followed = w.cloud.memory().read(|r| r.readings(&next)).unwrap();
+    assert_eq!(followed.iter().map(|r| r.piv).collect::<Vec<_>>(), [21, 22]);
+    assert!(followed.iter().all(|r| r.freshness == Freshness::Late && r.flags & flag::HIDDEN == 0));
+    let (mut w, count) = released(w, Release { device: Some(did), ..Release::default() });
+    assert_eq!((count, w.readings().len(), held(&w).len()), (10, 13, 0));
+    // They are in the ledger as they were: nothing comes a second time.
+    w.post_second(&captured.iter().map(Sent::envelope).collect::<Vec<_>>()[..11]);
+    assert_eq!((w.readings().len(), w.count(Code::CloudHeld)), (13, 12));
+}
+
+#[test]
+fn what_is_held_does_nothing() {
+    let d = enrolled(Mode::Persistent);
+    let mut w = World::renewing(vec![d.clone()], vec![renewal(&d)]);
+    let command = w.cloud.command(d.did, 3, vec![0x05], w.now).unwrap();
+    let write = fivefold_cloud::store::Write { commands: vec![command], ..Default::default() };
+    w.cloud.memory().store().commit_now(write).unwrap();
+    w = w.stopped(|store| {
+        restored(store, NOW.plus(1_000)).unwrap();
+    });
+    w.now = NOW.plus(60_000);
+    // {2: [[1, 0]], 3: [1, 2, 3, 4, 0]}: a result and a report, perhaps of long ago.
+    let said = b"\xA2\x02\x81\x82\x01\x00\x03\x85\x01\x02\x03\x04\x00";
+    let open = |w: &World| w.cloud.memory().read(|r| Ok((r.open_commands()?.len(), r.report(d.did)?.is_some())));
+    let mut old = Node::of(&d);
+    w.post(&[old.send(said).envelope()]);
+    assert_eq!((held(&w).len(), open(&w).unwrap()), (1, (1, false)));
+    let mut new = renew(&mut w, 2);
+    w.post(&[new.send(said).envelope()]);
+    assert_eq!((held(&w).len(), open(&w).unwrap()), (1, (0, true)));
+}
+
+#[test]
+fn by_a_gateways_word_it_is_held_too_and_what_nothing_proves_is_not() {
+    let d = Device { enrolled_at: NOW.0 / 1000, ..device(3, Profile::ToGateway, Mode::Persistent) };
+    let plain = Device { enrolled_at: NOW.0 / 1000, ..device(4, Profile::DangerLinkOnly, Mode::Persistent) };
+    let mut w = World::new(vec![d, plain]);
+    w = w.stopped(|store| {
+        restored(store, NOW.plus(1_000)).unwrap();
+    });
+    w.now = NOW.plus(60_000);
+    let bytes = [b"\x02\xFF", READING].concat();
+    w.post(&[word(Kind::GatewayOpened, Sid(3), 0, &bytes), word(Kind::DangerPlain, Sid(4), 0, READING)]);
+    w.post(&[word(Kind::GatewayOpened, Sid(3), 0, &bytes)]);
+    let readings = w.readings();
+    assert_eq!((readings.len(), readings[0].sid, held(&w).len()), (1, Sid(4), 1));
+    assert_eq!((w.count(Code::CloudHeld), w.count(Code::GatewayDuplicate)), (1, 1));
+}
+
+#[test]
+fn a_signature_under_keys_of_after_gives_what_is_held_its_label_and_it_stays_held() {
+    let (mut w, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    let did = w.source.devices[0].did;
+    w = w.stopped(|store| {
+        restored(store, NOW.plus(1_000)).unwrap();
+    });
+    w.now = NOW.plus(60_000);
+    for value in [0x64, 0x65] {
+        let sent = signer.reading(&mut node, &[0x82, 0x01, 0x18, value]);
+        w.post(&[sent.envelope()]);
+    }
+    let signature = signature_item(&signer.close());
+    w.post(&[node.send(&signature).envelope()]);
+    let labels = |rows: Vec<ReadingRow>| rows.iter().map(|r| r.origin.as_str()).collect::<Vec<_>>();
+    assert_eq!(labels(held(&w)), ["node"; 3], "it may be of long ago");
+    w.source.devices[0].enrolled_at = w.now.0 / 1000;
+    let mut newer = Node::of(&w.enrol_again(0x0a17));
+    w.post(&[newer.send(&signature).envelope()]);
+    assert_eq!((labels(held(&w)), labels(w.readings())), (vec!["signed", "signed", "node"], vec!["node"]));
+    let (w, count) = released(w, Release { device: Some(did), ..Release::default() });
+    assert_eq!((count, labels(w.readings())), (3, vec!["node", "signed", "signed", "node"]));
+    // What proves them went with them.
+    let proven = w.cloud.memory().read(|r| r.evidence(did, Millis(0), w.now.plus(1), 10)).unwrap();
+    assert_eq!(proven.iter().map(|row| row.proof.is_some()).collect::<Vec<_>>(), [false, true, true, false]);
 }

@@ -153,6 +153,7 @@ codes! {
     CloudPivGap = "E3-11", Warning, Unexpected, [Warning 1], "PIV gap > 10 % per day";
     CloudSilence = "E3-12", Warning, Unexpected, [Warning 1, High said], "silence > 3 periods";
     CloudBootRepeats = "E3-13", Critical, Replayed, [Critical 1, Warning said], "same bctx restarts, or > 20 boots/day";
+    CloudHeld = "E3-14", Warning, Replayed, [Warning 5], "held: under keys of before a restore";
     ChannelRefused = "E4-01", High, Stranger, [High 3], "TLS failure, bad/expired/revoked client certificate, refused request for one (10.1)";
     ChannelWrongNet = "E4-02", Critical, Forged, [Critical 1], "certificate net differs from the net in an envelope's originator";
     ChannelSequence = "E4-03", High, Replayed, [High 1], "sequence gap or repeat with other content";

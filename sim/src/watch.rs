@@ -236,7 +236,7 @@ impl Watch {
             if !seen.insert(name) {
                 self.fail(format!("1: {name:?} is stored twice"));
             }
-            if row.flags & (flag::QUARANTINED | flag::REFUSED | flag::CONFLICT) != 0 {
+            if row.flags & (flag::HIDDEN | flag::CONFLICT) != 0 {
                 self.fail(format!("3: {name:?} is stored with flags {}", row.flags));
             }
             match self.sent.get(&name) {

@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use fivefold_keep::tls::{Anchor, Groups, client_config_api};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -100,6 +101,20 @@ impl Farm {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         panic!("the cloud does not answer");
+    }
+
+    /// Asks something of the cloud; the status of its answer.
+    pub fn post(&self, path: &str, body: &'static str) -> u16 {
+        let anchor = Anchor::from_pem(&fs::read(self.path("ca.pem")).unwrap()).unwrap();
+        let tls = client_config_api(&anchor, Groups::HybridOnly).unwrap();
+        let token = fs::read_to_string(&self.token).unwrap();
+        let url = format!("https://localhost:{}{path}", self.api.port());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = reqwest::Client::builder().use_preconfigured_tls(tls).build().unwrap();
+            let request = client.post(url).bearer_auth(token).header("content-type", "application/json");
+            request.body(body).send().await.unwrap().status().as_u16()
+        })
     }
 }
 

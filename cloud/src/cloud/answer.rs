@@ -32,6 +32,9 @@ const DIGIMESH_CONTROL: usize = 28;
 const COAP_CONTROL: usize = 512;
 /// Sender numbers that one durable write leases (W1).
 const BLOCK: u32 = 64;
+/// Of the numbers of a context of before a restore, so many are left for what comes the first time: whoever repeats recordings
+/// must not keep a device from hearing that it should renew (8.4).
+const RESERVE: u32 = 16;
 
 /// An accepted row that somebody may wait for.
 #[derive(Debug)]
@@ -79,8 +82,10 @@ impl<M: Memory> Cloud<M> {
                 let back = recent.highest.map_or(0, |h| h - row.piv);
                 recent.bitmap |= u32::try_from(back).ok().and_then(|b| 1u64.checked_shl(b)).unwrap_or(0);
                 recent.last = row.way.ingested;
-                super::watch::heard(live, row);
-                if row.flags & flag::REFUSED == 0 {
+                if row.flags & flag::HELD == 0 {
+                    super::watch::heard(live, row);
+                }
+                if row.flags & (flag::REFUSED | flag::HELD) == 0 {
                     let strangers = self.book.load().templates.strangers(device.net, &row.payload);
                     write.unknown_rows.extend(strangers.into_iter().map(|id| (device.did, id)));
                 }
@@ -224,6 +229,7 @@ fn answer(
     let request = question.once.request();
     let (number, piv) = match verdict {
         Verdict::New if ctx.restored.is_none() => (AnswerNumber::Unnumbered(question.once), None),
+        Verdict::Dup { .. } if ctx.restored.is_some() && ctx.lease.left() <= RESERVE => return None,
         _ => {
             let n = ctx.lease.take().ok()?;
             let piv = PartialIv::from_value(n.value());

@@ -64,10 +64,13 @@ impl<M: Memory> Cloud<M> {
         if active.failures >= FAILURES_SOFT {
             return Some(Reason::Failures.wire());
         }
+        // Of a context of before a restore the device hears it until it is over: what it sends meanwhile is held (8.4).
+        let is_restored = active.restored.is_some();
         let reason = self.ordered(device, live, judged.now)?;
         // One after the other: a campaign must not bring all of a network at once. What a secondary gateway brought under C2
         // it cannot answer: an order that went that way would be lost.
-        if !live.orders.may_say(judged.now) || !self.reaches(judged, device) || !self.admits_order(judged) {
+        let may_say = is_restored || live.orders.may_say(judged.now);
+        if !may_say || !self.reaches(judged, device) || !self.admits_order(judged) {
             return None;
         }
         live.orders.say(judged.now);

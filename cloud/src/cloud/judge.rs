@@ -400,7 +400,9 @@ impl<M: Memory> Cloud<M> {
                 answer_code: coap::BAD_REQUEST,
             })
         });
+        let is_held = is_held(device, live.contexts.iter().find(|c| c.id == context));
         let (code, mut flags, payload, refused) = match inside {
+            Ok(payload) if is_held => (coap::CHANGED, flag::HELD, payload, None),
             Ok(payload) => (coap::CHANGED, 0, payload, None),
             Err(refused) => (refused.answer_code, flag::REFUSED, proof.plaintext(), Some(refused.rejected)),
         };
@@ -413,7 +415,8 @@ impl<M: Memory> Cloud<M> {
             flags |= flag::ANSWERED;
         }
         let salt = refused.is_none().then(|| salt(device, live, context, piv, payload)).flatten();
-        if refused.is_none() {
+        // What it says of itself may be of long ago.
+        if refused.is_none() && !is_held {
             let said = self.read_control(judged, device, payload);
             self.read_evidence(judged, device, (context, sealed.bctx), payload);
             let ctx = live.contexts.iter().find(|c| c.id == context && c.standing == Standing::Active);
@@ -432,10 +435,12 @@ impl<M: Memory> Cloud<M> {
                 heighten(recent, piv);
             }
         }
+        // An order that went to a recording would be lost: none has a number above what the device itself sends.
+        let may_order = !is_held || highest;
         let question = wanted.then(|| Question {
             token: sealed.message.token,
             code,
-            renew: self.renewal(judged, device, live, piv),
+            renew: if may_order { self.renewal(judged, device, live, piv) } else { None },
             seq,
             tiny: sealed.kind != Kind::CloudCoap,
             once: proof.unnumbered(),
@@ -579,7 +584,6 @@ impl<M: Memory> Cloud<M> {
         let way = way(judged, device.sid, envelope);
         let mut live = device.live();
         let place = |live: &Live| live.contexts.iter().position(|c| c.epoch == opened.epoch && c.bctx == opened.bctx);
-        let said = self.read_control(judged, device, payload);
         let known = place(&live).is_some() || opened.bctx.is_some_and(|b| self.back(&mut live, b, None).1.is_some());
         if !known {
             let ctx = Ctx {
@@ -601,6 +605,8 @@ impl<M: Memory> Cloud<M> {
             };
             self.new_boot(judged, device, &mut live, ctx);
         }
+        let is_held = is_held(device, place(&live).and_then(|at| live.contexts.get(at)));
+        let said = if is_held { None } else { self.read_control(judged, device, payload) };
         let (context, freshness, highest) = match place(&live).and_then(|at| live.contexts.get_mut(at)) {
             Some(ctx) => {
                 if !ctx.written {
@@ -618,12 +624,21 @@ impl<M: Memory> Cloud<M> {
             // It was just put there.
             None => (ContextId(0), Freshness::Late, false),
         };
-        self.read_evidence(judged, device, (context, opened.bctx), payload);
+        if !is_held {
+            self.read_evidence(judged, device, (context, opened.bctx), payload);
+        }
         judged.pending.push(Pending { device: device.clone(), context, highest, question: None });
         let salt = salt(device, &live, context, opened.piv, payload);
         let payload = payload.to_vec();
-        Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags: 0, payload, salt }
+        let flags = if is_held { flag::HELD } else { 0 };
+        Content { context, hash: hash(&[envelope.bytes]), way, freshness, flags, payload, salt }
     }
+}
+
+/// Whether what opens under a context, or of a boot that nobody knows yet, is held: the store was put back from a copy since it
+/// began (docs/protocol.md 8.4). Nothing proves what comes with E1 alone, and nothing is held of it.
+fn is_held(device: &Device, known: Option<&Ctx>) -> bool {
+    device.level() > 1 && known.map_or(device.restored, |c| c.restored).is_some()
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

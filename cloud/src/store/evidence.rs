@@ -449,7 +449,8 @@ fn leaf_rows(db: &Connection, context: ContextId, claim: &Claim) -> Result<Vec<L
 }
 
 /// Nothing else makes a reading `signed`, and what proves it first stays its proof. What was quarantined meanwhile stays what it was, and so does what nothing but the
-/// link protected. Of classic frames hardened ones alone have a leaf.
+/// link protected. Of classic frames hardened ones alone have a leaf. What is held is held all the same: it has its label when
+/// it is released.
 fn proves(tx: &Transaction<'_>, batch: i64, readings: &[i64]) -> Result<()> {
     for reading in readings {
         tx.prepare_cached("UPDATE leaf SET batch = ? WHERE reading = ? AND batch IS NULL")?

@@ -10,7 +10,7 @@ use fivefold_core::id::{Did, Net};
 use fivefold_core::time::Millis;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
-use super::{MIGRATIONS, Page, Query, Reader, StoreError, lock, open};
+use super::{Page, Query, Reader, StoreError, beside};
 
 /// Lines of the report that are kept of one run; the others are counted.
 pub const MOST_NOTES: i64 = 100_000;
@@ -157,22 +157,7 @@ impl Imports {
     /// # Errors
     /// [`StoreError::InUse`] where a cloud of an earlier version runs on it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let failed = |source| StoreError::of(path, source);
-        let current = || -> rusqlite::Result<bool> {
-            let db = Connection::open(path)?;
-            db.busy_timeout(Duration::from_secs(10))?;
-            let version: i64 = db.pragma_query_value(None, "user_version", |r| r.get(0))?;
-            Ok(usize::try_from(version) == Ok(MIGRATIONS.len()))
-        };
-        if !path.exists() || !current().map_err(failed)? {
-            let _lock = lock(path)?;
-            drop(open(path)?);
-        }
-        let db = Connection::open(path).map_err(failed)?;
-        // A cloud's transactions are short.
-        db.busy_timeout(Duration::from_secs(60)).map_err(failed)?;
-        db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db: beside(path)?, path: path.to_owned() })
     }
 
     fn change<T>(&mut self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T, StoreError> {

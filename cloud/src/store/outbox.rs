@@ -175,7 +175,7 @@ pub struct DeadRow {
     pub again: Option<Millis>,
 }
 
-const HIDDEN: u8 = flag::QUARANTINED | flag::REFUSED | flag::PRUNED;
+const HIDDEN: u8 = flag::HIDDEN | flag::PRUNED;
 
 pub(super) fn write(tx: &Transaction<'_>, write: &OutboxWrite, now: Millis) -> Result<()> {
     if let Some(sinks) = &write.sinks {

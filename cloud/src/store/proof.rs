@@ -58,9 +58,8 @@ impl Reader {
                    WHERE r.ctx IN (SELECT id FROM context WHERE did = ?1 AND {OF_SUBJECTS})
                    AND r.ingested >= ?2 AND r.ingested < ?3 AND r.flags & ?4 = 0 ORDER BY r.id LIMIT ?5"
         );
-        let hidden = flag::QUARANTINED | flag::REFUSED;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.all(&sql, params![did.0, int(from.0), int(to.0), hidden, limit, flag::PRUNED], |r| {
+        self.all(&sql, params![did.0, int(from.0), int(to.0), flag::HIDDEN, limit, flag::PRUNED], |r| {
             let level = r.get(0)?;
             let subject = subject_of(did, (level, Epoch(r.get(1)?), &r.get::<_, Vec<u8>>(2)?));
             let proof = match (r.get::<_, Option<[u8; 16]>>(5)?, r.get::<_, Option<i64>>(6)?) {

@@ -65,7 +65,7 @@ impl Reader {
                    AND (?5 IS NULL OR c.net = ?5) AND (?6 IS NULL OR c.did = ?6)
                    AND (?7 IS NULL OR r.ingested >= ?7) AND (?8 IS NULL OR r.ingested < ?8) ORDER BY a.id LIMIT ?9";
         let time = |t: Option<Millis>| t.map(|t| i64::try_from(t.0).unwrap_or(i64::MAX));
-        let (hidden, passed) = (flag::QUARANTINED | flag::REFUSED | flag::PRUNED, q.cursor.unwrap_or(0));
+        let (hidden, passed) = (flag::HIDDEN | flag::PRUNED, q.cursor.unwrap_or(0));
         let (net, did) = (q.net.map(|n| n.0), q.device.map(|d| d.0));
         let which = params![after, last, passed, hidden, net, did, time(q.since), time(q.until), q.limit];
         let rows = self.all(sql, which, |r| {

@@ -250,7 +250,7 @@ impl Reader {
         ask(&self.db).map_err(|e| self.failed(e))
     }
 
-    /// Readings, without what is quarantined, was refused or is pruned.
+    /// Readings, without what is none (quarantined, refused or held) or is pruned.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -266,7 +266,7 @@ impl Reader {
             "{READING}, {COLUMNS} {FROM} r.flags & {hidden} = 0 AND {by_device} AND (?1 IS NULL OR c.net = ?1)
              AND (?3 IS NULL OR r.ingested >= ?3) AND (?4 IS NULL OR r.ingested < ?4)
              AND (?5 IS NULL OR r.id {compare} ?5) ORDER BY r.id {order} LIMIT ?6",
-            hidden = flag::QUARANTINED | flag::REFUSED | flag::PRUNED,
+            hidden = flag::HIDDEN | flag::PRUNED,
         );
         let time = |t: Option<Millis>| t.map(|t| i64::try_from(t.0).unwrap_or(i64::MAX));
         self.all(
@@ -343,11 +343,13 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn last_of(&self, did: Did) -> Result<Option<(Millis, u64)>, StoreError> {
-        let sql = "SELECT max(ingested), count(*) FROM reading WHERE ctx IN (SELECT id FROM context WHERE did = ?)";
+        let sql = "SELECT max(ingested), count(*) FROM reading WHERE ctx IN (SELECT id FROM context WHERE did = ?) AND flags & ? = 0";
         let (last, count) = self
             .db
             .prepare_cached(sql)
-            .and_then(|mut s| s.query_row([did.0], |r| Ok((r.get::<_, Option<i64>>(0)?, uint(r.get(1)?)))))
+            .and_then(|mut s| {
+                s.query_row(params![did.0, flag::HELD], |r| Ok((r.get::<_, Option<i64>>(0)?, uint(r.get(1)?))))
+            })
             .map_err(|e| self.failed(e))?;
         Ok(last.map(|at| (Millis(uint(at)), count)))
     }

@@ -46,6 +46,10 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
             if put(&mut insert, row, 0)? {
                 readings.push(Some(inserted_leaf(tx, row)?));
                 verdicts.push(Verdict::New);
+                if row.flags & flag::HELD != 0 {
+                    counts.push((key(Code::CloudHeld, row), 1));
+                    refusals.push(told(Code::CloudHeld, row, write.now));
+                }
                 continue;
             }
             let mut inserted = false;
@@ -150,7 +154,7 @@ fn explain(
     why::keep(tx, &refusals, now, &REFUSALS)
 }
 
-/// What a row of the ledger is refused for: its number was used.
+/// What a row of the ledger is refused, or held, for: its number was used, or may have been.
 fn told(code: Code, row: &Row, at: Millis) -> Refusal {
     let detail = Detail::new(Value::Unsaid, Value::Sender(row.piv));
     let CountKey { net, gateway, sid, .. } = key(code, row);

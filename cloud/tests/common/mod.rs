@@ -3,6 +3,7 @@
 
 pub mod classic;
 pub mod older;
+pub mod runs;
 pub mod signer;
 
 use std::collections::HashMap;
@@ -512,5 +513,5 @@ pub fn post(
 }
 
 pub fn is_hidden(row: &ReadingRow) -> bool {
-    row.flags & (flag::QUARANTINED | flag::REFUSED) != 0
+    row.flags & flag::HIDDEN != 0
 }

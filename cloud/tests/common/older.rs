@@ -3,7 +3,8 @@
 use std::path::Path;
 
 /// What undoes each migration, the newest first: its number, and SQL that gives the store the form that it had before.
-const UNDO: [(u32, &str); 11] = [
+const UNDO: [(u32, &str); 12] = [
+    (21, "DROP INDEX reading_held;"),
     (20, "DROP TABLE dead_letter; DROP TABLE outbox;"),
     (19, "DROP TABLE part; DROP TABLE spared; DROP INDEX context_erased;"),
     (18, "DROP TABLE token_use; DROP TABLE probe;"),

@@ -239,6 +239,12 @@ impl Code {
                 "one used before, or more of them",
                 "The device restarts again and again (battery, watchdog), or two have the same keys, or its randomness is broken: take it out of service and look.",
             ),
+            Self::CloudHeld => about(
+                "E3: the cloud knows all that ever came under these keys",
+                "a message under keys that were agreed, or installed, after the store was put back",
+                "one under keys of before",
+                "It is kept and is no reading: nobody can tell it from a recording of what came after the copy was made. The device is told to renew, and nothing of it is held after that. What an honest gateway kept meanwhile: `fivefold reading held`, then `fivefold reading release`.",
+            ),
             Self::ChannelRefused => about(
                 "E4: the client shows a gateway's certificate that is in the book",
                 "a certificate of our CA for a gateway that is not revoked or expired",

@@ -141,7 +141,7 @@ impl Accounts {
             if !stored.insert(name) {
                 self.fail(format!("2: {name:?} is stored twice"));
             }
-            if row.flags & (flag::QUARANTINED | flag::REFUSED | flag::CONFLICT) != 0 {
+            if row.flags & (flag::HIDDEN | flag::CONFLICT) != 0 {
                 self.fail(format!("2: {name:?} is stored with flags {}", row.flags));
             }
             match self.readings.get(&name) {
