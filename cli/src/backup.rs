@@ -197,10 +197,13 @@ impl Names {
             PathBuf::from(name)
         };
         let time = clock::text(now).replace(':', "");
+        // Two restores within a second have names of their own.
+        let names = (1..=u32::MAX).map(|n| if n == 1 { time.clone() } else { format!("{time}-{n}") });
+        let before = names.map(|name| beside(&format!(".before-{name}"))).find(|path| !path.exists());
         Ok(Self {
             restoring: beside(".restoring"),
             restored: beside(".restored"),
-            before: beside(&format!(".before-{time}")),
+            before: before.context("there is no free name for the folder that is moved aside")?,
         })
     }
 }
