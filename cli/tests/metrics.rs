@@ -72,9 +72,14 @@ async fn both_pages_have_every_metric_and_every_code_and_no_device() {
     let farm = d.farm();
     // A sink that nobody listens at.
     let settings = d.path("farm/cloud/cloud.toml");
-    let sink = format!("\n[[alarm.sink]]\nname = \"ops\"\nwebhook = \"http://{}/\"\n", free_tcp());
-    std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap() + &sink).unwrap();
+    let (ops, plant) = (free_tcp(), free_tcp());
+    let more = format!(
+        "\n[[alarm.sink]]\nname = \"ops\"\nwebhook = \"http://{ops}/\"\n\n[[outbox]]\nname = \"plant\"\nwebhook = \"http://{plant}/\"\n\n\
+         [limits]\ndisk_max_mib = 1024\n"
+    );
+    std::fs::write(&settings, std::fs::read_to_string(&settings).unwrap() + &more).unwrap();
     fivefold(&["alarm", "add-secret", "--dir", &farm, "ops", "--draw"]);
+    fivefold(&["outbox", "add-secret", "--dir", &farm, "plant", "--draw"]);
     d.cloud = None;
     d.cloud = Some(Daemon::start(&["cloud", "run", "--dir", &d.at("farm/cloud")], &d.path("cloud.log")));
     let [radio, node] = free_udp();

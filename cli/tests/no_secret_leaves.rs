@@ -33,7 +33,7 @@ const NOT_HERE: [(&str, &str); 7] = [
 ];
 
 /// Commands that are deeds: all others of the program's own list leave the book as it is.
-const CHANGE: [&str; 41] = [
+const CHANGE: [&str; 43] = [
     "network add",
     "network set",
     "network local",
@@ -75,6 +75,8 @@ const CHANGE: [&str; 41] = [
     "vault rewrap passphrase-file",
     "vault rewrap systemd-credential",
     "vault rewrap pkcs11",
+    "alarm add-secret",
+    "outbox add-secret",
 ];
 
 /// A dump of a Meshlium with a key and a login.

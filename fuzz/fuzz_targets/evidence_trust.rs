@@ -10,10 +10,15 @@ mod checkpoint;
 mod cosignature;
 #[path = "../../evidence/src/der.rs"]
 mod der;
+#[path = "../../keep/src/format.rs"]
+pub mod format;
 #[path = "../../evidence/src/note.rs"]
 mod note;
 #[path = "../../evidence/src/trust.rs"]
 mod trust;
+
+// What the trust file says of its format is read by the crate that keeps files; of that crate it is all that is wanted here.
+extern crate self as fivefold_keep;
 
 use libfuzzer_sys::fuzz_target;
 

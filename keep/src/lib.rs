@@ -18,6 +18,7 @@ pub mod files;
 pub mod format;
 pub mod imported;
 pub mod key_message;
+pub mod migrate;
 pub mod own_sensors;
 pub mod registry;
 pub mod rotation;

@@ -50,7 +50,7 @@ pub use templates::RegisteredTemplate;
 pub use tokens::{NoScope, Scope, Token};
 pub use waivers::WaiverWords;
 
-use crate::format::{self, Formats};
+use crate::migrate::{self, Formats};
 use crate::vault::{Vault, VaultError, random};
 use deeds::{Done, Hand, Makes};
 
@@ -104,7 +104,7 @@ pub enum RegistryError {
     },
     /// It is of a format that this program does not know, or was not brought to the present one.
     #[error(transparent)]
-    Format(format::Stopped),
+    Format(migrate::Stopped),
     /// Something with that name or number is there already, or breaks a rule.
     #[error("{0}")]
     Refused(String),
@@ -132,10 +132,10 @@ impl RegistryError {
     }
 }
 
-impl From<format::Stopped> for RegistryError {
-    fn from(stopped: format::Stopped) -> Self {
+impl From<migrate::Stopped> for RegistryError {
+    fn from(stopped: migrate::Stopped) -> Self {
         match stopped {
-            format::Stopped::Database { path, source } => Self::of(&path, source),
+            migrate::Stopped::Database { path, source } => Self::of(&path, source),
             stopped => Self::Format(stopped),
         }
     }
@@ -364,7 +364,7 @@ impl Registry {
     pub fn open(path: &Path, by: By) -> Result<Self> {
         let mut db = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         if let Some(found) = FORMATS.beside_a_copy(&mut db, path, &step)? {
-            let copy = format::copy_beside(path, found);
+            let copy = migrate::copy_beside(path, found);
             tracing::info!(path = %path.display(), found, now = FORMATS.known, copy = %copy.display(), "the registry has a new format");
         }
         let failed = |source| RegistryError::of(path, source);

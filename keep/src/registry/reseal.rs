@@ -47,7 +47,7 @@ impl Registry {
     /// Afterwards the file has no byte left of what the key before sealed.
     ///
     /// # Errors
-    /// [`RegistryError::Vault`] names a record that does not open; then nothing was changed.
+    /// [`RegistryError::Vault`](super::RegistryError::Vault) names a record that does not open; then nothing was changed.
     pub fn reseal(&mut self, vault: &Vault) -> Result<usize> {
         let mut resealed = Vec::new();
         for (table, row, name, old) in found(&self.db).map_err(|e| self.failed(e))? {
