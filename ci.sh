@@ -24,7 +24,7 @@ JOBS=(
     "no-std     core, waspmote and device build for a Cortex-M0+ and a Cortex-M4"
     "firmware   node and relay run on an emulated M4 and M0: flash, stack, instructions"
     "classic-node  a classic node on a simulated ATmega1281: what it seals opens here; cycles, flash, stack"
-    "fuzz       every parser under a fuzzer; ARG: seconds per target, 20 by default"
+    "fuzz       every parser under a fuzzer; ARG: seconds per target, 10 by default"
     "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
@@ -160,7 +160,7 @@ job_classic-node() {
 job_fuzz() {
     need_deb g++
     need_cargo cargo-fuzz 0.13.2
-    bash scripts/fuzz.sh "${1:-20}"
+    bash scripts/fuzz.sh "${1:-10}"
 }
 
 job_models() {
