@@ -346,7 +346,7 @@ async fn a_sink_that_answers_500_for_ever_holds_up_no_other() {
     assert_eq!([&by_hook, &by_mail.ids].map(|ids| ids.lock().unwrap().len()), [ALARMS as usize; 2]);
     let sinks = at.read(|r| r.alarm_sinks()).unwrap();
     let bad = sinks.iter().find(|s| s.name == "bad").unwrap();
-    assert_eq!((bad.waiting, bad.failed.as_deref()), (ALARMS.into(), Some("it answered 500 Internal Server Error")));
+    assert_eq!((bad.waiting, bad.failed.as_deref()), (ALARMS.into(), Some("it answered 500")));
     let tried = refused.lock().unwrap().len();
     assert!(tried < 600, "{tried} tries in an hour");
     assert_eq!(distinct(&refused).len(), ALARMS as usize, "each gets its turn");
@@ -358,7 +358,7 @@ async fn a_webhook_is_not_led_elsewhere_and_what_is_less_severe_than_wanted_is_n
     let port = free_port();
     let site = Site::new(&hook_words("hook", port));
     let (heard, _hook) = webhook(port, StatusCode::TEMPORARY_REDIRECT).await;
-    assert_eq!(site.deliver().await, Err(NotTaken::Refused("it answered 307 Temporary Redirect".into())));
+    assert_eq!(site.deliver().await, Err(NotTaken::Refused("it answered 307".into())));
     assert_eq!(heard.lock().unwrap().len(), 1);
 }
 
