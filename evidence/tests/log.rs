@@ -137,6 +137,8 @@ fn an_altered_byte_of_the_journal_is_named_and_nothing_is_removed() {
                     assert_eq!(offset, 48 + entry * 42, "altered at {at}");
                 }
                 LogError::Journal { .. } => assert!(at < 48, "altered at {at}"),
+                // The byte of the format.
+                LogError::Newer(newer) => assert_eq!((at, newer.known), (7, 1)),
                 e => panic!("altered at {at}: {e}"),
             }
         }

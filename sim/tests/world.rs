@@ -209,7 +209,7 @@ fn a_retransmission_after_both_gateway_and_cloud_died_gets_its_answer() {
 }
 
 #[test]
-fn a_boot_id_recorded_two_boots_ago_is_refused_and_no_answer_is_sealed() {
+fn a_boot_id_recorded_two_boots_ago_is_no_reading_and_a_gateway_seals_no_answer_to_it() {
     for profile in SECURED {
         let node = NodePlan { mode: Mode::Random, ..NodePlan::new(profile) };
         let mut world = scene(vec![node], |p| p.breakage.insider = NEVER);
@@ -237,7 +237,10 @@ fn a_boot_id_recorded_two_boots_ago_is_refused_and_no_answer_is_sealed() {
         world.storm(20 * SECOND).unwrap();
         let refused = replays.iter().map(|c| world.count(c).unwrap()).sum::<u64>() - before;
         assert!(refused >= recorded.len() as u64, "{profile}: {refused} of {} were refused", recorded.len());
-        assert_eq!(told_by_gateway(&world), told, "{profile}: an answer was sealed");
+        // The cloud answers a repeat, of whatever boot, under a number of its own: it may be the one that runs (8.3).
+        let answers = told_by_gateway(&world) - told;
+        let most = if profile.has_e2() { 0 } else { recorded.len() };
+        assert!(answers <= most, "{profile}: {answers} answers were sealed");
         assert_eq!(world.watch.stored.len(), stored, "{profile}");
         ends_well(world);
     }
