@@ -124,12 +124,14 @@ pub(crate) struct Older {
     bound: u32,
     failures: u32,
     restored: Option<Restored>,
+    /// Whether its row is known to be durable.
+    written: bool,
 }
 
 impl Older {
     fn of(ctx: &Ctx) -> Self {
-        let Ctx { id, epoch, since, failures, restored, .. } = *ctx;
-        Self { id, epoch, since, bound: ctx.lease.bound(), failures, restored }
+        let Ctx { id, epoch, since, failures, restored, written, .. } = *ctx;
+        Self { id, epoch, since, bound: ctx.lease.bound(), failures, restored, written }
     }
 
     /// The context again, as one that drains.
@@ -140,7 +142,7 @@ impl Older {
             bctx: Some(bctx),
             standing: Standing::Draining,
             since: self.since,
-            written: true,
+            written: self.written,
             keys,
             blind: None,
             recent: Some(recent),

@@ -116,3 +116,20 @@ fn recordings_of_earlier_boots_make_none_of_them_the_active_one() {
     assert_eq!(world.post(&[third.send(READING).envelope()]).refused[0].1, Code::CloudStale);
     assert_eq!(world.readings().len(), 5);
 }
+
+#[test]
+fn a_boot_whose_first_batch_was_not_stored_and_that_others_pushed_aside_has_its_row_when_it_is() {
+    let mut world = world();
+    let mut boots: Vec<_> = (1..=3).map(|b| boot(&world, b)).collect();
+    let sent: Vec<_> = boots.iter_mut().map(|node| node.send(READING)).collect();
+    for sent in &sent {
+        // Judged, and the store takes nothing.
+        let body = world.gateway.batch(&[sent.envelope()]);
+        drop(world.cloud.judge(&world.gateway.proven, &body, world.now).unwrap());
+    }
+    for (node, sent) in boots.iter().zip(&sent) {
+        answered(&mut world, node, sent);
+    }
+    let world = world.restart();
+    assert_eq!(world.readings().len(), 3);
+}

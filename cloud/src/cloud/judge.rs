@@ -257,6 +257,9 @@ impl<M: Memory> Cloud<M> {
     ) -> Found<'b> {
         let (keys, back) = self.back(live, bctx, Some(keys));
         if let Some((context, since)) = back {
+            // Its row, where the batch that brought it first was not stored.
+            let row = live.contexts.iter().find(|c| c.id == context && !c.written).map(|c| c.row(device, 3));
+            judged.write.contexts.extend(row);
             return Found { proof, context, draining: Some(since), is_new: false, freshness: Freshness::Late };
         }
         let freshness = age(way);
