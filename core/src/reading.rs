@@ -32,13 +32,20 @@ pub enum Payload<'b> {
 }
 
 impl<'b> Payload<'b> {
+    /// Bytes of a payload, at most: no gateway takes a longer message from a device (docs/protocol.md 7).
+    pub const LONGEST: usize = 2048;
+
     /// Tells the two apart and checks every item of a sequence; an empty payload is a sequence of nothing. Names are
     /// relative to the device ([`BaseName::Implied`]); a control map is checked for being well formed, and read by
     /// [`wire::control`](crate::wire::control).
     ///
     /// # Errors
-    /// At the first item that does not have its shape: then nothing of the payload is good.
+    /// At the first item that does not have its shape: then nothing of the payload is good. When it is longer than
+    /// [`Payload::LONGEST`].
     pub fn parse(bytes: &'b [u8]) -> Result<Self, Malformed> {
+        if bytes.len() > Self::LONGEST {
+            return Err(Malformed::new("a payload longer than 2048 bytes"));
+        }
         if bytes.first() == Some(&b'<') {
             return Ok(Self::Classic(bytes));
         }

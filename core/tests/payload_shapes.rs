@@ -741,6 +741,43 @@ fn senml_rules_that_the_vectors_do_not_show_hold_too() {
     assert!(parse("82 a3 2005 006161 0201 a3 2006 006161 0201").is_err()); // versions differ
 }
 
+#[test]
+fn a_name_and_a_unit_end_somewhere_and_so_does_a_payload() {
+    let (name, unit) = ("n".repeat(128), "u".repeat(64));
+    let one = Fields { value: Some(Value::Number(Number::Integer(1))), ..Fields::default() };
+    let of = |records: &[Fields<'_>]| {
+        let mut out = [0; 600];
+        let n = Pack::emit(records, &mut out)?;
+        Ok::<_, SealError>(Pack::parse(&out[..n], BaseName::Implied).is_ok() && Payload::parse(&out[..n]).is_ok())
+    };
+    assert_eq!(of(&[Fields { name: Some(&name), unit: Some(&unit), ..one }]), Ok(true));
+    let with_base = |base, name| Fields { base_name: Some(base), name: Some(name), ..one };
+    assert_eq!(of(&[with_base(&name[..100], &name[..28]), one]), Ok(true));
+    assert_eq!(of(&[with_base(&name[..100], &name[..29])]), Ok(false), "together they are too long");
+    assert_eq!(of(&[with_base(&name[..100], "a"), Fields { name: Some(&name[..29]), ..one }]), Ok(false));
+    let (long, wide) = ("n".repeat(129), "u".repeat(65));
+    let too_long = [
+        Fields { name: Some(&long), ..one },
+        Fields { base_name: Some(&long), ..one },
+        Fields { unit: Some(&wide), ..one },
+        Fields { base_unit: Some(&wide), ..one },
+    ];
+    for fields in too_long {
+        assert_eq!(of(&[fields]), Err(SealError::TooLong), "a device makes no such record");
+    }
+    // Nor does it, record by record, behind a base name.
+    let mut buffer = [0; 600];
+    let mut reading = Reading::new(&mut buffer);
+    reading.push(&with_base(&name[..100], "a")).unwrap();
+    assert_eq!(reading.measure(&name[..29], "Cel", 1).err(), Some(SealError::TooLong));
+    reading.measure(&name[..28], "Cel", 1).unwrap().push(&with_base("b", &name[..127])).unwrap();
+    assert!(Payload::parse(reading.finish().unwrap()).is_ok());
+    let text = |n: usize| [&b"\x81\xA2\x00\x61a\x03\x79"[..], &(n as u16).to_be_bytes(), &vec![b'x'; n]].concat();
+    assert!(Payload::parse(&text(Payload::LONGEST - 8)).is_err(), "one byte too many");
+    assert!(Payload::parse(&text(Payload::LONGEST - 9)).is_ok());
+    assert!(Payload::parse(&vec![b'<'; Payload::LONGEST + 1]).is_err());
+}
+
 // --- Anything --------------------------------------------------------------------------------------------------------
 
 proptest! {

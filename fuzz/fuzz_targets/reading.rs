@@ -1,7 +1,7 @@
 //! Payloads: SenML packs, template rows and their definitions.
 #![no_main]
 
-use fivefold_core::reading::{BaseName, Definition, Item, Pack, Payload, Template};
+use fivefold_core::reading::{BaseName, Definition, Fields, Item, Pack, Payload, Template};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -10,7 +10,11 @@ fuzz_target!(|bytes: &[u8]| {
         for item in items {
             match item {
                 Item::Control(map) => assert!(!map.is_empty()),
-                Item::Senml(pack) => pack.records().for_each(|r| drop(r.time.to_string())),
+                Item::Senml(pack) => pack.records().for_each(|r| {
+                    assert!(r.base_name.len() + r.name.len() <= Fields::NAME);
+                    assert!(r.unit.is_none_or(|unit| unit.len() <= Fields::UNIT));
+                    drop(r.time.to_string());
+                }),
                 Item::Template(row) => drop(row.values().count()),
             }
         }

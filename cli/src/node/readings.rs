@@ -203,6 +203,10 @@ fn parse(line: &str) -> anyhow::Result<Vec<u8>> {
         if given.next().is_some() || (value.is_none() && record.s.is_none()) {
             bail!("a record has one of v, vs and vb, or s");
         }
+        let is_over = |text: Option<&str>, most| text.is_some_and(|t: &str| t.len() > most);
+        if is_over(record.n.as_deref(), Fields::NAME) || is_over(record.u.as_deref(), Fields::UNIT) {
+            bail!("a name has {} bytes at most, and a unit {}", Fields::NAME, Fields::UNIT);
+        }
         reading.push(&Fields {
             name: record.n.as_deref(),
             unit: record.u.as_deref(),
@@ -257,7 +261,8 @@ mod tests {
         {
             assert!(Payload::parse(&parse(line).unwrap()).is_ok(), "{line}");
         }
-        for line in ["", "{}", "[]", "7", r#"{"n":"a","v":1,"vb":true}"#, r#"{"n":"a","x":1}"#] {
+        let long = format!(r#"{{"n":"{}","v":1}}"#, "a".repeat(129));
+        for line in ["", "{}", "[]", "7", r#"{"n":"a","v":1,"vb":true}"#, r#"{"n":"a","x":1}"#, &long] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

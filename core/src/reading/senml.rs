@@ -14,6 +14,7 @@ const VERSION: u8 = 10;
 const PAIRS: u64 = 32;
 /// Times below this are relative to now (RFC 8428 4.5.3).
 const ABSOLUTE: f64 = 268_435_456.0;
+const TOO_LONG: Malformed = Malformed::new("SenML: a name longer than 128 bytes, or a unit longer than 64");
 
 /// Where names start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,7 +68,7 @@ impl<'b> Pack<'b> {
     /// Writes a pack of these records in deterministic CBOR, and returns how many bytes it took.
     ///
     /// # Errors
-    /// When `out` is too small, or a number is not finite.
+    /// When `out` is too small, a number is not finite, or a name or a unit too long.
     pub fn emit(records: &[Fields<'_>], out: &mut [u8]) -> Result<usize, SealError> {
         let mut w = Writer::new(out);
         w.array(records.len())?;
@@ -105,6 +106,9 @@ impl Record<'_> {
 }
 
 /// A record as it stands in a pack. Everything is optional; labels and order are those of deterministic CBOR.
+///
+/// A base field holds for all records behind it: without [`Fields::NAME`] and [`Fields::UNIT`] a few bytes for each record would
+/// repeat a long one as often as they like, wherever records are resolved.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Fields<'b> {
     /// 0, n: name.
@@ -131,6 +135,21 @@ pub struct Fields<'b> {
     pub base_value: Option<Number>,
     /// -6, bs: base sum.
     pub base_sum: Option<Number>,
+}
+
+impl Fields<'_> {
+    /// Bytes of a full name, base name and name one after the other, at most (docs/protocol.md 7).
+    pub const NAME: usize = 128;
+    /// Bytes of a unit, at most.
+    pub const UNIT: usize = 64;
+
+    fn is_too_long(&self) -> bool {
+        let over = |text: Option<&str>, most: usize| text.is_some_and(|t| t.len() > most);
+        over(self.name, Self::NAME)
+            || over(self.base_name, Self::NAME)
+            || over(self.unit, Self::UNIT)
+            || over(self.base_unit, Self::UNIT)
+    }
 }
 
 impl<'b> Element<'b> for Fields<'b> {
@@ -201,10 +220,16 @@ impl<'b> Element<'b> for Fields<'b> {
                 _ => fields.base_sum = Some(number(r)?),
             }
         }
+        if fields.is_too_long() {
+            return Err(TOO_LONG);
+        }
         Ok(fields)
     }
 
     fn emit(&self, w: &mut Writer<'_>) -> Result<(), SealError> {
+        if self.is_too_long() {
+            return Err(SealError::TooLong);
+        }
         let present = [
             self.name.is_some(),
             self.unit.is_some(),
@@ -354,6 +379,9 @@ impl<'b> Bases<'b> {
 
 /// RFC 8428 4.5.1: letters, digits and `- : . / _`, beginning with a letter or digit.
 fn check_name(base_name: &str, name: &str, base: BaseName) -> Result<(), Malformed> {
+    if base_name.len() + name.len() > Fields::NAME {
+        return Err(TOO_LONG);
+    }
     let mut characters = base_name.bytes().chain(name.bytes()).peekable();
     match (characters.peek(), base) {
         (None, BaseName::Required) => return Err(Malformed::new("SenML: a record without any name")),
@@ -398,6 +426,8 @@ pub struct Reading<'b> {
     out: &'b mut [u8],
     len: usize,
     count: u8,
+    // Bytes of the base name that holds.
+    base: usize,
 }
 
 impl<'b> Reading<'b> {
@@ -406,7 +436,7 @@ impl<'b> Reading<'b> {
 
     /// An empty pack, to be written to `out`.
     pub const fn new(out: &'b mut [u8]) -> Self {
-        Self { out, len: 1, count: 0 }
+        Self { out, len: 1, count: 0, base: 0 }
     }
 
     /// Adds a measured number.
@@ -425,16 +455,19 @@ impl<'b> Reading<'b> {
     /// Adds a record with what it has.
     ///
     /// # Errors
-    /// When the buffer is full, a number is not finite, or the pack has [`Reading::RECORDS`] records: it then stays as
-    /// it was.
+    /// When the buffer is full, a number is not finite, a name or a unit is longer than anybody takes ([`Fields::NAME`],
+    /// [`Fields::UNIT`]), or the pack has [`Reading::RECORDS`] records: it then stays as it was.
     pub fn push(&mut self, fields: &Fields<'_>) -> Result<&mut Self, SealError> {
-        if self.count == Self::RECORDS {
+        let base = fields.base_name.map_or(self.base, str::len);
+        let is_too_long = base + fields.name.map_or(0, str::len) > Fields::NAME;
+        if self.count == Self::RECORDS || is_too_long {
             return Err(SealError::TooLong);
         }
         let mut w = Writer::new(self.out.get_mut(self.len..).ok_or(SealError::BufferTooSmall)?);
         fields.emit(&mut w)?;
         self.len += w.len();
         self.count += 1;
+        self.base = base;
         Ok(self)
     }
 
@@ -443,7 +476,7 @@ impl<'b> Reading<'b> {
     /// # Errors
     /// When nothing was added: an empty pack is none.
     pub fn finish(self) -> Result<&'b [u8], SealError> {
-        let Self { out, len, count } = self;
+        let Self { out, len, count, .. } = self;
         if count == 0 {
             return Err(SealError::BufferTooSmall);
         }
