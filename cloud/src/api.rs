@@ -296,7 +296,7 @@ struct Which {
     since: Option<u64>,
     /// Stored before this time, Unix milliseconds.
     until: Option<u64>,
-    /// Readings in one answer, 1 to 1000; 100 if not given.
+    /// Readings in one answer, 1 to 1000; 100 if not given. Where payloads are long there are fewer.
     limit: Option<u32>,
     /// `next` of the answer before.
     cursor: Option<i64>,
@@ -355,8 +355,10 @@ async fn readings(State(service): State<Arc<Service>>, Query(which): Query<Which
     let query = which.check()?;
     let limit = query.limit;
     ask(&service, move |service, reader| {
-        let rows = reader.readings(&query)?;
-        let next = if rows.len() == limit as usize { rows.last().map(|r| r.id) } else { None };
+        let mut rows = reader.readings(&query)?;
+        let is_full = rows.len() == limit as usize;
+        let are_more = show::shorten(&mut rows) || is_full;
+        let next = rows.last().filter(|_| are_more).map(|r| r.id);
         let book = service.cloud.book();
         Ok(Json(Readings { readings: rows.iter().map(|r| ReadingShown::of(r, &book)).collect(), next }))
     })
@@ -389,7 +391,9 @@ async fn stream(
             stored.borrow_and_update();
             let mut asked = query.clone();
             let answer = ask(&service, move |service, reader| {
-                let rows = reader.readings(&asked)?;
+                let mut rows = reader.readings(&asked)?;
+                let is_full = rows.len() >= LIMIT as usize;
+                let are_more = show::shorten(&mut rows) || is_full;
                 let book = service.cloud.book();
                 let mut text = String::new();
                 for row in &rows {
@@ -403,7 +407,7 @@ async fn stream(
                     let json = serde_json::to_string(&LabelShown::of(row)).unwrap_or_default();
                     text.push_str(&format!("event: label\nid: {passed}-{}\ndata: {json}\n\n", row.id));
                 }
-                let is_cut = rows.len().max(labels.rows.len()) >= LIMIT as usize;
+                let is_cut = are_more || labels.rows.len() >= LIMIT as usize;
                 Ok((text, asked.cursor, labels.next, is_cut))
             })
             .await;

@@ -29,6 +29,8 @@ use crate::store::{
 
 /// How often it is looked whether there is something, or whether a person wants something, in milliseconds.
 const IDLE: u64 = 250;
+/// What a page may weigh when it is ready to be sent, as [`Outbound::weight`] counts it: a short payload may say much.
+const HEAVIEST: usize = 32 << 20;
 
 /// Why a sink cannot be prepared. Each is one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -229,11 +231,11 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
         }
         self.gathering = None;
         let (reading, raised) = (page.reading, page.raised);
-        let all = places(page, &self.at.book());
+        let (all, is_whole) = light(places(page, &self.at.book()), HEAVIEST);
         self.page = Loaded {
             readings: all.iter().map(|(place, row, _)| (*place, *row)).collect(),
             settled: 0,
-            ends: Some((reading, raised)),
+            ends: is_whole.then_some((reading, raised)),
         };
         self.engine.load(all.into_iter().map(|(place, _, reading)| (place, reading)));
         Ok(())
@@ -304,14 +306,26 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
     }
 }
 
-/// A page in the order in which it is sent, with each reading's row.
-fn places(page: OutboxPage, book: &Book) -> Vec<(Place, i64, Outbound)> {
-    let of = |queue, row, about, reading: crate::store::OutboxReading| {
+/// A page in the order in which it is sent, with each reading's row. Each is prepared when it is asked for.
+fn places(page: OutboxPage, book: &Book) -> impl Iterator<Item = (Place, i64, Outbound)> {
+    let all = page.again.into_iter().map(|(letter, is_label, r)| (Queue::Again, letter, is_label, r));
+    let all = all.chain(page.readings.into_iter().map(|r| (Queue::Reading, r.row.id, false, r)));
+    let all = all.chain(page.labels.into_iter().map(|(raised, r)| (Queue::Label, raised, true, r)));
+    all.map(|(queue, row, is_label, reading)| {
+        let about = if is_label { About::Label } else { About::Reading };
         (Place { queue, row }, reading.row.id, outbound(&reading, about, book))
-    };
-    let about = |is_label| if is_label { About::Label } else { About::Reading };
-    let again = page.again.into_iter().map(|(letter, is_label, r)| of(Queue::Again, letter, about(is_label), r));
-    let readings = page.readings.into_iter().map(|r| of(Queue::Reading, r.row.id, About::Reading, r));
-    let labels = page.labels.into_iter().map(|(raised, r)| of(Queue::Label, raised, About::Label, r));
-    again.chain(readings).chain(labels).collect()
+    })
+}
+
+/// As many as weigh no more than that, the first in any case; and whether that is all of them.
+fn light(all: impl Iterator<Item = (Place, i64, Outbound)>, most: usize) -> (Vec<(Place, i64, Outbound)>, bool) {
+    let (mut kept, mut weight) = (Vec::new(), 0);
+    for one in all {
+        weight += one.2.weight();
+        if weight > most && !kept.is_empty() {
+            return (kept, false);
+        }
+        kept.push(one);
+    }
+    (kept, true)
 }

@@ -212,6 +212,22 @@ impl RowShown {
     }
 }
 
+/// Bytes of payloads in one answer, at most: what is shown of one may be a hundred times as long.
+const PAYLOADS: usize = 256 << 10;
+
+/// Leaves out what is too much for one answer, and says whether something was.
+pub(super) fn shorten(rows: &mut Vec<ReadingRow>) -> bool {
+    let (all, mut bytes) = (rows.len(), 0);
+    let fits = rows.iter().take_while(|row| {
+        let is_first = bytes == 0;
+        bytes += row.payload.len();
+        is_first || bytes <= PAYLOADS
+    });
+    let fits = fits.count();
+    rows.truncate(fits);
+    fits < all
+}
+
 /// What is in a payload, decoded.
 pub(super) struct Contents {
     pub(super) records: Vec<RecordShown>,

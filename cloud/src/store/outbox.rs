@@ -15,6 +15,8 @@ use crate::accepted::{MessageHash, flag};
 
 /// Dead letters of a sink, at most. Then it waits for a person: nothing is put aside that nobody can look through.
 pub const MOST_DEAD: u64 = 10_000;
+/// What the readings of a page may hold, in bytes: long payloads make it shorter.
+const PAGE: usize = 16 << 20;
 
 /// A sink as `cloud.toml` has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,6 +158,13 @@ pub struct OutboxReading {
     pub hash: MessageHash,
 }
 
+impl OutboxReading {
+    /// Bytes that it takes in memory, about.
+    fn weight(&self) -> usize {
+        512 + self.row.payload.len() + self.row.classic.as_ref().map_or(0, |c| c.content.len())
+    }
+}
+
 /// A dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadRow {
@@ -264,13 +273,27 @@ fn columns() -> String {
     format!("{READING}, {}, r.hash AS hash", super::classic::COLUMNS)
 }
 
+/// Rows until there is no room for more, the first in any case; and whether there may be others. `is_over` takes the room of a
+/// row, and says whether that was too much.
 fn rows<T>(
     db: &Connection,
     sql: &str,
     p: impl rusqlite::Params,
-    row: impl FnMut(&Row<'_>) -> Result<T>,
-) -> Result<Vec<T>> {
-    db.prepare_cached(sql)?.query_map(p, row)?.collect()
+    most: usize,
+    mut row: impl FnMut(&Row<'_>) -> Result<T>,
+    mut is_over: impl FnMut(&T) -> bool,
+) -> Result<(Vec<T>, bool)> {
+    let (mut all, mut query) = (Vec::new(), db.prepare_cached(sql)?);
+    let mut rows = query.query(p)?;
+    while let Some(r) = rows.next()? {
+        let one = row(r)?;
+        if is_over(&one) && !all.is_empty() {
+            return Ok((all, true));
+        }
+        all.push(one);
+    }
+    let is_cut = all.len() >= most;
+    Ok((all, is_cut))
 }
 
 impl Reader {
@@ -316,7 +339,8 @@ impl Reader {
         Ok(found.into_iter().next().unwrap_or_default())
     }
 
-    /// What waits for a sink: at most so many, of which labels and what is sent again are a quarter each.
+    /// What waits for a sink: at most so many, of which labels and what is sent again are a quarter each, and fewer where their
+    /// payloads are long.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -334,7 +358,12 @@ impl Reader {
             };
             let (quarter, most) = ((most / 4).max(1), most.max(1));
             let columns = columns();
-            let again = rows(
+            let mut bytes = 0;
+            let mut is_over = |r: &OutboxReading| {
+                bytes += r.weight();
+                bytes > PAGE
+            };
+            let (again, _) = rows(
                 &moment,
                 &format!(
                     "{columns}, d.id AS letter, d.label AS label FROM dead_letter d JOIN reading r ON r.id = d.reading
@@ -342,9 +371,11 @@ impl Reader {
                      WHERE d.sink = ?1 AND d.again IS NOT NULL ORDER BY d.id LIMIT ?2"
                 ),
                 params![name, quarter as i64],
+                quarter,
                 |r| Ok((r.get("letter")?, r.get("label")?, outbox_reading(r)?)),
+                |(.., r)| is_over(r),
             )?;
-            let labels = rows(
+            let (labels, is_labels_cut) = rows(
                 &moment,
                 &format!(
                     "{columns}, a.id AS raised FROM raised a JOIN reading r ON r.id = a.reading
@@ -353,20 +384,24 @@ impl Reader {
                      ORDER BY a.id LIMIT ?4"
                 ),
                 params![raised, last_raised, reading, quarter as i64],
+                quarter,
                 |r| Ok((r.get("raised")?, outbox_reading(r)?)),
+                |(_, r)| is_over(r),
             )?;
             let room = most.saturating_sub(again.len() + labels.len()).max(1);
-            let readings = rows(
+            let (readings, is_cut) = rows(
                 &moment,
                 &format!("{columns} {FROM} r.flags & {HIDDEN} = 0 AND r.id > ?1 AND r.id <= ?2 ORDER BY r.id LIMIT ?3"),
                 params![reading, last, room as i64],
+                room,
                 outbox_reading,
+                is_over,
             )?;
             let ends = |is_cut: bool, at: Option<i64>, all: i64| at.filter(|_| is_cut).unwrap_or(all);
-            let to = ends(readings.len() == room, readings.last().map(|r| r.row.id), last.max(reading));
-            let to_raised = ends(labels.len() == quarter, labels.last().map(|l| l.0), last_raised.max(raised));
+            let to = ends(is_cut, readings.last().map(|r| r.row.id), last.max(reading));
+            let to_raised = ends(is_labels_cut, labels.last().map(|l| l.0), last_raised.max(raised));
             let is_ahead = to > reading || to_raised > raised;
-            let is_urgent = !again.is_empty() || readings.len() >= room || labels.len() == quarter;
+            let is_urgent = !again.is_empty() || is_cut || is_labels_cut;
             Ok(OutboxPage { again, readings, labels, reading: to, raised: to_raised, is_ahead, is_urgent })
         })
     }

@@ -1,0 +1,150 @@
+//! Readings out, under payloads that say too much.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
+
+mod common;
+mod sinks;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use common::{NOW, Node, READING, World, device, word};
+use fivefold_cloud::cloud::Cloud;
+use fivefold_cloud::embedded::Embedded;
+use fivefold_cloud::outbox::run;
+use fivefold_cloud::store::{OutboxRow, OutboxSink, OutboxWrite, Write};
+use fivefold_core::error::Code;
+use fivefold_core::id::Sid;
+use fivefold_core::profile::{Mode, Profile};
+use fivefold_core::reading::Payload;
+use fivefold_core::wire::envelope::Kind;
+use fivefold_sinks::{Answer, Most, Outbound, Sending, Sink};
+use sinks::Virtual;
+
+fn commit(cloud: &Cloud<Embedded>, outbox: OutboxWrite) {
+    cloud.memory().store().commit_now(Write { now: NOW, outbox, ..Write::default() }).unwrap();
+}
+
+fn enter(cloud: &Cloud<Embedded>, names: &[&str]) {
+    let of = |name: &&str| OutboxSink { name: (*name).to_owned(), kind: "webhook", from_start: true };
+    let outbox = OutboxWrite { sinks: Some(names.iter().map(of).collect()), ..OutboxWrite::default() };
+    commit(cloud, outbox);
+}
+
+fn row(cloud: &Cloud<Embedded>) -> OutboxRow {
+    cloud.memory().read(|r| r.outbox()).unwrap().remove(0)
+}
+
+/// `[{bn: long, n: ""...}, ..]`: a base name, and records of three bytes that all have it.
+fn repeated(name: usize, records: usize) -> Vec<u8> {
+    let mut bytes = vec![0x9a];
+    bytes.extend(u32::try_from(records + 1).unwrap().to_be_bytes());
+    if records < 1 << 16 {
+        bytes = vec![0x99];
+        bytes.extend(u16::try_from(records + 1).unwrap().to_be_bytes());
+    }
+    bytes.extend([0xa1, 0x21]);
+    match u8::try_from(name) {
+        Ok(short) => bytes.extend([0x78, short]),
+        Err(_) => {
+            bytes.push(0x7a);
+            bytes.extend(u32::try_from(name).unwrap().to_be_bytes());
+        }
+    }
+    bytes.resize(bytes.len() + name, b'a');
+    bytes.extend([0xa1, 0x02, 0x00].repeat(records));
+    bytes
+}
+
+/// Takes everything, and remembers what it was: id, bytes of the payload, values.
+struct Takes(Arc<Mutex<Vec<(String, usize, usize)>>>);
+
+impl Sink for Takes {
+    fn most(&self) -> Most {
+        Most { readings: 4096, bytes: 8 << 20 }
+    }
+
+    fn send<'s>(&'s mut self, batch: &'s [Arc<Outbound>]) -> Sending<'s> {
+        let weight: usize = batch.iter().map(|r| r.weight()).sum();
+        assert!(batch.len() == 1 || weight <= 8 << 20, "{weight}");
+        let of = |r: &Arc<Outbound>| (r.id.clone(), r.payload.len(), r.values.len());
+        self.0.lock().unwrap().extend(batch.iter().map(of));
+        Box::pin(std::future::ready(Answer::Taken))
+    }
+}
+
+/// Everything that waits for the sink goes out; in order, what came.
+fn all(cloud: &Arc<Cloud<Embedded>>, is_done: impl Fn(&OutboxRow) -> bool) -> Vec<(String, usize, usize)> {
+    let taken = Arc::<Mutex<Vec<_>>>::default();
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let clock = Virtual::at(NOW);
+        tokio::spawn(run(cloud.clone(), "plant".into(), Box::new(Takes(taken.clone())), clock.clone()));
+        until("done", &clock, || is_done(&row(cloud))).await;
+    });
+    Arc::try_unwrap(taken).ok().unwrap().into_inner().unwrap()
+}
+
+/// Time passes until it is so.
+async fn until(what: &str, clock: &Virtual, is: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !tokio::task::block_in_place(&is) {
+        assert!(started.elapsed() < Duration::from_secs(60), "never {what}");
+        clock.pass(1000).await;
+    }
+}
+
+#[test]
+fn a_payload_that_would_say_gigabytes_is_refused_at_once_and_says_why() {
+    let mut world = World::new(vec![device(3, Profile::ToGateway, Mode::Persistent)]);
+    // Half a megabyte of a name, 150,000 times.
+    let plain = [&b"\x02\xFF"[..], &repeated(500_000, 150_000)].concat();
+    assert!(plain.len() < 1 << 20);
+    let started = Instant::now();
+    let reply = world.post(&[word(Kind::GatewayOpened, Sid(3), 0, &plain)]);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    assert_eq!(reply.refused[0].1, Code::GatewayInnerMalformed);
+    assert_eq!(world.explained(Code::GatewayInnerMalformed).reason, "a payload longer than 2048 bytes");
+    let plain = [&b"\x02\xFF"[..], &repeated(129, 300)].concat();
+    world.now = NOW.plus(60_000);
+    assert_eq!(world.post(&[word(Kind::GatewayOpened, Sid(3), 1, &plain)]).refused.len(), 1);
+    assert!(world.explained(Code::GatewayInnerMalformed).reason.contains("a name longer than 128 bytes"));
+    assert_eq!(world.readings().len(), 0);
+}
+
+#[test]
+fn what_an_earlier_cloud_stored_of_that_goes_out_without_its_values() {
+    let one = device(1, Profile::ToCloud, Mode::Persistent);
+    let (mut world, mut node) = (World::new(vec![one.clone()]), Node::of(&one));
+    (0..24).for_each(|_| drop(world.post(&[node.send(READING).envelope()])));
+    let long = repeated(500_000, 150_000);
+    let db = rusqlite::Connection::open(&world.path).unwrap();
+    db.execute("UPDATE reading SET payload = ? WHERE id > 2", [&long]).unwrap();
+    enter(&world.cloud, &["plant"]);
+    // A page holds 16 MiB of them, whatever it may hold of others.
+    let page = world.cloud.memory().read(|r| r.outbox_page("plant", 4096)).unwrap();
+    let held = page.readings.len();
+    assert!((10..=20).contains(&held) && page.is_urgent, "{held}");
+    assert_eq!(page.reading, held as i64, "and the sink is no further than that");
+    let cloud = Arc::new(world.cloud);
+    let taken = all(&cloud, |row| row.waiting == 0);
+    let sizes: Vec<_> = taken.iter().map(|(_, payload, values)| (*payload, *values)).collect();
+    assert_eq!(sizes, [vec![(READING.len(), 1); 2], vec![(long.len(), 0); 22]].concat());
+}
+
+#[test]
+fn readings_that_say_as_much_as_they_may_all_go_out_in_order() {
+    let one = device(1, Profile::ToCloud, Mode::Persistent);
+    let (mut world, mut node) = (World::new(vec![one.clone()]), Node::of(&one));
+    let payload = repeated(128, 630);
+    assert!(Payload::parse(&payload).is_ok() && payload.len() <= Payload::LONGEST);
+    for _ in 0..8 {
+        let sent: Vec<_> = (0..40).map(|_| node.send(&payload)).collect();
+        world.post(&sent.iter().map(common::Sent::envelope).collect::<Vec<_>>());
+    }
+    enter(&world.cloud, &["plant"]);
+    let cloud = Arc::new(world.cloud);
+    let taken = all(&cloud, |row| row.waiting == 0);
+    // More than is prepared at a time: 630 values of 224 bytes each.
+    assert_eq!((taken.len(), taken[0].2), (320, 630));
+    let numbers: Vec<u64> = taken.iter().map(|(id, ..)| id.split('-').nth(5).unwrap().parse().unwrap()).collect();
+    assert_eq!(numbers, (0..320).collect::<Vec<_>>());
+}
