@@ -1,4 +1,4 @@
-//! Readings out, under payloads that say too much.
+//! Readings out, under payloads that say too much, and beside pruning.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 mod common;
@@ -7,11 +7,13 @@ mod sinks;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::signer::{signature_item, signing_world};
 use common::{NOW, Node, READING, World, device, word};
 use fivefold_cloud::cloud::Cloud;
 use fivefold_cloud::embedded::Embedded;
+use fivefold_cloud::limits::{Part, Step};
 use fivefold_cloud::outbox::run;
-use fivefold_cloud::store::{OutboxRow, OutboxSink, OutboxWrite, Write};
+use fivefold_cloud::store::{OutboxMove, OutboxRow, OutboxSink, OutboxWrite, Write};
 use fivefold_core::error::Code;
 use fivefold_core::id::Sid;
 use fivefold_core::profile::{Mode, Profile};
@@ -28,6 +30,11 @@ fn enter(cloud: &Cloud<Embedded>, names: &[&str]) {
     let of = |name: &&str| OutboxSink { name: (*name).to_owned(), kind: "webhook", from_start: true };
     let outbox = OutboxWrite { sinks: Some(names.iter().map(of).collect()), ..OutboxWrite::default() };
     commit(cloud, outbox);
+}
+
+fn moved(cloud: &Cloud<Embedded>, moved: OutboxMove) {
+    let moves = vec![OutboxMove { name: "plant".into(), ..moved }];
+    commit(cloud, OutboxWrite { moves, ..OutboxWrite::default() });
 }
 
 fn row(cloud: &Cloud<Embedded>) -> OutboxRow {
@@ -147,4 +154,35 @@ fn readings_that_say_as_much_as_they_may_all_go_out_in_order() {
     assert_eq!((taken.len(), taken[0].2), (320, 630));
     let numbers: Vec<u64> = taken.iter().map(|(id, ..)| id.split('-').nth(5).unwrap().parse().unwrap()).collect();
     assert_eq!(numbers, (0..320).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_reading_is_pruned_whose_raised_label_a_sink_has_not() {
+    let (mut world, mut node, mut signer) = signing_world(Profile::ToCloud, Mode::Persistent);
+    for _ in 0..3 {
+        let sent = signer.reading(&mut node, READING);
+        world.post(&[sent.envelope()]);
+    }
+    enter(&world.cloud, &["plant"]);
+    moved(&world.cloud, OutboxMove { reading: Some(3), ..OutboxMove::default() });
+    let now = NOW.plus(24 * 3_600_000);
+    let prune = |world: &World, floor: i64| {
+        let store = world.cloud.memory().store();
+        let measured = world.cloud.memory().read(|r| r.measure(1000)).unwrap();
+        store.measured(measured).unwrap();
+        store.prune(Step { part: Part::Readings, before: now, excess: 0, floor, now, rows: 100 }).unwrap().rows
+    };
+    let floor = |world: &World| world.cloud.memory().read(|r| r.floor()).unwrap();
+    // Two wait for a signature, though the sink has them and they are old enough.
+    assert_eq!((floor(&world), prune(&world, 3), world.readings().len()), (Some(3), 0, 3));
+    let item = signature_item(&signer.close());
+    world.post(&[node.send(&item).envelope()]);
+    assert_eq!(floor(&world), Some(1), "the sink has not heard that they are signed");
+    // Neither by who asked for the floor nor by who asked before the signature came.
+    assert_eq!((prune(&world, 1), prune(&world, i64::MAX), world.readings().len()), (0, 0, 4));
+    let page = world.cloud.memory().read(|r| r.outbox_page("plant", 100)).unwrap();
+    assert_eq!(page.labels.iter().map(|(_, r)| r.row.id).collect::<Vec<_>>(), [1, 2, 3]);
+    moved(&world.cloud, OutboxMove { raised: Some(page.raised), ..OutboxMove::default() });
+    assert_eq!(floor(&world), Some(3));
+    assert_eq!((prune(&world, 3), world.readings().iter().map(|r| r.id).collect::<Vec<_>>()), (2, vec![3, 4]));
 }

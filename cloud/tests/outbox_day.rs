@@ -17,12 +17,14 @@ use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use common::{Gateway, NOW, Node, SourceParts, World, device};
+use common::signer::{Signer, signature_item};
+use common::{Gateway, NOW, Node, Sent, SourceParts, World, device};
 use fivefold_cloud::cloud::Cloud;
 use fivefold_cloud::embedded::Embedded;
+use fivefold_cloud::limits::{Part, Step};
 use fivefold_cloud::outbox::{Unprepared, enter, run};
-use fivefold_cloud::store::{Asked, Dead, OutboxMove, OutboxRow, OutboxSink, OutboxWrite, Store, Write};
-use fivefold_core::profile::{Mode, Profile};
+use fivefold_cloud::store::{Asked, Dead, OutboxMove, OutboxRow, OutboxSink, OutboxWrite, Query, Store, Write};
+use fivefold_core::profile::{Mode, Profile, Sign};
 use fivefold_core::time::Millis;
 use fivefold_keep::share::CloudOutbox;
 use fivefold_keep::vault::Vault;
@@ -36,6 +38,8 @@ const SIDS: [u16; 3] = [0x0a17, 0x0a18, 0x0a19];
 /// Minutes between two readings of a device.
 const EVERY: u64 = 10;
 const A_DAY: u64 = 24 * 60 / EVERY;
+/// Readings of a batch that is signed.
+const BATCH: u64 = 50;
 
 /// SenML with a number, or with a long text.
 fn payload(n: u64, long: bool) -> Vec<u8> {
@@ -68,6 +72,9 @@ struct Farm {
     cloud: Option<Arc<Cloud<Embedded>>>,
     gateway: Gateway,
     nodes: Vec<Node>,
+    /// Of the first device, with signatures that it has not said yet.
+    signer: Signer,
+    items: Vec<Vec<u8>>,
     path: PathBuf,
     source: SourceParts,
     _folder: tempfile::TempDir,
@@ -75,10 +82,16 @@ struct Farm {
 
 impl Farm {
     fn new() -> Self {
-        let devices: Vec<_> = SIDS.map(|sid| device(sid, Profile::ToCloud, Mode::Persistent)).into();
-        let nodes = devices.iter().map(Node::of).collect();
-        let World { cloud, gateway, path, source, folder, .. } = blocking(|| World::new(devices));
-        Self { cloud: Some(Arc::new(cloud)), gateway, nodes, path, source, _folder: folder }
+        let mut devices: Vec<_> = SIDS.map(|sid| device(sid, Profile::ToCloud, Mode::Persistent)).into();
+        devices[0].policy.sign = Sign::Batch;
+        let (nodes, signer) = (devices.iter().map(Node::of).collect(), Signer::new(&devices[0]));
+        let World { cloud, gateway, path, source, folder, .. } = blocking(|| {
+            let mut world = World::new(devices);
+            signer.enter(&mut world);
+            world
+        });
+        let cloud = Some(Arc::new(cloud));
+        Self { cloud, gateway, nodes, signer, items: Vec::new(), path, source, _folder: folder }
     }
 
     fn cloud(&self) -> &Arc<Cloud<Embedded>> {
@@ -87,11 +100,20 @@ impl Farm {
 
     /// All devices report once.
     fn report(&mut self, n: u64, long: bool, now: Millis) {
-        for node in &mut self.nodes {
-            let sent = node.send(&payload(n, long));
-            let body = self.gateway.batch(&[sent.envelope()]);
-            blocking(|| common::post(self.cloud.as_ref().unwrap(), &self.gateway.proven, &body, now)).unwrap();
+        let payload = payload(n, long);
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            let sent = if at == 0 { self.signer.reading(node, &payload) } else { node.send(&payload) };
+            self.post(&sent, now);
         }
+        if n % BATCH == BATCH - 1 {
+            self.items.push(signature_item(&self.signer.close()));
+        }
+    }
+
+    fn post(&mut self, sent: &Sent, now: Millis) {
+        let body = self.gateway.batch(&[sent.envelope()]);
+        blocking(|| common::post(self.cloud.as_ref().unwrap(), &self.gateway.proven, &body, now)).unwrap();
     }
 
     /// The cloud ends where it stands, with all that it has in memory, and starts again.
@@ -115,17 +137,27 @@ impl Farm {
         commit(self.cloud(), outbox);
     }
 
-    /// The labels of all readings of the first device are raised.
-    fn raise(&self) -> usize {
-        let db = rusqlite::Connection::open(&self.path).unwrap();
-        let of = "SELECT r.id FROM reading r WHERE r.sid = ?1 ORDER BY r.id";
-        let ids: Vec<i64> =
-            db.prepare(of).unwrap().query_map([SIDS[0]], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
-        for id in &ids {
-            db.execute("UPDATE reading SET origin = 5 WHERE id = ?", [id]).unwrap();
-            db.execute("INSERT INTO raised (reading) VALUES (?)", [id]).unwrap();
+    /// The first device says its signatures, each with one reading more: the labels of all others are raised. Returns how many
+    /// readings came.
+    fn raise(&mut self, now: Millis) -> usize {
+        self.items.push(signature_item(&self.signer.close()));
+        let items = std::mem::take(&mut self.items);
+        for item in &items {
+            let sent = self.nodes[0].send(&[&payload(0, false)[..], item].concat());
+            self.post(&sent, now);
         }
-        ids.len()
+        items.len()
+    }
+
+    /// All goes that is needed by nobody.
+    fn prune(&self, now: Millis) {
+        blocking(|| {
+            let memory = self.cloud().memory();
+            memory.store().measured(memory.read(|r| r.measure(10_000)).unwrap()).unwrap();
+            let floor = memory.read(|r| r.floor()).unwrap().unwrap_or(i64::MAX);
+            let step = Step { part: Part::Readings, before: Millis(now.0 + 1), excess: 0, floor, now, rows: 200 };
+            while !memory.store().prune(step).unwrap().is_done {}
+        });
     }
 }
 
@@ -314,10 +346,15 @@ async fn a_day<R: Receiver>(mut receiver: R) {
         mended(&farm, &mut receiver, &clock).await;
     }
 
-    // A label that was raised comes under the id of its reading.
-    let raised = farm.raise();
-    until("all labels", &clock, || came(&receiver.has(), "label").len() >= raised - 1).await;
+    // A label that was raised comes under the id of its reading, though readings are pruned at once that the sink has.
+    let expected = expected + farm.raise(now);
+    farm.prune(now);
+    until("all labels", &clock, || ids(&came(&receiver.has(), "label")).len() >= A_DAY as usize - 1).await;
     until("everything", &clock, || ids(&came(&receiver.has(), "reading")).len() == expected).await;
+    until("nothing waits", &clock, || farm.row().waiting == 0).await;
+    farm.prune(now);
+    let left = blocking(|| farm.cloud().memory().read(|r| r.readings(&Query { limit: 10_000, ..Query::default() })));
+    assert!(left.unwrap().len() < 10, "the sink has all: nothing is kept for it");
     let all = receiver.has();
     let (readings, labels) = (came(&all, "reading"), came(&all, "label"));
     // The first two readings of each device came as they came; the long ones came last.

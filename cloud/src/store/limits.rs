@@ -123,13 +123,19 @@ fn once(db: &mut Connection, task: &Task) -> Result<Stepped> {
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let stepped = match task {
         Task::Measured(measured) => grow(&tx, measured),
-        Task::Prune(step) => match step.part {
-            Part::Readings => contents(&tx, step),
-            Part::Ledger => rows(&tx, step),
-            Part::Refusals => refusals(&tx, step),
-            Part::Alarms => super::alarms::prune(&tx, step, (step.excess / ALARM as u64) as i64),
-            Part::Evidence => evidence(&tx, step),
-        },
+        Task::Prune(step) => {
+            // Since somebody looked a label may have been raised, of a reading that a sink has had for long.
+            let is_floored = matches!(step.part, Part::Readings | Part::Ledger);
+            let unsent = if is_floored { super::outbox::floor(&tx)? } else { None };
+            let step = &Step { floor: step.floor.min(unsent.unwrap_or(i64::MAX)), ..*step };
+            match step.part {
+                Part::Readings => contents(&tx, step),
+                Part::Ledger => rows(&tx, step),
+                Part::Refusals => refusals(&tx, step),
+                Part::Alarms => super::alarms::prune(&tx, step, (step.excess / ALARM as u64) as i64),
+                Part::Evidence => evidence(&tx, step),
+            }
+        }
     }?;
     if let Task::Prune(step) = task {
         tx.prepare_cached("UPDATE part SET gone = gone + ? WHERE name = ?")?
@@ -220,12 +226,13 @@ fn contents(tx: &Transaction<'_>, step: &Step) -> Result<Stepped> {
                    OR k.reading IS NOT NULL AND r.id IS ?2)";
     let waits = int(step.now.0.saturating_sub(UNPROVEN));
     let again = format!(
-        "SELECT r.id, {WEIGHT}, {needed} FROM (SELECT reading FROM spared ORDER BY reading LIMIT ?3) s
+        "SELECT r.id, {WEIGHT}, {needed} FROM (SELECT reading FROM spared WHERE reading < ?4 ORDER BY reading LIMIT ?3) s
          JOIN reading r ON r.id = s.reading LEFT JOIN leaf l ON l.reading = r.id LEFT JOIN classic k ON k.reading = r.id"
     );
     let free: Vec<(i64, i64)> = {
         let mut query = tx.prepare_cached(&again)?;
-        let all = query.query_map(params![waits, newest_value, AGAIN], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+        let all = query
+            .query_map(params![waits, newest_value, AGAIN, step.floor], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
         let all = all.collect::<Result<Vec<(i64, i64, bool)>>>()?;
         all.into_iter().filter(|(.., needed)| !needed).map(|(id, bytes, _)| (id, bytes)).collect()
     };

@@ -296,6 +296,15 @@ fn rows<T>(
     Ok((all, is_cut))
 }
 
+/// See [`Reader::floor`].
+pub(super) fn floor(db: &Connection) -> Result<Option<i64>> {
+    let sql = "SELECT min(n) FROM (SELECT min(reading) AS n FROM outbox WHERE gone IS NULL
+        UNION ALL SELECT min(d.reading) FROM dead_letter d JOIN outbox k ON k.name = d.sink WHERE k.gone IS NULL
+        UNION ALL SELECT min(a.reading) FROM outbox k JOIN raised a ON a.id > k.raised
+                  WHERE k.gone IS NULL AND a.reading <= k.reading)";
+    db.prepare_cached(sql)?.query_row([], |r| r.get(0))
+}
+
 impl Reader {
     /// All sinks that ever were, with what waits for them.
     ///
@@ -430,15 +439,13 @@ impl Reader {
         })
     }
 
-    /// For who removes old readings: the first reading that a sink of cloud.toml may still need, so that nothing below it is
-    /// missed; `None` where no sink needs any. The last reading that a sink has is needed too: were the table ever empty,
-    /// SQLite would give its numbers to other readings, and a sink would take them for sent.
+    /// For who removes old readings: the first reading that a sink of cloud.toml may still need, itself or for a label that was
+    /// raised, so that nothing below it is missed; `None` where no sink needs any. The last reading that a sink has is needed
+    /// too: were the table ever empty, SQLite would give its numbers to other readings, and a sink would take them for sent.
     ///
     /// # Errors
     /// [`StoreError`].
     pub fn floor(&self) -> std::result::Result<Option<i64>, StoreError> {
-        let sql = "SELECT min(n) FROM (SELECT min(reading) AS n FROM outbox WHERE gone IS NULL
-            UNION ALL SELECT min(d.reading) FROM dead_letter d JOIN outbox k ON k.name = d.sink WHERE k.gone IS NULL)";
-        Ok(self.all(sql, [], |r| r.get::<_, Option<i64>>(0))?.into_iter().next().flatten())
+        self.ask(floor)
     }
 }

@@ -49,7 +49,8 @@ impl Receiver for Database {
     }
 
     /// A database has no events and no order of its own: what it has now is compared with what it had when it was looked at
-    /// before, and what came in between is taken in the order of numbers.
+    /// before, and what came in between is taken in the order of numbers. So this shows that all comes, and that nothing comes
+    /// behind what was seen before it; in which order a batch is written, the database says nowhere.
     fn has(&self) -> Vec<Value> {
         let mut seen = self.seen.lock().unwrap();
         let answer = query(self.port, "SELECT id, device, proof FROM fivefold GROUP BY \"name\"");
