@@ -130,7 +130,7 @@ fn list(cloud: &Cloud, output: Output) -> anyhow::Result<ExitCode> {
 
 /// All of a sink, in sentences.
 fn sentences(sink: &OutboxShown) -> String {
-    let OutboxShown { name, kind, state, waiting, dead, again, sent, retried, .. } = sink;
+    let OutboxShown { name, kind, state, waiting, dead, again, void, sent, retried, .. } = sink;
     let mut text = format!("Sink {name} ({kind}): {state}. {waiting} waiting");
     if let Some(oldest) = sink.oldest_ms {
         text += &format!(", the oldest since {}", time(Some(oldest)));
@@ -142,6 +142,12 @@ fn sentences(sink: &OutboxShown) -> String {
     text += ".";
     if let Some(failed) = &sink.failed {
         text += &format!("\nTried last at {}: {failed}", time(sink.tried_ms));
+    }
+    if *void > 0 {
+        text += &format!(
+            "\nOf {void} of the dead nothing can be sent: their readings are pruned, in quarantine, or no longer there. Take them \
+             out: fivefold outbox resend {name} --all"
+        );
     }
     if *dead > *again {
         text += &format!("\nWhat it refused for good: fivefold outbox dead {name}");

@@ -109,6 +109,16 @@ pub async fn start(
 ) -> Result<(), Unprepared> {
     let prepared = sinks.iter().map(|sink| Ok((sink.name.clone(), sink.prepare(vault)?)));
     let prepared = prepared.collect::<Result<Vec<_>, Unprepared>>()?;
+    for sink in service.cloud.memory().read(Reader::outbox)?.iter().filter(|k| k.gone.is_some()) {
+        let missed = service.cloud.memory().read(|r| r.outbox_missed(&sink.name))?;
+        if missed > 0 && sinks.iter().any(|s| s.name == sink.name) {
+            tracing::warn!(
+                sink = sink.name,
+                missed,
+                "readings were pruned while this sink was not in cloud.toml; it does not get them"
+            );
+        }
+    }
     service.commit(enter(service.cloud.memory(), sinks, clock::now())?).await?;
     for (name, sink) in prepared {
         tasks.spawn(run(service.clone(), name, sink, Wall));
@@ -215,6 +225,16 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
     async fn load(&mut self) -> Result<(), StoreError> {
         let most = self.engine.page();
         let page = self.read(move |r, name| r.outbox_page(name, most)).await?;
+        if !page.void.is_empty() {
+            let letters = page.void.len();
+            tracing::warn!(
+                sink = self.name,
+                letters,
+                "dead letters are not sent again, and taken out: their readings are pruned, in quarantine, or no longer there"
+            );
+            let again = page.void.iter().map(|letter| (*letter, None)).collect();
+            self.note(OutboxMove { again, ..OutboxMove::default() }).await;
+        }
         if page.is_empty() {
             if page.is_ahead {
                 // What is there is nothing that is sent.

@@ -1,4 +1,4 @@
-//! Readings out, under payloads that say too much, and beside pruning.
+//! Readings out, under payloads that say too much, beside pruning, and of letters whose reading is gone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 mod common;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use common::signer::{signature_item, signing_world};
 use common::{NOW, Node, READING, World, device, word};
+use fivefold_cloud::accepted::flag;
 use fivefold_cloud::cloud::Cloud;
 use fivefold_cloud::embedded::Embedded;
 use fivefold_cloud::limits::{Part, Step};
 use fivefold_cloud::outbox::run;
-use fivefold_cloud::store::{OutboxMove, OutboxRow, OutboxSink, OutboxWrite, Write};
+use fivefold_cloud::store::{Asked, Dead, OutboxMove, OutboxRow, OutboxSink, OutboxWrite, Write};
 use fivefold_core::error::Code;
 use fivefold_core::id::Sid;
 use fivefold_core::profile::{Mode, Profile};
@@ -185,4 +186,34 @@ fn no_reading_is_pruned_whose_raised_label_a_sink_has_not() {
     moved(&world.cloud, OutboxMove { raised: Some(page.raised), ..OutboxMove::default() });
     assert_eq!(floor(&world), Some(3));
     assert_eq!((prune(&world, 3), world.readings().iter().map(|r| r.id).collect::<Vec<_>>()), (2, vec![3, 4]));
+    // A sink that is not in cloud.toml holds nothing back, and is told what it missed.
+    enter(&world.cloud, &[]);
+    let sent: Vec<_> = (0..3).map(|_| node.send(b"\xA1\x04\x01")).collect();
+    world.post(&sent.iter().map(common::Sent::envelope).collect::<Vec<_>>());
+    assert_eq!(floor(&world), None);
+    assert!(prune(&world, 7) >= 3);
+    enter(&world.cloud, &["plant"]);
+    assert_eq!(world.cloud.memory().read(|r| r.outbox_missed("plant")).unwrap(), 3, "4, 5 and 6");
+}
+
+#[test]
+fn letters_whose_reading_is_gone_are_said_and_taken_out_and_none_goes_out_hollow() {
+    let one = device(1, Profile::ToCloud, Mode::Persistent);
+    let (mut world, mut node) = (World::new(vec![one.clone()]), Node::of(&one));
+    (0..5).for_each(|_| drop(world.post(&[node.send(READING).envelope()])));
+    enter(&world.cloud, &["plant"]);
+    let dead = (1..=4).map(|reading| Dead { reading, label: false, said: "no".into() }).collect();
+    moved(&world.cloud, OutboxMove { reading: Some(5), dead, ..OutboxMove::default() });
+    assert_eq!((row(&world.cloud).dead, row(&world.cloud).void), (4, 0));
+    let db = rusqlite::Connection::open(&world.path).unwrap();
+    db.execute("UPDATE reading SET flags = flags | ? WHERE id = 1", [flag::QUARANTINED]).unwrap();
+    db.execute("UPDATE reading SET flags = flags | ?, payload = x'' WHERE id = 2", [flag::PRUNED]).unwrap();
+    db.execute("DELETE FROM reading WHERE id = 3", []).unwrap();
+    assert_eq!((row(&world.cloud).dead, row(&world.cloud).void), (4, 3));
+    let asked = vec![("plant".to_owned(), Asked::Resend(None))];
+    commit(&world.cloud, OutboxWrite { asked, ..OutboxWrite::default() });
+    let cloud = Arc::new(world.cloud);
+    let taken = all(&cloud, |row| row.dead == 0);
+    assert_eq!((taken.len(), taken[0].2), (1, 1), "{taken:?}");
+    assert_eq!((row(&cloud).void, row(&cloud).sent), (0, 1));
 }

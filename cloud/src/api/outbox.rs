@@ -36,6 +36,8 @@ pub struct OutboxShown {
     pub dead: u64,
     /// Those of them that are sent again.
     pub again: u64,
+    /// Those of them of which nothing is sent, for their reading is pruned, in quarantine, or no longer there: sent again, they go.
+    pub void: u64,
     /// What it took, labels too.
     pub sent: u64,
     /// How often something had to be sent again.
@@ -64,6 +66,7 @@ impl OutboxShown {
             oldest_ms: row.oldest.map(|at| at.0),
             dead: row.dead,
             again: row.again,
+            void: row.void,
             sent: row.sent,
             retried: row.retried,
             since_ms: row.since.0,

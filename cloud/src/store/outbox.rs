@@ -105,6 +105,8 @@ pub struct OutboxRow {
     pub dead: u64,
     /// Those of them that a person sends again.
     pub again: u64,
+    /// Those of them of which nothing is sent: their reading is pruned, in quarantine, or no longer there.
+    pub void: u64,
     /// Since when it is there.
     pub since: Millis,
     /// What it took so far, labels too.
@@ -128,6 +130,8 @@ pub struct OutboxRow {
 pub struct OutboxPage {
     /// Dead letters that a person sends again: their ids.
     pub again: Vec<(i64, bool, OutboxReading)>,
+    /// Ids of those of which nothing is sent: their reading is pruned, in quarantine, or no longer there.
+    pub void: Vec<i64>,
     /// Readings.
     pub readings: Vec<OutboxReading>,
     /// Labels that were raised: their rows.
@@ -185,6 +189,11 @@ pub struct DeadRow {
 }
 
 const HIDDEN: u8 = flag::HIDDEN | flag::PRUNED;
+
+/// What is true of a letter `d` of which nothing is sent.
+fn void() -> String {
+    format!("NOT EXISTS (SELECT 1 FROM reading v WHERE v.id = d.reading AND v.flags & {HIDDEN} = 0)")
+}
 
 pub(super) fn write(tx: &Transaction<'_>, write: &OutboxWrite, now: Millis) -> Result<()> {
     if let Some(sinks) = &write.sinks {
@@ -311,13 +320,17 @@ impl Reader {
     /// # Errors
     /// [`StoreError`].
     pub fn outbox(&self) -> std::result::Result<Vec<OutboxRow>, StoreError> {
-        let sql = "SELECT k.name, k.kind, max(coalesce((SELECT max(id) FROM reading), 0) - k.reading, 0),
+        let sql = format!(
+            "SELECT k.name, k.kind, max(coalesce((SELECT max(id) FROM reading), 0) - k.reading, 0),
             (SELECT ingested FROM reading WHERE id > k.reading ORDER BY id LIMIT 1),
             (SELECT count(*) FROM dead_letter WHERE sink = k.name),
             (SELECT count(*) FROM dead_letter WHERE sink = k.name AND again IS NOT NULL),
-            k.since, k.sent, k.retried, k.asked, k.paused, k.gone, k.tried, k.failed FROM outbox k ORDER BY k.name";
+            k.since, k.sent, k.retried, k.asked, k.paused, k.gone, k.tried, k.failed,
+            (SELECT count(*) FROM dead_letter d WHERE d.sink = k.name AND {}) FROM outbox k ORDER BY k.name",
+            void()
+        );
         let time = |at: Option<i64>| at.map(|at| Millis(uint(at)));
-        self.all(sql, [], |r| {
+        self.all(&sql, [], |r| {
             Ok(OutboxRow {
                 name: r.get(0)?,
                 kind: r.get(1)?,
@@ -333,6 +346,7 @@ impl Reader {
                 gone: time(r.get(11)?),
                 tried: time(r.get(12)?),
                 failed: r.get(13)?,
+                void: uint(r.get(14)?),
             })
         })
     }
@@ -377,13 +391,21 @@ impl Reader {
                 &format!(
                     "{columns}, d.id AS letter, d.label AS label FROM dead_letter d JOIN reading r ON r.id = d.reading
                      JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id
-                     WHERE d.sink = ?1 AND d.again IS NOT NULL ORDER BY d.id LIMIT ?2"
+                     WHERE d.sink = ?1 AND d.again IS NOT NULL AND r.flags & {HIDDEN} = 0 ORDER BY d.id LIMIT ?2"
                 ),
                 params![name, quarter as i64],
                 quarter,
                 |r| Ok((r.get("letter")?, r.get("label")?, outbox_reading(r)?)),
                 |(.., r)| is_over(r),
             )?;
+            let void = format!(
+                "SELECT d.id FROM dead_letter d WHERE d.sink = ?1 AND d.again IS NOT NULL AND {} ORDER BY d.id LIMIT ?2",
+                void()
+            );
+            let void = moment
+                .prepare_cached(&void)?
+                .query_map(params![name, quarter as i64], |r| r.get(0))?
+                .collect::<Result<Vec<i64>>>()?;
             let (labels, is_labels_cut) = rows(
                 &moment,
                 &format!(
@@ -411,7 +433,7 @@ impl Reader {
             let to_raised = ends(is_labels_cut, labels.last().map(|l| l.0), last_raised.max(raised));
             let is_ahead = to > reading || to_raised > raised;
             let is_urgent = !again.is_empty() || is_cut || is_labels_cut;
-            Ok(OutboxPage { again, readings, labels, reading: to, raised: to_raised, is_ahead, is_urgent })
+            Ok(OutboxPage { again, void, readings, labels, reading: to, raised: to_raised, is_ahead, is_urgent })
         })
     }
 
@@ -437,6 +459,17 @@ impl Reader {
                 again: r.get::<_, Option<i64>>("again")?.map(|at| Millis(uint(at))),
             })
         })
+    }
+
+    /// How many readings behind the place of a sink were pruned: it was not in `cloud.toml`, and does not get them. Refused and
+    /// quarantined ones are among them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn outbox_missed(&self, name: &str) -> std::result::Result<u64, StoreError> {
+        let sql = "SELECT max(p.pruned - k.reading, 0) - (SELECT count(*) FROM spared WHERE reading > k.reading)
+            FROM outbox k, part p WHERE p.name = 'readings' AND k.name = ?";
+        Ok(self.all(sql, [name], |r| r.get(0))?.pop().map_or(0, uint))
     }
 
     /// For who removes old readings: the first reading that a sink of cloud.toml may still need, itself or for a label that was
