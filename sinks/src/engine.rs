@@ -181,7 +181,9 @@ impl Engine {
                     self.refusals += 1;
                 }
                 Verdict::Retry(said) => {
-                    failed.get_or_insert(said);
+                    // It holds up all that is behind it: a person must know which it is.
+                    let did = slot.reading.did;
+                    failed.get_or_insert_with(|| format!("{said} (device {did})"));
                     continue;
                 }
             }

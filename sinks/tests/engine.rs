@@ -135,6 +135,15 @@ fn what_an_answer_does_not_speak_of_comes_again_and_what_it_makes_up_is_not_hear
     assert_eq!(engine.answered(Answer::Taken, now, 0).places, [], "nothing was sent");
 }
 
+#[test]
+fn who_holds_up_the_rest_is_named() {
+    let mut engine = loaded(4);
+    let batch = sent(&mut engine, NOW);
+    let verdicts = [Verdict::Done, Verdict::Retry("no right".into()), Verdict::Done, Verdict::Done];
+    let settled = engine.answered(Answer::Each(verdicts.into()), NOW, 0);
+    assert_eq!(settled.failed, Some(format!("no right (device {})", batch[1].did)));
+}
+
 /// What the sink does with a batch.
 #[derive(Clone, Debug)]
 enum Course {
