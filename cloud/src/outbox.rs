@@ -6,6 +6,7 @@
 
 mod reading;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fivefold_core::time::Millis;
@@ -154,11 +155,12 @@ pub async fn run<P: Ground>(at: Arc<P>, name: String, sink: Box<dyn Sink>, clock
 /// The page that the engine has.
 #[derive(Debug, Default)]
 struct Loaded {
-    // Of each place, the reading's row.
-    readings: Vec<(Place, i64)>,
-    settled: usize,
+    // Of each place that is not settled, the reading's row.
+    readings: VecDeque<(Place, i64)>,
     // The sink's place when all of it is settled.
     ends: Option<(i64, i64)>,
+    // The last reading that was looked at.
+    upto: Option<i64>,
 }
 
 struct Outbox<P, C> {
@@ -199,7 +201,7 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
                 let left = until.since(self.clock.now());
                 self.clock.sleep(left.clamp(1, 4 * IDLE)).await;
             }
-            Next::Load if dead >= MOST_DEAD => {
+            Next::Load | Next::More if dead >= MOST_DEAD => {
                 let failed = format!(
                     "{MOST_DEAD} readings were put aside, and none more is: look at them, mend the sink, \
                                       and type: fivefold outbox resend {}",
@@ -209,6 +211,7 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
                 self.clock.sleep(40 * IDLE).await;
             }
             Next::Load => self.load().await?,
+            Next::More => self.load_more().await?,
             Next::Send(batch) => {
                 let sent = tokio::time::timeout(PATIENCE, self.sink.send(&batch)).await;
                 let silent = |_| Answer::away(format_args!("no answer within {} seconds", PATIENCE.as_secs()));
@@ -252,12 +255,34 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
         self.gathering = None;
         let (reading, raised) = (page.reading, page.raised);
         let (all, is_whole) = light(places(page, &self.at.book()), HEAVIEST);
+        let last = all.iter().rev().find(|(place, ..)| place.queue == Queue::Reading).map(|(place, ..)| place.row);
         self.page = Loaded {
             readings: all.iter().map(|(place, row, _)| (*place, *row)).collect(),
-            settled: 0,
             ends: is_whole.then_some((reading, raised)),
+            upto: if is_whole { Some(reading) } else { last },
         };
         self.engine.load(all.into_iter().map(|(place, _, reading)| (place, reading)));
+        Ok(())
+    }
+
+    /// Loads what is behind the page: the sink's place stays where the first is that it does not take now.
+    async fn load_more(&mut self) -> Result<(), StoreError> {
+        let Some(after) = self.page.upto else {
+            self.clock.sleep(IDLE).await;
+            return Ok(());
+        };
+        let most = self.engine.page();
+        let page = self.read(move |r, _| r.outbox_behind(after, most)).await?;
+        let end = page.reading;
+        let (all, is_whole) = light(places(page, &self.at.book()), HEAVIEST);
+        if all.is_empty() {
+            self.clock.sleep(IDLE).await;
+        }
+        let last = all.last().map(|(place, ..)| place.row);
+        self.page.upto = if is_whole { Some(end) } else { last };
+        self.page.ends = self.page.ends.filter(|_| is_whole).map(|(_, raised)| (end, raised));
+        self.page.readings.extend(all.iter().map(|(place, row, _)| (*place, *row)));
+        self.engine.extend(all.into_iter().map(|(place, _, reading)| (place, reading)));
         Ok(())
     }
 
@@ -274,8 +299,7 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
     async fn settle(&mut self, settled: Settled) {
         let mut moved = OutboxMove { retried: settled.again as u64, failed: settled.failed, ..OutboxMove::default() };
         for (place, outcome) in settled.places {
-            let row = self.page.readings.get(self.page.settled).map_or(0, |(_, row)| *row);
-            self.page.settled += 1;
+            let row = self.page.readings.pop_front().map_or(0, |(_, row)| row);
             match place.queue {
                 Queue::Reading => moved.reading = Some(place.row),
                 Queue::Label => moved.raised = Some(place.row),
@@ -293,7 +317,7 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
             }
             moved.sent += u64::from(!matches!(moved.again.last(), Some((letter, Some(_))) if *letter == place.row));
         }
-        if self.page.settled == self.page.readings.len()
+        if self.page.readings.is_empty()
             && let Some((reading, raised)) = self.page.ends.take()
         {
             (moved.reading, moved.raised) = (Some(reading), Some(raised));

@@ -4,6 +4,7 @@
 mod common;
 mod sinks;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ use fivefold_cloud::limits::{Part, Step};
 use fivefold_cloud::outbox::run;
 use fivefold_cloud::store::{Asked, Dead, OutboxMove, OutboxRow, OutboxSink, OutboxWrite, Write};
 use fivefold_core::error::Code;
-use fivefold_core::id::Sid;
+use fivefold_core::id::{Did, Sid};
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::reading::Payload;
 use fivefold_core::wire::envelope::Kind;
-use fivefold_sinks::{Answer, Most, Outbound, Sending, Sink};
+use fivefold_sinks::{Answer, Most, Outbound, Sending, Sink, Verdict};
 use sinks::Virtual;
 
 fn commit(cloud: &Cloud<Embedded>, outbox: OutboxWrite) {
@@ -98,6 +99,72 @@ async fn until(what: &str, clock: &Virtual, is: impl Fn() -> bool) {
         assert!(started.elapsed() < Duration::from_secs(60), "never {what}");
         clock.pass(1000).await;
     }
+}
+
+/// Takes from everybody but one device, until it may.
+struct Picky {
+    but: Did,
+    may: Arc<AtomicBool>,
+    taken: Arc<Mutex<Vec<(Did, u64)>>>,
+}
+
+impl Sink for Picky {
+    fn most(&self) -> Most {
+        Most { readings: 10, bytes: 1 << 20 }
+    }
+
+    fn send<'s>(&'s mut self, batch: &'s [Arc<Outbound>]) -> Sending<'s> {
+        let verdicts = batch.iter().map(|r| {
+            if r.did == self.but && !self.may.load(Ordering::Relaxed) {
+                return Verdict::Retry("it has no right".into());
+            }
+            self.taken.lock().unwrap().push((r.did, r.number));
+            Verdict::Done
+        });
+        Box::pin(std::future::ready(Answer::Each(verdicts.collect())))
+    }
+}
+
+#[test]
+fn a_device_that_a_sink_does_not_take_from_holds_up_no_other() {
+    let devices: Vec<_> = [1, 2, 3].map(|sid| device(sid, Profile::ToCloud, Mode::Persistent)).into();
+    let (dids, mut nodes) =
+        ([0, 1, 2].map(|at: usize| devices[at].did), devices.iter().map(Node::of).collect::<Vec<_>>());
+    let mut world = World::new(devices);
+    for _ in 0..60 {
+        let sent: Vec<_> = nodes.iter_mut().map(|node| node.send(READING)).collect();
+        world.post(&sent.iter().map(common::Sent::envelope).collect::<Vec<_>>());
+    }
+    enter(&world.cloud, &["plant"]);
+    let (cloud, clock) = (Arc::new(world.cloud), Virtual::at(NOW));
+    let (may, taken) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
+    let start = || {
+        let picky = Box::new(Picky { but: dids[0], may: may.clone(), taken: taken.clone() });
+        tokio::spawn(run(cloud.clone(), "plant".into(), picky, clock.clone()))
+    };
+    let of = |did: Did| -> Vec<u64> {
+        taken.lock().unwrap().iter().filter(|(d, _)| *d == did).map(|(_, number)| *number).collect()
+    };
+    let have = |n: usize| dids[1..].iter().all(|did| of(*did).len() == n);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let task = start();
+        until("all of the others", &clock, || have(60)).await;
+        until("that is said", &clock, || {
+            row(&cloud).failed.is_some_and(|f| f.contains("it has no right") && f.contains(&dids[0].to_string()))
+        })
+        .await;
+        assert!(of(dids[0]).is_empty());
+        // Started anew the others come again, and nobody is passed over.
+        task.abort();
+        let _ = task.await;
+        start();
+        until("all of the others again", &clock, || have(120)).await;
+        until("its place", &clock, || row(&cloud).waiting == 180).await;
+        may.store(true, Ordering::Relaxed);
+        until("all", &clock, || row(&cloud).waiting == 0).await;
+    });
+    assert_eq!(of(dids[0]), (0..60).collect::<Vec<_>>(), "once, and in order");
+    assert_eq!(of(dids[1]), (0..60).chain(0..60).collect::<Vec<_>>());
 }
 
 #[test]

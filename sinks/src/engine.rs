@@ -3,12 +3,14 @@
 //! The engine has one page of the store at a time, in order. It hands out what is not settled yet, takes the sink's answer, and
 //! gives back what is settled from the page's beginning on: so far, and never further, the store may note that the sink is. What
 //! is lost between the sink's yes and that note comes again, under the same id. A batch that is refused as a whole comes in
-//! halves, until what is wrong is alone; that is put aside, and the rest goes on.
+//! halves, until what is wrong is alone; that is put aside, and the rest goes on. A device that a sink does not take from, while it
+//! takes from others, is tried by itself; the others go on behind it as far as [`AHEAD`].
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use fivefold_alarm::{Backoff, LONGEST_PAUSE};
+use fivefold_core::id::Did;
 use fivefold_core::time::Millis;
 
 use crate::{Answer, Most, Outbound, Verdict};
@@ -17,6 +19,12 @@ use crate::{Answer, Most, Outbound, Verdict};
 const FIRST_PAUSE: u64 = 500;
 /// Readings in a row that may be put aside before there is a pause: a sink that refuses everything is asked seldom.
 const REFUSALS: u32 = 16;
+/// So often in a row a sink does not take from a device and takes from another, before the others go on without it.
+const HELD_AFTER: u32 = 3;
+/// Readings behind one that is held, at most: what of them the sink has comes again if the cloud is started anew.
+pub const AHEAD: usize = 20_000;
+/// What those of them may weigh that the sink has not, as [`Outbound::weight`] counts.
+const HEAVIEST: usize = 32 << 20;
 
 /// Where a reading waits. Rows of each queue grow, and a page has them in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -63,6 +71,8 @@ pub struct Settled {
 pub enum Next {
     /// Load a page: this one is settled.
     Load,
+    /// Load what is behind this page: all that is left of it is of devices that the sink does not take from now.
+    More,
     /// Wait until then, at the longest.
     Wait(Millis),
     /// Send this, and say what was answered.
@@ -72,8 +82,16 @@ pub enum Next {
 #[derive(Debug)]
 struct Slot {
     place: Place,
-    reading: Arc<Outbound>,
+    // None once it is settled.
+    reading: Option<Arc<Outbound>>,
     outcome: Option<Outcome>,
+}
+
+/// A device that the sink does not take from, while it takes from others.
+#[derive(Debug)]
+struct Held {
+    times: u32,
+    said: String,
 }
 
 /// The engine of one sink.
@@ -83,11 +101,15 @@ pub struct Engine {
     page: VecDeque<Slot>,
     // Readings of the next batch: fewer after a failure, more after a success.
     ceiling: usize,
-    // Readings of the batch that is under way.
-    sent: usize,
+    // Places in the page of the batch that is under way.
+    sent: Vec<usize>,
     backoff: Backoff,
     pause_until: Option<Millis>,
     refusals: u32,
+    held: BTreeMap<Did, Held>,
+    held_backoff: Backoff,
+    // Devices that are held are not tried before.
+    held_until: Option<Millis>,
 }
 
 impl Engine {
@@ -98,10 +120,13 @@ impl Engine {
             most,
             page: VecDeque::new(),
             ceiling: most.readings,
-            sent: 0,
+            sent: Vec::new(),
             backoff: Backoff::from(FIRST_PAUSE),
             pause_until: None,
             refusals: 0,
+            held: BTreeMap::new(),
+            held_backoff: Backoff::from(FIRST_PAUSE),
+            held_until: None,
         }
     }
 
@@ -112,93 +137,142 @@ impl Engine {
 
     /// Takes the next page, in order. What was left of the last one is forgotten: the store has it.
     pub fn load(&mut self, page: impl IntoIterator<Item = (Place, Outbound)>) {
-        let slot = |(place, reading)| Slot { place, reading: Arc::new(reading), outcome: None };
-        self.page = page.into_iter().map(slot).collect();
-        self.sent = 0;
+        self.page.clear();
+        self.sent.clear();
+        self.held.clear();
+        self.held_until = None;
+        self.extend(page);
+    }
+
+    /// Takes what is behind the page.
+    pub fn extend(&mut self, more: impl IntoIterator<Item = (Place, Outbound)>) {
+        let slot = |(place, reading)| Slot { place, reading: Some(Arc::new(reading)), outcome: None };
+        self.page.extend(more.into_iter().map(slot));
     }
 
     /// A person wants it tried now.
     pub fn hurry(&mut self) {
         self.pause_until = None;
+        self.held_until = None;
         self.backoff.reset();
+        self.held_backoff.reset();
     }
 
     /// What to do now.
     pub fn next(&mut self, now: Millis) -> Next {
+        // A clock that was put back must not make a pause longer than pauses are.
+        let within = |until: Millis| until.min(now.plus(LONGEST_PAUSE * 9 / 8));
         if let Some(until) = self.pause_until.filter(|until| *until > now) {
-            // A clock that was put back must not make a pause longer than pauses are.
-            return Next::Wait(until.min(now.plus(LONGEST_PAUSE * 9 / 8)));
+            return Next::Wait(within(until));
         }
         self.pause_until = None;
-        let mut bytes = 0;
-        let batch: Vec<_> = self
-            .open()
-            .map(|slot| slot.reading.clone())
+        self.held_until = self.held_until.filter(|until| *until > now);
+        let (mut bytes, mut seen) = (0, BTreeSet::new());
+        let open = self.page.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.reading.as_ref()?)));
+        // Of one that is held the first, when it is time again.
+        let open = open.filter(|(_, reading)| {
+            !self.is_held(reading.did) || (self.held_until.is_none() && seen.insert(reading.did))
+        });
+        let (sent, batch): (Vec<_>, Vec<_>) = open
+            .map(|(at, reading)| (at, reading.clone()))
             .take(self.ceiling)
-            .take_while(|reading| {
+            .take_while(|(_, reading)| {
                 let is_first = bytes == 0;
                 bytes += reading.weight();
                 is_first || bytes <= self.most.bytes
             })
-            .collect();
-        self.sent = batch.len();
-        if batch.is_empty() { Next::Load } else { Next::Send(batch) }
+            .unzip();
+        self.sent = sent;
+        match self.held_until {
+            _ if !batch.is_empty() => Next::Send(batch),
+            Some(until) if !self.has_room() => Next::Wait(within(until)),
+            Some(_) => Next::More,
+            None => Next::Load,
+        }
     }
 
-    /// What is not settled yet, in order.
-    fn open(&self) -> impl Iterator<Item = &Slot> {
-        self.page.iter().filter(|slot| slot.outcome.is_none())
+    fn is_held(&self, did: Did) -> bool {
+        self.held.get(&did).is_some_and(|held| held.times >= HELD_AFTER)
+    }
+
+    /// Whether there may be more behind what is held.
+    fn has_room(&self) -> bool {
+        let weight: usize = self.page.iter().filter_map(|slot| Some(slot.reading.as_ref()?.weight())).sum();
+        self.page.len() < AHEAD && weight < HEAVIEST
     }
 
     /// Takes the answer to what [`Self::next`] sent. `random` is any byte.
     pub fn answered(&mut self, answer: Answer, now: Millis, random: u8) -> Settled {
         let sent = std::mem::take(&mut self.sent);
         let verdicts = match answer {
-            Answer::Taken => vec![Verdict::Done; sent],
-            Answer::Refused(said) if sent == 1 => vec![Verdict::Dead(said)],
+            Answer::Taken => vec![Verdict::Done; sent.len()],
+            Answer::Refused(said) if sent.len() == 1 => vec![Verdict::Dead(said)],
             Answer::Refused(_) => {
-                self.ceiling = (sent / 2).max(1);
+                self.ceiling = (sent.len() / 2).max(1);
                 return Settled::default();
             }
             Answer::Away { said, after } => {
                 let after = after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-                self.ceiling = (sent / 2).max(1);
+                self.ceiling = (sent.len() / 2).max(1);
                 self.pause(now, random, after.min(LONGEST_PAUSE));
-                return Settled { again: sent, failed: Some(said), ..Settled::default() };
+                return Settled { again: sent.len(), failed: Some(said), ..Settled::default() };
             }
             Answer::Each(verdicts) => verdicts,
         };
-        let (mut again, mut failed) = (sent, None);
-        let slots = self.page.iter_mut().filter(|slot| slot.outcome.is_none());
-        for (slot, verdict) in slots.take(sent).zip(verdicts) {
-            match verdict {
-                Verdict::Done => {
-                    slot.outcome = Some(Outcome::Taken);
+        let (mut again, mut failed) = (0, None);
+        let (mut open, mut settled) = (BTreeMap::new(), BTreeSet::new());
+        let verdicts = verdicts.into_iter().map(Some).chain(std::iter::repeat(None));
+        for (at, verdict) in sent.iter().zip(verdicts) {
+            let Some(slot) = self.page.get_mut(*at) else { continue };
+            let Some(did) = slot.reading.as_ref().map(|reading| reading.did) else { continue };
+            let outcome = match verdict {
+                Some(Verdict::Done) => {
                     self.refusals = 0;
+                    Outcome::Taken
                 }
-                Verdict::Dead(said) => {
-                    slot.outcome = Some(Outcome::Dead(said));
+                Some(Verdict::Dead(said)) => {
                     self.refusals += 1;
+                    Outcome::Dead(said)
                 }
-                Verdict::Retry(said) => {
+                Some(Verdict::Retry(said)) => {
                     // It holds up all that is behind it: a person must know which it is.
-                    let did = slot.reading.did;
-                    failed.get_or_insert_with(|| format!("{said} (device {did})"));
+                    let said = format!("{said} (device {did})");
+                    failed.get_or_insert_with(|| said.clone());
+                    open.entry(did).or_insert(said);
+                    again += 1;
                     continue;
                 }
-            }
-            again -= 1;
+                None => {
+                    again += 1;
+                    continue;
+                }
+            };
+            (slot.outcome, slot.reading) = (Some(outcome), None);
+            settled.insert(did);
         }
-        if again < sent {
+        if again > 0 && failed.is_none() {
+            failed = Some("it did not say what became of all of a batch".into());
+        }
+        self.hold(&settled, open);
+        if again < sent.len() {
             self.ceiling = (self.ceiling * 2).min(self.most.readings);
         }
-        if again > 0 || self.refusals >= REFUSALS {
+        // Those that are held are waited for by themselves.
+        let is_held = |at: &usize| {
+            let slot = self.page.get(*at).and_then(|slot| slot.reading.as_ref());
+            slot.is_none_or(|reading| self.is_held(reading.did))
+        };
+        let are_held = again > 0 && sent.iter().all(is_held);
+        if are_held {
+            self.held_until = Some(now.plus(self.held_backoff.pause(random)));
+        }
+        if (again > 0 && !are_held) || self.refusals >= REFUSALS {
             // Something went well: the pause is short, but not where all that is well is a no.
-            if again < sent && self.refusals < REFUSALS {
+            if again < sent.len() && self.refusals < REFUSALS {
                 self.backoff.reset();
             }
             self.pause(now, random, 0);
-        } else {
+        } else if again < sent.len() {
             self.backoff.reset();
         }
         let mut places = Vec::new();
@@ -207,10 +281,25 @@ impl Engine {
             let outcome = self.page.pop_front().and_then(|slot| slot.outcome);
             places.extend(outcome.map(|outcome| (place, outcome)));
         }
-        if again > 0 && failed.is_none() {
-            failed = Some("it did not say what became of all of a batch".into());
+        // As long as one is held, that is what is wrong.
+        let held = || self.held.values().find(|held| held.times >= HELD_AFTER).map(|held| held.said.clone());
+        Settled { places, again, failed: failed.or_else(held) }
+    }
+
+    /// Takes note of whom the sink took nothing from, while it took from others.
+    fn hold(&mut self, settled: &BTreeSet<Did>, open: BTreeMap<Did, String>) {
+        for did in settled {
+            self.held.remove(did);
         }
-        Settled { places, again, failed }
+        if self.held.is_empty() {
+            self.held_backoff.reset();
+        }
+        for (did, said) in open.into_iter().filter(|(did, _)| !settled.contains(did)) {
+            let held = self.held.entry(did).or_insert(Held { times: 0, said: String::new() });
+            // Where the sink takes nothing at all it is none of the device.
+            held.times += u32::from(!settled.is_empty() || held.times > 0);
+            held.said = said;
+        }
     }
 
     fn pause(&mut self, now: Millis, random: u8, at_least: u64) {

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use common::reading;
 use fivefold_alarm::LONGEST_PAUSE;
+use fivefold_core::id::Did;
 use fivefold_core::time::Millis;
-use fivefold_sinks::engine::{Engine, Next, Outcome, Place, Queue};
+use fivefold_sinks::engine::{AHEAD, Engine, Next, Outcome, Place, Queue};
 use fivefold_sinks::{Answer, Most, Outbound, Verdict};
 use proptest::prelude::*;
 
@@ -144,6 +145,79 @@ fn who_holds_up_the_rest_is_named() {
     assert_eq!(settled.failed, Some(format!("no right (device {})", batch[1].did)));
 }
 
+/// What a sink answers that has no right for one device.
+fn but(did: Did, batch: &[Arc<Outbound>]) -> Answer {
+    let of = |r: &Arc<Outbound>| if r.did == did { Verdict::Retry("no right".into()) } else { Verdict::Done };
+    Answer::Each(batch.iter().map(of).collect())
+}
+
+#[test]
+fn a_device_that_is_not_taken_from_holds_up_no_other_but_its_own() {
+    let (mut engine, mut now, mut loaded) = (Engine::new(MOST), NOW, 0);
+    let (held, said) = (row(1).1.did, format!("no right (device {})", row(1).1.did));
+    let (mut got, mut tries, mut failed) = (Vec::new(), 0, None);
+    while got.len() < 200 {
+        match engine.next(now) {
+            Next::Wait(until) => now = until,
+            Next::Load => {
+                assert_eq!(loaded, 0, "the page is never through");
+                engine.load((1..=16).map(row));
+                loaded = 16;
+            }
+            Next::More => {
+                engine.extend((loaded + 1..=loaded + 16).map(row));
+                loaded += 16;
+            }
+            Next::Send(batch) => {
+                tries += batch.iter().filter(|r| r.did == held).count();
+                got.extend(batch.iter().filter(|r| r.did != held).cloned());
+                let settled = engine.answered(but(held, &batch), now, 0);
+                assert_eq!(settled.places, [], "the first of all is not settled");
+                failed = settled.failed.or(failed);
+            }
+        }
+    }
+    assert_eq!(failed.as_deref(), Some(&*said));
+    assert!(now.since(NOW) < 10_000 && tries < 40, "{tries} tries in {} ms", now.since(NOW));
+    // It is taken from again: what it had comes in order, and all of the page is settled.
+    let (mut places, mut own) = (Vec::new(), Vec::new());
+    while places.len() < loaded as usize {
+        match engine.next(now) {
+            Next::Wait(until) => now = until,
+            Next::Send(batch) => {
+                own.extend(batch.iter().filter(|r| r.did == held).map(|r| r.number));
+                places.extend(engine.answered(Answer::Taken, now, 0).places.into_iter().map(|(place, _)| place.row));
+            }
+            _ => now = now.plus(250),
+        }
+    }
+    assert_eq!(places, (1..=loaded).collect::<Vec<_>>());
+    assert!(own.is_sorted() && own.len() == (1..=loaded).filter(|n| row(*n).1.did == held).count());
+    assert_eq!(engine.next(now), Next::Load);
+}
+
+#[test]
+fn the_others_go_on_so_far_and_no_further() {
+    let (mut engine, mut now, mut loaded) = (Engine::new(Most { readings: 4096, ..MOST }), NOW, 0);
+    let held = row(1).1.did;
+    engine.load((1..=16).map(row));
+    let waits = loop {
+        match engine.next(now) {
+            Next::Wait(until) if loaded > 0 && until.since(now) > 60_000 => break until,
+            Next::Wait(until) => now = until,
+            Next::Load => panic!("it is not through"),
+            Next::More => {
+                loaded += 4096;
+                engine.extend((loaded - 4096 + 17..=loaded + 16).map(row));
+            }
+            Next::Send(batch) => drop(engine.answered(but(held, &batch), now, 0)),
+        }
+        assert!(loaded < AHEAD as i64 + 4096, "it loads without end");
+    };
+    assert!(loaded >= AHEAD as i64 / 2, "{loaded}");
+    assert!(waits.since(now) <= LONGEST_PAUSE);
+}
+
 /// What the sink does with a batch.
 #[derive(Clone, Debug)]
 enum Course {
@@ -172,7 +246,7 @@ proptest! {
         random in any::<u8>(),
     ) {
         let wrong_ids: BTreeSet<String> = wrong.iter().map(|n| row(*n).1.id).collect();
-        let (mut cursor, mut dead) = (0, BTreeSet::new());
+        let (mut cursor, mut loaded, mut dead) = (0, 0, BTreeSet::new());
         let (mut got, mut now) = (Vec::<Arc<Outbound>>::new(), NOW);
         let mut engine = Engine::new(MOST);
         let mut courses = courses.into_iter();
@@ -185,7 +259,15 @@ proptest! {
                 }
                 Next::Load if cursor == 99 => break,
                 Next::Load => {
-                    engine.load((cursor + 1..=99).take(engine.page()).map(row));
+                    loaded = 99.min(cursor + engine.page() as i64);
+                    engine.load((cursor + 1..=loaded).map(row));
+                    continue;
+                }
+                Next::More => {
+                    let before = loaded;
+                    loaded = 99.min(before + engine.page() as i64);
+                    engine.extend((before + 1..=loaded).map(row));
+                    now = now.plus(250);
                     continue;
                 }
                 Next::Send(batch) => batch,

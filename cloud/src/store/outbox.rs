@@ -305,6 +305,18 @@ fn rows<T>(
     Ok((all, is_cut))
 }
 
+/// Readings that go out, behind the first of these up to the second.
+fn readings(
+    db: &Connection,
+    (after, last): (i64, i64),
+    most: usize,
+    is_over: impl FnMut(&OutboxReading) -> bool,
+) -> Result<(Vec<OutboxReading>, bool)> {
+    let columns = columns();
+    let sql = format!("{columns} {FROM} r.flags & {HIDDEN} = 0 AND r.id > ?1 AND r.id <= ?2 ORDER BY r.id LIMIT ?3");
+    rows(db, &sql, params![after, last, most as i64], most, outbox_reading, is_over)
+}
+
 /// See [`Reader::floor`].
 pub(super) fn floor(db: &Connection) -> Result<Option<i64>> {
     let sql = "SELECT min(n) FROM (SELECT min(reading) AS n FROM outbox WHERE gone IS NULL
@@ -420,20 +432,33 @@ impl Reader {
                 |(_, r)| is_over(r),
             )?;
             let room = most.saturating_sub(again.len() + labels.len()).max(1);
-            let (readings, is_cut) = rows(
-                &moment,
-                &format!("{columns} {FROM} r.flags & {HIDDEN} = 0 AND r.id > ?1 AND r.id <= ?2 ORDER BY r.id LIMIT ?3"),
-                params![reading, last, room as i64],
-                room,
-                outbox_reading,
-                is_over,
-            )?;
+            let (readings, is_cut) = readings(&moment, (reading, last), room, is_over)?;
             let ends = |is_cut: bool, at: Option<i64>, all: i64| at.filter(|_| is_cut).unwrap_or(all);
             let to = ends(is_cut, readings.last().map(|r| r.row.id), last.max(reading));
             let to_raised = ends(is_labels_cut, labels.last().map(|l| l.0), last_raised.max(raised));
             let is_ahead = to > reading || to_raised > raised;
             let is_urgent = !again.is_empty() || is_cut || is_labels_cut;
             Ok(OutboxPage { again, void, readings, labels, reading: to, raised: to_raised, is_ahead, is_urgent })
+        })
+    }
+
+    /// Readings behind this one, as [`Self::outbox_page`] has them, and nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn outbox_behind(&self, after: i64, most: usize) -> std::result::Result<OutboxPage, StoreError> {
+        self.ask(|db| {
+            let moment = db.unchecked_transaction()?;
+            let last = "SELECT coalesce(max(id), 0) FROM reading";
+            let last: i64 = moment.prepare_cached(last)?.query_row([], |r| r.get(0))?;
+            let mut bytes = 0;
+            let is_over = |r: &OutboxReading| {
+                bytes += r.weight();
+                bytes > PAGE
+            };
+            let (readings, is_cut) = readings(&moment, (after, last), most.max(1), is_over)?;
+            let reading = readings.last().map(|r| r.row.id).filter(|_| is_cut).unwrap_or(last.max(after));
+            Ok(OutboxPage { readings, reading, is_ahead: reading > after, ..OutboxPage::default() })
         })
     }
 

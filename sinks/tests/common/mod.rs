@@ -90,7 +90,8 @@ pub async fn bring(sink: &mut dyn Sink, readings: &[Arc<Outbound>]) -> Vec<(usiz
                 let place = |row: usize| Place { queue: Queue::Reading, row: row as i64 };
                 engine.load(page.map(|(row, reading)| (place(row), (**reading).clone())));
             }
-            Next::Wait(_) => {
+            // Who waits is tried at once, so that nothing is behind a page.
+            Next::Wait(_) | Next::More => {
                 // A sink that is back is tried at once: tests have no minutes.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 engine.hurry();
