@@ -62,6 +62,7 @@ cp "$root"/boot/initrd.img-* "$work/initrd"
 mke2fs -q -t ext4 -d "$root" "$work/disk" 2G
 rm -rf "$root"
 
+# The time for a start is for units of Debian's own, which the emulator makes slow; ours say their own.
 # A kernel that measures its clock while the emulator waits for this machine takes it for broken: it is told not to.
 log=$work/console
 timeout 900 qemu-system-x86_64 -machine q35,accel=tcg -cpu max -m 1024 -smp 2 -nographic -no-reboot -net none \

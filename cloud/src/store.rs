@@ -35,6 +35,8 @@ use fivefold_core::proof::merkle::Hash;
 use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::why::{Detail, FrameId, Refusal};
+use fivefold_keep::closed::{self, Left};
+use fivefold_keep::files::FileError;
 use fivefold_keep::format::Newer;
 use fivefold_keep::migrate::{Formats, Stopped};
 use fivefold_keep::vault::VaultError;
@@ -567,6 +569,9 @@ pub enum StoreError {
         /// As read.
         known: usize,
     },
+    /// The mark beside it, of how it was closed, cannot be removed.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// It is of a later format, or was not brought to the present one.
     #[error("the store {0}")]
     Format(Stopped),
@@ -628,16 +633,30 @@ pub struct Store {
 /// Opens the database for changes, if it is whole, and brings it to this version's format. Who calls this has the lock.
 fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::of(path, source);
+    let left = closed::take(path)?;
     let mut db = Connection::open(path).map_err(failed)?;
     db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
-    let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(failed)?;
-    if check != "ok" {
-        return Err(StoreError::Damaged { path: path.to_owned(), reason: check });
+    if left == Left::Unknown {
+        tracing::info!(path = %path.display(), "{UNKNOWN}");
+        check(&db, path)?;
     }
     db.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     db.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     migrate(&mut db, path)?;
     Ok(db)
+}
+
+/// What is said before a store is read through.
+const UNKNOWN: &str = "whoever wrote to the store last did not close it, so all of it is read through before anything is accepted; \
+                       the larger it is, the longer that takes";
+
+/// Reads all of the database.
+fn check(db: &Connection, path: &Path) -> Result<(), StoreError> {
+    let checked = db.query_row("PRAGMA quick_check(1)", [], |r| r.get::<_, String>(0));
+    match checked.map_err(|source| StoreError::of(path, source))? {
+        ok if ok == "ok" => Ok(()),
+        reason => Err(StoreError::Damaged { path: path.to_owned(), reason }),
+    }
 }
 
 /// Opens the database for changes beside a cloud that may have it open too, in another process.
@@ -680,7 +699,12 @@ impl Store {
         let now_used = used.clone();
         let writer = std::thread::Builder::new()
             .name("store writer".into())
-            .spawn(move || run(&mut db, &queue, &at, &now_used))
+            .spawn(move || {
+                // What failed may have left more behind than a power cut does: then the next start looks.
+                if run(&mut db, &queue, &at, &now_used) == Writing::Sound {
+                    closed::leave(&db, &at);
+                }
+            })
             .map_err(|e| failed(rusqlite::Error::ToSqlConversionFailure(Box::new(e))))?;
         Ok(Self {
             path: path.to_owned(),
@@ -776,6 +800,13 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 
 fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     let formats = Formats { oldest: 0, known: MIGRATIONS.len() as i64 };
+    // What it cannot say is said below.
+    if let Ok(found @ 1..) = formats.of(db, path)
+        && found < formats.known
+    {
+        let (path, now) = (path.display(), formats.known);
+        tracing::info!(%path, found, now, "the store is brought to a new format; the larger it is, the longer that takes");
+    }
     let step = |db: &Connection, to: i64| {
         let sql = usize::try_from(to - 1).ok().and_then(|n| MIGRATIONS.get(n));
         sql.map_or(Ok(()), |sql| db.execute_batch(sql))
@@ -790,25 +821,49 @@ fn migrate(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Whether everything that was written is as it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writing {
+    Sound,
+    /// Something failed that is no full disk.
+    Failed,
+}
+
+impl Writing {
+    fn met(&mut self, error: &StoreError) {
+        if !matches!(error, StoreError::Full { .. }) {
+            *self = Self::Failed;
+        }
+    }
+}
+
 /// The writer: takes what waits, up to a group, and commits it as one. What is done between two groups waits its turn, too.
-fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, used: &AtomicU64) {
+fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, used: &AtomicU64) -> Writing {
+    let mut writing = Writing::Sound;
     let mut next = None;
     while let Some(job) = next.take().or_else(|| queue.recv().ok()) {
         match job {
             Job::Between(task, done) => {
                 let outcome = limits::carry_out(db, &task).map_err(|e| StoreError::of(path, e));
+                let outcome = outcome.inspect_err(|e| writing.met(e));
                 let _ = done.send(outcome);
             }
-            Job::Write(first) => next = commit(db, queue, path, first),
+            Job::Write(first) => next = commit(db, queue, (path, &mut writing), first),
         }
         if let Ok(now) = used_by(db, path) {
             used.store(now, std::sync::atomic::Ordering::Relaxed);
         }
     }
+    writing
 }
 
 /// Commits a group. What comes back was found behind it and is no part of one.
-fn commit(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, first: Waits) -> Option<Job> {
+fn commit(
+    db: &mut Connection,
+    queue: &mpsc::Receiver<Job>,
+    (path, writing): (&Path, &mut Writing),
+    first: Waits,
+) -> Option<Job> {
     let mut next = None;
     let mut rows = first.write.rows();
     let mut jobs = vec![first];
@@ -835,6 +890,7 @@ fn commit(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, first: 
             tracing::error!(%error, "the store refused a transaction");
             for job in jobs {
                 let again = StoreError::of(path, again(&error));
+                writing.met(&again);
                 let _ = job.done.send(Err(again));
             }
         }

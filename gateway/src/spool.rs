@@ -13,6 +13,7 @@ mod restored;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fivefold_core::id::{BootContext, Epoch, Sid};
 use fivefold_core::oscore::NUMBER_LIMIT;
@@ -21,6 +22,7 @@ use fivefold_core::suite::CiphertextHash;
 use fivefold_core::time::Millis;
 use fivefold_core::why::Refusal;
 use fivefold_core::wire::envelope::Envelope;
+use fivefold_keep::closed::{self, Left};
 use fivefold_keep::format::Newer;
 use fivefold_keep::why;
 use fivefold_waspmote::hardened::Window;
@@ -145,6 +147,8 @@ pub struct Spool {
     boot: GatewayBoot,
     wrap: Box<dyn Wrap>,
     open: bool,
+    /// Whether something failed that is no full disk: it may have left more behind than a power cut does.
+    failed: AtomicBool,
     _lock: File,
 }
 
@@ -168,13 +172,20 @@ impl Spool {
         let lock = file(&path.with_extension("lock"))?;
         lock.try_lock().map_err(|_| SpoolError::InUse { path: path.clone() })?;
         file(&path)?;
+        let left = closed::take(&path).map_err(|e| SpoolError::Io { path: path.clone(), detail: e.to_string() })?;
         let fail = |e| explain(&path, &e);
         let db = Connection::open(&path).map_err(fail)?;
         db.pragma_update(None, "journal_mode", "WAL").map_err(fail)?;
         db.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
-        let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(fail)?;
-        if check != "ok" {
-            return Err(SpoolError::Damaged { path, detail: check });
+        if left == Left::Unknown {
+            tracing::info!(
+                path = %path.display(),
+                "whoever wrote to the store last did not close it, so all of it is read through before anything is accepted"
+            );
+            let check: String = db.query_row("PRAGMA quick_check(1)", [], |r| r.get(0)).map_err(fail)?;
+            if check != "ok" {
+                return Err(SpoolError::Damaged { path, detail: check });
+            }
         }
         let found: i64 = db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)?;
         match found {
@@ -188,7 +199,7 @@ impl Spool {
             }
             _ => return Err(Newer::new(path.display(), found, VERSION).into()),
         }
-        Ok(Self { db, path, boot, wrap, open: false, _lock: lock })
+        Ok(Self { db, path, boot, wrap, open: false, failed: AtomicBool::new(false), _lock: lock })
     }
 
     /// What the store has from before, for a new engine.
@@ -552,7 +563,20 @@ impl Spool {
     }
 
     fn explain(&self, e: &rusqlite::Error) -> SpoolError {
-        explain(&self.path, e)
+        let explained = explain(&self.path, e);
+        if !matches!(explained, SpoolError::Full { .. }) {
+            self.failed.store(true, Ordering::Relaxed);
+        }
+        explained
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        // What is not committed goes back by itself.
+        if !self.open && !self.failed.load(Ordering::Relaxed) {
+            closed::leave(&self.db, &self.path);
+        }
     }
 }
 

@@ -6,12 +6,14 @@
 //! outside, [`own_sensors`] reads what users added to the sensors of classic nodes, [`templates`] what the columns of rows
 //! mean, [`successor`] how a gateway's next one takes the place of the one in use, [`runs`] is what a server of EDHOC keeps
 //! of its runs, [`device_key`] is what a device of ours signs with, [`site`] how a gateway without a cloud is told its state,
-//! [`backup`] takes a copy of a folder that is in use, [`broker`] is the way to an MQTT broker, [`why`] keeps for a while why something was refused.
+//! [`backup`] takes a copy of a folder that is in use, [`closed`] tells a database that was
+//! closed from one that was interrupted, [`broker`] is the way to an MQTT broker, [`why`] keeps for a while why something was refused.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod backup;
 pub mod broker;
 pub mod ca;
+pub mod closed;
 pub mod device_key;
 pub mod enrol;
 pub mod files;

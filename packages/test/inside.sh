@@ -39,6 +39,8 @@ for unit in fivefold-cloud.service fivefold-gateway@north.service; do
     systemd-analyze verify --man=no "$unit" || die "systemd-analyze verify $unit"
     systemctl enable --now --quiet "$unit"
     ! systemctl is-active --quiet "$unit" || die "$unit runs without a deployment"
+    # What a large store takes to open, no default of the system may cut.
+    [ "$(systemctl show -P TimeoutStartUSec "$unit")" = infinity ] || die "the start of $unit has an end"
 done
 say "units pass systemd-analyze verify, and start nothing before there is a deployment"
 for unit in /lib/systemd/system/fivefold-*.service; do

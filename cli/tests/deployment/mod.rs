@@ -73,6 +73,13 @@ impl Daemon {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Ends it by a signal, and waits until it has ended: the exit code, if there is one.
+    pub fn end(&mut self, signal: &str) -> Option<i32> {
+        let kill = ["-s", signal, &self.child.id().to_string()];
+        assert!(Command::new("kill").args(kill).status().unwrap().success());
+        self.child.wait().unwrap().code()
+    }
+
     /// Waits until it says something.
     pub async fn says(&self, what: &str) {
         for _ in 0..400 {

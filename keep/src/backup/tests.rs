@@ -105,9 +105,12 @@ fn a_set_gives_back_what_the_folder_had_at_each_of_its_files_and_increments_are_
     let site = Site::new();
     // Of another party, of processes, and what opens the vault.
     fs::create_dir_all(site.at("site/gateways/north")).unwrap();
-    for (path, bytes) in
-        [("gateways/north/vault.toml", "x"), ("gateways/north/key", "theirs"), ("cloud/store.db.lock", "")]
-    {
+    for (path, bytes) in [
+        ("gateways/north/vault.toml", "x"),
+        ("gateways/north/key", "theirs"),
+        ("cloud/store.db.closed", "1 2 3"),
+        ("cloud/store.db.lock", ""),
+    ] {
         write_file(&site.at("site").join(path), bytes);
     }
     fs::set_permissions(site.at("site/cloud/cloud.toml"), fs::Permissions::from_mode(0o640)).unwrap();
@@ -143,7 +146,7 @@ fn a_set_gives_back_what_the_folder_had_at_each_of_its_files_and_increments_are_
         assert_eq!(&site.rows(&format!("back-{upto}/cloud/store.db")), rows, "{upto}");
         assert_eq!(text(&back.join("cloud/cloud.toml")), setting);
         assert_eq!((back.join("new").exists(), text(&back.join("cloud/log/own/journal")).as_str()), (new, "entry 1"));
-        for not in ["gateways", PASSPHRASE_FILE, "cloud/store.db.lock"] {
+        for not in ["gateways", PASSPHRASE_FILE, "cloud/store.db.closed", "cloud/store.db.lock"] {
             assert!(!back.join(not).exists(), "{not}");
         }
         let mode = fs::metadata(back.join("cloud/log/own/signed")).unwrap().permissions().mode() & 0o777;

@@ -278,7 +278,7 @@ fn entries(folder: &Path) -> Result<Vec<fs::DirEntry>> {
 
 /// What belongs to a process that runs, or to a write that is not done.
 fn is_passing(name: &str) -> bool {
-    ["-journal", "-shm", "-wal", ".lock", ".new"].iter().any(|end| name.ends_with(end))
+    ["-journal", "-shm", "-wal", ".closed", ".lock", ".new"].iter().any(|end| name.ends_with(end))
 }
 
 pub(super) fn mode_of(meta: &fs::Metadata) -> u32 {
