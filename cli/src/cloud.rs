@@ -98,7 +98,7 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::log(output);
-    daemon::run(&run.dir, |at| {
+    let ready = |at: daemon::Listening| {
         match output {
             Output::Human => println!("Gateways connect to {}; people and programs to https://{}.", at.ingest, at.api),
             Output::Json => {
@@ -107,7 +107,8 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             }
         }
         notify::ready();
-    })?;
+    };
+    daemon::run(&run.dir, ready, notify::heart())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -45,10 +45,11 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
     }
     output::log(output);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), |config| {
+    let ready = |config: &Config| {
         say_ready(config, output);
         notify::ready();
-    }))?;
+    };
+    runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), ready, notify::heart()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -50,7 +50,7 @@ use utoipa_axum::routes;
 
 use crate::clock;
 use crate::cloud::NoCommand;
-use crate::health::Ready;
+use crate::health::{Live, Ready};
 use crate::service::{Service, stopped};
 use crate::store::{self, CommandState, Page, StoreError, Write};
 
@@ -184,7 +184,7 @@ pub fn app(service: Arc<Service>, trust: &std::path::Path) -> Router {
     );
     let files = Router::new().route("/log/{*path}", axum::routing::get(log::file)).with_state(service.clone());
     let health = Router::new()
-        .route("/livez", axum::routing::get(|| async { "live" }))
+        .route("/livez", axum::routing::get(live))
         .route("/readyz", axum::routing::get(ready))
         .with_state(service.clone());
     let limits = Arc::new(Limits::default());
@@ -242,6 +242,14 @@ pub async fn serve(
                 () = stopped(&mut stop) => {}
             }
         });
+    }
+}
+
+/// Whether what it cannot be without is there: a word, and 503 where only a restart brings it back.
+async fn live(State(service): State<Arc<Service>>) -> (StatusCode, &'static str) {
+    match service.lives() {
+        Live::Yes => (StatusCode::OK, "live"),
+        Live::Stuck => (StatusCode::SERVICE_UNAVAILABLE, "stuck"),
     }
 }
 

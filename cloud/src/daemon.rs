@@ -80,6 +80,12 @@ pub enum DaemonError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The thread that writes the store has ended by itself.
+    #[error(
+        "the thread that writes the store has ended, which is a mistake of this program: its last words stand above; start the \
+         cloud again, what was acknowledged is kept"
+    )]
+    Writer,
     /// The runtime could not start.
     #[error("the system gives no threads or signals: {0}")]
     System(std::io::Error),
@@ -119,11 +125,12 @@ pub struct Listening {
     pub api: SocketAddr,
 }
 
-/// Runs until SIGTERM or SIGINT. `ready` is told once both listeners are open.
+/// Runs until SIGTERM or SIGINT. `ready` is told once both listeners are open, and `beat` called each second in which the store's
+/// writer had its turn.
 ///
 /// # Errors
-/// [`DaemonError`] when it cannot start.
-pub fn run(folder: &Path, ready: impl FnOnce(Listening)) -> Result<(), DaemonError> {
+/// [`DaemonError`] when it cannot start, or not go on.
+pub fn run(folder: &Path, ready: impl FnOnce(Listening), beat: impl Fn()) -> Result<(), DaemonError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(DaemonError::System)?;
     let folder = folder.to_owned();
     let outcome = runtime.block_on(async move {
@@ -136,16 +143,20 @@ pub fn run(folder: &Path, ready: impl FnOnce(Listening)) -> Result<(), DaemonErr
         ready(running.listening);
         let (Some(interrupt), Some(terminate)) = (ends.pop(), ends.pop()) else { return Ok(()) };
         let (mut interrupt, mut terminate) = (interrupt, terminate);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
-                _ = hangup.recv() => running.reload_certificate(),
+        let ended = {
+            let mut turning = std::pin::pin!(running.service.turn(beat));
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break Ok(()),
+                    _ = interrupt.recv() => break Ok(()),
+                    _ = hangup.recv() => running.reload_certificate(),
+                    () = &mut turning => break Err(DaemonError::Writer),
+                }
             }
-        }
+        };
         tracing::info!("ending");
         running.stop().await;
-        Ok(())
+        ended
     });
     runtime.shutdown_timeout(ENDING);
     outcome

@@ -1,5 +1,5 @@
-//! Whether the cloud can do its work now, in one word, for what starts and watches processes. Anybody may ask: it is looked at
-//! once in some seconds, however many do.
+//! Whether the cloud lives and can do its work now, in one word each, for what starts and watches processes. Anybody may ask: what
+//! costs something is looked at once in some seconds, however many do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use crate::store::{Ledger as _, StoreError, Write};
 
 /// How long what was found is told again, in milliseconds.
 const FRESH: u64 = 3_000;
+/// How often it is asked whether the store's writer turns.
+const BEAT: Duration = Duration::from_secs(1);
 /// How long the store may take to write a row.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -43,11 +45,33 @@ impl Ready {
     }
 }
 
+/// Whether it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Live {
+    /// It does.
+    Yes,
+    /// The thread that writes the store has ended: a restart alone brings it back.
+    Stuck,
+}
+
 /// What was found last, and when.
 #[derive(Debug, Default)]
 pub struct Looked(Mutex<Option<(Millis, Ready)>>);
 
 impl Service {
+    /// Whether it goes on.
+    pub fn lives(&self) -> Live {
+        if self.cloud.memory().store().has_writer() { Live::Yes } else { Live::Stuck }
+    }
+
+    /// Calls `beat` each time that the store's writer has had its turn; ends when the writer has.
+    pub(crate) async fn turn(&self, beat: impl Fn()) {
+        while self.cloud.memory().store().turn().await.is_ok() {
+            beat();
+            tokio::time::sleep(BEAT).await;
+        }
+    }
+
     /// Whether it can do its work.
     pub async fn ready(self: &Arc<Self>, now: Millis) -> Ready {
         // Held while it looks: who asks meanwhile is told the same.
@@ -77,5 +101,51 @@ impl Service {
             Ok(Err(StoreError::Full { .. })) => Ready::Full,
             Ok(Err(_)) | Err(_) => Ready::Store,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use fivefold_keep::registry::Registry;
+    use fivefold_keep::vault::Vault;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+
+    use super::*;
+    use crate::cloud::RenewalSettings;
+    use crate::service::by_itself;
+    use crate::store::Store;
+    use crate::{api, clock};
+
+    #[tokio::test]
+    async fn a_writer_that_ended_is_told_to_whoever_asks_and_ends_the_beat() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Arc::new(Vault::create(folder.path()).unwrap());
+        let book = folder.path().join("registry.db");
+        drop(Registry::create(&book, by_itself(clock::now())).unwrap());
+        let store = Store::open(&folder.path().join("readings.db")).unwrap();
+        // It waits for its store, as no thread of a runtime may.
+        let open = || Service::open(store, book, vault, RenewalSettings::default(), clock::now()).unwrap();
+        let service = Arc::new(std::thread::scope(|s| s.spawn(open).join().unwrap()));
+        let beats = AtomicUsize::new(0);
+        let beat = || _ = beats.fetch_add(1, Ordering::Relaxed);
+        assert!(tokio::time::timeout(BEAT / 2, service.turn(beat)).await.is_err(), "it turns for ever");
+        assert_eq!((beats.load(Ordering::Relaxed), service.lives()), (1, Live::Yes));
+        service.cloud.memory().store().break_writer();
+        service.turn(beat).await;
+        assert_eq!(beats.load(Ordering::Relaxed), 1);
+        // The thread is gone a moment after what it held.
+        while service.lives() == Live::Yes {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let app = TowerToHyperService::new(api::app(service, Path::new("no such file")));
+        let answer = app.call(Request::get("/livez").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status().as_u16(), 503);
+        assert_eq!(&to_bytes(answer.into_body(), 64).await.unwrap()[..], b"stuck");
     }
 }

@@ -611,6 +611,11 @@ enum Job {
     Write(Waits),
     /// Between two groups.
     Between(limits::Task, oneshot::Sender<Result<Stepped, StoreError>>),
+    /// Nothing: somebody asks whether its turn comes.
+    Turn(oneshot::Sender<()>),
+    /// A mistake of ours.
+    #[cfg(test)]
+    Panic,
 }
 
 struct Waits {
@@ -750,6 +755,31 @@ impl Store {
         answer
     }
 
+    /// Returns when the writer has done what waited before this.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`]: it has ended.
+    pub async fn turn(&self) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(Job::Turn(done));
+        }
+        answer.await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Whether its writer is there. Without it, nothing is accepted any more.
+    pub fn has_writer(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| !writer.is_finished())
+    }
+
+    /// Ends the writer as a panic does.
+    #[cfg(test)]
+    pub(crate) fn break_writer(&self) {
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.send(Job::Panic);
+        }
+    }
+
     fn between(&self, task: limits::Task) -> Result<Stepped, StoreError> {
         let (done, answer) = oneshot::channel();
         if let Some(jobs) = &self.jobs {
@@ -849,6 +879,12 @@ fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, used: &Ato
                 let _ = done.send(outcome);
             }
             Job::Write(first) => next = commit(db, queue, (path, &mut writing), first),
+            Job::Turn(done) => {
+                let _ = done.send(());
+                continue;
+            }
+            #[cfg(test)]
+            Job::Panic => panic!("as a mistake of ours does"),
         }
         if let Ok(now) = used_by(db, path) {
             used.store(now, std::sync::atomic::Ordering::Relaxed);

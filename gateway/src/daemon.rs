@@ -24,7 +24,7 @@ use fivefold_keep::site::{self, LOCAL_KID};
 use fivefold_keep::tls::{Anchor, LiveRevoked, Revoked, Serial};
 use fivefold_keep::vault::Vault;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
@@ -110,6 +110,11 @@ pub enum DaemonError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The engine's thread has ended by itself.
+    #[error(
+        "the engine has ended, which is a mistake of this program: its last words stand above; start the gateway again"
+    )]
+    Engine,
     /// The system gives no randomness.
     #[error("the system gives no randomness: a gateway cannot run without it")]
     Random,
@@ -188,11 +193,16 @@ impl Wrap for Arc<Vault> {
 }
 
 /// Runs the gateway of a folder until SIGTERM or SIGINT. With `pcap`, what is heard and said goes into a capture file.
-/// `ready` is called once it listens.
+/// `ready` is called once it listens, and `beat` by the engine, each second.
 ///
 /// # Errors
 /// One sentence about why it cannot start, or go on.
-pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)) -> Result<(), DaemonError> {
+pub async fn run(
+    folder: &Path,
+    pcap: Option<&Path>,
+    ready: impl FnOnce(&Config),
+    beat: impl Fn() + Send + 'static,
+) -> Result<(), DaemonError> {
     let config = Arc::new(Config::read(folder, wall_clock())?);
     let vault = config.open_vault()?;
     credentials::recover(folder, &vault).map_err(ConfigError::from)?;
@@ -262,8 +272,9 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
         probed: (Millis(0), metrics::Store::Writes),
         looked: Millis(0),
         away: false,
+        beat: Box::new(beat),
     };
-    let main = std::thread::Builder::new().name("engine".into()).spawn(move || engine.run(restored, &queue))?;
+    let (main, mut turning) = Turning::start(move || engine.run(restored, &queue))?;
     let bridge = events.clone();
     let bridge = std::thread::Builder::new().name("downlink".into()).spawn(move || {
         while let Some(event) = cloud_events.blocking_recv() {
@@ -299,7 +310,10 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     tasks.extend(classic::listen(&config, &Desk::new(events.clone())).await?);
     tasks.extend(lorawan::session::start(&config, &events, commands)?);
     ready(&config);
-    let ended = attend(&config, &vault, &credentials, &site, &events).await;
+    let ended = tokio::select! {
+        attended = attend(&config, &vault, &credentials, &site, &events) => attended,
+        why = turning.ended() => Err(why),
+    };
     stop.store(true, Ordering::Relaxed);
     for task in tasks {
         task.abort();
@@ -312,6 +326,28 @@ pub async fn run(folder: &Path, pcap: Option<&Path>, ready: impl FnOnce(&Config)
     })
     .await;
     ended
+}
+
+/// The engine's thread, as long as it turns.
+struct Turning(oneshot::Receiver<Result<(), DaemonError>>);
+
+impl Turning {
+    fn start(
+        run: impl FnOnce() -> Result<(), DaemonError> + Send + 'static,
+    ) -> std::io::Result<(std::thread::JoinHandle<()>, Self)> {
+        let (ends, ended) = oneshot::channel();
+        // A panic drops the channel.
+        let thread = std::thread::Builder::new().name("engine".into()).spawn(move || drop(ends.send(run())))?;
+        Ok((thread, Self(ended)))
+    }
+
+    /// Waits until it has ended, and says why. Without it nothing is heard or kept, whatever else runs.
+    async fn ended(&mut self) -> DaemonError {
+        match (&mut self.0).await {
+            Ok(Err(why)) => why,
+            Ok(Ok(())) | Err(_) => DaemonError::Engine,
+        }
+    }
 }
 
 /// Everything between this gateway and the cloud, as tasks that never end by themselves.
@@ -539,14 +575,13 @@ struct Engine {
     probed: (Millis, metrics::Store),
     looked: Millis,
     away: bool,
+    /// Says that the engine turns.
+    beat: Box<dyn Fn() + Send>,
 }
 
 impl Engine {
-    fn run(&mut self, restored: Restored, queue: &Receiver<Event>) {
-        let mut gateway = match self.setup.engine(self.clock.now(), restored) {
-            Ok(gateway) => gateway,
-            Err(why) => return tracing::error!("{why}"),
-        };
+    fn run(&mut self, restored: Restored, queue: &Receiver<Event>) -> Result<(), DaemonError> {
+        let mut gateway = self.setup.engine(self.clock.now(), restored)?;
         self.carry_out(&mut gateway);
         let mut group = Vec::with_capacity(GROUP);
         loop {
@@ -555,7 +590,7 @@ impl Engine {
             let first = match queue.recv_timeout(Duration::from_millis(due)) {
                 Ok(event) => Some(event),
                 Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let now = self.clock.now();
             if let Some(first) = first {
@@ -571,7 +606,7 @@ impl Engine {
                 if matches!(event, Event::Stop) {
                     self.carry_out(&mut gateway);
                     self.note();
-                    return;
+                    return Ok(());
                 }
                 self.handle(&mut gateway, now, event);
             }
@@ -584,6 +619,7 @@ impl Engine {
                 self.clock.follow();
                 self.mend(&mut gateway);
                 self.note();
+                (self.beat)();
             }
         }
     }
@@ -795,5 +831,30 @@ impl Engine {
         self.persisted = 0;
         self.broken = None;
         self.carry_out(gateway);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_ended_is_told_of_with_its_reason_and_one_that_panicked_too() {
+        let (fails, mut turning) = Turning::start(|| Err(DaemonError::Random)).unwrap();
+        assert!(matches!(turning.ended().await, DaemonError::Random));
+        fails.join().unwrap();
+        let (panics, mut turning) = Turning::start(|| panic!("as a mistake of ours does")).unwrap();
+        assert!(matches!(turning.ended().await, DaemonError::Engine));
+        assert!(panics.join().is_err());
+        let (go, waits) = sync_channel(1);
+        let (turns, mut turning) = Turning::start(move || {
+            let () = waits.recv().unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert!(tokio::time::timeout(Duration::from_millis(50), turning.ended()).await.is_err());
+        go.send(()).unwrap();
+        assert!(matches!(turning.ended().await, DaemonError::Engine));
+        turns.join().unwrap();
     }
 }

@@ -58,7 +58,7 @@ pub struct Beside<'a> {
 }
 
 const READY: &str = "ready";
-/// The word for an engine that does not answer.
+/// The word for an engine that does not answer, or is gone.
 const STUCK: &str = "stuck";
 
 impl Page {
@@ -217,7 +217,7 @@ pub(crate) async fn serve(listener: TcpListener, engine: SyncSender<Event>) {
             };
             let body = match tokio::time::timeout(ANSWER_TIME, asked(&engine, page)).await {
                 Ok(Some(body)) => body,
-                Err(_) if matches!(page, Page::Live | Page::Ready) => STUCK.into(),
+                Ok(None) | Err(_) if matches!(page, Page::Live | Page::Ready) => STUCK.into(),
                 Ok(None) | Err(_) => return,
             };
             let head = format!(
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_engine_that_is_gone_says_nothing_and_one_that_takes_nothing_is_waited_for() {
+    async fn an_engine_that_is_gone_is_told_from_one_that_takes_nothing_which_is_waited_for() {
         let (engine, queue) = std::sync::mpsc::sync_channel(1);
         engine.send(Event::Stop).unwrap();
         let late = tokio::time::timeout(TRY_AGAIN * 3, asked(&engine, Page::Live)).await;
@@ -270,5 +270,22 @@ mod tests {
         assert_eq!(asked(&engine, Page::Live).await, None);
         assert_eq!([Page::Live.status("live"), Page::Ready.status(READY)], ["200 OK"; 2]);
         assert!([Page::Live.status(STUCK), Page::Ready.status("full")].iter().all(|s| s.starts_with("503")));
+    }
+
+    #[tokio::test]
+    async fn who_asks_whether_it_lives_is_told_that_the_engine_is_gone() {
+        let (engine, queue) = std::sync::mpsc::sync_channel(1);
+        drop(queue);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(serve(listener, engine));
+        for (path, said) in [("/livez", STUCK), ("/readyz", STUCK), ("/metrics", "")] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(format!("GET {path} HTTP/1.1\r\n\r\n").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert_eq!(answer.starts_with("HTTP/1.1 503 "), !said.is_empty(), "{answer}");
+            assert!(answer.ends_with(said), "{answer}");
+        }
     }
 }

@@ -363,7 +363,7 @@ fn main() {
     match args.next().as_deref() {
         Some("as-cloud") => {
             let folder = PathBuf::from(args.next().unwrap());
-            fivefold_cloud::daemon::run(&folder, |_| say("ready")).unwrap();
+            fivefold_cloud::daemon::run(&folder, |_| say("ready"), || ()).unwrap();
         }
         Some("as-client") => client(args.map(PathBuf::from).collect()),
         _ => {

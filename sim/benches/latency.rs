@@ -262,12 +262,12 @@ fn main() {
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
         Some("as-cloud") => {
-            fivefold_cloud::daemon::run(&PathBuf::from(args.next().unwrap()), |_| say("ready")).unwrap();
+            fivefold_cloud::daemon::run(&PathBuf::from(args.next().unwrap()), |_| say("ready"), || ()).unwrap();
         }
         Some("as-gateway") => {
             let folder = PathBuf::from(args.next().unwrap());
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(fivefold_gateway::daemon::run(&folder, None, |_| say("ready"))).unwrap();
+            runtime.block_on(fivefold_gateway::daemon::run(&folder, None, |_| say("ready"), || ())).unwrap();
         }
         _ => {
             let named = std::env::args().find_map(|a| Profile::ALL.into_iter().find(|p| p.as_str() == a));

@@ -64,8 +64,13 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn start(arguments: &[&str], log: &Path) -> Self {
+        Self::of(command(arguments), log)
+    }
+
+    /// The same, of a command that somebody added to.
+    pub fn of(mut command: Command, log: &Path) -> Self {
         let file = std::fs::File::options().create(true).append(true).open(log).unwrap();
-        let child = command(arguments).stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let child = command.stdout(Stdio::null()).stderr(file).spawn().unwrap();
         Self { child, log: log.to_owned() }
     }
 

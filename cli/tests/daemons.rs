@@ -1,13 +1,16 @@
-//! What a service manager sees of the daemons: when they are ready, that they live, and how they end.
+//! What daemons owe whoever runs them: they start however large their store is, say when they are ready and that they live, and how they
+//! ended; and strangers take nothing away from gateways.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod deployment;
 
 use std::fs;
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use deployment::{Daemon, Deployment};
+use deployment::{Daemon, Deployment, fivefold, free_udp};
 
 const READ_THROUGH: &str = "read through before anything is accepted";
 
@@ -62,4 +65,38 @@ async fn a_store_that_was_changed_since_it_was_closed_is_found_damaged() {
     let done = deployment::command(&run).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(!done.status.success() && said.contains("is damaged"), "{said}");
+}
+
+/// A gateway in `field-7`, which does not run: its folder.
+fn gateway(d: &Deployment) -> String {
+    let [radio] = free_udp();
+    fivefold(&["gateway", "add", "--dir", &d.farm(), "--net", "field-7", "north", "--radio", &radio]);
+    d.at("farm/gateways/north")
+}
+
+#[tokio::test]
+async fn both_daemons_say_once_that_they_are_ready_and_again_and_again_that_they_live() {
+    let mut d = Deployment::new();
+    let north = gateway(&d);
+    until(&mut d, "TERM").await;
+    let cloud = d.at("farm/cloud");
+    for run in [["cloud", "run", "--dir", &cloud], ["gateway", "run", "--dir", &north]] {
+        let socket = d.path(run[0]);
+        let manager = UnixDatagram::bind(&socket).unwrap();
+        manager.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let mut command = deployment::command(&run);
+        command.env("NOTIFY_SOCKET", &socket).env("WATCHDOG_USEC", "60000000").env_remove("WATCHDOG_PID");
+        let mut daemon = Daemon::of(command, &d.path("log"));
+        let (mut ready, mut beats) = (0, 0);
+        while ready < 1 || beats < 3 {
+            let mut heard = [0; 32];
+            let n = manager.recv(&mut heard).unwrap_or_else(|e| panic!("{e}: {ready} {beats} {}", daemon.said()));
+            match &heard[..n] {
+                b"READY=1" => ready += 1,
+                b"WATCHDOG=1" => beats += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!((ready, daemon.end("TERM")), (1, Some(0)), "{}", daemon.said());
+    }
 }
