@@ -5,6 +5,8 @@
 mod deployment;
 
 use std::fs;
+use std::io::Read as _;
+use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -98,5 +100,24 @@ async fn both_daemons_say_once_that_they_are_ready_and_again_and_again_that_they
             }
         }
         assert_eq!((ready, daemon.end("TERM")), (1, Some(0)), "{}", daemon.said());
+    }
+}
+
+#[tokio::test]
+async fn strangers_who_say_nothing_are_in_no_gateways_way_and_all_end_in_time() {
+    let d = Deployment::new();
+    let north = gateway(&d);
+    d.ask("/v1/health").await;
+    let began = deployment::tick();
+    // Thrice as many as may shake hands at a time.
+    let idle: Vec<TcpStream> = (0..192).map(|_| TcpStream::connect(d.ingest).unwrap()).collect();
+    let _gateway = Daemon::start(&["gateway", "run", "--dir", &north], &d.path("north.log"));
+    d.cloud.as_ref().unwrap().says("connected").await;
+    assert!(began.elapsed() < Duration::from_secs(9), "the gateway waited for strangers");
+    for mut stream in idle {
+        stream.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
+        // An end, or a reset.
+        assert!(!matches!(stream.read(&mut [0]), Ok(1..)));
+        assert!(began.elapsed() < Duration::from_secs(14), "it is still there");
     }
 }

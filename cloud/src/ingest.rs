@@ -47,7 +47,7 @@ use crate::service::{ExchangeError, HANDSHAKE, IngestError, Service, stopped};
 
 /// How long a long poll waits.
 pub const POLL: Duration = Duration::from_secs(25);
-/// How long a handshake may take.
+/// How long a handshake may take, from the connection on.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// How long a connection lives: after that the gateway proves itself again.
 const CONNECTION_LIFE: Duration = Duration::from_secs(3600);
@@ -150,7 +150,6 @@ impl Rim {
         let _ = socket.set_nodelay(true);
         // Before the handshake looks at the roll: what changes from here on is heard of.
         let rolls = self.service.rolls();
-        let Ok(turn) = self.handshakes.acquire().await else { return };
         let (door, stream) = match tokio::time::timeout(HANDSHAKE_TIME, self.shake(socket)).await {
             Ok(Ok(shaken)) => shaken,
             Ok(Err(error)) => {
@@ -166,7 +165,6 @@ impl Rim {
                 return self.service.count_channel(HANDSHAKE, None, clock::now()).await;
             }
         };
-        drop(turn);
         if door == Door::Enrolment {
             let Ok(_place) = self.enrolments.try_acquire() else {
                 tracing::warn!(%from, "too many ask for enrolment at a time");
@@ -190,6 +188,8 @@ impl Rim {
 
     async fn shake(&self, socket: TcpStream) -> io::Result<(Door, TlsStream<TcpStream>)> {
         let start = LazyConfigAcceptor::new(Acceptor::default(), socket).await?;
+        // What costs something. Who says nothing takes nobody's place, and who waits for one waits within the same time.
+        let _turn = self.handshakes.acquire().await.map_err(io::Error::other)?;
         let (door, config) = match wants_enrolment(&start.client_hello()) {
             true => (Door::Enrolment, &self.doors.enrolment),
             false => (Door::Gateways, &self.doors.gateways),
