@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use farm::{Daemon, Farm, answer, fivefold, refusal, refused, says};
+use fivefold_keep::backup::{Job, Plan, write};
 use serde_json::Value;
 
 /// A deployment, with a folder beside it for its backups.
@@ -296,6 +297,68 @@ fn a_restore_that_was_killed_between_any_two_renames_is_finished_by_typing_it_ag
         assert!(!Path::new(&copy).exists() && !Path::new(dir).join("restored.json").exists());
     }
     assert!(Path::new(&first).exists(), "nothing is ever deleted");
+}
+
+/// Writes a set as a program did that asked nothing of settings.
+fn write_set(folder: &str, of: &str, to: &str) {
+    let plan = Plan::default();
+    let (folder, to) = (Path::new(folder), Path::new(to));
+    let job = Job { folder, passphrase_file: None, to, recovery: None, of, plan: &plan, at: 1_790_000_000 };
+    write(&job).unwrap();
+}
+
+#[test]
+fn settings_by_which_a_copy_would_use_the_databases_of_the_old_place_are_refused() {
+    let kept = Kept::new("e1+e2+e4");
+    let dir = kept.farm.path("");
+    let (cloud, north) = (kept.farm.path("cloud/cloud.toml"), kept.farm.path("gateways/north/gateway.toml"));
+    let change = |file: &str, from: &str, to: &str| {
+        let text = fs::read_to_string(file).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(file, text.replace(from, to)).unwrap();
+        text
+    };
+    let absolute = format!("\"{}\"", kept.farm.path("cloud/readings.db"));
+    for (key, good, path) in [
+        ("store", "\"readings.db\"", absolute.as_str()),
+        ("store", "\"readings.db\"", "\"../../farm/cloud/readings.db\""),
+        ("registry", "\"../registry.db\"", &format!("\"{}\"", kept.farm.path("registry.db"))),
+        ("vault", "\"..\"", &format!("\"{}\"", dir.trim_end_matches('/'))),
+    ] {
+        let before = change(&cloud, &format!("{key} = {good}"), &format!("{key} = {path}"));
+        let words = ["cloud", "backup", "--dir", &dir, "--to", &kept.at("set")];
+        says(
+            &refusal(&mut fivefold(&words)),
+            &[&format!("`{key}` in cloud/cloud.toml"), "relative", "type this again"],
+        );
+        assert!(!Path::new(&kept.at("set")).exists());
+        // A set that has it all the same.
+        let set = kept.at(&format!("set of {}", path.len()));
+        write_set(&dir, "cloud", &set);
+        for restored in [dir.clone(), kept.at("elsewhere")] {
+            let pass = format!("{dir}/passphrase");
+            let words =
+                ["cloud", "restore", "--dir", &restored, "--from", &set, "--replace", "--passphrase-file", &pass];
+            says(&refusal(&mut fivefold(&words)), &[&format!("`{key}` in cloud/cloud.toml of the set"), "relative"]);
+            // Nothing was made of the store in the old place, and nothing is left beside it.
+            assert!(!Path::new(&kept.farm.path("cloud/readings.db")).exists());
+            for left in ["farm.restoring", "farm.restored", "elsewhere", "elsewhere.restoring"] {
+                assert!(!Path::new(&kept.at(left)).exists(), "{left}");
+            }
+        }
+        fs::write(&cloud, before).unwrap();
+    }
+    // The same of a gateway.
+    let folder = kept.farm.path("gateways/north");
+    let store = format!("\"{folder}/store.db\"");
+    change(&north, "path = \"store.db\"", &format!("path = {store}"));
+    let to = kept.at("north");
+    let words = ["gateway", "backup", "--dir", &folder, "--to", &to];
+    says(&refusal(&mut fivefold(&words)), &["`store.path` in gateway.toml", "relative", "type this again"]);
+    write_set(&folder, "gateway north", &to);
+    let words = ["gateway", "restore", "--dir", &folder, "--from", &to, "--replace"];
+    says(&refusal(&mut fivefold(&words)), &["`store.path` in gateway.toml of the set", "relative"]);
+    assert!(!Path::new(&format!("{folder}/store.db")).exists());
 }
 
 #[test]

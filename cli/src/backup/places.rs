@@ -1,14 +1,14 @@
 //! What is backed up of a cloud and of a gateway, and what makes it safe to start again.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Component, Path};
 
 use fivefold_cloud::config::Config as CloudConfig;
 use fivefold_core::time::Millis;
 use fivefold_gateway::spool;
 use fivefold_keep::backup::{Head, Plan};
 use fivefold_keep::registry::Registry;
-use fivefold_keep::share::{self, GATEWAY_FILE, GatewaySettings};
+use fivefold_keep::share::{self, CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings};
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -63,9 +63,11 @@ impl Of {
             Self::Cloud => {
                 let config = CloudConfig::load(&dir.join("cloud"))?;
                 let (store, log) = (inside(dir, &config.store)?, inside(dir, &config.log)?);
+                let registry = inside(dir, &config.registry)?;
+                self.check_paths(dir, &dir.display().to_string(), "type this again")?;
                 let readings = "SELECT coalesce(max(id), 0) FROM reading";
                 Ok(Plan {
-                    databases: vec![store.clone(), inside(dir, &config.registry)?],
+                    databases: vec![store.clone(), registry],
                     first: vec![format!("{log}/checkpoint"), format!("{log}/own/heads")],
                     pair: Some((format!("{log}/own/signed"), format!("{log}/own/journal"))),
                     counts: vec![("readings", store, readings)],
@@ -73,6 +75,7 @@ impl Of {
             }
             Self::Gateway => {
                 let store = inside(dir, &dir.join(gateway(dir)?.store.path))?;
+                self.check_paths(dir, &dir.display().to_string(), "type this again")?;
                 let waiting = "SELECT count(*) FROM spool";
                 Ok(Plan {
                     databases: vec![store.clone()],
@@ -81,6 +84,27 @@ impl Of {
                 })
             }
         }
+    }
+
+    /// Refuses settings by which a folder that is put back would use what lies in the old place: one database would be made
+    /// safe to start, and another one started.
+    fn check_paths(self, dir: &Path, of: &str, next: &str) -> anyhow::Result<()> {
+        let (file, below, named) = match self {
+            Self::Cloud => {
+                let s: CloudSettings = share::read_config(&dir.join("cloud").join(CLOUD_FILE))?;
+                ("cloud/cloud.toml", 1, vec![("registry", s.registry), ("store", s.store), ("vault", s.vault)])
+            }
+            Self::Gateway => (GATEWAY_FILE, 0, vec![("store.path", gateway(dir)?.store.path)]),
+        };
+        for (key, path) in named {
+            anyhow::ensure!(
+                stays(&path, below),
+                "`{key}` in {file} of {of} is {}, by which a folder that is put back would use what lies in the old place; \
+                 write it there relative to {file}, within the folder, and {next}",
+                path.display()
+            );
+        }
+        Ok(())
     }
 
     /// The operator's log says who took a copy of everything.
@@ -94,6 +118,7 @@ impl Of {
 
     /// Makes a folder that was put back safe to start.
     pub(super) fn put_back(self, at: &Path, head: &Head, now: u64) -> anyhow::Result<PutBack> {
+        self.check_paths(at, "the set", "restore from a backup that was made after that")?;
         match self {
             Self::Cloud => {
                 let deed = format!("from set {}, number {}, of {}", head.set, head.number, clock::text(head.at));
@@ -122,6 +147,17 @@ fn gateway(dir: &Path) -> anyhow::Result<GatewaySettings> {
     let path = dir.join(GATEWAY_FILE);
     anyhow::ensure!(path.exists(), "{} is no gateway's folder: it has no {GATEWAY_FILE}", dir.display());
     Ok(share::read_config(&path)?)
+}
+
+/// Whether a path that stands in a file so many folders below one never leaves that one, wherever it is put.
+fn stays(path: &Path, below: usize) -> bool {
+    let deep = path.components().try_fold(below, |deep, part| match part {
+        Component::Normal(_) => Some(deep + 1),
+        Component::CurDir => Some(deep),
+        Component::ParentDir => deep.checked_sub(1),
+        Component::Prefix(_) | Component::RootDir => None,
+    });
+    deep.is_some()
 }
 
 /// The path in `dir` of something that the config names; it need not be there yet.
