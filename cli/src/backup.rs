@@ -1,6 +1,7 @@
 //! `fivefold cloud backup|restore` and `fivefold gateway backup|restore`: a copy of a folder while its daemon runs, and a
 //! folder out of such a copy, which is safe to start (docs/protocol.md 8.4).
 
+mod moves;
 mod places;
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::output::{Output, answer, table};
+use moves::{Mark, Names};
 pub(crate) use places::Of;
 
 /// Arguments of `backup`.
@@ -81,6 +83,11 @@ pub(crate) fn backup(args: &Backup, of: Of, output: Output) -> anyhow::Result<Ex
         return verify(args, output);
     }
     let now = clock::now()?;
+    anyhow::ensure!(
+        Mark::of(&args.dir)?.is_none(),
+        "{} was not put back to its end; type the command again that was to restore it",
+        args.dir.display()
+    );
     let (name, plan) = (of.name(&args.dir)?, of.plan(&args.dir)?);
     let written = backup::write(&Job {
         folder: &args.dir,
@@ -172,42 +179,6 @@ fn verify(args: &Backup, output: Output) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The names that a folder has while it is put back.
-struct Names {
-    /// What is being put back, until it is done.
-    restoring: PathBuf,
-    /// It is done, and takes the place of the folder next.
-    restored: PathBuf,
-    /// The folder that was there.
-    before: PathBuf,
-}
-
-impl Names {
-    fn of(dir: &Path, now: u64) -> anyhow::Result<Self> {
-        // Without a slash at its end.
-        let dir: PathBuf = std::path::absolute(dir)?.components().collect();
-        anyhow::ensure!(
-            dir.file_name().is_some(),
-            "{} cannot be a folder of its own; name another --dir",
-            dir.display()
-        );
-        let beside = |end: &str| {
-            let mut name = dir.clone().into_os_string();
-            name.push(end);
-            PathBuf::from(name)
-        };
-        let time = clock::text(now).replace(':', "");
-        // Two restores within a second have names of their own.
-        let names = (1..=u32::MAX).map(|n| if n == 1 { time.clone() } else { format!("{time}-{n}") });
-        let before = names.map(|name| beside(&format!(".before-{name}"))).find(|path| !path.exists());
-        Ok(Self {
-            restoring: beside(".restoring"),
-            restored: beside(".restored"),
-            before: before.context("there is no free name for the folder that is moved aside")?,
-        })
-    }
-}
-
 /// Puts a folder back.
 ///
 /// # Errors
@@ -215,12 +186,18 @@ impl Names {
 pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<ExitCode> {
     let (now, dir) = (clock::now()?, &args.dir);
     let names = Names::of(dir, now)?;
-    let there = dir.exists();
-    anyhow::ensure!(
-        !there || args.replace,
-        "{} is there; add --replace, which moves it aside, or name another folder with --dir",
-        dir.display()
-    );
+    let (there, unfinished) = (dir.exists(), Mark::of(dir)?);
+    let may_replace = || {
+        anyhow::ensure!(
+            !there || args.replace,
+            "{} is there; add --replace, which moves it aside, or name another folder with --dir",
+            dir.display()
+        );
+        Ok(())
+    };
+    if unfinished.is_none() {
+        may_replace()?;
+    }
     let has_vault = dir.join(VAULT_FILE).exists();
     let set = open(args, has_vault)?;
     let head = set.head().context("the set is empty")?.clone();
@@ -230,13 +207,18 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
     }
     // Nobody has the folder open from here on.
     let _alone = has_vault.then(|| vault::lock_out(dir)).transpose()?;
-    if let Some(told) = done_before(&names.restored, &head)? {
-        finish(dir, &names, there)?;
-        let value = json!({ "dir": dir, "resumed": true, "restored": told });
-        answer(output, &value, || format!("Finished what had been interrupted: {} is restored.", dir.display()));
-        return Ok(ExitCode::SUCCESS);
+    if let Some(mark) = unfinished {
+        mark.done(dir)?;
+        if mark.is_of(&head) {
+            let value =
+                with(json_of(&head, &args.from), json!({ "dir": dir, "resumed": true, "before": mark.before() }));
+            answer(output, &value, || format!("Finished what had been interrupted: {} is restored.", dir.display()));
+            return Ok(ExitCode::SUCCESS);
+        }
+        may_replace()?;
     }
     let checked = set.check()?;
+    let aside = names.left_aside()?;
     set.unpack(&names.restoring)?;
     let done = complete(args, of, &set, &head, &names.restoring, now);
     let put_back = match done {
@@ -246,8 +228,7 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
             return Err(error);
         }
     };
-    mark(&names, &head)?;
-    let moved = finish(dir, &names, there)?;
+    let moved = names.take_place(&head, aside)?;
     let more = json!({ "dir": dir, "holds": holds(&checked), "before": moved, "restored": put_back.value });
     let value = with(json_of(&head, &args.from), more);
     answer(output, &value, || {
@@ -334,55 +315,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         }
     }
     File::open(to)?.sync_all()
-}
-
-/// Which file of which set a folder was put back from, for whoever finishes it after an interruption.
-const MARK: &str = "restored.json";
-
-fn mark_of(head: &Head) -> Value {
-    json!({ "set": head.set, "number": head.number })
-}
-
-/// Gives what is whole its name: from here on it only has to take its place.
-fn mark(names: &Names, head: &Head) -> anyhow::Result<()> {
-    let text = mark_of(head).to_string();
-    files::write(&names.restoring.join(MARK), Readers::Owner, text.as_bytes())?;
-    // One that nobody came back for.
-    let _ = fs::remove_dir_all(&names.restored);
-    rename(&names.restoring, &names.restored)
-}
-
-fn done_before(restored: &Path, head: &Head) -> anyhow::Result<Option<Value>> {
-    if !restored.join(MARK).exists() {
-        return Ok(None);
-    }
-    let mark: Value = serde_json::from_str(&files::read_text(&restored.join(MARK))?)?;
-    Ok(Some(mark).filter(|mark| *mark == mark_of(head)))
-}
-
-/// Puts what is whole into its place, and what was there aside. Each step is one rename, and can be gone on with.
-fn finish(dir: &Path, names: &Names, there: bool) -> anyhow::Result<Option<PathBuf>> {
-    if there {
-        // Daemons of others in it go on.
-        for party in backup::parties_in(dir)? {
-            let to = names.restored.join(&party);
-            if !to.exists() {
-                fs::create_dir_all(files::folder_of(&to))?;
-                rename(&dir.join(&party), &to)?;
-            }
-        }
-        rename(dir, &names.before)?;
-    }
-    rename(&names.restored, dir)?;
-    files::remove(&dir.join(MARK))?;
-    Ok(there.then(|| names.before.clone()))
-}
-
-fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let failed = || format!("cannot move {} to {}", from.display(), to.display());
-    fs::rename(from, to).with_context(failed)?;
-    let folder = std::path::absolute(to)?;
-    File::open(files::folder_of(&folder)).and_then(|f| f.sync_all()).with_context(failed)
 }
 
 fn json_of(head: &Head, path: &Path) -> Value {

@@ -249,52 +249,107 @@ fn what_cannot_be_restored_is_told_in_one_sentence_and_nothing_is_touched() {
     assert!(answer(&["token", "list", "--dir", &dir]).to_string().contains("second"));
 }
 
+/// Where a restore was killed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cut {
+    /// While files were written.
+    Unpacking,
+    /// All was whole, and nothing was moved.
+    Whole,
+    /// The old folder was moved.
+    Aside,
+    /// The same, and another one just became whole.
+    AsideAgain,
+    /// The new folder was in its place, and no folder of others in it.
+    InPlace,
+    /// One of others was in it.
+    OneParty,
+}
+
 #[test]
-fn a_restore_that_was_killed_between_any_two_renames_is_finished_by_typing_it_again() {
+fn a_restore_that_was_killed_between_any_two_renames_is_finished_by_typing_it_again_or_gives_way_to_another() {
     let kept = Kept::new("e1+e3+e4");
     let dir = kept.farm.path("");
     let dir = dir.trim_end_matches('/');
-    kept.back_up(&[]);
-    let finished = || {
-        for party in ["gateways/north/gateway.toml", "gateways/south/gateway.toml", "registry.db", "cloud/cloud.toml"] {
-            assert!(Path::new(dir).join(party).exists(), "{party}");
-        }
-        answer(&["cloud", "run", "--dir", &kept.farm.path("cloud"), "--check"]);
+    let shell = |line: &str| {
+        let done = std::process::Command::new("sh").args(["-ec", line]).current_dir(kept.farm.folder.path()).status();
+        assert!(done.unwrap().success(), "{line}");
     };
-    // Killed while files were written: what was begun is nobody's.
-    fs::create_dir_all(format!("{dir}.restoring/cloud")).unwrap();
-    fs::write(format!("{dir}.restoring/registry.db"), "half").unwrap();
-    let told = done(&kept.restore(&["--replace"]));
-    let first = told["before"].as_str().unwrap().to_owned();
-    finished();
-    // Killed when all was written and nothing moved; when one party was moved; when the old folder was moved.
-    for cut in 0..3 {
-        let copy = format!("{dir}.restored");
-        answer(&[
-            "cloud",
-            "restore",
-            "--dir",
-            &copy,
-            "--from",
-            &kept.at("set"),
-            "--passphrase-file",
-            &format!("{dir}/passphrase"),
-        ]);
-        let mark = serde_json::json!({ "set": told["set"], "number": told["number"] }).to_string();
-        farm::private(&Path::new(&copy).join("restored.json"), &mark);
-        if cut > 0 {
-            fs::create_dir_all(format!("{copy}/gateways")).unwrap();
-            fs::rename(format!("{dir}/gateways/north"), format!("{copy}/gateways/north")).unwrap();
+    kept.back_up(&[]);
+    answer(&["token", "add", "--dir", dir, "second"]);
+    let last = kept.back_up(&[]);
+    // What a restore of the last number has when it is whole.
+    let (whole, passphrase) = (kept.at("whole"), format!("{dir}/passphrase"));
+    let words = [
+        "cloud",
+        "restore",
+        "--dir",
+        &whole,
+        "--from",
+        &kept.at("set"),
+        "--passphrase-file",
+        &passphrase,
+        "--upto",
+        "1",
+    ];
+    answer(&words);
+    farm::private(&Path::new(&whole).join("of-then"), "its store counts as restored then, and not now");
+    let mark =
+        serde_json::json!({ "set": last["set"], "number": 1, "before": format!("{dir}.before-cut") }).to_string();
+    farm::private(&Path::new(&whole).join("restored.json"), &mark);
+    let mut first = String::new();
+    for (cut, upto) in [
+        (Cut::Unpacking, "1"),
+        (Cut::Whole, "1"),
+        (Cut::Whole, "0"),
+        (Cut::Aside, "1"),
+        (Cut::Aside, "0"),
+        (Cut::AsideAgain, "1"),
+        (Cut::InPlace, "1"),
+        (Cut::OneParty, "1"),
+        (Cut::OneParty, "0"),
+    ] {
+        let (mut more, mut in_place) = (vec!["--replace", "--upto", upto], false);
+        let aside = format!("{dir}.before-cut/passphrase");
+        match cut {
+            Cut::Unpacking => shell("mkdir -p farm.restoring/cloud; echo half > farm.restoring/registry.db"),
+            Cut::Whole => shell("cp -a whole farm.restored"),
+            Cut::Aside => shell("cp -a whole farm.restored; mv farm farm.before-cut"),
+            Cut::AsideAgain => shell("cp -a whole farm.restoring; mkdir farm.restored; mv farm farm.before-cut"),
+            Cut::InPlace => shell("mv farm farm.before-cut; cp -a whole farm"),
+            Cut::OneParty => shell(
+                "mv farm farm.before-cut; cp -a whole farm; mkdir farm/gateways; mv farm.before-cut/gateways/north farm/gateways",
+            ),
         }
-        let mut again = kept.restore(&["--replace"]);
-        if cut == 2 {
-            fs::rename(format!("{dir}/gateways/south"), format!("{copy}/gateways/south")).unwrap();
-            fs::rename(dir, format!("{dir}.before-cut")).unwrap();
-            again = kept.restore(&["--passphrase-file", &format!("{dir}.before-cut/passphrase")]);
+        if matches!(cut, Cut::Aside | Cut::AsideAgain) {
+            more = vec!["--upto", upto, "--passphrase-file", &aside];
+        } else if matches!(cut, Cut::InPlace | Cut::OneParty) {
+            in_place = true;
+            let error = refusal(&mut fivefold(&["cloud", "backup", "--dir", dir, "--to", &kept.at("set")]));
+            says(&error, &["was not put back to its end", "type the command again"]);
         }
-        assert_eq!(done(&again)["resumed"], true, "cut {cut}");
-        finished();
-        assert!(!Path::new(&copy).exists() && !Path::new(dir).join("restored.json").exists());
+        let told = done(&kept.restore(&more));
+        let resumed = in_place && upto == "1";
+        assert_eq!(told["resumed"] == true, resumed, "{cut:?} {upto}: {told}");
+        // Whatever was not in its place is made anew: the old folder may have been in use meanwhile.
+        assert_eq!(Path::new(dir).join("of-then").exists(), resumed, "{cut:?} {upto}");
+        for there in ["gateways/north/gateway.toml", "gateways/south/gateway.toml", "registry.db", "cloud/cloud.toml"] {
+            assert!(Path::new(dir).join(there).exists(), "{cut:?} {upto}: {there}");
+        }
+        assert!(Path::new(dir).join(format!("nodes/{}", kept.farm.did)).exists(), "{cut:?} {upto}");
+        for left in ["farm.restoring", "farm.restored", "farm/restored.json"] {
+            assert!(!Path::new(&kept.at(left)).exists(), "{cut:?} {upto}: {left}");
+        }
+        let tokens = answer(&["token", "list", "--dir", dir]).to_string();
+        assert_eq!(tokens.contains("second"), upto == "1", "{cut:?} {upto}: {tokens}");
+        answer(&["cloud", "run", "--dir", &kept.farm.path("cloud"), "--check"]);
+        let before = told["before"].as_str().unwrap();
+        assert!(Path::new(before).join("registry.db").exists(), "nothing is ever deleted: {before}");
+        if cut == Cut::Unpacking {
+            first = before.to_owned();
+        }
+        shell("[ ! -e farm.before-cut ] || mv farm.before-cut $(mktemp -d ./cut.XXXXXX)");
+        shell("rm -f farm/of-then");
     }
     assert!(Path::new(&first).exists(), "nothing is ever deleted");
 }

@@ -1,0 +1,172 @@
+//! How a folder that was put back takes its place, and what was there goes aside. Each step is one rename, and a restore that was
+//! interrupted is gone on with by typing it again:
+//!
+//! | Interrupted | What lies there | What comes of it |
+//! |---|---|---|
+//! | before anything was moved | the old folder; `DIR.restoring` or `DIR.restored` | all is made anew, for the old one may have been in use since (docs/protocol.md 8.4) |
+//! | when the old folder was aside | `DIR.restored`, whose mark names `DIR.before-TIME` | the same, and what was aside stays that |
+//! | when the new folder was in place | DIR with its mark | folders of gateways and nodes come back into it |
+//!
+//! Those lie in the old folder until the new one is in its place: whatever else is removed never holds any.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use fivefold_keep::backup::{self, Head};
+use fivefold_keep::files::{self, Readers};
+use serde::{Deserialize, Serialize};
+
+use crate::clock;
+
+/// Name of the mark, in a folder that was put back and is not done.
+const MARK: &str = "restored.json";
+
+/// What a folder that was put back says of itself until all is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Mark {
+    set: String,
+    number: u32,
+    /// What was in its place.
+    before: Option<PathBuf>,
+}
+
+impl Mark {
+    /// The mark in a folder.
+    pub(super) fn of(folder: &Path) -> anyhow::Result<Option<Self>> {
+        let path = folder.join(MARK);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = files::read_text(&path)?;
+        serde_json::from_str(&text).map(Some).with_context(|| format!("{} is no mark of a restore", path.display()))
+    }
+
+    /// Whether it was put back from that file of that set.
+    pub(super) fn is_of(&self, head: &Head) -> bool {
+        (&self.set, self.number) == (&head.set, head.number)
+    }
+
+    /// What was in its place, if that is still there.
+    pub(super) fn before(&self) -> Option<&Path> {
+        self.before.as_deref().filter(|before| before.exists())
+    }
+
+    /// The folder is in its place: daemons of others, which lay in the one before, go on in it.
+    pub(super) fn done(&self, dir: &Path) -> anyhow::Result<()> {
+        if let Some(before) = self.before() {
+            for party in backup::parties_in(before)? {
+                let to = dir.join(&party);
+                if !to.exists() {
+                    fs::create_dir_all(files::folder_of(&to))?;
+                    rename(&before.join(&party), &to)?;
+                }
+            }
+        }
+        Ok(files::remove(&dir.join(MARK))?)
+    }
+}
+
+/// The names that a folder has while it is put back.
+pub(super) struct Names {
+    /// Its own.
+    dir: PathBuf,
+    /// What is being put back, until it is whole.
+    pub(super) restoring: PathBuf,
+    /// It is whole, and takes the place of the folder next.
+    restored: PathBuf,
+    /// What was there is to be.
+    before: PathBuf,
+}
+
+impl Names {
+    pub(super) fn of(dir: &Path, now: u64) -> anyhow::Result<Self> {
+        // Without a slash at its end.
+        let dir: PathBuf = std::path::absolute(dir)?.components().collect();
+        // What a link leads to is moved, beside itself.
+        let dir = fs::read_link(&dir).map_or_else(|_| dir.clone(), |to| files::folder_of(&dir).join(to));
+        anyhow::ensure!(
+            dir.file_name().is_some(),
+            "{} cannot be a folder of its own; name another --dir",
+            dir.display()
+        );
+        let beside = |end: &str| {
+            let mut name = dir.clone().into_os_string();
+            name.push(end);
+            PathBuf::from(name)
+        };
+        let time = clock::text(now).replace(':', "");
+        // Two restores within a second have names of their own.
+        let names = (1..=u32::MAX).map(|n| if n == 1 { time.clone() } else { format!("{time}-{n}") });
+        let before = names.map(|name| beside(&format!(".before-{name}"))).find(|path| !path.exists());
+        Ok(Self {
+            restoring: beside(".restoring"),
+            restored: beside(".restored"),
+            before: before.context("there is no free name for the folder that is moved aside")?,
+            dir,
+        })
+    }
+
+    /// What a restore that was interrupted moved aside, where nothing took its place.
+    pub(super) fn left_aside(&self) -> anyhow::Result<Option<PathBuf>> {
+        // What has a mark is whole: it was to take the other's name next.
+        if self.restoring.join(MARK).exists() {
+            remove(&self.restored)?;
+            rename(&self.restoring, &self.restored)?;
+        }
+        if self.dir.exists() {
+            return Ok(None);
+        }
+        let mark = Mark::of(&self.restored)?;
+        Ok(mark.and_then(|mark| mark.before().map(Path::to_owned)))
+    }
+
+    /// Lets what was put back take its place, and returns where the folder is that was there, now or before an interruption.
+    ///
+    /// # Errors
+    /// What was there is as it was, if anything was.
+    pub(super) fn take_place(&self, head: &Head, aside: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+        let there = self.dir.exists();
+        let before = if there { Some(self.before.clone()) } else { aside };
+        let mark = Mark { set: head.set.clone(), number: head.number, before };
+        let text = serde_json::to_string(&mark)?;
+        let marked = files::write(&self.restoring.join(MARK), Readers::Owner, text.as_bytes());
+        marked.inspect_err(|_| drop(remove(&self.restoring)))?;
+        // One that nobody came back for.
+        remove(&self.restored)?;
+        rename(&self.restoring, &self.restored)?;
+        let moved = if there { rename(&self.dir, &self.before) } else { Ok(()) };
+        let moved = moved.and_then(|()| {
+            let back = |_: &_| {
+                if there {
+                    drop(rename(&self.before, &self.dir))
+                }
+            };
+            rename(&self.restored, &self.dir).inspect_err(back)
+        });
+        if moved.is_err() && (self.dir.exists() || mark.before.is_none()) {
+            drop(remove(&self.restored));
+        }
+        moved?;
+        mark.done(&self.dir)?;
+        Ok(mark.before)
+    }
+}
+
+fn rename(from: &Path, to: &Path) -> anyhow::Result<()> {
+    let failed = || format!("cannot move {} to {}", from.display(), to.display());
+    fs::rename(from, to).with_context(failed)?;
+    let folder = std::path::absolute(to)?;
+    File::open(files::folder_of(&folder)).and_then(|f| f.sync_all()).with_context(failed)
+}
+
+fn remove(folder: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot remove {}", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
