@@ -153,6 +153,16 @@ pub enum BackupError {
         /// The file of the set.
         path: PathBuf,
     },
+    /// Secrets in the folder are under two data keys: no vault of later opens both.
+    #[error(
+        "{folder} is between two data keys, and a backup of it could not be put back: finish that with fivefold vault rekey --dir \
+         {folder}, then begin a new set in an empty folder",
+        folder = folder.display()
+    )]
+    Rekeying {
+        /// What was to be backed up.
+        folder: PathBuf,
+    },
     /// The log of changes of a database grew while its pages were read.
     #[error(
         "the disk of the backup is too slow: {path} would have grown without an end meanwhile; name a folder on a local disk with --to, \

@@ -174,6 +174,9 @@ pub fn write(job: &Job<'_>) -> Result<Written> {
     }
     let ours = deployment(job.folder)?;
     let vault = Vault::open_folder_with(job.folder, job.passphrase_file)?;
+    if vault::describe(job.folder)?.before.is_some() {
+        return Err(BackupError::Rekeying { folder: job.folder.to_owned() });
+    }
     if !there {
         files::create_folder(job.to)?;
     }

@@ -317,6 +317,14 @@ fn another_deployment_another_key_and_a_wrong_passphrase_are_told_apart() {
     drop(opened);
     assert!(Set::open(&set, None, Opening::Recovery(&passphrase)).is_err(), "the other one is none");
 
+    // While there are two data keys, nothing is written: what opens the last file would not open the first.
+    drop(Rekey::begin(&folder, None).unwrap());
+    for to in [&set, &site.at("new set")] {
+        let error = write(&site.job(&folder, to)).unwrap_err();
+        assert!(matches!(error, BackupError::Rekeying { .. }), "{error}");
+        assert!(error.to_string().contains("fivefold vault rekey --dir"), "{error}");
+    }
+    assert!(!site.at("new set").exists() && !site.file(3).exists());
     // After another data key was drawn: the set of before is read by its own envelope, and not gone on with.
     Rekey::begin(&folder, None).unwrap().finish().unwrap();
     for error in [site.back_up().unwrap_err(), site.checked().unwrap_err()] {
