@@ -201,7 +201,7 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
     let has_vault = dir.join(VAULT_FILE).exists();
     let set = open(args, has_vault)?;
     let head = set.head().context("the set is empty")?.clone();
-    of.check(&head)?;
+    of.check(&head, dir)?;
     if there {
         set.check_deployment(dir)?;
     }

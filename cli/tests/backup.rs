@@ -435,6 +435,15 @@ fn a_gateway_that_runs_is_backed_up_and_goes_on_from_its_copy() {
         &refusal(&mut fivefold(&["cloud", "restore", "--dir", &north, "--from", &to, "--replace"])),
         &["the set is of gateway north"],
     );
+    // Into nobody else's folder: there would be two of that gateway, or no cloud any more.
+    let south = kept.farm.path("gateways/south");
+    let (everything, node) = (kept.farm.path(""), kept.farm.path(&format!("nodes/{}", kept.farm.did)));
+    let passphrase = format!("{north}/passphrase");
+    for (dir, whose) in [(south, "gateway south"), (everything, "cloud"), (node, "a node")] {
+        let words = ["gateway", "restore", "--dir", &dir, "--from", &to, "--replace", "--passphrase-file", &passphrase];
+        let error = refusal(&mut fivefold(&words));
+        says(&error, &[&format!("is the folder of {whose}, and the set is of gateway north"), "--dir"]);
+    }
     let told = answer(&words);
     assert!(told["restored"]["frame_counters_from"].as_u64().unwrap() > 60_000, "{told}");
     assert!(Path::new(told["before"].as_str().unwrap()).exists());

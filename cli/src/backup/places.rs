@@ -8,7 +8,7 @@ use fivefold_core::time::Millis;
 use fivefold_gateway::spool;
 use fivefold_keep::backup::{Head, Plan};
 use fivefold_keep::registry::Registry;
-use fivefold_keep::share::{self, CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings};
+use fivefold_keep::share::{self, CLOUD_FILE, CloudSettings, GATEWAY_FILE, GatewaySettings, NODE_FILE};
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -46,13 +46,20 @@ impl Of {
         }
     }
 
-    /// Refuses a set of somebody else's folder.
-    pub(super) fn check(self, head: &Head) -> anyhow::Result<()> {
+    /// Refuses a set of somebody else's folder, and the folder of somebody else to put it into.
+    pub(super) fn check(self, head: &Head, dir: &Path) -> anyhow::Result<()> {
         let (fits, other) = match self {
             Self::Cloud => (head.of == "cloud", "gateway"),
             Self::Gateway => (head.of.starts_with("gateway "), "cloud"),
         };
         anyhow::ensure!(fits, "the set is of {}; restore it with: fivefold {other} restore", head.of);
+        if let Some(theirs) = whose(dir).filter(|theirs| *theirs != head.of) {
+            anyhow::bail!(
+                "{} is the folder of {theirs}, and the set is of {}; name another folder with --dir",
+                dir.display(),
+                head.of
+            );
+        }
         Ok(())
     }
 
@@ -141,6 +148,17 @@ impl Of {
             }
         }
     }
+}
+
+/// Of whom backups of a folder would be, as far as what is left of it says.
+fn whose(dir: &Path) -> Option<String> {
+    if is_operators(dir) {
+        return Some("cloud".into());
+    }
+    if dir.join(NODE_FILE).exists() {
+        return Some("a node".into());
+    }
+    Of::Gateway.name(dir).ok()
 }
 
 fn gateway(dir: &Path) -> anyhow::Result<GatewaySettings> {
