@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use fivefold_cloud::log_key::LOG_FOLDER;
 use fivefold_keep::backup::{self, BackupError, Checked, Head, Job, Opening, Set};
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::vault::{self, Source, VAULT_FILE};
+use fivefold_keep::vault::{self, Pin, Source, TokenKey, VAULT_FILE};
 use serde_json::{Value, json};
 
 use crate::clock;
@@ -255,14 +255,21 @@ fn open(args: &Restore, has_vault: bool) -> anyhow::Result<Set> {
         (None, None) => {
             let heads = backup::heads(&args.from)?;
             let last = heads.get(args.upto.map_or(heads.len().saturating_sub(1), |n| n as usize));
-            if let Some((head, _)) = last
-                && let Source::PassphraseFile(file) = vault::source_in(&head.vault, dir)?
-            {
-                anyhow::ensure!(
-                    file.exists(),
-                    "name the passphrase file of the vault with --passphrase-file{}",
-                    if head.recovery.is_some() { ", or the recovery passphrase with --recovery-file" } else { "" }
-                );
+            if let Some((head, _)) = last {
+                let or =
+                    if head.recovery.is_some() { ", or name the recovery passphrase with --recovery-file" } else { "" };
+                match vault::source_in(&head.vault, dir)? {
+                    Source::PassphraseFile(file) => anyhow::ensure!(
+                        file.exists(),
+                        "name the passphrase file of the vault with --passphrase-file{or}"
+                    ),
+                    Source::Pkcs11(TokenKey { pin: Pin::File(file), token, .. }) => anyhow::ensure!(
+                        file.exists(),
+                        "put the file with the PIN of token `{token}` where its vault looks for it, {}, and add --replace{or}",
+                        file.display()
+                    ),
+                    Source::Pkcs11(_) | Source::SystemdCredential(_) => {}
+                }
             }
             Opening::Envelope(dir, None)
         }
@@ -279,16 +286,7 @@ fn complete(args: &Restore, of: Of, set: &Set, head: &Head, at: &Path, now: u64)
         let text = files::read_text(&args.dir.join(VAULT_FILE))?;
         files::write(&at.join(VAULT_FILE), Readers::Everybody, text.as_bytes())?;
     }
-    // What opens the vault goes where the vault looks for it, if that is in the folder.
-    if let Source::PassphraseFile(file) = vault::describe(at)?.source
-        && let Ok(inside) = file.strip_prefix(at)
-        && !file.exists()
-    {
-        let there = Some(args.dir.join(inside)).filter(|p| p.exists());
-        if let Some(from) = args.recovery_file.clone().or_else(|| args.passphrase_file.clone()).or(there) {
-            files::write(&file, Readers::Owner, &files::read_private(&from)?)?;
-        }
-    }
+    let missing = bring_key(args, of, at)?;
     if let Some(log) = &args.log {
         anyhow::ensure!(matches!(of, Of::Cloud), "a gateway has no log; leave --log out");
         let to = at.join("cloud").join(LOG_FOLDER);
@@ -299,7 +297,44 @@ fn complete(args: &Restore, of: Of, set: &Set, head: &Head, at: &Path, now: u64)
             .with_context(failed)?;
         copy(log, &to).with_context(failed)?;
     }
-    of.put_back(at, head, now)
+    let mut put_back = of.put_back(at, head, now)?;
+    for (what, file) in &missing {
+        put_back.text.push_str(&format!("\nBefore it starts, put {what} into {} (mode 600).", file.display()));
+    }
+    let to_put: Vec<&PathBuf> = missing.iter().map(|(_, file)| file).collect();
+    put_back.value = with(put_back.value, json!({ "to_put": to_put }));
+    Ok(put_back)
+}
+
+/// Puts what opens the vault where the vault looks for it, and the cloud, if that is in the folder. Returns what is not there,
+/// and where it is looked for.
+fn bring_key(args: &Restore, of: Of, at: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+    let passphrase = args.recovery_file.as_ref().or(args.passphrase_file.as_ref());
+    let (what, wanted, given) = match vault::describe(at)?.source {
+        Source::PassphraseFile(file) => {
+            ("its passphrase", [Some(file), of.passphrase_file(at)?].into_iter().flatten().collect(), passphrase)
+        }
+        Source::Pkcs11(TokenKey { pin: Pin::File(file), .. }) => ("the PIN of its token", vec![file], None),
+        Source::Pkcs11(_) | Source::SystemdCredential(_) => ("", Vec::new(), None),
+    };
+    let mut missing = Vec::new();
+    for file in wanted.into_iter().filter(|file: &PathBuf| !file.exists()) {
+        // Where it lies in the folder when that is in its place.
+        let inside =
+            file.strip_prefix(at).ok().filter(|inside| places::stays(inside, 0)).map(|inside| args.dir.join(inside));
+        let there = inside.as_ref().filter(|p| p.exists());
+        match given.or(there).filter(|_| inside.is_some()) {
+            Some(from) => {
+                let folder = files::folder_of(&file);
+                if !folder.exists() {
+                    files::create_folder(folder)?;
+                }
+                files::write(&file, Readers::Owner, &files::read_private(from)?)?;
+            }
+            None => missing.push((what, inside.unwrap_or(file))),
+        }
+    }
+    Ok(missing)
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {

@@ -6,6 +6,7 @@ mod farm;
 use std::fs;
 use std::path::Path;
 
+use farm::token::{LABEL, MODULE, Token};
 use farm::{Daemon, Farm, answer, fivefold, refusal, refused, says};
 use fivefold_keep::backup::{Job, Plan, write};
 use serde_json::Value;
@@ -352,6 +353,54 @@ fn a_restore_that_was_killed_between_any_two_renames_is_finished_by_typing_it_ag
         shell("rm -f farm/of-then");
     }
     assert!(Path::new(&first).exists(), "nothing is ever deleted");
+}
+
+#[test]
+fn what_opens_the_vault_comes_back_where_it_is_looked_for_or_is_asked_for() {
+    let kept = Kept::new("e1+e3+e4");
+    let (dir, to) = (kept.farm.path(""), kept.at("set"));
+    let token = Token::new(kept.farm.folder.path());
+    let answer = |words: &[&str]| -> Value {
+        let done = fivefold(words).env("SOFTHSM2_CONF", &token.conf).output().unwrap();
+        assert!(done.status.success(), "{words:?}: {}", String::from_utf8_lossy(&done.stderr));
+        serde_json::from_slice(&done.stdout).unwrap()
+    };
+    let check = || answer(&["cloud", "run", "--dir", &kept.farm.path("cloud"), "--check"]);
+    let backup = ["cloud", "backup", "--dir", &dir, "--to", &to];
+    let restore = ["cloud", "restore", "--dir", &dir, "--from", &to];
+    // A token's PIN, in a file in the folder.
+    let pin = kept.farm.path("keys/pin");
+    fs::create_dir(kept.farm.path("keys")).unwrap();
+    fs::copy(&token.pin, &pin).unwrap();
+    let rewrap = ["vault", "rewrap", "pkcs11", "--dir", &dir, "--module", MODULE, "--token", LABEL, "--key", "farm"];
+    answer(&[&rewrap[..], &["--pin-file", &pin, "--generate-key"]].concat());
+    answer(&backup);
+    let told = answer(&[&restore[..], &["--replace"]].concat());
+    assert_eq!(told["restored"]["to_put"], Value::Array(Vec::new()));
+    assert_eq!(fs::read(&pin).unwrap(), fs::read(&token.pin).unwrap());
+    check();
+    // Where nothing is left, it is asked for, and then brought along.
+    fs::rename(&dir, kept.at("gone")).unwrap();
+    let error = refusal(fivefold(&restore).env("SOFTHSM2_CONF", &token.conf));
+    says(&error, &["put the file with the PIN of token `fivefold`", "keys/pin", "--replace"]);
+    fs::create_dir_all(kept.farm.path("keys")).unwrap();
+    fs::copy(&token.pin, &pin).unwrap();
+    answer(&[&restore[..], &["--replace"]].concat());
+    check();
+
+    // A passphrase elsewhere, which was lost there; and where the cloud looks for it, against the vault.
+    let [elsewhere, safe] = ["elsewhere", "safe"].map(|name| kept.at(name));
+    answer(&["vault", "rewrap", "passphrase-file", "--dir", &dir, &elsewhere]);
+    let cloud = kept.farm.path("cloud/cloud.toml");
+    let text = fs::read_to_string(&cloud).unwrap();
+    fs::write(&cloud, text.replace("store = ", "passphrase_file = \"opens\"\nstore = ")).unwrap();
+    fs::rename(&elsewhere, kept.farm.path("cloud/opens")).unwrap();
+    fs::copy(kept.farm.path("cloud/opens"), &safe).unwrap();
+    answer(&[&backup[..], &["--passphrase-file", &kept.farm.path("cloud/opens")]].concat());
+    fs::remove_dir_all(&dir).unwrap();
+    let told = answer(&[&restore[..], &["--passphrase-file", &safe]].concat());
+    assert_eq!(told["restored"]["to_put"], serde_json::json!([elsewhere]));
+    check();
 }
 
 /// Writes a set as a program did that asked nothing of settings.

@@ -1,7 +1,7 @@
 //! What is backed up of a cloud and of a gateway, and what makes it safe to start again.
 
 use std::fs;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use fivefold_cloud::config::Config as CloudConfig;
 use fivefold_core::time::Millis;
@@ -123,6 +123,15 @@ impl Of {
         Ok(())
     }
 
+    /// Where the passphrase of the vault is looked for by somebody else than the vault.
+    pub(super) fn passphrase_file(self, dir: &Path) -> anyhow::Result<Option<PathBuf>> {
+        if self == Self::Gateway {
+            return Ok(None);
+        }
+        let settings: CloudSettings = share::read_config(&dir.join("cloud").join(CLOUD_FILE))?;
+        Ok(settings.passphrase_file.map(|file| dir.join("cloud").join(file)))
+    }
+
     /// Makes a folder that was put back safe to start.
     pub(super) fn put_back(self, at: &Path, head: &Head, now: u64) -> anyhow::Result<PutBack> {
         self.check_paths(at, "the set", "restore from a backup that was made after that")?;
@@ -168,7 +177,7 @@ fn gateway(dir: &Path) -> anyhow::Result<GatewaySettings> {
 }
 
 /// Whether a path that stands in a file so many folders below one never leaves that one, wherever it is put.
-fn stays(path: &Path, below: usize) -> bool {
+pub(super) fn stays(path: &Path, below: usize) -> bool {
     let deep = path.components().try_fold(below, |deep, part| match part {
         Component::Normal(_) => Some(deep + 1),
         Component::CurDir => Some(deep),
