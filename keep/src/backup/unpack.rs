@@ -1,6 +1,6 @@
 //! Putting back what a set has, into a folder that is not there yet.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -30,7 +30,8 @@ impl Set {
     }
 
     fn unpack_into(&self, into: &Path) -> Result<()> {
-        folder(into)?;
+        let mut folders = BTreeSet::new();
+        folder(into, into, &mut folders)?;
         let mut there = HashSet::new();
         let mut index = Index::default();
         for file in &self.files {
@@ -42,7 +43,7 @@ impl Set {
                 match record {
                     Record::Database { path, .. } | Record::File { path, .. } => {
                         let at = into.join(path);
-                        folder(files::folder_of(&at))?;
+                        folder(files::folder_of(&at), into, &mut folders)?;
                         let mut options = OpenOptions::new();
                         let is_file = matches!(record, Record::File { .. });
                         let made = options.write(true).create(true).truncate(is_file).mode(0o600).open(&at);
@@ -99,7 +100,11 @@ impl Set {
         for path in there {
             files::remove(&into.join(path))?;
         }
-        File::open(into).and_then(|f| f.sync_all()).map_err(|e| BackupError::writing(into, e))
+        // What lies in a folder is there after a crash when the folder was synced; those above come last.
+        for at in folders.iter().rev() {
+            File::open(at).and_then(|f| f.sync_all()).map_err(|e| BackupError::writing(at, e))?;
+        }
+        Ok(())
     }
 
     /// Lets the recovery passphrase open the vault that was put back.
@@ -131,8 +136,11 @@ fn whole(at: &Path, mode: u32, len: u64) -> Result<File> {
     Ok(file)
 }
 
-fn folder(at: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(at).map_err(|e| BackupError::writing(at, e))
+/// Makes a folder in `into`, and notes it and those above it.
+fn folder(at: &Path, into: &Path, folders: &mut BTreeSet<PathBuf>) -> Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(at).map_err(|e| BackupError::writing(at, e))?;
+    folders.extend(at.ancestors().take_while(|above| above.starts_with(into)).map(Path::to_owned));
+    Ok(())
 }
 
 fn remove(at: &Path) -> Result<()> {
