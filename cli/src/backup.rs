@@ -217,6 +217,9 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
         }
         may_replace()?;
     }
+    if there {
+        moves::check_movable(dir)?;
+    }
     let checked = set.check()?;
     let aside = names.left_aside()?;
     set.unpack(&names.restoring)?;

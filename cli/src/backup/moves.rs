@@ -11,6 +11,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -168,5 +169,63 @@ fn remove(folder: &Path) -> anyhow::Result<()> {
             Err(e).with_context(|| format!("cannot remove {}", folder.display()))
         }
         _ => Ok(()),
+    }
+}
+
+/// Refuses a folder that cannot be moved as one.
+///
+/// A file system that is mounted on it stays where it is; one that is mounted in it would come back over what was restored, with
+/// the store of before, when the machine starts again.
+pub(super) fn check_movable(dir: &Path) -> anyhow::Result<()> {
+    let real = fs::canonicalize(dir)?;
+    // They are looked for again when nothing may go wrong any more.
+    let parties = backup::parties_in(&real)?;
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let Some(mount) = mounted(&mounts).find(|mount| mount.starts_with(&real)) else { return Ok(()) };
+    let is_of_party = parties.iter().any(|party| mount.starts_with(real.join(party)));
+    let mount = mount.display();
+    anyhow::ensure!(
+        !is_of_party,
+        "{mount} is a file system of its own, and folders of gateways and nodes are moved with that around them: unmount it, type \
+         this again, then make the folder {mount} again and mount it"
+    );
+    anyhow::bail!(
+        "{mount} is a file system of its own and cannot be moved aside: restore into a folder on it, with --dir {mount}/restored, \
+         and move that into place by hand, as docs/operate.md says under \"Back from a backup\""
+    )
+}
+
+/// Where file systems are mounted (proc(5), `/proc/pid/mountinfo`): the fifth word, with blanks as octal digits.
+fn mounted(mountinfo: &str) -> impl Iterator<Item = PathBuf> {
+    let words = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    words.map(|word| {
+        let (mut path, mut rest) = (Vec::new(), word.as_bytes());
+        while let [first, tail @ ..] = rest {
+            let digits = tail.get(..3).filter(|_| *first == b'\\').and_then(|d| std::str::from_utf8(d).ok());
+            match digits.and_then(|d| u8::from_str_radix(d, 8).ok()) {
+                Some(byte) => {
+                    path.push(byte);
+                    rest = tail.get(3..).unwrap_or_default();
+                }
+                None => {
+                    path.push(*first);
+                    rest = tail;
+                }
+            }
+        }
+        PathBuf::from(std::ffi::OsString::from_vec(path))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mount_points_are_read_with_blanks_in_them() {
+        let text = "36 35 98:0 /mnt1 /mnt/two\\040words rw,noatime master:1 - ext3 /dev/root rw\n\
+                    37 35 0:5 / /proc rw - proc proc rw\nnonsense\n";
+        let found: Vec<PathBuf> = mounted(text).collect();
+        assert_eq!(found, [Path::new("/mnt/two words"), Path::new("/proc")]);
     }
 }
