@@ -124,6 +124,49 @@ fn a_node_agrees_with_the_gateway_alone_and_its_readings_are_read_out_there() {
 }
 
 #[test]
+fn a_gateway_that_was_put_back_from_a_copy_agrees_anew_with_its_devices_and_takes_nothing_twice() {
+    let site = Site::new();
+    site.tell();
+    let shed = site.path("gateways/shed");
+    let to = site.folder.path().join("set").display().to_string();
+    let gateway = Daemon::start(&site.gateway(), 0);
+    let (code, lines) = site.node("3", &[]);
+    assert_eq!(code, Some(0), "{lines:?}");
+    let made = answer(&["gateway", "backup", "--dir", &shed, "--to", &to]);
+    let copied = site.kept(&[]);
+    assert_eq!((&made["of"], &made["holds"]["waiting"]), (&"gateway shed".into(), &copied.len().into()), "{made}");
+    // Lost with the disk.
+    let (code, lines) = site.node("2", &[]);
+    assert_eq!(code, Some(0), "{lines:?}");
+    let restore = ["gateway", "restore", "--dir", &shed, "--from", &to, "--replace"];
+    says(&refused(&restore.map(str::to_owned)), &["vault.toml is in use by a daemon"]);
+    gateway.stop();
+    let told = answer(&restore);
+    assert!(told["restored"]["contexts"].as_u64() >= Some(1), "{told}");
+    assert_eq!((&told["restored"]["waiting"], site.kept(&[])), (&copied.len().into(), copied.clone()));
+    // The node renews in its own time; nobody touches it, and the operator's file is the one that the copy has.
+    let _gateway = Daemon::start(&site.gateway(), 0);
+    let node = site.path(&format!("nodes/{}", site.did));
+    let words = ["node", "run", "--dir", &node, "--every", "0.3", "--retry", "1", "--renew-every", "4"];
+    let _node = Daemon::spawn(fivefold(&words).args(["--renew-resend", "1", "--renew-pause", "1"]));
+    let kept = until("six readings under new keys", || {
+        let kept = site.kept(&[]);
+        let after = kept.get(copied.len()..)?;
+        (after.iter().filter(|r| is_reading(r)).count() >= 6).then_some(kept)
+    });
+    let after = kept.get(copied.len()..).unwrap();
+    let epoch = |readings: &[Value]| readings.iter().filter_map(|r| r["epoch"].as_u64()).max();
+    assert!(epoch(after) > epoch(&copied), "{kept:?}");
+    // Under what was given up nothing is taken, for it may be a recording.
+    let given_up = epoch(&copied);
+    assert!(after.iter().all(|r| r["epoch"].as_u64() > given_up), "{kept:?}");
+    let mut names: Vec<String> = kept.iter().map(|r| format!("{} {} {}", r["epoch"], r["boot"], r["number"])).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), kept.len(), "{kept:?}");
+}
+
+#[test]
 fn the_network_key_is_rotated_by_the_same_file() {
     let site = Site::new();
     let dir = site.path("");
