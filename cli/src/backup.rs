@@ -228,7 +228,7 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
         Ok(put_back) => put_back,
         Err(error) => {
             let _ = fs::remove_dir_all(&names.restoring);
-            return Err(error);
+            return Err(if is_full(&error) { BackupError::Full { path: names.restoring }.into() } else { error });
         }
     };
     let moved = names.take_place(&head, aside)?;
@@ -338,6 +338,16 @@ fn bring_key(args: &Restore, of: Of, at: &Path) -> anyhow::Result<Vec<(&'static 
         }
     }
     Ok(missing)
+}
+
+/// Whether there was no room, whoever met that.
+fn is_full(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let system = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let database = cause.downcast_ref::<rusqlite::Error>().and_then(rusqlite::Error::sqlite_error_code);
+        matches!(system, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge))
+            || database == Some(rusqlite::ErrorCode::DiskFull)
+    })
 }
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
