@@ -28,6 +28,8 @@ pub fn dialler(broker: &Broker) -> Result<Arc<dyn Fn() -> Dialling + Send + Sync
         let (host, tls) = (host.clone(), tls.clone());
         Box::pin(async move {
             let socket = TcpStream::connect((host, port)).await?;
+            // A message is small: it must not wait for the answer to the one before it (RFC 9293, 3.7.4).
+            socket.set_nodelay(true)?;
             Ok(match tls {
                 Some((name, connector)) => Box::new(connector.connect(name, socket).await?) as Box<dyn Socket>,
                 None => Box::new(socket),
