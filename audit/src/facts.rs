@@ -4,6 +4,7 @@
 
 mod config;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use fivefold_core::id::Sid;
@@ -256,7 +257,7 @@ pub struct Sharer {
 #[derive(Clone, Debug)]
 pub struct KeySeen {
     /// Which one, as in "its key for the cloud".
-    pub what: String,
+    pub what: Cow<'static, str>,
     /// A digest, to find the same key elsewhere.
     pub print: Option<Print>,
     /// Why it is easy to guess, if it is.

@@ -1,5 +1,6 @@
 //! Keys that are easy to guess: what everybody knows, what no generator gave, and what is made of names (AR-04, AR-08).
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use fivefold_core::suite::sha256;
@@ -9,7 +10,7 @@ use crate::known;
 use crate::rule::Severity;
 
 /// Looks at a key; `names` are what it may have been made of: ids and names of its owner.
-pub fn look(what: impl Into<String>, key: &[u8], names: &[&[u8]]) -> KeySeen {
+pub fn look(what: impl Into<Cow<'static, str>>, key: &[u8], names: &[&[u8]]) -> KeySeen {
     let weak = weakness(key, names).map(|why| Weakness { why, severity: Severity::Critical });
     KeySeen { what: what.into(), print: Some(Print(sha256(&[key]))), weak }
 }

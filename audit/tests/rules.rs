@@ -72,7 +72,7 @@ fn cloud(text: &str) -> Option<Config<CloudSettings>> {
     Some(Config::new(path, text, parse_config(path, text).unwrap()))
 }
 
-fn key(what: &str, n: u8) -> KeySeen {
+fn key(what: &'static str, n: u8) -> KeySeen {
     KeySeen { what: what.into(), print: Some(Print(sha256(&[what.as_bytes(), &[n]]))), weak: None }
 }
 

@@ -164,13 +164,13 @@ fn public_key(subject: Subject, spki: &[u8], facts: &mut Facts) {
 }
 
 /// What stands in the book of a classic device's key.
-fn seen(what: &str, key: ClassicKeyKind) -> KeySeen {
+fn seen(what: &'static str, key: ClassicKeyKind) -> KeySeen {
     let weak = key.weakness.map(|weak| Weakness {
         why: if is_refused(weak) { format!("CL-13, {weak}") } else { weak.to_string() },
         // Text is what the vendor's programs take.
         severity: if is_refused(weak) { Severity::Critical } else { Severity::Low },
     });
-    KeySeen { what: what.to_owned(), print: None, weak }
+    KeySeen { what: what.into(), print: None, weak }
 }
 
 /// The x coordinate of a SubjectPublicKeyInfo of P-256.

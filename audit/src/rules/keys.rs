@@ -1,6 +1,5 @@
 //! Keys: guessable, shared, too old, in the wrong hands.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::facts::{Classic, Device, Facts, KeySeen, KeySince, Network, Print, Sharer, Wrap};
@@ -96,7 +95,7 @@ fn guessable_network_key(facts: &Facts, found: &mut Found) {
             match &key.weak {
                 None => found.good(),
                 Some(weak) => found.bad(
-                    subject.clone().on(key.what.as_str()),
+                    subject.clone().on(&*key.what),
                     format!("{subject}: {} can be guessed, for it is {}", key.what, weak.why),
                     format!("fivefold key rotate --network {network}"),
                 ),
@@ -138,8 +137,21 @@ fn gateway_holds_more(facts: &Facts, found: &mut Found) {
     }
 }
 
-/// A key, and whose.
-type Holder<'f> = (&'f Print, Subject, &'f KeySeen);
+/// Whose a key is. Subjects are made for the few that a sentence names: a deployment has millions of keys.
+#[derive(Clone, Copy)]
+enum Owner<'f> {
+    Network(&'f Network),
+    Device(&'f Device),
+}
+
+impl Owner<'_> {
+    fn subject(self) -> Subject {
+        match self {
+            Self::Network(network) => network.subject(),
+            Self::Device(device) => device.subject(),
+        }
+    }
+}
 
 fn shared_keys(facts: &Facts, found: &mut Found) {
     for group in &facts.sharers {
@@ -155,24 +167,24 @@ fn shared_keys(facts: &Facts, found: &mut Found) {
             "fivefold device set-keys SERIAL, with another key for each",
         );
     }
-    let mut holders: BTreeMap<&Print, Vec<Holder<'_>>> = BTreeMap::new();
-    let of_networks = facts.networks.iter().flat_map(|n| {
-        let keys = n.keys.as_deref().unwrap_or_default().iter();
-        keys.filter_map(|k| Some((k.print.as_ref()?, n.subject(), k)))
-    });
-    let of_devices = facts.devices().flat_map(|d| {
-        let keys = d.keys.as_deref().unwrap_or_default().iter();
-        keys.filter_map(|k| Some((k.print.as_ref()?, d.subject(), k)))
-    });
-    for holder in of_networks.chain(of_devices) {
-        holders.entry(holder.0).or_default().push(holder);
-    }
-    for group in holders.values() {
-        match group.as_slice() {
+    let networks = facts.networks.iter().map(|n| (Owner::Network(n), n.keys.as_deref()));
+    let devices = facts.devices().map(|d| (Owner::Device(d), d.keys.as_deref()));
+    let owners = networks.chain(devices);
+    let keys = owners.flat_map(|(owner, keys)| keys.unwrap_or_default().iter().map(move |key| (owner, key)));
+    let mut held: Vec<(&Print, Owner<'_>, &KeySeen)> =
+        keys.filter_map(|(owner, key)| Some((key.print.as_ref()?, owner, key))).collect();
+    // Stable: the first of a group is the first of the book.
+    held.sort_by_key(|(print, ..)| *print);
+    for group in held.chunk_by(|(a, ..), (b, ..)| a == b) {
+        match group {
             [] | [_] => found.good(),
-            [(_, subject, key), ..] => found.bad(
-                subject.clone().on(key.what.as_str()),
-                format!("{} have one key ({})", listed(group.iter().map(|(_, s, _)| s.to_string())), key.what),
+            [(_, owner, key), ..] => found.bad(
+                owner.subject().on(&*key.what),
+                format!(
+                    "{} have one key ({})",
+                    listed(group.iter().map(|(_, o, _)| o.subject().to_string())),
+                    key.what
+                ),
                 "enrol each of them again: fivefold device enrol-again",
             ),
         }
@@ -199,7 +211,7 @@ fn guessable_device_keys(facts: &Facts, found: &mut Found) {
         None => found.good(),
         Some(weak) => found.bad_as(
             weak.severity,
-            subject.on(key.what.as_str()),
+            subject.on(&*key.what),
             format!("{kind} {name}: {} can be guessed: {}", key.what, weak.why),
             "give it keys that a generator drew: enrol it again",
         ),
