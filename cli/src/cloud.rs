@@ -108,8 +108,10 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         }
         notify::ready();
     };
-    daemon::run(&run.dir, ready, notify::heart())?;
-    Ok(ExitCode::SUCCESS)
+    match daemon::run(&run.dir, ready, notify::heart()) {
+        Err(error) if error.is_lasting() => Ok(notify::lasts(output, &error.into())),
+        ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+    }
 }
 
 fn certificates(folder: &Folder, output: Output) -> anyhow::Result<ExitCode> {

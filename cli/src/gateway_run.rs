@@ -49,8 +49,10 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
         say_ready(config, output);
         notify::ready();
     };
-    runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), ready, notify::heart()))?;
-    Ok(ExitCode::SUCCESS)
+    match runtime.block_on(daemon::run(&args.dir, args.pcap.as_deref(), ready, notify::heart())) {
+        Err(error) if error.is_lasting() => Ok(notify::lasts(output, &error.into())),
+        ended => Ok(ended.map(|()| ExitCode::SUCCESS)?),
+    }
 }
 
 fn say_ready(config: &Config, output: Output) {

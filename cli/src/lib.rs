@@ -1,6 +1,7 @@
 //! The one command of Fivefold: one file per noun.
 //!
-//! Exit codes: 0 yes, 1 the answer is no, 2 error. Every command takes `-o json`.
+//! Exit codes: 0 yes, 1 the answer is no, 2 error; of a daemon 78, an error that lasts until somebody mends it. Every command takes
+//! `-o json`.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
 pub mod alarm;

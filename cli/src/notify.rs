@@ -1,16 +1,28 @@
-//! A word to the service manager: `sd_notify(3)` of systemd, for units of `Type=notify`, and that the daemon lives, where it asks for that
-//! (`sd_watchdog_enabled(3)`). Where there is no such manager, nothing is said.
+//! Words to the service manager: `sd_notify(3)` of systemd, for units of `Type=notify`; that the daemon lives, where it asks for that
+//! (`sd_watchdog_enabled(3)`); and by the exit code whether to start it again. Where there is no such manager, nothing is said.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::process;
+use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::output::{self, Output};
+
+/// Exit code of a daemon whose next start would end in the same way until somebody mends what it names: a setting, a source of the
+/// vault's key, a format. It is EX_CONFIG of sysexits.h, and the units do not start it again (`RestartPreventExitStatus=`).
+const LASTING: u8 = 78;
 
 /// Variable with the address of the manager's socket: a path, or `@` and a name without a file.
 const SOCKET: &str = "NOTIFY_SOCKET";
+
+/// Says why a daemon did not start, and will not before somebody mends that.
+pub(crate) fn lasts(output: Output, error: &anyhow::Error) -> ExitCode {
+    output::error(output, error);
+    ExitCode::from(LASTING)
+}
 
 fn manager() -> Option<OsString> {
     env::var_os(SOCKET).filter(|a| !a.is_empty())

@@ -6,7 +6,7 @@ mod deployment;
 
 use std::fs;
 use std::io::Read as _;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
@@ -67,6 +67,54 @@ async fn a_store_that_was_changed_since_it_was_closed_is_found_damaged() {
     let done = deployment::command(&run).output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(!done.status.success() && said.contains("is damaged"), "{said}");
+}
+
+/// The exit code of a daemon that does not start.
+fn start_fails(run: &[&str]) -> Option<i32> {
+    let done = deployment::command(run).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(said.lines().last().unwrap().starts_with("{\"error\":"), "{said}");
+    done.status.code()
+}
+
+#[tokio::test]
+async fn a_start_that_fails_until_somebody_mends_it_has_an_exit_code_of_its_own() {
+    let mut d = Deployment::new();
+    let north = gateway(&d);
+    until(&mut d, "TERM").await;
+    let cloud = d.at("farm/cloud");
+    let runs = [["cloud", "run", "--dir", &cloud], ["gateway", "run", "--dir", &north]];
+    let files = |of: usize, names: [&str; 2]| Path::new(runs[of][3]).join(names[of]);
+    let lasts = Some(78);
+    for (i, run) in runs.iter().enumerate() {
+        let code = |file: &Path, text: &[u8]| {
+            let kept = fs::read(file).unwrap();
+            fs::write(file, text).unwrap();
+            let code = start_fails(run);
+            fs::write(file, kept).unwrap();
+            code
+        };
+        let settings = files(i, ["cloud.toml", "gateway.toml"]);
+        let text = fs::read_to_string(&settings).unwrap();
+        assert_eq!(code(&settings, format!("{text}colour = 1\n").as_bytes()), lasts, "{run:?}: a setting");
+        let passphrase = files(i, ["../passphrase", "passphrase"]);
+        assert_eq!(code(&passphrase, b"of another deployment"), lasts, "{run:?}: a passphrase");
+        let away = passphrase.with_extension("away");
+        fs::rename(&passphrase, &away).unwrap();
+        assert_eq!(start_fails(run), Some(2), "{run:?}: a passphrase whose medium is not there yet");
+        fs::rename(&away, &passphrase).unwrap();
+        let store = files(i, ["readings.db", "store.db"]);
+        let newer = rusqlite::Connection::open(&store).unwrap();
+        let format: i64 = newer.pragma_query_value(None, "user_version", |r| r.get(0)).unwrap();
+        newer.pragma_update(None, "user_version", 9_999).unwrap();
+        assert_eq!(start_fails(run), lasts, "{run:?}: a later format");
+        newer.pragma_update(None, "user_version", format).unwrap();
+    }
+    let _taken = TcpListener::bind(d.ingest).unwrap();
+    assert_eq!(start_fails(&runs[0]), Some(2), "a port that another process may leave");
+    // What a gateway may not have: it finds that critical about itself.
+    fs::write(Path::new(&north).join("node.toml"), "").unwrap();
+    assert_eq!(start_fails(&runs[1]), lasts);
 }
 
 /// A gateway in `field-7`, which does not run: its folder.

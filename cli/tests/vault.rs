@@ -219,6 +219,12 @@ fn a_token_that_is_absent_or_has_no_fit_key_is_told_and_the_vault_stays_as_it_wa
     private(&around.token.pin, farm::token::PIN);
     around.rewrap(&dir, &around.pkcs11("north", &[&around.pin_file()[..], &["--generate-key"]].concat()));
 
+    // A daemon asks a token once that refuses its PIN, and is not started again: others lock after a few.
+    private(&around.token.pin, "a wrong pin");
+    let refused = around.command(&["gateway", "run", "--dir", &dir]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(78), "{}", String::from_utf8_lossy(&refused.stderr));
+    private(&around.token.pin, farm::token::PIN);
+
     // From here on the gateway opens by the token, and by nothing else.
     let run = ["gateway", "run", "--check", "--dir", &dir];
     assert!(around.works(&run));

@@ -98,6 +98,25 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoFolder { .. }
+            | Self::SameAddress { .. }
+            | Self::Wrong { .. }
+            | Self::Issuer { .. }
+            | Self::Tls { .. } => true,
+            // It may lie on a medium that is about to come.
+            Self::Missing { .. } => false,
+            Self::Share(e) => e.is_lasting(),
+            Self::File(e) => e.is_lasting(),
+            Self::Vault(e) => e.is_lasting(),
+            Self::LogKey(e) => e.is_lasting(),
+        }
+    }
+}
+
 /// A configuration that was checked: paths are resolved, and name files that exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

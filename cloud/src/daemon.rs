@@ -91,6 +91,26 @@ pub enum DaemonError {
     System(std::io::Error),
 }
 
+impl DaemonError {
+    /// Whether the next start would end in the same way until somebody mends what it names. What may pass by itself (the clock, an
+    /// address, the disk, whatever is about to come) does not last, nor does what happened while it ran.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Config(e) => e.is_lasting(),
+            Self::Store(e) => e.is_lasting(),
+            Self::Service(e) => e.is_lasting(),
+            Self::Refused(_) | Self::Tls(_) => true,
+            Self::Alarm(_)
+            | Self::Clock(_)
+            | Self::Listen { .. }
+            | Self::Mqtt(_)
+            | Self::Outbox(_)
+            | Self::System(_)
+            | Self::Writer => false,
+        }
+    }
+}
+
 /// Checks a folder as far as that goes without taking anything: configuration, passphrase, certificate, registry, clock.
 /// Returns the resolved configuration, one setting a line.
 ///

@@ -41,6 +41,17 @@ pub enum LogKeyError {
     },
 }
 
+impl LogKeyError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Ca(_) | Self::Malformed { .. } => true,
+            Self::File(e) => e.is_lasting(),
+            Self::Vault(e) => e.is_lasting(),
+        }
+    }
+}
+
 /// The key in the cloud's folder; it is made when there is none, and named after `ca` (PEM).
 ///
 /// # Errors

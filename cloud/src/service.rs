@@ -50,6 +50,17 @@ pub enum ServiceError {
     Thread(#[from] std::io::Error),
 }
 
+impl ServiceError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Push(_) | Self::Thread(_) => false,
+            Self::Registry(e) => e.is_lasting(),
+            Self::Store(e) => e.is_lasting(),
+        }
+    }
+}
+
 /// Why a batch got no reply of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {

@@ -581,6 +581,17 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::TooOld { .. } => true,
+            Self::Sealed { source, .. } => source.is_lasting(),
+            Self::File(e) => e.is_lasting(),
+            Self::Format(stopped) => stopped.is_lasting(),
+            Self::Database { .. } | Self::Full { .. } | Self::InUse { .. } | Self::Closed => false,
+        }
+    }
+
     fn newer(path: &Path, found: usize, known: usize) -> Self {
         let newer = Newer::new(path.display(), i64::try_from(found).unwrap_or(i64::MAX), known as i64);
         Self::Format(newer.into())

@@ -74,6 +74,20 @@ pub enum ConfigError {
     Vault(#[from] VaultError),
 }
 
+impl ConfigError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Clock => false,
+            Self::Invalid { .. } | Self::Tls { .. } => true,
+            Self::File(e) | Self::LinkKey(LinkKeyError::File(e)) => e.is_lasting(),
+            Self::LinkKey(LinkKeyError::Form(_)) => true,
+            Self::Share(e) => e.is_lasting(),
+            Self::Vault(e) => e.is_lasting(),
+        }
+    }
+}
+
 /// A neighbour whose last frame counter is believed without proof.
 #[derive(Clone, Copy, Debug)]
 pub struct Synced {

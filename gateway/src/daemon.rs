@@ -146,6 +146,27 @@ pub enum DaemonError {
     Way(#[from] WayError),
 }
 
+impl DaemonError {
+    /// Whether the next start would end in the same way until somebody mends what it names. What may pass by itself (the clock, an
+    /// address, the disk, whatever is about to come) does not last, nor does what happened while it ran.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Config(e) => e.is_lasting(),
+            Self::Spool(e) => e.is_lasting(),
+            Self::Refused(_) => true,
+            Self::Way(e) => matches!(e, WayError::Tls(_)),
+            Self::Capture(..)
+            | Self::Engine
+            | Self::Http(..)
+            | Self::Lorawan(_)
+            | Self::Random
+            | Self::Socket(_)
+            | Self::System(_)
+            | Self::Tokens(_) => false,
+        }
+    }
+}
+
 /// Unix milliseconds that do not jump while nothing is wrong: read from the monotonic clock, compared with the wall clock
 /// now and then.
 #[derive(Debug)]

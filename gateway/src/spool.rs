@@ -117,6 +117,16 @@ pub enum SpoolError {
     Newer(#[from] Newer),
 }
 
+impl SpoolError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Damaged { .. } | Self::Sealed { .. } | Self::TooOld { .. } | Self::Newer(_) => true,
+            Self::Full { .. } | Self::InUse { .. } | Self::Io { .. } => false,
+        }
+    }
+}
+
 const VERSION: i64 = 1;
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, bytes BLOB NOT NULL);

@@ -39,6 +39,20 @@ pub enum FileError {
     },
 }
 
+impl FileError {
+    /// Whether it is the same at the next try, until somebody mends it. A file that is not there may lie on a medium that is about to
+    /// come.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Exposed { .. } => true,
+            Self::Read { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::FileTooLarge)
+            }
+            Self::Write { .. } => false,
+        }
+    }
+}
+
 /// Who may read a file that we write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readers {

@@ -65,6 +65,11 @@ pub enum Stopped {
 }
 
 impl Stopped {
+    /// Whether it is the same at the next try, until somebody mends it. Room on a disk comes and goes.
+    pub const fn is_lasting(&self) -> bool {
+        matches!(self, Self::Newer(_) | Self::TooOld { .. })
+    }
+
     fn of(path: &Path, (found, known): (i64, i64), source: rusqlite::Error) -> Self {
         let path = path.to_owned();
         match source.sqlite_error_code() {

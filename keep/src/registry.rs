@@ -122,6 +122,16 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Format(stopped) => stopped.is_lasting(),
+            Self::Vault(e) => e.is_lasting(),
+            Self::Database { .. } | Self::Refused(_) | Self::Unknown { .. } => false,
+        }
+    }
+
     fn of(path: &Path, source: rusqlite::Error) -> Self {
         use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
         let path = path.to_owned();

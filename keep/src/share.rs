@@ -66,6 +66,17 @@ pub enum ShareError {
     Vault(#[from] VaultError),
 }
 
+impl ShareError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Config { .. } | Self::Newer(_) => true,
+            Self::File(e) => e.is_lasting(),
+            Self::Vault(e) => e.is_lasting(),
+        }
+    }
+}
+
 pub(crate) fn malformed(path: &Path, reason: impl Into<String>) -> ShareError {
     ShareError::Config { path: path.to_owned(), reason: reason.into() }
 }

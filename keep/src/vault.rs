@@ -104,6 +104,23 @@ pub enum VaultError {
     },
 }
 
+impl VaultError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Busy { .. } | Self::Random => false,
+            Self::Damaged { .. }
+            | Self::Format { .. }
+            | Self::Newer(_)
+            | Self::NotByPassphrase { .. }
+            | Self::OtherVault { .. }
+            | Self::WrongSource { .. } => true,
+            Self::File(e) => e.is_lasting(),
+            Self::Source(e) => e.is_lasting(),
+        }
+    }
+}
+
 /// Tells a vault's data keys apart. It is drawn with the key, and says nothing about it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct KeyId([u8; 8]);

@@ -72,6 +72,17 @@ for unit in fivefold-cloud.service fivefold-gateway@north.service; do
     [ "$(systemctl show -P MainPID $unit)" = "$before" ] || die "$unit did not live through a reload"
 done
 
+# What only somebody mends is tried once, and what may pass again and again.
+cp -p "$gateway/gateway.toml" /tmp/gateway.toml
+echo 'no = "setting"' >>"$gateway/gateway.toml"
+! systemctl restart fivefold-gateway@north 2>/dev/null || die "a gateway starts with a setting that there is not"
+sleep 12
+state="$(systemctl show -P ActiveState fivefold-gateway@north) $(systemctl show -P ExecMainStatus fivefold-gateway@north) $(systemctl show -P NRestarts fivefold-gateway@north)"
+[ "$state" = "failed 78 0" ] || die "a gateway with a setting that there is not is $state"
+cp -p /tmp/gateway.toml "$gateway/gateway.toml"
+started fivefold-gateway@north.service
+say "a daemon with a wrong setting is not started again before somebody mends it"
+
 # As docs/operate.md has it, "A systemd credential".
 systemctl stop fivefold-gateway@north
 mkdir -p /etc/credstore.encrypted /etc/systemd/system/fivefold-gateway@north.service.d

@@ -236,6 +236,26 @@ pub enum SourceError {
     },
 }
 
+impl SourceError {
+    /// Whether it is the same at the next try, until somebody mends it. A token may be plugged in, or its service come up; one that
+    /// refused a PIN must not be asked again.
+    pub const fn is_lasting(&self) -> bool {
+        match self {
+            Self::Exposed { .. }
+            | Self::KeyExists { .. }
+            | Self::KeyUnfit { .. }
+            | Self::Locked { .. }
+            | Self::Name { .. }
+            | Self::NoCredential { .. }
+            | Self::NoCredentials { .. }
+            | Self::NoKey { .. }
+            | Self::PinRefused { .. }
+            | Self::Short { .. } => true,
+            Self::Module { .. } | Self::NoToken { .. } | Self::Token { .. } => false,
+        }
+    }
+}
+
 impl Source {
     /// What `vault.toml` calls it.
     pub const fn kind(&self) -> &'static str {
