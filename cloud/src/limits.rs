@@ -307,26 +307,10 @@ pub struct Step {
     pub rows: u32,
 }
 
-/// Whether the clock can be believed when it says that something is old.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Clock {
-    last: Option<Millis>,
-    jumped: Option<Millis>,
-}
-
-impl Clock {
-    /// It says `now`; it was asked a short while ago. What comes back is the time to count ages by: none where it jumped by more
-    /// than a day, until it is back where it was, or the cloud is started again.
-    pub fn tick(&mut self, now: Millis) -> Option<Millis> {
-        let near = |a: Millis, b: Millis| a.0.abs_diff(b.0) <= DAY;
-        match (self.last, self.jumped) {
-            (Some(last), None) if !near(last, now) => self.jumped = Some(last),
-            (_, Some(before)) if near(before, now) => self.jumped = None,
-            _ => {}
-        }
-        self.last = Some(now);
-        if self.jumped.is_some() { None } else { Some(now) }
-    }
+/// The time to count ages by: what the clock says, and no more than a day after the newest of what gateways `heard`, by their
+/// clocks. So no clock makes anything old alone, be it one that NTP has not set yet; and where nothing comes, nothing grows old.
+pub fn time(now: Millis, heard: Option<Millis>) -> Millis {
+    heard.map_or(Millis(0), |heard| now.min(heard.plus(DAY)))
 }
 
 #[cfg(test)]
@@ -393,14 +377,12 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_jumps_makes_nothing_old_until_it_is_back() {
-        let mut clock = Clock::default();
-        let start = Millis(1_790_000_000_000);
-        assert_eq!(clock.tick(start), Some(start));
-        assert_eq!(clock.tick(start.plus(DAY)), Some(start.plus(DAY)));
-        let wrong = start.plus(400 * DAY);
-        assert_eq!((clock.tick(wrong), clock.tick(wrong.plus(10))), (None, None));
-        assert_eq!(clock.tick(start.plus(DAY + 20)), Some(start.plus(DAY + 20)));
-        assert_eq!(clock.tick(Millis(start.0 - 3 * DAY)), None);
+    fn no_clock_makes_anything_old_alone() {
+        let heard = Millis(1_790_000_000_000);
+        assert_eq!(time(heard.plus(DAY), Some(heard)), heard.plus(DAY));
+        assert_eq!(time(heard.plus(400 * DAY), Some(heard)), heard.plus(DAY), "ours is ahead");
+        assert_eq!(time(heard, Some(heard.plus(400 * DAY))), heard, "a gateway's is");
+        assert_eq!(time(Millis(heard.0 - DAY), Some(heard)), Millis(heard.0 - DAY));
+        assert_eq!(time(heard, None), Millis(0));
     }
 }

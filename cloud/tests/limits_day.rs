@@ -32,6 +32,7 @@ use zeroize::Zeroizing;
 
 const START: Millis = Millis(1_790_000_000_000);
 const MINUTE: u64 = 60_000;
+const DAY: u64 = 24 * 60 * MINUTE;
 const MIB: u64 = 1 << 20;
 /// Devices that speak in each batch.
 const DEVICES: usize = 24;
@@ -86,7 +87,7 @@ impl Site {
     fn start(&self, kept: Option<u64>, now: Millis) -> Arc<Service> {
         let words = CloudLimits {
             keep_free_mib: Some(0),
-            readings: CloudLimit { days: None, max_mib: kept.map(|bytes| bytes / MIB) },
+            readings: CloudLimit { days: Some(2), max_mib: kept.map(|bytes| bytes / MIB) },
             ..CloudLimits::default()
         };
         let mut policy = Policy::check(&words).unwrap();
@@ -231,9 +232,15 @@ async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_t
     assert!(pruned > ROWS as usize);
     let visible = Query { limit: 100_000, ..Query::default() };
     assert_eq!(read(&service, |r| r.readings(&visible)).len(), rows - pruned);
-    // Everything again, after a restart: nothing is new.
+    // Everything again, after a restart with a clock that is years ahead, and right a while later: nothing is new, and nothing old.
     drop(service);
     let service = block_in_place(|| site.start(Some(KEPT), now));
+    let kept = read(&service, |r| r.part(Part::Readings));
+    keep(&service, now.plus(3 * 365 * DAY));
+    assert_eq!(service.usage().unwrap().behind, 3 * 365 * DAY - DAY);
+    assert_eq!(read(&service, |r| r.part(Part::Readings)), kept, "only a clock says that it is old");
+    keep(&service, now);
+    assert_eq!(service.usage().unwrap().behind, 0);
     for body in &taken {
         service.ingest(&site.gateway.proven, body, now).await.unwrap();
     }

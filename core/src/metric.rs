@@ -258,6 +258,8 @@ page! {
             "What is free on that disk.";
         REFUSING = "fivefold_cloud_refusing_seconds", Gauge, Seconds, [],
             "How long batches have been refused for want of room; 0 while they are taken.";
+        AGES_BEHIND = "fivefold_cloud_ages_behind_seconds", Gauge, Seconds, [],
+            "How far the time by which things are old is behind the clock, for want of newer readings: pruning by age is held. 0 while it is not.";
         KEPT_ROWS = "fivefold_cloud_kept", Gauge, Count, [Part],
             "Rows that are kept of what has a limit.";
         KEPT_BYTES = "fivefold_cloud_kept_bytes", Gauge, Bytes, [Part],

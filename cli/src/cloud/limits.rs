@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use fivefold_cloud::config::Config;
-use fivefold_cloud::limits::{Part, disk};
+use fivefold_cloud::limits::{Part, disk, time};
 use fivefold_cloud::store::Reader;
+use fivefold_core::time::Millis;
 use serde_json::json;
 
 use crate::clock;
@@ -32,6 +33,9 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let used = reader.used()?.saturating_add(disk::beside(&config.folder, &config.store));
     let free = disk::free(&config.folder)?;
     let full = policy.room(used, free, false).err();
+    let now = Millis(clock::now()?.saturating_mul(1000));
+    // Where there is no reading yet, nothing is held.
+    let ages = reader.newest_heard()?.map(|heard| time(now, Some(heard))).filter(|ages| *ages < now);
     let parts = Part::ALL.into_iter().map(|part| reader.part(part)).collect::<Result<Vec<_>, _>>()?;
     let shown = parts.iter().map(|p| {
         let limit = policy.limit(p.part);
@@ -40,7 +44,7 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 "pruned_before_ms": p.till.map(|at| at.0) })
     });
     let value = json!({ "used_bytes": used, "max_bytes": policy.disk, "free_bytes": free, "keep_free_bytes": policy.keep_free,
-                        "full": full.map(|full| full.to_string()), "parts": shown.collect::<Vec<_>>() });
+                        "full": full.map(|full| full.to_string()), "ages_held_at_ms": ages.map(|at| at.0), "parts": shown.collect::<Vec<_>>() });
     answer(output, &value, || {
         let mut t = table(&["PART", "ROWS", "KIB", "OLDEST", "LIMIT", "PRUNED"]);
         for p in &parts {
@@ -56,7 +60,13 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         let of = policy.disk.map_or(String::new(), |most| format!(" of {}", most / MIB));
         let takes = format!("The cloud takes {}{of} MiB of its disk, which has {} MiB free.", used / MIB, free / MIB);
         let full = full.map_or(String::new(), |full| format!("\nNo room: {full}."));
-        format!("{}\n\n{takes}{full}", t.trim_fmt())
+        let held = ages.map_or(String::new(), |at| {
+            format!(
+                "\nPruning by age is held at {}, a day after the newest reading, until a newer one comes; is the clock right?",
+                clock::minute(at.0 / 1000)
+            )
+        });
+        format!("{}\n\n{takes}{full}{held}", t.trim_fmt())
     });
     Ok(if full.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS })
 }

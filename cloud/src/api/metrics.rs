@@ -99,6 +99,7 @@ fn write(service: &Service, stored: &Stored, now: Millis) -> Result<String, fmt:
     page.one(&shown::DISK_LIMIT, usage.and_then(|u| u.limit))?;
     page.one(&shown::DISK_FREE, usage.map(|u| u.free))?;
     page.one(&shown::REFUSING, usage.map(|u| u.refusing.map_or(0, |since| now.since(since).div_ceil(1000).max(1))))?;
+    page.one(&shown::AGES_BEHIND, usage.map(|u| u.behind.div_ceil(1000)))?;
     let parts = || stored.parts.iter().map(|p| ([p.part.as_str()], p));
     page.put(&shown::KEPT_ROWS, parts().map(|(name, p)| (name, p.rows)))?;
     page.put(&shown::KEPT_BYTES, parts().map(|(name, p)| (name, p.bytes)))?;

@@ -9,8 +9,8 @@ use fivefold_core::error::{Code, Rejected, Severity};
 use fivefold_core::time::Millis;
 
 use super::Service;
-use crate::limits::{Clock, Floors, Full, Part, Policy, ROWS, disk};
-use crate::store::{CountKey, Place, StoreError, Write};
+use crate::limits::{self, Floors, Full, Part, Policy, ROWS, disk};
+use crate::store::{CountKey, Place, Reader, StoreError, Write};
 
 /// Rows that are measured at a time, of each table.
 const MEASURED: u32 = 10_000;
@@ -36,6 +36,8 @@ pub struct Usage {
     pub free: u64,
     /// Since when batches are refused.
     pub refusing: Option<Millis>,
+    /// Milliseconds that the time which ages are counted by is behind the clock.
+    pub behind: u64,
 }
 
 /// What keeps the limits.
@@ -51,7 +53,6 @@ pub struct Keeper {
 
 #[derive(Debug)]
 struct State {
-    clock: Clock,
     /// Bytes of files beside the store, and when they were weighed.
     beside: (u64, Option<Millis>),
     free: u64,
@@ -60,22 +61,21 @@ struct State {
     said: Option<Millis>,
     /// Batches that were refused since that was counted.
     refused: HashMap<GatewayName, u64>,
-    /// The clock jumped, and that was said.
-    told: bool,
+    /// How far the time that ages are counted by is behind the clock.
+    behind: u64,
 }
 
 impl Keeper {
     /// For a cloud with this folder and store. `publishes`: values of classic frames go to a broker.
     pub fn new(policy: Policy, folder: PathBuf, store: PathBuf, publishes: bool) -> Self {
         let state = State {
-            clock: Clock::default(),
             beside: (0, None),
             free: u64::MAX,
             full: None,
             is_near: false,
             said: None,
             refused: HashMap::new(),
-            told: false,
+            behind: 0,
         };
         Self { policy, folder, store, publishes, state: Mutex::new(state) }
     }
@@ -135,16 +135,17 @@ impl Keeper {
         room
     }
 
-    /// The time to count ages by, if the clock can be believed.
-    fn time(&self, now: Millis) -> Option<Millis> {
-        let mut state = self.state();
-        let time = state.clock.tick(now);
-        if time.is_none() && !state.told {
-            tracing::error!(
-                "the clock jumped by more than a day: nothing is pruned until it is back, or the cloud is started again"
+    /// The time to count ages by, where this is the newest that gateways heard.
+    fn time(&self, now: Millis, heard: Option<Millis>) -> Millis {
+        let time = limits::time(now, heard);
+        let behind = heard.map_or(0, |_| now.since(time));
+        let before = std::mem::replace(&mut self.state().behind, behind);
+        if behind > 0 && before == 0 {
+            tracing::warn!(
+                "by the clock the newest reading is more than a day old: what is due by its age waits until a newer one comes; is \
+                 the clock right?"
             );
         }
-        state.told = time.is_none();
         time
     }
 }
@@ -170,6 +171,7 @@ impl Service {
             limit: keeper.policy.disk,
             free: state.free,
             refusing: state.full.map(|(_, since)| since),
+            behind: state.behind,
         })
     }
 
@@ -206,14 +208,14 @@ impl Service {
                 return Ok(false);
             }
         }
-        let Some(now) = keeper.time(now) else { return Ok(true) };
+        let time = keeper.time(now, memory.read(Reader::newest_heard)?);
         let floors = self.floors(keeper)?;
         let mut rows = ROWS;
         for part in Part::ALL {
             loop {
                 let bytes = memory.read(|r| r.part(part))?.bytes;
-                let Some(step) = keeper.policy.step(part, bytes, floors, now) else { break };
-                match memory.store().prune(crate::limits::Step { rows, ..step }) {
+                let Some(step) = keeper.policy.step(part, bytes, floors, time) else { break };
+                match memory.store().prune(limits::Step { rows, ..step }) {
                     Ok(stepped) if stepped.is_done => break,
                     Ok(_) => {}
                     Err(StoreError::Full { .. }) if rows / 4 >= LEAST_ROWS => rows /= 4,

@@ -27,6 +27,8 @@ const AGAIN: u32 = 256;
 const BATCH: u32 = 8;
 /// Contexts that one step looks at, at most.
 const CONTEXTS: u32 = 2_000;
+/// Rows among which the newest is looked for: a gateway that was away brings old ones in between.
+const LATE: u32 = 1_000;
 /// Contexts that drained are left alone for so long after their keys were erased.
 const SETTLED: u64 = DRAIN + STALE + 24 * 3600 * 1000;
 
@@ -515,6 +517,16 @@ impl Reader {
             pruned: uint(gone),
             till: (till > 0).then(|| Millis(uint(till))),
         })
+    }
+
+    /// The newest of what gateways heard of late, by their clocks.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn newest_heard(&self) -> std::result::Result<Option<Millis>, StoreError> {
+        let sql = "SELECT max(received) FROM (SELECT received FROM reading ORDER BY id DESC LIMIT ?)";
+        let newest = self.all(sql, [LATE], |r| r.get::<_, Option<i64>>(0))?.pop().flatten();
+        Ok(newest.map(|at| Millis(uint(at))))
     }
 
     /// Bytes of pages in use, and of the journal at its full length.
