@@ -196,19 +196,20 @@ impl Policy {
         })
     }
 
-    /// Whether there is room for batches, where so much is used and so much is free on the disk. `was_full`: there was none
-    /// when this was asked last.
+    /// Whether there is room for batches. `was_full`: there was none when this was asked last.
     ///
     /// # Errors
     /// [`Full`]: they are to be refused.
-    pub fn room(&self, used: u64, free: u64, was_full: bool) -> Result<(), Full> {
+    pub fn room(&self, space: Space, was_full: bool) -> Result<(), Full> {
         let part = if was_full { AGAIN } else { FOR_BATCHES };
+        let used = space.used();
         if let Some(limit) = self.disk.filter(|disk| used >= of(*disk, part)) {
             return Err(Full::Budget { used, limit });
         }
         let least = if was_full { self.keep_free.saturating_add(self.keep_free / 50) } else { self.keep_free };
-        if free < least {
-            return Err(Full::Disk { free, keep_free: self.keep_free });
+        let Space { free, store: Taken { spare, .. }, .. } = space;
+        if free.saturating_add(spare) < least {
+            return Err(Full::Disk { free, spare, keep_free: self.keep_free });
         }
         Ok(())
     }
@@ -231,6 +232,33 @@ const fn of(whole: u64, hundredths: u64) -> u64 {
     whole / 100 * hundredths + whole % 100 * hundredths / 100
 }
 
+/// What a store takes of its disk, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Pages in use, and the journal at its full length.
+    pub used: u64,
+    /// Pages of its file that nothing is in any more: they are used again before the file grows.
+    pub spare: u64,
+}
+
+/// What a cloud takes of its disk, and what is free there, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Its store.
+    pub store: Taken,
+    /// What else lies in its folder.
+    pub beside: u64,
+    /// What the disk has.
+    pub free: u64,
+}
+
+impl Space {
+    /// What the cloud takes of it.
+    pub const fn used(self) -> u64 {
+        self.store.used.saturating_add(self.beside)
+    }
+}
+
 /// There is no room for batches. One sentence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
@@ -245,6 +273,8 @@ pub enum Full {
     Disk {
         /// Bytes.
         free: u64,
+        /// Bytes that are free in the store's file besides.
+        spare: u64,
         /// Bytes.
         keep_free: u64,
     },
@@ -261,13 +291,14 @@ impl fmt::Display for Full {
                 )?;
                 f.write_str("raise limits.disk_max_mib, or keep less: [limits] of cloud.toml")
             }
-            Self::Disk { free, keep_free } => {
-                let (free, keep) = (free / MIB, keep_free / MIB);
+            Self::Disk { free, spare, keep_free } => {
+                let (free, spare, keep) = (free / MIB, spare / MIB, keep_free / MIB);
                 write!(
                     f,
-                    "the disk has {free} MiB free and is to keep {keep}: batches are refused (E4-04) and gateways keep them; "
+                    "the disk has {free} MiB free, the store's file {spare}, and {keep} are to be: batches are refused (E4-04) and \
+                     gateways keep them; "
                 )?;
-                f.write_str("make room on it, or lower limits.keep_free_mib of cloud.toml")
+                f.write_str("make room on it, keep less, or lower keep_free_mib: [limits] of cloud.toml")
             }
         }
     }
@@ -317,6 +348,10 @@ pub fn time(now: Millis, heard: Option<Millis>) -> Millis {
 mod tests {
     use super::*;
 
+    fn space(used: u64, free: u64) -> Space {
+        Space { store: Taken { used, spare: 0 }, free, ..Space::default() }
+    }
+
     fn limit(days: u32, max_mib: u64) -> CloudLimit {
         CloudLimit { days: Some(days), max_mib: Some(max_mib) }
     }
@@ -326,7 +361,7 @@ mod tests {
         let policy = Policy::check(&CloudLimits::default()).unwrap();
         let due = Part::ALL.map(|part| policy.step(part, 1 << 40, Floors::default(), Millis(1 << 41)).is_some());
         assert_eq!(due, [false, false, false, true, false]);
-        assert_eq!((policy.disk, policy.room(u64::MAX, 64 * MIB, false)), (None, Ok(())));
+        assert_eq!((policy.disk, policy.room(space(u64::MAX, 64 * MIB), false)), (None, Ok(())));
     }
 
     #[test]
@@ -362,17 +397,22 @@ mod tests {
         let policy =
             Policy::check(&CloudLimits { disk_max_mib: Some(100), keep_free_mib: Some(50), ..CloudLimits::default() })
                 .unwrap();
-        let free = 1 << 40;
-        assert_eq!(policy.room(98 * MIB - 1, free, false), Ok(()));
-        let full = policy.room(98 * MIB, free, false).unwrap_err();
+        let of = |used| space(used, 1 << 40);
+        assert_eq!(policy.room(of(98 * MIB - 1), false), Ok(()));
+        let full = policy.room(of(98 * MIB), false).unwrap_err();
         assert!(full.to_string().contains("98 of 100 MiB"), "{full}");
         assert_eq!(
-            policy.room(98 * MIB - 1, free, true).unwrap_err(),
+            policy.room(of(98 * MIB - 1), true).unwrap_err(),
             Full::Budget { used: 98 * MIB - 1, limit: 100 * MIB }
         );
-        assert_eq!(policy.room(97 * MIB - 1, free, true), Ok(()));
-        assert!(policy.room(0, 50 * MIB - 1, false).unwrap_err().to_string().contains("49 MiB free"));
-        assert!(policy.room(0, 50 * MIB, true).is_err() && policy.room(0, 51 * MIB, true).is_ok());
+        assert_eq!(policy.room(of(97 * MIB - 1), true), Ok(()));
+        assert!(policy.room(space(0, 50 * MIB - 1), false).unwrap_err().to_string().contains("49 MiB free"));
+        assert!(policy.room(space(0, 50 * MIB), true).is_err() && policy.room(space(0, 51 * MIB), true).is_ok());
+        // What was pruned is room, whatever the disk says: the file does not shrink.
+        let pruned = |spare| Space { store: Taken { used: 0, spare }, free: 10 * MIB, ..Space::default() };
+        let full = policy.room(pruned(39 * MIB), false).unwrap_err();
+        assert!(full.to_string().contains("10 MiB free, the store's file 39, and 50 are to be"), "{full}");
+        assert!(policy.room(pruned(40 * MIB), false).is_ok() && policy.room(pruned(41 * MIB), true).is_ok());
         assert!(policy.is_near(80 * MIB, false) && !policy.is_near(79 * MIB, false) && policy.is_near(75 * MIB, true));
     }
 

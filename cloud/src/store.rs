@@ -24,8 +24,7 @@ mod write;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use fivefold_core::error::{Code, Rejected, Severity};
@@ -46,6 +45,7 @@ use tokio::sync::oneshot;
 
 use crate::accepted::{Accepted, ContextId, MessageHash};
 use crate::classic::{ClassicFrame, UnknownFrame};
+use crate::limits::Taken;
 
 pub use alarms::{AlarmRow, AlarmWrite, MOST_ALARMS, SinkRow};
 pub use classic::{ClassicRow, Published, PublishedRow, QuarantinedRow, UnknownRow};
@@ -642,7 +642,7 @@ pub struct Store {
     writer: Option<std::thread::JoinHandle<()>>,
     next_context: std::sync::atomic::AtomicI64,
     empty_at_start: bool,
-    used: Arc<AtomicU64>,
+    taken: Arc<Mutex<Taken>>,
     _lock: File,
 }
 
@@ -711,13 +711,13 @@ impl Store {
         let rows: i64 = db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
         let (jobs, queue) = mpsc::channel();
         let at = path.to_owned();
-        let used = Arc::new(AtomicU64::new(used_by(&db, path).map_err(failed)?));
-        let now_used = used.clone();
+        let taken = Arc::new(Mutex::new(taken_by(&db, path).map_err(failed)?));
+        let now_taken = taken.clone();
         let writer = std::thread::Builder::new()
             .name("store writer".into())
             .spawn(move || {
                 // What failed may have left more behind than a power cut does: then the next start looks.
-                if run(&mut db, &queue, &at, &now_used) == Writing::Sound {
+                if run(&mut db, &queue, &at, &now_taken) == Writing::Sound {
                     closed::leave(&db, &at);
                 }
             })
@@ -728,7 +728,7 @@ impl Store {
             writer: Some(writer),
             next_context: std::sync::atomic::AtomicI64::new(last + 1),
             empty_at_start: rows == 0,
-            used,
+            taken,
             _lock: lock,
         })
     }
@@ -743,10 +743,9 @@ impl Store {
         self.empty_at_start
     }
 
-    /// Bytes that it takes of the disk: pages in use and the journal at its full length ([`JOURNAL`]). Pages that were pruned are used again first, so that the
-    /// file does not grow before they are.
-    pub fn used(&self) -> u64 {
-        self.used.load(std::sync::atomic::Ordering::Relaxed)
+    /// What it takes of the disk.
+    pub fn taken(&self) -> Taken {
+        *self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection for reading.
@@ -879,7 +878,7 @@ impl Writing {
 }
 
 /// The writer: takes what waits, up to a group, and commits it as one. What is done between two groups waits its turn, too.
-fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, used: &AtomicU64) -> Writing {
+fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, taken: &Mutex<Taken>) -> Writing {
     let mut writing = Writing::Sound;
     let mut next = None;
     while let Some(job) = next.take().or_else(|| queue.recv().ok()) {
@@ -897,8 +896,8 @@ fn run(db: &mut Connection, queue: &mpsc::Receiver<Job>, path: &Path, used: &Ato
             #[cfg(test)]
             Job::Panic => panic!("as a mistake of ours does"),
         }
-        if let Ok(now) = used_by(db, path) {
-            used.store(now, std::sync::atomic::Ordering::Relaxed);
+        if let Ok(now) = taken_by(db, path) {
+            *taken.lock().unwrap_or_else(PoisonError::into_inner) = now;
         }
     }
     writing
@@ -945,15 +944,16 @@ fn commit(
     next
 }
 
-/// Bytes of pages in use, and of the journal beside them, which is about to be as long as it gets.
-fn used_by(db: &Connection, path: &Path) -> rusqlite::Result<u64> {
-    let sql = "SELECT (p.page_count - f.freelist_count) * s.page_size
+/// Pages of the file, and the journal beside it, which is about to be as long as it gets ([`JOURNAL`]).
+fn taken_by(db: &Connection, path: &Path) -> rusqlite::Result<Taken> {
+    let sql = "SELECT (p.page_count - f.freelist_count) * s.page_size, f.freelist_count * s.page_size
                FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s";
-    let pages: i64 = db.prepare_cached(sql)?.query_row([], |r| r.get(0))?;
+    let (pages, spare): (i64, i64) = db.prepare_cached(sql)?.query_row([], |r| Ok((r.get(0)?, r.get(1)?)))?;
     let mut journal = path.as_os_str().to_owned();
     journal.push("-wal");
     let journal = std::fs::metadata(PathBuf::from(journal)).map_or(0, |m| m.len()).max(JOURNAL);
-    Ok(u64::try_from(pages).unwrap_or(0).saturating_add(journal))
+    let bytes = |n: i64| u64::try_from(n).unwrap_or(0);
+    Ok(Taken { used: bytes(pages).saturating_add(journal), spare: bytes(spare) })
 }
 
 /// rusqlite's errors are not `Clone`; what is told to each of a group is what SQLite said.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use fivefold_cloud::config::Config;
-use fivefold_cloud::limits::{Part, disk, time};
+use fivefold_cloud::limits::{Part, Space, disk, time};
 use fivefold_cloud::store::Reader;
 use fivefold_core::time::Millis;
 use serde_json::json;
@@ -30,9 +30,10 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let config = Config::load(&args.dir)?;
     let reader = Reader::open(&config.store)?;
     let policy = config.limits;
-    let used = reader.used()?.saturating_add(disk::beside(&config.folder, &config.store));
-    let free = disk::free(&config.folder)?;
-    let full = policy.room(used, free, false).err();
+    let beside = disk::beside(&config.folder, &config.store);
+    let space = Space { store: reader.taken()?, beside, free: disk::free(&config.folder)? };
+    let (used, free, spare) = (space.used(), space.free, space.store.spare);
+    let full = policy.room(space, false).err();
     let now = Millis(clock::now()?.saturating_mul(1000));
     // Where there is no reading yet, nothing is held.
     let ages = reader.newest_heard()?.map(|heard| time(now, Some(heard))).filter(|ages| *ages < now);
@@ -43,7 +44,7 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 "max_age_ms": limit.age, "max_bytes": limit.bytes, "pruned": p.pruned,
                 "pruned_before_ms": p.till.map(|at| at.0) })
     });
-    let value = json!({ "used_bytes": used, "max_bytes": policy.disk, "free_bytes": free, "keep_free_bytes": policy.keep_free,
+    let value = json!({ "used_bytes": used, "max_bytes": policy.disk, "free_bytes": free, "spare_bytes": spare, "keep_free_bytes": policy.keep_free,
                         "full": full.map(|full| full.to_string()), "ages_held_at_ms": ages.map(|at| at.0), "parts": shown.collect::<Vec<_>>() });
     answer(output, &value, || {
         let mut t = table(&["PART", "ROWS", "KIB", "OLDEST", "LIMIT", "PRUNED"]);
@@ -58,7 +59,10 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             ]);
         }
         let of = policy.disk.map_or(String::new(), |most| format!(" of {}", most / MIB));
-        let takes = format!("The cloud takes {}{of} MiB of its disk, which has {} MiB free.", used / MIB, free / MIB);
+        let (used, free, spare) = (used / MIB, free / MIB, spare / MIB);
+        let takes = format!(
+            "The cloud takes {used}{of} MiB of its disk, which has {free} MiB free; in the store's file {spare} more are free."
+        );
         let full = full.map_or(String::new(), |full| format!("\nNo room: {full}."));
         let held = ages.map_or(String::new(), |at| {
             format!(

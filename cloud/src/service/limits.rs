@@ -1,7 +1,8 @@
 //! Keeps the operator's limits while the cloud runs: what is due is pruned, and batches are refused where there is no room.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fivefold_core::e4_channel::GatewayName;
@@ -9,7 +10,7 @@ use fivefold_core::error::{Code, Rejected, Severity};
 use fivefold_core::time::Millis;
 
 use super::Service;
-use crate::limits::{self, Floors, Full, Part, Policy, ROWS, disk};
+use crate::limits::{self, Floors, Full, Part, Policy, ROWS, Space, Taken, disk};
 use crate::store::{CountKey, Place, Reader, StoreError, Write};
 
 /// Rows that are measured at a time, of each table.
@@ -48,6 +49,8 @@ pub struct Keeper {
     store: PathBuf,
     /// Values of classic frames go to a broker: they stay until it has them.
     publishes: bool,
+    /// Bytes that are free on the disk of a folder.
+    free: fn(&Path) -> io::Result<u64>,
     state: Mutex<State>,
 }
 
@@ -65,6 +68,12 @@ struct State {
     behind: u64,
 }
 
+impl State {
+    fn space(&self, store: Taken) -> Space {
+        Space { store, beside: self.beside.0, free: self.free }
+    }
+}
+
 impl Keeper {
     /// For a cloud with this folder and store. `publishes`: values of classic frames go to a broker.
     pub fn new(policy: Policy, folder: PathBuf, store: PathBuf, publishes: bool) -> Self {
@@ -77,7 +86,13 @@ impl Keeper {
             refused: HashMap::new(),
             behind: 0,
         };
-        Self { policy, folder, store, publishes, state: Mutex::new(state) }
+        Self { policy, folder, store, publishes, free: disk::free, state: Mutex::new(state) }
+    }
+
+    /// The same on a disk that has so much free.
+    #[must_use]
+    pub fn with_free(self, free: fn(&Path) -> io::Result<u64>) -> Self {
+        Self { free, ..self }
     }
 
     /// The policy.
@@ -90,10 +105,10 @@ impl Keeper {
     }
 
     /// Looks at the disk, where that is due, and whether there is room. Says whether it is nearly full since now.
-    fn look(&self, store: u64, now: Millis) -> bool {
+    fn look(&self, store: Taken, now: Millis) -> bool {
         let is_due = self.state().beside.1.is_none_or(|at| now.0.abs_diff(at.0) >= WEIGHED);
         let beside = is_due.then(|| disk::beside(&self.folder, &self.store));
-        let free = disk::free(&self.folder);
+        let free = (self.free)(&self.folder);
         let mut state = self.state();
         if let Some(bytes) = beside {
             state.beside = (bytes, Some(now));
@@ -103,7 +118,7 @@ impl Keeper {
             Err(error) => tracing::error!(%error, "nobody knows what is free on the disk"),
         }
         let was_near = state.is_near;
-        state.is_near = self.policy.is_near(store.saturating_add(state.beside.0), was_near);
+        state.is_near = self.policy.is_near(state.space(store).used(), was_near);
         let is_news = state.is_near && !was_near;
         drop(state);
         // Who is refused nothing has no other way to hear that there is room again.
@@ -112,14 +127,14 @@ impl Keeper {
     }
 
     /// Whether there is room for a batch, where the store takes so much.
-    fn room(&self, store: u64, now: Millis) -> Result<(), Full> {
+    fn room(&self, store: Taken, now: Millis) -> Result<(), Full> {
         let mut state = self.state();
-        let used = store.saturating_add(state.beside.0);
-        let room = self.policy.room(used, state.free, state.full.is_some());
+        let space = state.space(store);
+        let room = self.policy.room(space, state.full.is_some());
         match room {
             Ok(()) => {
                 if state.full.take().is_some() {
-                    tracing::info!(used, "there is room again: batches are taken");
+                    tracing::info!(used = space.used(), "there is room again: batches are taken");
                 }
                 state.said = None;
             }
@@ -167,7 +182,7 @@ impl Service {
         let keeper = self.keeper.as_ref()?;
         let state = keeper.state();
         Some(Usage {
-            used: self.cloud.memory().store().used().saturating_add(state.beside.0),
+            used: state.space(self.cloud.memory().store().taken()).used(),
             limit: keeper.policy.disk,
             free: state.free,
             refusing: state.full.map(|(_, since)| since),
@@ -181,7 +196,7 @@ impl Service {
     /// [`Full`]: it is to be refused.
     pub(super) fn admit(&self, gateway: GatewayName, now: Millis) -> Result<(), Full> {
         let Some(keeper) = &self.keeper else { return Ok(()) };
-        keeper.room(self.cloud.memory().store().used(), now).inspect_err(|_| {
+        keeper.room(self.cloud.memory().store().taken(), now).inspect_err(|_| {
             *keeper.state().refused.entry(gateway).or_default() += 1;
         })
     }
@@ -194,7 +209,7 @@ impl Service {
     pub fn keep_limits(&self, now: Millis) -> Result<bool, StoreError> {
         let Some(keeper) = &self.keeper else { return Ok(true) };
         let memory = self.cloud.memory();
-        let is_near = keeper.look(memory.store().used(), now);
+        let is_near = keeper.look(memory.store().taken(), now);
         self.tell_full(keeper, is_near, now)?;
         let mut steps = 0;
         loop {
@@ -228,7 +243,7 @@ impl Service {
             }
         }
         // What was freed may be room.
-        keeper.look(memory.store().used(), now);
+        keeper.look(memory.store().taken(), now);
         Ok(true)
     }
 

@@ -12,7 +12,7 @@ use super::write::int;
 use super::{Reader, StoreError};
 use crate::accepted::flag;
 use crate::book::{DRAIN, STALE};
-use crate::limits::{Part, Step, UNPROVEN};
+use crate::limits::{Part, Step, Taken, UNPROVEN};
 
 /// What a row of the ledger takes, with its place in the index, about.
 const ROW: i64 = 100;
@@ -529,12 +529,12 @@ impl Reader {
         Ok(newest.map(|at| Millis(uint(at))))
     }
 
-    /// Bytes of pages in use, and of the journal at its full length.
+    /// What the store takes of its disk.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn used(&self) -> std::result::Result<u64, StoreError> {
-        self.ask(|db| super::used_by(db, self.path()))
+    pub fn taken(&self) -> std::result::Result<Taken, StoreError> {
+        self.ask(|db| super::taken_by(db, self.path()))
     }
 }
 
