@@ -1,5 +1,6 @@
 //! A day at the edge of the disk budget, by a clock that does not wait: what is refused stays at the gateway and comes later,
-//! what goes is the oldest and no more than the operator said, nothing is taken twice, and the gauges are true.
+//! what goes is the oldest and no more than the operator said, nothing is taken twice, and the gauges are true. And a disk that is
+//! full to the last byte.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
 
 mod common;
@@ -11,10 +12,10 @@ use std::sync::Arc;
 use common::{Gateway, Node, Sent};
 use fivefold_cloud::accepted::flag;
 use fivefold_cloud::cloud::RenewalSettings;
-use fivefold_cloud::limits::{Part, Policy, ROWS};
+use fivefold_cloud::limits::{Full, Part, Policy, ROWS};
 use fivefold_cloud::log::{Logging, Serving};
 use fivefold_cloud::service::{IngestError, Keeper, Service};
-use fivefold_cloud::store::{JOURNAL, Query, Reader, Store, StoreError};
+use fivefold_cloud::store::{CountKey, JOURNAL, Place, Query, Reader, Store, StoreError, Write};
 use fivefold_core::counter::Lease;
 use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::error::Code;
@@ -85,20 +86,19 @@ impl Site {
     }
 
     fn start(&self, kept: Option<u64>, now: Millis) -> Arc<Service> {
-        let words = CloudLimits {
-            keep_free_mib: Some(0),
-            readings: CloudLimit { days: Some(2), max_mib: kept.map(|bytes| bytes / MIB) },
-            ..CloudLimits::default()
-        };
-        let mut policy = Policy::check(&words).unwrap();
+        let mut policy = policy(kept);
         policy.disk = Some(BUDGET);
+        Arc::new(self.open(now, |cloud, store| Keeper::new(policy, cloud, store, false)))
+    }
+
+    fn open(&self, now: Millis, keeper: impl FnOnce(PathBuf, PathBuf) -> Keeper) -> Service {
         let (cloud, path) = (self.path("cloud"), self.path("cloud/readings.db"));
         let store = Store::open(&path).unwrap();
         let settings = RenewalSettings::default();
         let service = Service::open(store, self.path("registry.db"), self.vault.clone(), settings, now).unwrap();
         let key = LogKey::from_seed("fivefold.00000000/log", &Zeroizing::new([5; 32])).unwrap();
         let log = Logging::open(&self.path("cloud/log"), key, &[], Serving::ToNobody, service.cloud.memory()).unwrap();
-        Arc::new(service.with_logging(log).with_keeper(Keeper::new(policy, cloud, path, false)))
+        service.with_logging(log).with_keeper(keeper(cloud, path))
     }
 
     /// A batch of one reading of each device.
@@ -114,6 +114,15 @@ impl Site {
         let envelopes: Vec<Envelope<'_>> = envelopes.collect();
         self.gateway.batch(&envelopes)
     }
+}
+
+fn policy(kept: Option<u64>) -> Policy {
+    let words = CloudLimits {
+        keep_free_mib: Some(0),
+        readings: CloudLimit { days: Some(2), max_mib: kept.map(|bytes| bytes / MIB) },
+        ..CloudLimits::default()
+    };
+    Policy::check(&words).unwrap()
 }
 
 fn read<T>(service: &Service, ask: impl FnOnce(&Reader) -> Result<T, StoreError>) -> T {
@@ -256,4 +265,63 @@ async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_t
         first_refused.unwrap() / 60,
         rows - pruned
     );
+}
+
+/// Set by the test below for itself, in a process whose files cannot grow further.
+const SMALL: &str = "FIVEFOLD_TEST_SMALL_DISK";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_without_a_byte_left_is_pruned_all_the_same_and_what_that_frees_is_room() {
+    if std::env::var_os(SMALL).is_none() {
+        let name = "a_disk_without_a_byte_left_is_pruned_all_the_same_and_what_that_frees_is_room";
+        // Blocks of 512 bytes: 8 MiB for each file, the journal too.
+        let done = std::process::Command::new("sh")
+            .args(["-c", "trap '' XFSZ; ulimit -f 16384; exec \"$0\" --exact \"$1\" --nocapture"])
+            .arg(std::env::current_exe().unwrap())
+            .arg(name)
+            .env(SMALL, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.contains("there is room again"), "{said}");
+        return;
+    }
+    let mut site = Site::new();
+    let mut policy = policy(Some(MIB));
+    policy.keep_free = MIB / 2;
+    let keeper = |cloud, store| Keeper::new(policy, cloud, store, false).with_free(|_| Ok(0));
+    let service = Arc::new(block_in_place(|| site.open(START, keeper)));
+    let mut now = START;
+    block_in_place(|| assert!(service.keep_limits(now).unwrap()));
+    let refused = site.batch(now);
+    let full = service.ingest(&site.gateway.proven, &refused, now).await.unwrap_err();
+    assert!(matches!(full, IngestError::Full(Full::Disk { free: 0, spare: 0, .. })), "{full}");
+    // What was under way fills the disk to the last byte.
+    let store = service.cloud.memory().store();
+    let mut stored = || {
+        let body = site.batch(now);
+        let mut judged = service.cloud.judge(&site.gateway.proven, &body, now).unwrap();
+        store.commit_now(std::mem::take(&mut judged.write))
+    };
+    block_in_place(|| while stored().is_ok() {});
+    let counted = || {
+        let key = CountKey { code: Code::LinkForged, net: None, gateway: None, sid: None, place: Place::Cloud };
+        let mut write = Write { now, ..Write::default() };
+        write.count(key);
+        store.commit_now(write)
+    };
+    block_in_place(|| while counted().is_ok() {});
+    let (rows, pruned) = ledger(&service);
+    assert!(rows > 1_000 && pruned == 0, "{rows}");
+    now = now.plus(MINUTE);
+    let first = block_in_place(|| service.keep_limits(now));
+    assert!(first.is_err(), "that a batch was refused cannot be counted");
+    assert!(read(&service, |r| r.part(Part::Readings)).pruned > 0, "and what is due goes all the same");
+    keep(&service, now);
+    assert_eq!(service.usage().unwrap().refusing, None, "it is free in the file that will not grow");
+    service.ingest(&site.gateway.proven, &refused, now).await.unwrap();
+    assert_eq!(ledger(&service).0, rows + DEVICES);
+    let counts = read(&service, |r| r.counts());
+    assert!(counts.iter().any(|c| c.key.code == Code::StoreFull && c.key.gateway.is_some() && c.count == 1));
+    println!("there is room again");
 }

@@ -210,7 +210,17 @@ impl Service {
         let Some(keeper) = &self.keeper else { return Ok(true) };
         let memory = self.cloud.memory();
         let is_near = keeper.look(memory.store().taken(), now);
-        self.tell_full(keeper, is_near, now)?;
+        // On a full disk there is room for that once something was pruned.
+        let told = self.tell_full(keeper, is_near, now);
+        let is_all = self.prune(keeper, now)?;
+        // What was freed may be room.
+        keeper.look(memory.store().taken(), now);
+        told.map(|()| is_all)
+    }
+
+    /// Measures what came, and prunes what is due. Says whether that is all.
+    fn prune(&self, keeper: &Keeper, now: Millis) -> Result<bool, StoreError> {
+        let memory = self.cloud.memory();
         let mut steps = 0;
         loop {
             let measured = memory.read(|r| r.measure(MEASURED))?;
@@ -242,8 +252,6 @@ impl Service {
                 }
             }
         }
-        // What was freed may be room.
-        keeper.look(memory.store().taken(), now);
         Ok(true)
     }
 
