@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fmt;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
 use fivefold_core::id::Did;
 use fivefold_keep::broker::{Broker, Keys, Login, Words};
 use fivefold_keep::share::CloudOutbox;
-use rumqttc::mqttbytes::v5::{Packet, PubAckReason, PublishProperties};
-use rumqttc::{AsyncClient, Event, MqttOptions, Outgoing, PublishOptions, QoS};
+use rumqttc::mqttbytes::Error as Unread;
+use rumqttc::mqttbytes::v5::{DisconnectReasonCode, Packet, PubAckReason, PublishProperties};
+use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, PublishOptions, QoS, StateError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -26,7 +28,7 @@ const KEEP_ALIVE: u16 = 30;
 const LONGEST: u32 = 1 << 20;
 /// Bytes of a packet beside topic and message, at most.
 const AROUND: usize = 512;
-/// A reading that a broker hangs up on so often, each time alone, will never do.
+/// A reading that a broker hangs up on so often, each time alone and for what it is or for nothing that it says, will never do.
 const HANG_UPS: u32 = 8;
 
 /// In which forms.
@@ -119,8 +121,11 @@ impl Settings {
         let Files { name, secret, .. } = files;
         let login = self.username.clone().map(|username| Login { username, password: secret });
         let dial = broker::dialler(&self.broker).map_err(|e| e.to_string())?;
-        let mut options =
-            MqttOptions::new(format!("fivefold-outbox-{name}"), (self.broker.host.clone(), self.broker.port));
+        // Of its own: two clouds with sinks of one name would end each other's connections.
+        let mut random = [0; 4];
+        getrandom::fill(&mut random).map_err(|e| e.to_string())?;
+        let id = format!("fivefold-outbox-{name}-{}", hex::encode(random));
+        let mut options = MqttOptions::new(id, (self.broker.host.clone(), self.broker.port));
         options.set_keep_alive(KEEP_ALIVE);
         // What is not acknowledged is sent again by us, from the store: the broker has nothing to keep.
         options.set_clean_start(true);
@@ -144,7 +149,49 @@ enum Heard {
     /// The broker has it, or says why not.
     Acknowledged(u16, PubAckReason),
     /// It is over.
-    Over(String),
+    Over(End),
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+struct End {
+    why: String,
+    /// What was sent may be why.
+    is_over_what_was_sent: bool,
+}
+
+impl From<&str> for End {
+    fn from(why: &str) -> Self {
+        Self { why: why.to_owned(), is_over_what_was_sent: false }
+    }
+}
+
+impl End {
+    /// A broker names the packet (MQTT 5 3.14.2.1), or hangs up without a word. What else it says is no fault of a reading: that it
+    /// ends, is busy, or knows somebody else of our name.
+    fn of(error: &ConnectionError) -> Self {
+        use DisconnectReasonCode as Reason;
+        let is_bare = |error: &io::Error| {
+            use ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+            matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
+        };
+        let is_over_what_was_sent = match error {
+            ConnectionError::Io(error) => is_bare(error),
+            ConnectionError::MqttState(StateError::Io(error) | StateError::Deserialization(Unread::Io(error))) => {
+                is_bare(error)
+            }
+            ConnectionError::MqttState(StateError::ConnectionAborted) => true,
+            ConnectionError::MqttState(StateError::ServerDisconnect { reason_code, .. }) => matches!(
+                reason_code,
+                Reason::MalformedPacket
+                    | Reason::PacketTooLarge
+                    | Reason::PayloadFormatInvalid
+                    | Reason::TopicNameInvalid
+            ),
+            _ => false,
+        };
+        Self { why: error.to_string(), is_over_what_was_sent }
+    }
 }
 
 /// A connection. It ends when it is dropped.
@@ -164,7 +211,7 @@ impl Drop for Live {
 
 impl Live {
     /// Dials, and waits until the broker has said yes.
-    async fn dial(options: MqttOptions) -> Result<Self, String> {
+    async fn dial(options: MqttOptions) -> Result<Self, End> {
         let (client, mut events) = AsyncClient::builder(options).capacity(2 * IN_FLIGHT).build();
         let (say, heard) = mpsc::channel(4 * IN_FLIGHT);
         // Polled by itself, and never in parts: what it reads must not be lost.
@@ -177,7 +224,7 @@ impl Live {
                     Ok(Event::Outgoing(Outgoing::Publish(number))) => Heard::Sent(number),
                     Ok(Event::Incoming(Packet::PubAck(ack))) => Heard::Acknowledged(ack.pkid, ack.reason),
                     Ok(_) => continue,
-                    Err(error) => Heard::Over(error.to_string()),
+                    Err(error) => Heard::Over(End::of(&error)),
                 };
                 let ends = matches!(event, Heard::Over(_));
                 if say.send(event).await.is_err() || ends {
@@ -197,19 +244,19 @@ impl Live {
         }
     }
 
-    /// Why it is over, if it is.
-    async fn why(&mut self) -> Option<String> {
+    /// How it ended, if it did.
+    async fn end(&mut self) -> Option<End> {
         while let Some(heard) = self.heard.recv().await {
-            if let Heard::Over(why) = heard {
-                return Some(why);
+            if let Heard::Over(end) = heard {
+                return Some(end);
             }
         }
         None
     }
 
-    async fn hear(&mut self) -> Result<Heard, String> {
+    async fn hear(&mut self) -> Result<Heard, End> {
         match self.heard.recv().await {
-            Some(Heard::Over(why)) => Err(why),
+            Some(Heard::Over(end)) => Err(end),
             Some(heard) => Ok(heard),
             None => Err("the connection is over".into()),
         }
@@ -275,7 +322,7 @@ impl Mqtt {
             Some(live) => live,
             None => match Live::dial(self.options.clone()).await {
                 Ok(live) => live,
-                Err(why) => return Answer::away(why),
+                Err(end) => return Answer::away(end.why),
             },
         };
         match self.publish(&mut live, batch).await {
@@ -284,13 +331,16 @@ impl Mqtt {
                 self.hung_up = None;
                 Answer::Each(verdicts)
             }
-            Err(why) => self.over(why, batch),
+            Err(end) => self.over(end, batch),
         }
     }
 
     /// The broker took the connection, and ended it over this batch.
-    fn over(&mut self, why: String, batch: &[Arc<Outbound>]) -> Answer {
+    fn over(&mut self, End { why, is_over_what_was_sent }: End, batch: &[Arc<Outbound>]) -> Answer {
         let [alone] = batch else { return Answer::away(why) };
+        if !is_over_what_was_sent {
+            return Answer::away(why);
+        }
         let times = match self.hung_up.take() {
             Some((id, times)) if id == alone.id => times + 1,
             _ => 1,
@@ -303,7 +353,7 @@ impl Mqtt {
     }
 
     /// Publishes all of a batch: of each device one at a time, so that none overtakes another, whatever the broker refuses.
-    async fn publish(&self, live: &mut Live, batch: &[Arc<Outbound>]) -> Result<Vec<Verdict>, String> {
+    async fn publish(&self, live: &mut Live, batch: &[Arc<Outbound>]) -> Result<Vec<Verdict>, End> {
         let mut courses = vec![Course::default(); batch.len()];
         let (mut going, mut flying) = (VecDeque::new(), HashMap::new());
         loop {
@@ -330,7 +380,7 @@ impl Mqtt {
                         for Message { topic, text } in messages {
                             let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties(reading));
                             if let Err(error) = live.client.try_publish(topic, text, options) {
-                                return Err(live.why().await.unwrap_or_else(|| error.to_string()));
+                                return Err(live.end().await.unwrap_or_else(|| (&*error.to_string()).into()));
                             }
                             going.push_back(at);
                         }

@@ -298,6 +298,49 @@ async fn a_broker_that_hangs_up_on_one_reading_again_and_again_does_not_hold_up_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_hangs_up_for_a_reason_of_its_own_has_nothing_against_the_reading() {
+    // That it ends, somebody has our name, a quota, an administrator; then what is about the packet.
+    for (behind, is_dead) in [
+        (&[0xe0, 2, 0x8b, 0][..], false),
+        (&[0xe0, 2, 0x8e, 0], false),
+        (&[0xe0, 2, 0x97, 0], false),
+        (&[0xe0, 2, 0x98, 0], false),
+        (&[0xe0, 2, 0x81, 0], true),
+        (&[0xe0, 2, 0x90, 0], true),
+        (&[0xe0, 2, 0x95, 0], true),
+        (&[0xe0, 2, 0x99, 0], true),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = sink(folder.path(), &words(broker(behind).await), None);
+        let one = readings(1, 1);
+        let mut answers = Vec::new();
+        for _ in 0..8 {
+            answers.push(sink.send(&one).await);
+        }
+        let last = answers.pop().unwrap();
+        assert!(answers.iter().all(|a| matches!(a, Answer::Away { .. })), "{behind:x?}: {answers:?}");
+        assert_eq!(matches!(last, Answer::Refused(_)), is_dead, "{behind:x?}: {last:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clouds_with_sinks_of_one_name_do_not_end_each_others_connections() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(folder.path(), port, "");
+    until("a broker", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut sinks = folders.each_ref().map(|folder| sink(folder.path(), &words(port), None));
+    for round in 1..=5 {
+        for sink in &mut sinks {
+            let one = [Arc::new(reading(1, round))];
+            assert_eq!(sink.send(&one).await, Answer::Each(vec![Verdict::Done]));
+        }
+    }
+    let log = std::fs::read_to_string(folder.path().join("mosquitto.log")).unwrap();
+    assert!(!log.contains("already connected"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_acknowledges_what_was_not_sent_or_speaks_garbage_has_nothing() {
     for behind in [&[0x40, 2, 0x30, 0x39][..], &[0xff; 64], b"HTTP/1.1 400 Bad Request\r\n\r\n"] {
         let folder = tempfile::tempdir().unwrap();
