@@ -26,6 +26,9 @@ pub const AHEAD: usize = 20_000;
 /// What those of them may weigh that the sink has not, as [`Outbound::weight`] counts.
 const HEAVIEST: usize = 32 << 20;
 
+/// From one reading to a whole batch in so many steps, where a batch may be too much: doubled, each second one would be for nothing.
+const STEPS: usize = 64;
+
 /// Where a reading waits. Rows of each queue grow, and a page has them in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Queue {
@@ -101,6 +104,8 @@ pub struct Engine {
     page: VecDeque<Slot>,
     // Readings of the next batch: fewer after a failure, more after a success.
     ceiling: usize,
+    // More were once too many for the time that there is, or came to nothing: it grows in small steps.
+    is_careful: bool,
     // Places in the page of the batch that is under way.
     sent: Vec<usize>,
     backoff: Backoff,
@@ -120,6 +125,7 @@ impl Engine {
             most,
             page: VecDeque::new(),
             ceiling: most.readings,
+            is_careful: false,
             sent: Vec::new(),
             backoff: Backoff::from(FIRST_PAUSE),
             pause_until: None,
@@ -213,13 +219,13 @@ impl Engine {
             }
             Answer::Away { said, after } => {
                 let after = after.map_or(0, |after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
-                self.ceiling = (sent.len() / 2).max(1);
+                self.take_at_most(sent.len() / 2);
                 self.pause(now, random, after.min(LONGEST_PAUSE));
                 return Settled { again: sent.len(), failed: Some(said), ..Settled::default() };
             }
             Answer::Each(verdicts) => verdicts,
         };
-        let (mut again, mut failed) = (0, None);
+        let (mut again, mut later, mut failed) = (0, 0, None);
         let (mut open, mut settled) = (BTreeMap::new(), BTreeSet::new());
         let verdicts = verdicts.into_iter().map(Some).chain(std::iter::repeat(None));
         for (at, verdict) in sent.iter().zip(verdicts) {
@@ -233,6 +239,10 @@ impl Engine {
                 Some(Verdict::Dead(said)) => {
                     self.refusals += 1;
                     Outcome::Dead(said)
+                }
+                Some(Verdict::Later) => {
+                    later += 1;
+                    continue;
                 }
                 Some(Verdict::Retry(said)) => {
                     // It holds up all that is behind it: a person must know which it is.
@@ -250,12 +260,19 @@ impl Engine {
             (slot.outcome, slot.reading) = (Some(outcome), None);
             settled.insert(did);
         }
+        let taken = sent.len() - again - later;
+        if taken == 0 {
+            // What nothing came of in time is no better than what was not spoken of.
+            again = sent.len();
+        }
         if again > 0 && failed.is_none() {
             failed = Some("it did not say what became of all of a batch".into());
         }
         self.hold(&settled, open);
-        if again < sent.len() {
-            self.ceiling = (self.ceiling * 2).min(self.most.readings);
+        if later > 0 {
+            self.take_at_most(taken);
+        } else if taken > 0 {
+            self.take_more();
         }
         // Those that are held are waited for by themselves.
         let is_held = |at: &usize| {
@@ -268,11 +285,11 @@ impl Engine {
         }
         if (again > 0 && !are_held) || self.refusals >= REFUSALS {
             // Something went well: the pause is short, but not where all that is well is a no.
-            if again < sent.len() && self.refusals < REFUSALS {
+            if taken > 0 && self.refusals < REFUSALS {
                 self.backoff.reset();
             }
             self.pause(now, random, 0);
-        } else if again < sent.len() {
+        } else if taken > 0 {
             self.backoff.reset();
         }
         let mut places = Vec::new();
@@ -300,6 +317,17 @@ impl Engine {
             held.times += u32::from(!settled.is_empty() || held.times > 0);
             held.said = said;
         }
+    }
+
+    fn take_at_most(&mut self, readings: usize) {
+        self.ceiling = readings.max(1);
+        self.is_careful = true;
+    }
+
+    fn take_more(&mut self) {
+        let more = if self.is_careful { (self.most.readings / STEPS).max(1) } else { self.ceiling };
+        self.ceiling = (self.ceiling + more).min(self.most.readings);
+        self.is_careful &= self.ceiling < self.most.readings;
     }
 
     fn pause(&mut self, now: Millis, random: u8, at_least: u64) {

@@ -14,8 +14,10 @@ use rumqttc::mqttbytes::v5::{DisconnectReasonCode, Packet, PubAckReason, Publish
 use rumqttc::{AsyncClient, ConnectionError, Event, MqttOptions, Outgoing, PublishOptions, QoS, StateError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout_at};
 
 use crate::settings::Files;
+use crate::sink::{Pace, Until};
 use crate::{Answer, Most, Outbound, Sending, Sink, Verdict, broker, chirpstack};
 
 /// Messages on their way at a time.
@@ -135,7 +137,7 @@ impl Settings {
             options.set_credentials(login.username, login.password.to_vec());
         }
         options.set_socket_connector(move |_, _| dial());
-        Ok(Mqtt { options, shapes: self.shapes.clone(), live: None, hung_up: None })
+        Ok(Mqtt { options, shapes: self.shapes.clone(), live: None, hung_up: None, pace: Pace::default() })
     }
 }
 
@@ -276,6 +278,7 @@ pub(crate) struct Mqtt {
     live: Option<Live>,
     // The reading that the broker hung up on, alone, and how often.
     hung_up: Option<(String, u32)>,
+    pace: Pace,
 }
 
 /// What says how a reading is proven, for who does not read the message.
@@ -316,6 +319,7 @@ impl Mqtt {
     }
 
     async fn deliver(&mut self, batch: &[Arc<Outbound>]) -> Answer {
+        let until = self.pace.begin();
         // A connection whose last batch was given up has answers on the way that belong to nothing: `live` is empty then.
         // One that is over says nothing of what the broker takes now.
         let mut live = match self.live.take().filter(|live| !live.pump.is_finished()) {
@@ -325,11 +329,15 @@ impl Mqtt {
                 Err(end) => return Answer::away(end.why),
             },
         };
-        match self.publish(&mut live, batch).await {
-            Ok(verdicts) => {
-                self.live = Some(live);
+        match self.publish(&mut live, batch, until).await {
+            Ok(courses) => {
+                // What is not answered yet would answer for what comes next.
+                self.live = courses.iter().all(|course| course.open.unwrap_or(0) == 0).then_some(live);
+                if courses.iter().all(|course| course.verdict.is_none()) {
+                    return Answer::away(format_args!("no answer within {} seconds", self.pace.waits.as_secs()));
+                }
                 self.hung_up = None;
-                Answer::Each(verdicts)
+                Answer::Each(verdicts(courses, batch))
             }
             Err(end) => self.over(end, batch),
         }
@@ -352,9 +360,12 @@ impl Mqtt {
         Answer::away(why)
     }
 
-    /// Publishes all of a batch: of each device one at a time, so that none overtakes another, whatever the broker refuses.
-    async fn publish(&self, live: &mut Live, batch: &[Arc<Outbound>]) -> Result<Vec<Verdict>, End> {
+    /// Publishes a batch, or as much of it as there is time for: of each device one at a time, so that none overtakes another,
+    /// whatever the broker refuses.
+    async fn publish(&self, live: &mut Live, batch: &[Arc<Outbound>], until: Until) -> Result<Vec<Course>, End> {
         let mut courses = vec![Course::default(); batch.len()];
+        // However long it took to dial.
+        let mut may_begin = true;
         let (mut going, mut flying) = (VecDeque::new(), HashMap::new());
         loop {
             // Devices of which nothing may follow now: one is on its way, or has to come again.
@@ -362,8 +373,8 @@ impl Mqtt {
             for (at, (reading, course)) in batch.iter().zip(&mut courses).enumerate() {
                 match (&course.verdict, course.open) {
                     (Some(Verdict::Done | Verdict::Dead(_)), _) => {}
-                    (Some(Verdict::Retry(_)), _) | (None, Some(_)) => drop(held.insert(reading.did)),
-                    (None, None) if held.contains(&reading.did) => {}
+                    (Some(Verdict::Later | Verdict::Retry(_)), _) | (None, Some(_)) => drop(held.insert(reading.did)),
+                    (None, None) if !may_begin || held.contains(&reading.did) => {}
                     (None, None) if going.len() + flying.len() + self.shapes.count() > IN_FLIGHT => break,
                     (None, None) => {
                         held.insert(reading.did);
@@ -390,7 +401,9 @@ impl Mqtt {
             if going.is_empty() && flying.is_empty() {
                 break;
             }
-            match live.hear().await? {
+            let Ok(heard) = timeout_at(until.waits, live.hear()).await else { break };
+            may_begin = Instant::now() < until.begins;
+            match heard? {
                 Heard::Sent(number) => {
                     let at = going.pop_front().ok_or("a message went out that is none of ours")?;
                     flying.insert(number, at);
@@ -404,9 +417,24 @@ impl Mqtt {
                 Heard::Connected(_) | Heard::Over(_) => {}
             }
         }
-        let behind = || Verdict::Retry("an earlier one of its device was not taken".into());
-        Ok(courses.into_iter().map(|course| course.verdict.unwrap_or_else(behind)).collect())
+        Ok(courses)
     }
+}
+
+/// What is said of each. What was not taken holds up what is behind it of its device.
+fn verdicts(courses: Vec<Course>, batch: &[Arc<Outbound>]) -> Vec<Verdict> {
+    let mut held = BTreeSet::<Did>::new();
+    let all = courses.into_iter().zip(batch).map(|(course, reading)| match course.verdict {
+        Some(verdict) => {
+            if matches!(verdict, Verdict::Retry(_)) {
+                held.insert(reading.did);
+            }
+            verdict
+        }
+        None if held.contains(&reading.did) => Verdict::Retry("an earlier one of its device was not taken".into()),
+        None => Verdict::Later,
+    });
+    all.collect()
 }
 
 impl Message {
@@ -443,5 +471,71 @@ impl Sink for Mqtt {
 
     fn send<'s>(&'s mut self, batch: &'s [Arc<Outbound>]) -> Sending<'s> {
         Box::pin(self.deliver(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::example::readings;
+
+    /// A broker that takes `most` messages of a connection, each after so many milliseconds, and is silent then.
+    async fn slow(each: u64, most: usize) -> Mqtt {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let _ = socket.read(&mut [0; 4096]).await;
+                let _ = socket.write_all(&[0x20, 3, 0, 0, 0]).await;
+                for _ in 0..most {
+                    let Ok(_) = socket.read_u8().await else { break };
+                    // Two bytes of length: these messages have between 128 and 16383.
+                    let (low, high) = (socket.read_u8().await.unwrap(), socket.read_u8().await.unwrap());
+                    let mut packet = vec![0; usize::from(low & 0x7f) + (usize::from(high) << 7)];
+                    socket.read_exact(&mut packet).await.unwrap();
+                    let topic = usize::from(u16::from_be_bytes([packet[0], packet[1]]));
+                    tokio::time::sleep(Duration::from_millis(each)).await;
+                    let _ = socket.write_all(&[0x40, 2, packet[2 + topic], packet[3 + topic]]).await;
+                }
+                while socket.read(&mut [0; 4096]).await.is_ok_and(|n| n > 0) {}
+            }
+        });
+        let mut options = MqttOptions::new("test", (at.ip().to_string(), at.port()));
+        options.set_clean_start(true);
+        let pace = Pace { begins: Duration::from_millis(400), waits: Duration::from_secs(1) };
+        let shapes = Shapes { own: Some("fivefold".into()), chirpstack: None };
+        Mqtt { options, shapes, live: None, hung_up: None, pace }
+    }
+
+    fn taken(answer: Answer, of: usize) -> usize {
+        let Answer::Each(verdicts) = answer else { panic!("{answer:?}") };
+        let taken = verdicts.iter().take_while(|v| **v == Verdict::Done).count();
+        assert_eq!(verdicts.len(), of);
+        assert!(verdicts.iter().skip(taken).all(|v| *v == Verdict::Later), "{verdicts:?}");
+        taken
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_a_batch_that_takes_too_long_what_was_acknowledged_counts() {
+        let mut sink = slow(20, usize::MAX).await;
+        let batch = readings(1, 100);
+        let first = taken(sink.send(&batch).await, 100);
+        assert!(
+            (1..60).contains(&first) && sink.live.is_some(),
+            "it begins nothing more, and waits for what it began: {first}"
+        );
+        assert!(taken(sink.send(&batch[first..]).await, 100 - first) > 0);
+        let mut sink = slow(0, 3).await;
+        assert_eq!(taken(sink.send(&batch).await, 100), 3);
+        assert!(sink.live.is_none(), "the fourth may be answered yet");
+        let mut sink = slow(0, 0).await;
+        let Answer::Away { said, .. } = sink.send(&batch).await else { panic!("it has it") };
+        assert!(said.starts_with("no answer"), "{said}");
     }
 }

@@ -17,7 +17,7 @@ use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use wire::Said;
 use zeroize::Zeroizing;
@@ -25,6 +25,7 @@ use zeroize::Zeroizing;
 use crate::broker::Socket;
 use crate::post::NO_CA;
 use crate::settings::Files;
+use crate::sink::{Pace, Until};
 use crate::{Answer, Most, Outbound, Sending, Sink, Verdict};
 
 /// As many messages may be under way, each of another device.
@@ -97,7 +98,7 @@ impl Settings {
             return Err("its secret is no text, and NATS takes only texts".into());
         }
         let tls = self.name.is_some().then(|| TlsConnector::from(Arc::new(tls)));
-        Ok(Nats { to: self.clone(), tls, secret, connection: None })
+        Ok(Nats { to: self.clone(), tls, secret, connection: None, pace: Pace::default() })
     }
 }
 
@@ -114,6 +115,7 @@ pub(crate) struct Nats {
     secret: Zeroizing<Vec<u8>>,
     /// Between batches. Taken out for one: what is left in the middle of it is closed.
     connection: Option<Connection>,
+    pace: Pace,
 }
 
 /// Why a batch ended in the middle.
@@ -127,6 +129,8 @@ enum Broken {
     Nonsense(#[from] wire::Nonsense),
     #[error("it says: {0}")]
     Said(String),
+    #[error("no answer within {} seconds", .0.as_secs())]
+    Silent(Duration),
     #[error("{0}")]
     Unfit(&'static str),
 }
@@ -166,28 +170,39 @@ struct Connect<'c> {
 
 impl Nats {
     async fn deliver(&mut self, batch: &[Arc<Outbound>]) -> Result<Vec<Verdict>, Broken> {
+        let until = self.pace.begin();
         let kept = self.connection.take().filter(|c| c.used.elapsed() < STALE);
         let mut connection = match kept {
             Some(connection) => connection,
             None => self.dial().await?,
         };
-        let mut verdicts = Vec::with_capacity(batch.len());
+        let (mut verdicts, mut is_cut) = (Vec::with_capacity(batch.len()), false);
         // Of one device one message is under way at a time: were the second kept and the first not, they would change places.
         let mut rest = batch;
-        while !rest.is_empty() {
+        // However long it took to dial, the first wave begins.
+        while !rest.is_empty() && (verdicts.is_empty() || Instant::now() < until.begins) {
             let mut devices = HashSet::new();
             let count = rest.iter().take_while(|r| devices.insert((r.net, r.did))).count();
             let (wave, later) = rest.split_at(count);
-            let answers = connection.publish(&self.to, wave).await?;
+            let answers = connection.publish(&self.to, wave, until).await?;
             let is_held = answers.iter().any(|v| matches!(v, Verdict::Retry(_)));
+            is_cut |= answers.contains(&Verdict::Later);
             verdicts.extend(answers);
             rest = if is_held { &[] } else { later };
+            if is_cut {
+                break;
+            }
         }
-        // What is too large, a server says when it is dialled: it may have changed its mind since.
-        if !verdicts.iter().any(|v| matches!(v, Verdict::Dead(_))) {
+        if verdicts.iter().all(|v| *v == Verdict::Later) {
+            return Err(Broken::Silent(self.pace.waits));
+        }
+        // What is not answered yet is nothing to the next batch. What is too large, a server says when it is dialled: it may have
+        // changed its mind since.
+        if !is_cut && !verdicts.iter().any(|v| matches!(v, Verdict::Dead(_))) {
             connection.used = Instant::now();
             self.connection = Some(connection);
         }
+        verdicts.extend(rest.iter().map(|_| Verdict::Later));
         Ok(verdicts)
     }
 
@@ -278,8 +293,8 @@ impl Connection {
         }
     }
 
-    /// Publishes a wave, and waits until each was answered.
-    async fn publish(&mut self, to: &Settings, wave: &[Arc<Outbound>]) -> Result<Vec<Verdict>, Broken> {
+    /// Publishes a wave, and waits until each was answered, or the time is over.
+    async fn publish(&mut self, to: &Settings, wave: &[Arc<Outbound>], until: Until) -> Result<Vec<Verdict>, Broken> {
         let start = self.next;
         let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(wave.len());
         let mut out = BytesMut::new();
@@ -331,12 +346,15 @@ impl Connection {
             }
             Ok(())
         };
-        tokio::try_join!(speak, listen)?;
-        if is_pinged {
+        let both = async { tokio::try_join!(speak, listen) };
+        if let Ok(spoken) = timeout_at(until.waits, both).await {
+            spoken?;
+        }
+        if is_pinged && open == 0 {
             write.write_all(b"PONG\r\n").await?;
             write.flush().await?;
         }
-        Ok(verdicts.into_iter().flatten().collect())
+        Ok(verdicts.into_iter().map(|v| v.unwrap_or(Verdict::Later)).collect())
     }
 }
 
@@ -383,7 +401,71 @@ impl Sink for Nats {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncBufReadExt as _, BufReader};
+    use tokio::net::TcpListener;
+
     use super::*;
+    use crate::example::readings;
+
+    /// A server that keeps `most` messages of a connection, each after so many milliseconds, and is silent then.
+    async fn slow(each: u64, most: usize) -> Nats {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            loop {
+                let (read, mut write) = listener.accept().await.unwrap().0.into_split();
+                let (mut lines, mut left) = (BufReader::new(read).lines(), most);
+                let _ = write.write_all(b"INFO {\"headers\":true,\"max_payload\":1048576}\r\n").await;
+                while let Ok(Some(line)) = lines.next_line().await {
+                    let words: Vec<&str> = line.split(' ').collect();
+                    let said = match words[..] {
+                        ["PING"] => "PONG\r\n".to_owned(),
+                        ["HPUB", _, reply, ..] if left > 0 => {
+                            left -= 1;
+                            tokio::time::sleep(Duration::from_millis(each)).await;
+                            format!("MSG {reply} 1 25\r\n{{\"stream\":\"FARM\",\"seq\":1}}\r\n")
+                        }
+                        _ => continue,
+                    };
+                    let _ = write.write_all(said.as_bytes()).await;
+                }
+            }
+        });
+        let to = Settings {
+            host: at.ip().to_string(),
+            port: at.port(),
+            name: None,
+            username: None,
+            stream: "FARM".into(),
+            prefix: "fivefold".into(),
+        };
+        let pace = Pace { begins: Duration::from_millis(400), waits: Duration::from_secs(1) };
+        Nats { to, tls: None, secret: Zeroizing::default(), connection: None, pace }
+    }
+
+    async fn taken(sink: &mut Nats, batch: &[Arc<Outbound>]) -> usize {
+        let Answer::Each(verdicts) = sink.send(batch).await else { panic!("away") };
+        let taken = verdicts.iter().take_while(|v| **v == Verdict::Done).count();
+        assert_eq!(verdicts.len(), batch.len());
+        assert!(verdicts.iter().skip(taken).all(|v| *v == Verdict::Later), "{verdicts:?}");
+        taken
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_a_batch_that_takes_too_long_what_the_stream_keeps_counts() {
+        let mut sink = slow(20, usize::MAX).await;
+        let batch = readings(1, 100);
+        let first = taken(&mut sink, &batch).await;
+        assert!((1..60).contains(&first) && sink.connection.is_some(), "it begins nothing more: {first}");
+        assert!(taken(&mut sink, &batch[first..]).await > 0);
+        // A wave on a link that is too slow for it.
+        let wave = readings(50, 1);
+        let mut sink = slow(0, 3).await;
+        assert_eq!(taken(&mut sink, &wave).await, 3);
+        assert!(sink.connection.is_none(), "the others may be answered yet");
+        let Answer::Away { said, .. } = slow(0, 0).await.send(&wave).await else { panic!("it has it") };
+        assert!(said.starts_with("no answer"), "{said}");
+    }
 
     #[test]
     fn what_jetstream_says_of_a_message_is_understood() {

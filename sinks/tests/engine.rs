@@ -218,6 +218,24 @@ fn the_others_go_on_so_far_and_no_further() {
     assert!(waits.since(now) <= LONGEST_PAUSE);
 }
 
+#[test]
+fn what_there_was_no_time_for_comes_at_once_in_a_batch_that_is_no_larger_and_nothing_is_wrong() {
+    let mut engine = Engine::new(Most { readings: 128, bytes: 1 << 20 });
+    engine.load((1..=128).map(row));
+    assert_eq!(sent(&mut engine, NOW).len(), 128);
+    let half = |taken: usize| Answer::Each([vec![Verdict::Done; taken], vec![Verdict::Later; 200]].concat());
+    let settled = engine.answered(half(20), NOW, 0);
+    assert_eq!((settled.places.len(), settled.again, settled.failed), (20, 0, None));
+    for batch in [20, 22, 24] {
+        assert_eq!(sent(&mut engine, NOW).len(), batch, "by addition, and without a pause");
+        engine.answered(Answer::Taken, NOW, 0);
+    }
+    assert_eq!(sent(&mut engine, NOW).len(), 26);
+    let settled = engine.answered(half(0), NOW, 0);
+    assert_eq!((settled.places.len(), settled.again), (0, 26));
+    assert!(settled.failed.is_some() && matches!(engine.next(NOW), Next::Wait(_)), "nothing is no progress");
+}
+
 /// What the sink does with a batch.
 #[derive(Clone, Debug)]
 enum Course {
@@ -226,6 +244,8 @@ enum Course {
     Breaks(usize),
     /// It answers for each by these bits: it may not take of a device what lies behind what it has not taken.
     Answers(u16),
+    /// It has so many of it, and had no time for more.
+    Slow(usize),
     /// The cloud is killed behind the sink's yes, before that is noted.
     Killed,
 }
@@ -235,6 +255,7 @@ fn course() -> impl Strategy<Value = Course> {
         3 => Just(Course::Takes),
         3 => (0usize..17).prop_map(Course::Breaks),
         3 => any::<u16>().prop_map(Course::Answers),
+        2 => (0usize..17).prop_map(Course::Slow),
         1 => Just(Course::Killed),
     ]
 }
@@ -294,6 +315,16 @@ proptest! {
                         }
                     }).collect())
                 }
+                Course::Slow(count) => Answer::Each(batch.iter().enumerate().map(|(i, r)| {
+                    if i >= count {
+                        Verdict::Later
+                    } else if is_wrong(r) {
+                        Verdict::Dead("wrong".into())
+                    } else {
+                        got.push(r.clone());
+                        Verdict::Done
+                    }
+                }).collect()),
                 Course::Takes | Course::Killed if batch.iter().any(is_wrong) => Answer::Refused("wrong".into()),
                 Course::Takes => {
                     got.extend(batch);
