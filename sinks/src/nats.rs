@@ -34,6 +34,8 @@ const MOST: Most = Most { readings: 4096, bytes: 8 << 20 };
 const STALE: Duration = Duration::from_secs(60);
 /// A stream refuses a message as too large, in JetStream's own number.
 const TOO_LARGE: u64 = 10_054;
+/// The server refuses one as too large, and closes the connection.
+const TOO_LARGE_FOR_ALL: &str = "Maximum Payload Violation";
 /// Nobody takes the subject.
 const NO_RESPONDERS: u16 = 503;
 
@@ -129,6 +131,8 @@ enum Broken {
     Nonsense(#[from] wire::Nonsense),
     #[error("it says: {0}")]
     Said(String),
+    #[error("it says: {TOO_LARGE_FOR_ALL}")]
+    TooLarge,
     #[error("no answer within {} seconds", .0.as_secs())]
     Silent(Duration),
     #[error("{0}")]
@@ -229,7 +233,8 @@ impl Nats {
         if !info.headers {
             return Err(Broken::Unfit("it takes no headers: NATS 2.2 or later does, unless that is switched off"));
         }
-        connection.longest = info.max_payload;
+        // What was said in clear text may be anybody's: over TLS what is too large is what the server refuses.
+        connection.longest = self.tls.is_none().then_some(info.max_payload);
         let login = username.as_deref().zip(std::str::from_utf8(&self.secret).ok());
         connection.log_in(login, self.tls.is_some()).await?;
         Ok(connection)
@@ -241,8 +246,8 @@ struct Connection {
     read: ReadHalf<Box<dyn Socket>>,
     write: WriteHalf<Box<dyn Socket>>,
     buffer: BytesMut,
-    /// Bytes of a message, at most, as it says.
-    longest: usize,
+    /// Bytes of a message, at most, as it says, if it has said it.
+    longest: Option<usize>,
     /// Where answers come to.
     inbox: String,
     /// Number of the next message.
@@ -254,7 +259,7 @@ impl Connection {
     fn over(socket: Box<dyn Socket>) -> Self {
         let (read, write) = tokio::io::split(socket);
         let (buffer, inbox, used) = (BytesMut::with_capacity(16 << 10), String::new(), Instant::now());
-        Self { read, write, buffer, longest: 0, inbox, next: 0, used }
+        Self { read, write, buffer, longest: None, inbox, next: 0, used }
     }
 
     /// The next thing it says.
@@ -287,7 +292,7 @@ impl Connection {
             match self.hear().await? {
                 Said::Pong => return Ok(()),
                 Said::Err(text) => return Err(Broken::Said(text)),
-                Said::Info(info) => self.longest = info.max_payload,
+                Said::Info(info) => self.longest = Some(info.max_payload),
                 Said::Ok | Said::Ping | Said::Message { .. } => {}
             }
         }
@@ -308,8 +313,8 @@ impl Connection {
             ];
             let payload = reading.json().to_string();
             let length = wire::header_length(&headers) + payload.len();
-            if length > self.longest {
-                let said = format!("its message has {length} bytes, and the server takes {}", self.longest);
+            if let Some(most) = self.longest.filter(|most| length > *most) {
+                let said = format!("its message has {length} bytes, and the server takes {most}");
                 verdicts.push(Some(Verdict::Dead(said)));
                 continue;
             }
@@ -320,17 +325,21 @@ impl Connection {
         }
         self.next = start + wave.len() as u64;
         let Self { read, write, buffer, inbox, longest, .. } = self;
+        // Where that fails the connection ends, and what the server said of it is heard yet.
         let speak = async {
-            write.write_all(&out).await?;
-            write.flush().await.map_err(Broken::from)
+            if write.write_all(&out).await.is_ok() {
+                let _ = write.flush().await;
+            }
+            Ok(())
         };
         let (mut is_pinged, mut open) = (false, verdicts.iter().filter(|v| v.is_none()).count());
         // Both at once: neither side waits for a full buffer of the other.
         let listen = async {
             while open > 0 {
                 match hear(read, buffer).await? {
+                    Said::Err(text) if text.eq_ignore_ascii_case(TOO_LARGE_FOR_ALL) => return Err(Broken::TooLarge),
                     Said::Err(text) => return Err(Broken::Said(text)),
-                    Said::Info(info) => *longest = info.max_payload,
+                    Said::Info(info) => *longest = Some(info.max_payload),
                     Said::Message { subject, status, payload } => {
                         let number = subject.strip_prefix(&**inbox).and_then(|n| n.strip_prefix('.')?.parse().ok());
                         let place = number.and_then(|n: u64| usize::try_from(n.checked_sub(start)?).ok());
@@ -393,6 +402,8 @@ impl Sink for Nats {
         Box::pin(async {
             match self.deliver(batch).await {
                 Ok(verdicts) => Answer::Each(verdicts),
+                // It does not say which.
+                Err(broken @ Broken::TooLarge) => Answer::Refused(broken.to_string()),
                 Err(broken) => Answer::away(broken),
             }
         })

@@ -14,7 +14,7 @@ use fivefold_sinks::{About, Answer, Outbound, Scalar, Sink, Verdict};
 use serde_json::json;
 use servers::{Jetstream, nats};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 
 fn jetstream(folder: &Path, port: u16) -> Box<dyn Sink> {
     sink(folder, &format!("name = \"n\"\nnats = \"nats://127.0.0.1:{port}\"\nstream = \"FARM\""), None)
@@ -139,6 +139,52 @@ async fn who_has_no_password_or_no_tls_gets_a_sentence_and_nothing_is_sent() {
     // It is let in, and there is no stream.
     let answer = sink(folder.path(), &words, Some(b"right")).send(&readings(1, 1)).await;
     assert!(matches!(&answer, Answer::Each(v) if matches!(v[..], [Verdict::Retry(_)])), "{answer:?}");
+}
+
+/// Stands between, and says in clear text that the server takes one byte.
+async fn between(port: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let between = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let mut hello = Vec::new();
+            while hello.last() != Some(&b'\n') {
+                hello.push(server.read_u8().await.unwrap());
+            }
+            let hello = String::from_utf8(hello).unwrap();
+            let said = hello.replace("\"max_payload\":20000", "\"max_payload\":1");
+            assert_ne!(hello, said);
+            client.write_all(said.as_bytes()).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    between
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_large_the_server_says_and_nobody_who_stands_between() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (certificate, private) = (folder.path().join("ca.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, key.cert.pem()).unwrap();
+    std::fs::write(&private, key.signing_key.serialize_pem()).unwrap();
+    let running = nats(folder.path(), port, "");
+    Jetstream::connect(port).stream(&[]);
+    drop(running);
+    let tls = format!("tls {{ cert_file: {certificate:?}, key_file: {private:?} }}\nmax_payload: 20000\n");
+    let running = nats(folder.path(), port, &tls);
+    let at = between(port).await;
+    let words = format!("name = \"n\"\nnats = \"tls://localhost:{at}\"\nca_file = {certificate:?}\nstream = \"FARM\"");
+    let mut huge = big(2, 8);
+    huge.values[3].value = Some(Scalar::Text("x".repeat(50_000)));
+    let batch = [reading(1, 7), big(1, 8), huge, reading(1, 9), reading(2, 9)].map(Arc::new);
+    let dead = bring(&mut *sink(folder.path(), &words, None), &batch).await;
+    assert!(matches!(&dead[..], [(2, said)] if said.contains("Maximum Payload Violation")), "{dead:?}");
+    drop(running);
+    let _running = nats(folder.path(), port, "");
+    assert_eq!(Jetstream::connect(port).count(), 4);
 }
 
 /// A server that says this, one piece at each thing that it hears, and then nothing or goodbye.
