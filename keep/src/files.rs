@@ -86,6 +86,15 @@ pub fn write(path: &Path, readers: Readers, bytes: &[u8]) -> Result<(), FileErro
     write().map_err(failed)
 }
 
+/// Bytes that are free on the disk of a folder, for who is not root.
+///
+/// # Errors
+/// What the system says.
+pub fn free(folder: &Path) -> io::Result<u64> {
+    let of = rustix::fs::statvfs(folder)?;
+    Ok(of.f_bavail.saturating_mul(of.f_frsize))
+}
+
 /// Reads a secret file, if nobody but its owner can.
 ///
 /// # Errors
@@ -188,5 +197,12 @@ mod tests {
         for path in [folder.path(), Path::new("/dev/zero")] {
             assert!(read_text(path).unwrap_err().to_string().ends_with("it is no file"));
         }
+    }
+
+    #[test]
+    fn what_is_free_is_said_of_a_folder_that_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(free(folder.path()).unwrap() > 0);
+        assert!(free(&folder.path().join("nowhere")).is_err());
     }
 }

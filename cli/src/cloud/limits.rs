@@ -7,6 +7,7 @@ use fivefold_cloud::config::Config;
 use fivefold_cloud::limits::{Part, Space, disk, time};
 use fivefold_cloud::store::Reader;
 use fivefold_core::time::Millis;
+use fivefold_keep::files;
 use serde_json::json;
 
 use crate::clock;
@@ -31,7 +32,7 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let reader = Reader::open(&config.store)?;
     let policy = config.limits;
     let beside = disk::beside(&config.folder, &config.store);
-    let space = Space { store: reader.taken()?, beside, free: disk::free(&config.folder)? };
+    let space = Space { store: reader.taken()?, beside, free: files::free(&config.folder)? };
     let (used, free, spare) = (space.used(), space.free, space.store.spare);
     let full = policy.room(space, false).err();
     let now = Millis(clock::now()?.saturating_mul(1000));

@@ -1,7 +1,6 @@
-//! What a folder takes of its disk, and what is free there.
+//! What a folder takes of its disk.
 
 use std::ffi::OsString;
-use std::io;
 use std::path::{Path, PathBuf};
 
 /// Bytes of all files below a folder but those of the store, which knows its own (its free pages are used again). What cannot
@@ -30,15 +29,6 @@ fn with(path: &Path, end: &str) -> PathBuf {
     name.into()
 }
 
-/// Bytes that are free on the disk of a folder, for who is not root.
-///
-/// # Errors
-/// What the system says.
-pub fn free(folder: &Path) -> io::Result<u64> {
-    let of = rustix::fs::statvfs(folder)?;
-    Ok(of.f_bavail.saturating_mul(of.f_frsize))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,7 +43,5 @@ mod tests {
         }
         std::os::unix::fs::symlink(at("log"), at("elsewhere")).unwrap();
         assert_eq!(beside(folder.path(), &at("store.db")), 37);
-        assert!(free(folder.path()).unwrap() > 0);
-        assert!(free(&at("nowhere")).is_err());
     }
 }

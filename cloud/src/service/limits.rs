@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use fivefold_core::e4_channel::GatewayName;
 use fivefold_core::error::{Code, Rejected, Severity};
 use fivefold_core::time::Millis;
+use fivefold_keep::files;
 
 use super::Service;
 use crate::limits::{self, Floors, Full, Part, Policy, ROWS, Space, Taken, disk};
@@ -86,7 +87,7 @@ impl Keeper {
             refused: HashMap::new(),
             behind: 0,
         };
-        Self { policy, folder, store, publishes, free: disk::free, state: Mutex::new(state) }
+        Self { policy, folder, store, publishes, free: files::free, state: Mutex::new(state) }
     }
 
     /// The same on a disk that has so much free.
