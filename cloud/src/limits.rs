@@ -204,7 +204,7 @@ impl Policy {
         let part = if was_full { AGAIN } else { FOR_BATCHES };
         let used = space.used();
         if let Some(limit) = self.disk.filter(|disk| used >= of(*disk, part)) {
-            return Err(Full::Budget { used, limit });
+            return Err(Full::Budget { used, beside: space.beside, limit });
         }
         let least = if was_full { self.keep_free.saturating_add(self.keep_free / 50) } else { self.keep_free };
         let Space { free, store: Taken { spare, .. }, .. } = space;
@@ -266,6 +266,8 @@ pub enum Full {
     Budget {
         /// Bytes.
         used: u64,
+        /// Bytes of them that are in no store, but lie in the folder.
+        beside: u64,
         /// Bytes.
         limit: u64,
     },
@@ -283,11 +285,12 @@ pub enum Full {
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Budget { used, limit } => {
-                let (used, limit) = (used / MIB, limit / MIB);
+            Self::Budget { used, beside, limit } => {
+                let (used, beside, limit) = (used / MIB, beside / MIB, limit / MIB);
                 write!(
                     f,
-                    "the disk budget is reached ({used} of {limit} MiB): batches are refused (E4-04) and gateways keep them; "
+                    "the disk budget is reached ({used} of {limit} MiB, {beside} of them beside the store): batches are refused \
+                     (E4-04) and gateways keep them; "
                 )?;
                 f.write_str("raise limits.disk_max_mib, or keep less: [limits] of cloud.toml")
             }
@@ -403,8 +406,11 @@ mod tests {
         assert!(full.to_string().contains("98 of 100 MiB"), "{full}");
         assert_eq!(
             policy.room(of(98 * MIB - 1), true).unwrap_err(),
-            Full::Budget { used: 98 * MIB - 1, limit: 100 * MIB }
+            Full::Budget { used: 98 * MIB - 1, beside: 0, limit: 100 * MIB }
         );
+        let beside = Space { beside: 90 * MIB, ..of(8 * MIB) };
+        let full = policy.room(beside, false).unwrap_err();
+        assert!(full.to_string().contains("98 of 100 MiB, 90 of them beside the store"), "{full}");
         assert_eq!(policy.room(of(97 * MIB - 1), true), Ok(()));
         assert!(policy.room(space(0, 50 * MIB - 1), false).unwrap_err().to_string().contains("49 MiB free"));
         assert!(policy.room(space(0, 50 * MIB), true).is_err() && policy.room(space(0, 51 * MIB), true).is_ok());

@@ -45,7 +45,7 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
                 "max_age_ms": limit.age, "max_bytes": limit.bytes, "pruned": p.pruned,
                 "pruned_before_ms": p.till.map(|at| at.0) })
     });
-    let value = json!({ "used_bytes": used, "max_bytes": policy.disk, "free_bytes": free, "spare_bytes": spare, "keep_free_bytes": policy.keep_free,
+    let value = json!({ "used_bytes": used, "beside_bytes": beside, "max_bytes": policy.disk, "free_bytes": free, "spare_bytes": spare, "keep_free_bytes": policy.keep_free,
                         "full": full.map(|full| full.to_string()), "ages_held_at_ms": ages.map(|at| at.0), "parts": shown.collect::<Vec<_>>() });
     answer(output, &value, || {
         let mut t = table(&["PART", "ROWS", "KIB", "OLDEST", "LIMIT", "PRUNED"]);
@@ -60,9 +60,10 @@ pub(super) fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             ]);
         }
         let of = policy.disk.map_or(String::new(), |most| format!(" of {}", most / MIB));
-        let (used, free, spare) = (used / MIB, free / MIB, spare / MIB);
+        let (used, beside, free, spare) = (used / MIB, beside / MIB, free / MIB, spare / MIB);
         let takes = format!(
-            "The cloud takes {used}{of} MiB of its disk, which has {free} MiB free; in the store's file {spare} more are free."
+            "The cloud takes {used}{of} MiB of its disk, {beside} of them beside the store. The disk has {free} MiB free, and the \
+             store's file {spare} more."
         );
         let full = full.map_or(String::new(), |full| format!("\nNo room: {full}."));
         let held = ages.map_or(String::new(), |at| {
