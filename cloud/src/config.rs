@@ -197,6 +197,15 @@ impl Config {
         let alarm_sinks = alarm::check(&s.alarm.sink, folder).map_err(|e| wrong("alarm.sink", e.to_string()))?;
         let limits = Policy::check(&s.limits).map_err(|nonsense| wrong(nonsense.key, nonsense.reason))?;
         let outbox = fivefold_sinks::check(&s.outbox, folder).map_err(|e| wrong("outbox", e.to_string()))?;
+        let outbox: Vec<_> = outbox.into_iter().map(|sink| sink.leaving(limits.keep_free)).collect();
+        if let Some(sink) = outbox.iter().find(|sink| limits.disk.is_some() && lies_in(sink.folder(), folder)) {
+            let reason = format!(
+                "the folder of \"{}\" lies in the cloud's own: it counts against limits.disk_max_mib, and nothing there is pruned; \
+                 name one elsewhere",
+                sink.name
+            );
+            return Err(wrong("outbox", reason));
+        }
         let config = Self {
             limits,
             alarm_sinks,
@@ -329,6 +338,13 @@ impl Config {
     }
 }
 
+/// Whether a folder that a sink writes to is below this one, wherever links lead.
+fn lies_in(sink: Option<&Path>, folder: &Path) -> bool {
+    // What is not there yet is where its folder is.
+    let real = |path: &Path| path.canonicalize().or_else(|_| files::folder_of(path).canonicalize());
+    sink.is_some_and(|sink| real(sink).and_then(|sink| Ok(sink.starts_with(real(folder)?))).unwrap_or(false))
+}
+
 /// A witness as the file names it.
 fn witness(words: &CloudWitness, folder: &Path) -> Result<WitnessConfig, String> {
     let keys = words.vkey.as_slice().iter().map(|key| key.parse::<VKey>());
@@ -339,4 +355,33 @@ fn witness(words: &CloudWitness, folder: &Path) -> Result<WitnessConfig, String>
     let ca =
         words.ca.as_ref().map(|path| files::read_text(&folder.join(path))).transpose().map_err(|e| e.to_string())?;
     Ok(WitnessConfig { url: words.url.clone(), keys, ca })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lake_in_the_clouds_own_folder_is_refused_where_that_has_a_budget() {
+        let at = tempfile::tempdir().unwrap();
+        let folder = at.path().join("cloud");
+        std::fs::create_dir_all(folder.join("inside")).unwrap();
+        std::fs::write(folder.join("registry.db"), b"").unwrap();
+        std::os::unix::fs::symlink(folder.join("inside"), at.path().join("link")).unwrap();
+        let load = |lake: &str, budget: &str| {
+            let text = format!(
+                "registry = \"registry.db\"\nvault = \".\"\nstore = \"readings.db\"\n[ingest]\nbind = \"127.0.0.1:1\"\n\
+                 [api]\nbind = \"127.0.0.1:2\"\n{budget}[[outbox]]\nname = \"lake\"\nparquet = \"{lake}\"\n"
+            );
+            std::fs::write(folder.join(CLOUD_FILE), text).unwrap();
+            Config::load(&folder)
+        };
+        let budget = "[limits]\ndisk_max_mib = 1024\n";
+        for inside in ["inside", "not-yet-there", "../link"] {
+            let error = load(inside, budget).unwrap_err().to_string();
+            assert!(error.contains("`outbox`: the folder of \"lake\"") && error.contains("disk_max_mib"), "{error}");
+            load(inside, "").unwrap();
+        }
+        load("../elsewhere", budget).unwrap();
+    }
 }

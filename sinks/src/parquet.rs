@@ -37,14 +37,16 @@ const LAST: u64 = 253_402_300_799_999;
 /// Checked words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     readings: usize,
     every: Duration,
+    /// Bytes that it leaves free on the folder's disk.
+    pub(crate) keep_free: u64,
 }
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { folder, readings, every } = self;
+        let Self { folder, readings, every, .. } = self;
         write!(f, "Parquet in {}, a file each {} s or {readings} readings", folder.display(), every.as_secs())
     }
 }
@@ -61,11 +63,11 @@ impl Settings {
         if every > Duration::from_secs(86_400) {
             return Err(format!("every_s = {}: expected a day, 86400, at most", every.as_secs()));
         }
-        Ok(Self { folder: folder.join(at), readings, every })
+        Ok(Self { folder: folder.join(at), readings, every, keep_free: 0 })
     }
 
     pub(crate) fn prepare(&self) -> Parquet {
-        Parquet { to: self.clone(), writing: None }
+        Parquet { to: self.clone(), writing: None, is_swept: false }
     }
 }
 
@@ -75,6 +77,8 @@ pub(crate) struct Parquet {
     to: Settings,
     /// The file that is being written. Whoever lost patience finds it here, and two are never written at once.
     writing: Option<JoinHandle<Result<(), Unwritten>>>,
+    /// What was left half written before was taken away.
+    is_swept: bool,
 }
 
 /// Why a file was not written.
@@ -86,6 +90,11 @@ enum Unwritten {
     Folder { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Form(#[from] ParquetError),
+    #[error(
+        "{path}: its disk has {} MiB free, and {} are to stay free (limits.keep_free_mib): make room there", .free >> 20, .keep_free >> 20,
+        path = path.display()
+    )]
+    Full { path: PathBuf, free: u64, keep_free: u64 },
 }
 
 impl Parquet {
@@ -93,8 +102,15 @@ impl Parquet {
         if let Some(before) = &mut self.writing {
             let _ = before.await;
         }
-        let (folder, batch) = (self.to.folder.clone(), batch.to_vec());
-        let written = self.writing.insert(tokio::task::spawn_blocking(move || write(&folder, &batch))).await;
+        let (to, batch) = (self.to.clone(), batch.to_vec());
+        let is_first = !std::mem::replace(&mut self.is_swept, true);
+        let work = move || {
+            if is_first {
+                sweep(&to.folder);
+            }
+            write(&to, &batch)
+        };
+        let written = self.writing.insert(tokio::task::spawn_blocking(work)).await;
         self.writing = None;
         match written {
             Ok(Ok(())) => Answer::Taken,
@@ -118,8 +134,21 @@ impl Sink for Parquet {
     }
 }
 
+/// Takes away what a crash left between writing and renaming. What cannot be is in nobody's way but the disk's.
+fn sweep(folder: &Path) {
+    let in_folder = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let begins = |path: &Path, with: &str| {
+        path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(with.as_bytes()))
+    };
+    let days = in_folder(folder).filter(|day| begins(day, "day="));
+    for left in days.flat_map(|day| in_folder(&day)).filter(|file| begins(file, ".part-")) {
+        let _ = std::fs::remove_file(left);
+    }
+}
+
 /// One file for each day in the batch.
-fn write(folder: &Path, batch: &[Arc<Outbound>]) -> Result<(), Unwritten> {
+fn write(to: &Settings, batch: &[Arc<Outbound>]) -> Result<(), Unwritten> {
+    let folder = &*to.folder;
     let mut days: BTreeMap<String, Vec<&Outbound>> = BTreeMap::new();
     for reading in batch {
         days.entry(day(reading.ingested)).or_default().push(reading);
@@ -127,6 +156,11 @@ fn write(folder: &Path, batch: &[Arc<Outbound>]) -> Result<(), Unwritten> {
     let failed = |path: &Path, source| Unwritten::Folder { path: path.to_owned(), source };
     let sync = |path: &Path| std::fs::File::open(path).and_then(|f| f.sync_all()).map_err(|e| failed(path, e));
     for (day, readings) in days {
+        let bytes = file(&readings)?;
+        let free = files::free(folder).map_err(|e| failed(folder, e))?;
+        if to.keep_free > 0 && free < to.keep_free.saturating_add(bytes.len() as u64) {
+            return Err(Unwritten::Full { path: folder.to_owned(), free, keep_free: to.keep_free });
+        }
         let of_day = folder.join(format!("day={day}"));
         match std::fs::create_dir(&of_day) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(failed(&of_day, e)),
@@ -135,7 +169,7 @@ fn write(folder: &Path, batch: &[Arc<Outbound>]) -> Result<(), Unwritten> {
         let name = name(&readings);
         // Readers of such folders pass over what begins with a dot.
         let hidden = of_day.join(format!(".{name}"));
-        files::write(&hidden, Readers::Everybody, &file(&readings)?)?;
+        files::write(&hidden, Readers::Everybody, &bytes)?;
         std::fs::rename(&hidden, of_day.join(&name)).map_err(|e| failed(&hidden, e))?;
         sync(&of_day)?;
     }
@@ -299,7 +333,7 @@ mod tests {
     use crate::example::{reading, readings};
 
     fn at(folder: &Path) -> Parquet {
-        Settings { folder: folder.to_owned(), readings: 100, every: Duration::ZERO }.prepare()
+        Settings { folder: folder.to_owned(), readings: 100, every: Duration::ZERO, keep_free: 0 }.prepare()
     }
 
     fn rows(file: impl ChunkReader + 'static) -> Vec<Read> {
@@ -393,6 +427,32 @@ mod tests {
         std::fs::remove_file(mounted.join("day=2026-09-21")).unwrap();
         assert_eq!(sink.send(&batch).await, Answer::Taken);
         assert_eq!(files_in(&mounted).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_must_stay_free_on_the_disk_stays_free() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut sink = at(folder.path());
+        let batch = readings(1, 1);
+        sink.to.keep_free = u64::MAX;
+        let Answer::Away { said, .. } = sink.send(&batch).await else { panic!() };
+        assert!(said.contains("limits.keep_free_mib"), "{said}");
+        assert!(files_in(folder.path()).is_empty());
+        sink.to.keep_free = 1;
+        assert_eq!(sink.send(&batch).await, Answer::Taken);
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_half_written_is_taken_away_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let day = folder.path().join("day=2026-09-20");
+        std::fs::create_dir(&day).unwrap();
+        let left = [".part-1-ab.parquet", ".part-1-ab.parquet.new"].map(|name| day.join(name));
+        let stays = [day.join("part-1-ab.parquet"), day.join(".crc"), folder.path().join(".part-of-another")];
+        left.iter().chain(&stays).for_each(|path| std::fs::write(path, b"x").unwrap());
+        let mut sink = at(folder.path());
+        assert_eq!(sink.send(&readings(1, 1)).await, Answer::Taken);
+        assert!(left.iter().all(|path| !path.exists()) && stays.iter().all(|path| path.exists()));
     }
 
     #[tokio::test]

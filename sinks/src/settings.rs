@@ -174,6 +174,23 @@ impl Settings {
         }
     }
 
+    /// The folder that it writes files to, if it does.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.way {
+            Way::Parquet(s) => Some(&s.folder),
+            _ => None,
+        }
+    }
+
+    /// The same, leaving so many bytes free on the disk of that folder.
+    #[must_use]
+    pub fn leaving(mut self, keep_free: u64) -> Self {
+        if let Way::Parquet(s) = &mut self.way {
+            s.keep_free = keep_free;
+        }
+        self
+    }
+
     /// Reads its secret and its files.
     ///
     /// # Errors
