@@ -6,6 +6,7 @@
 mod common;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,7 +16,9 @@ use fivefold_cloud::cloud::RenewalSettings;
 use fivefold_cloud::limits::{Full, Part, Policy, ROWS};
 use fivefold_cloud::log::{Logging, Serving};
 use fivefold_cloud::service::{IngestError, Keeper, Service};
-use fivefold_cloud::store::{CountKey, JOURNAL, Place, Query, Reader, Store, StoreError, Write};
+use fivefold_cloud::store::{
+    CountKey, JOURNAL, OutboxMove, OutboxSink, OutboxWrite, Place, Query, Reader, Store, StoreError, Write,
+};
 use fivefold_core::counter::Lease;
 use fivefold_core::e3_cloud::E3Secret;
 use fivefold_core::error::Code;
@@ -40,7 +43,9 @@ const DEVICES: usize = 24;
 /// One in so many minutes.
 const BATCH_MINUTES: u64 = 5;
 /// Room for half a day.
-const BUDGET: u64 = JOURNAL + 9 * MIB / 2;
+const BUDGET: u64 = JOURNAL + 5 * MIB;
+/// Minutes in which a sink of readings is away.
+const SINK_AWAY: Range<u64> = 13 * 60..20 * 60 + 30;
 /// What the operator keeps of readings, once it was full.
 const KEPT: u64 = 2 * MIB;
 
@@ -129,6 +134,15 @@ fn read<T>(service: &Service, ask: impl FnOnce(&Reader) -> Result<T, StoreError>
     service.cloud.memory().read(ask).unwrap()
 }
 
+/// A sink has all readings that are there.
+async fn send(service: &Service, now: Millis) -> i64 {
+    let last = read(service, |r| r.last_id());
+    let moved = OutboxMove { name: "lake".into(), reading: Some(last), ..OutboxMove::default() };
+    let outbox = OutboxWrite { moves: vec![moved], ..OutboxWrite::default() };
+    service.commit(Write { now, outbox, ..Write::default() }).await.unwrap();
+    last
+}
+
 /// Everything that is due, as the daemon does it.
 fn keep(service: &Arc<Service>, now: Millis) {
     block_in_place(|| {
@@ -184,6 +198,10 @@ async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_t
     let mut site = Site::new();
     let mut now = START;
     let mut service = block_in_place(|| site.start(None, now));
+    let sink = OutboxSink { name: "lake".into(), kind: "parquet", from_start: true };
+    let outbox = OutboxWrite { sinks: Some(vec![sink]), ..OutboxWrite::default() };
+    service.commit(Write { now, outbox, ..Write::default() }).await.unwrap();
+    let (mut taken_by_sink, mut most_kept) = (0, 0);
     let mut spool: VecDeque<Vec<u8>> = VecDeque::new();
     let mut taken: Vec<Vec<u8>> = Vec::new();
     let (mut sent, mut refused, mut first_refused, mut longest_spool) = (0, 0, None, 0);
@@ -217,6 +235,10 @@ async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_t
             keep(&service, now);
         }
         longest_spool = longest_spool.max(spool.len());
+        let is_away = SINK_AWAY.contains(&minute);
+        if !is_away {
+            taken_by_sink = send(&service, now).await;
+        }
         if minute % 60 == 0 {
             // Somebody brings again what he recorded.
             for body in taken.iter().step_by(7) {
@@ -230,7 +252,10 @@ async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_t
             assert_eq!(rows, taken.len() * DEVICES, "acknowledged and in the ledger");
             let kept = read(&service, |r| r.part(Part::Readings));
             assert_eq!((kept.pruned, kept.rows), (pruned as u64, (rows - pruned) as u64));
-            if pruned > 0 {
+            assert!(pruned as i64 <= taken_by_sink, "a sink has not got what was pruned");
+            if is_away {
+                most_kept = most_kept.max(kept.bytes);
+            } else if pruned > 0 {
                 // No more went than was too much, but for the last row of it.
                 assert!((KEPT - 2_000..=KEPT).contains(&kept.bytes), "{}", kept.bytes);
             }
@@ -239,6 +264,7 @@ async fn a_day_at_the_edge_of_the_disk_budget_loses_nothing_and_the_gauges_are_t
     let (rows, pruned) = ledger(&service);
     assert_eq!((rows, spool.len()), (sent, 0), "all that was refused came later");
     assert!(pruned > ROWS as usize);
+    assert!(most_kept > KEPT, "more was kept for the sink than was wanted");
     let visible = Query { limit: 100_000, ..Query::default() };
     assert_eq!(read(&service, |r| r.readings(&visible)).len(), rows - pruned);
     // Everything again, after a restart with a clock that is years ahead, and right a while later: nothing is new, and nothing old.
