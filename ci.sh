@@ -35,13 +35,13 @@ JOBS=(
     "sim        the engines under loss, reboots and a hostile gateway, and two months of renewals; ARG: seeds, or year [SEED]"
     "states     every course of renewal, rotation and nonces over the engines, up to a depth; ARG: a model, --deeper N"
     "timing     RSA key messages are refused after one and the same time, whatever the cause; ARG: seconds, 20 by default"
+    "skew       the release before this one and this one run one deployment together and change places in the middle of renewals (builds the other first, so the clone must have its commit)"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
     "metrics    promtool over the pages of a running gateway and cloud, the alert rules and what they say minute by minute"
     "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; daemons write to their folders alone"
 )
 EXTRA=(
     "static     one file without libraries, for x86-64, arm64 and armv7, and each of them run; ARG: an architecture"
-    "skew       the release before this one and this one run one deployment together and change places in the middle of renewals (builds the other first, so the clone must have its commit)"
     "advisories the RustSec database, which lies in a git repository on the Internet (not part of the default run)"
 )
 
