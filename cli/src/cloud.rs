@@ -13,7 +13,7 @@ use fivefold_core::profile::Profile;
 use fivefold_core::time::Millis;
 use fivefold_keep::ca::{Authority, Certified, ISSUER_DAYS, LONGEST_DAYS, Role, names_in};
 use fivefold_keep::files::{self, Readers};
-use fivefold_keep::registry::{Registry, Whom, Word};
+use fivefold_keep::registry::{ClassicProfile, Registry, Whom, Word};
 use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE};
 use serde_json::{Map, Value, json};
 
@@ -237,6 +237,8 @@ pub(crate) struct CountsAsRestored {
     ordered: usize,
     /// Devices that cannot renew.
     stuck: Vec<String>,
+    /// Hardened classic nodes.
+    hardened: Vec<String>,
 }
 
 /// Makes the cloud in an operator's folder that was put back safe to start (docs/protocol.md 8.4).
@@ -249,12 +251,17 @@ pub(crate) fn count_as_restored(dir: &Path, how: &str, now: u64) -> anyhow::Resu
     registry.enter_deed("cloud restored", how)?;
     let devices = registry.devices()?.into_iter().filter(|d| d.revoked_at.is_none());
     let stuck = devices.filter(|d| d.policy.profile != Profile::DangerLinkOnly && !can_renew.contains(&d.did));
-    Ok(CountsAsRestored { contexts, ordered, stuck: stuck.map(|d| d.did.to_string()).collect() })
+    let stuck = stuck.map(|d| d.did.to_string()).collect();
+    let classic = registry.classic_devices()?.into_iter();
+    let hardened = classic.filter(|d| d.profile == ClassicProfile::Hardened && d.revoked_at.is_none());
+    let hardened = hardened.map(|d| d.serial.to_string()).collect();
+    Ok(CountsAsRestored { contexts, ordered, stuck, hardened })
 }
 
 impl CountsAsRestored {
     pub(crate) fn value(&self) -> Value {
-        json!({ "contexts": self.contexts, "ordered": self.ordered, "to_enrol_again": self.stuck })
+        json!({ "contexts": self.contexts, "ordered": self.ordered, "to_enrol_again": self.stuck,
+                "to_harden_again": self.hardened })
     }
 
     pub(crate) fn text(&self) -> String {
@@ -269,6 +276,13 @@ impl CountsAsRestored {
                  enrol-again DID\n",
             );
             text.push_str(&self.stuck.join("\n"));
+        }
+        if !self.hardened.is_empty() {
+            text.push_str(
+                "\nThese classic nodes cannot renew by themselves, and their frames are held until you type, for each, and flash \
+                 it: fivefold device harden SERIAL, or fivefold device key-messages SERIAL\n",
+            );
+            text.push_str(&self.hardened.join("\n"));
         }
         text
     }

@@ -45,6 +45,7 @@ use crate::restored::{self, Restored};
 use crate::store::{AgreedBy, CommandRow, ContextRow, LinkReport, Recent, Standing, Write};
 
 pub(crate) use classic::Live as ClassicLive;
+pub(crate) use classic::level_of;
 pub use classic::{Blind, ClassicDevice, ClassicSource, Classics};
 pub(crate) use dossier::Told;
 pub use dossier::{Dossier, Open, Tries, Unsigned};
@@ -644,7 +645,7 @@ impl Maker<'_> {
             book.by_did.insert(device.did, device.clone());
             book.devices.insert(place, device);
         }
-        book.classics = Classics::of(source.classics, &before.classics);
+        book.classics = Classics::of(source.classics, &before.classics, self.restored);
         for device in book.classics.iter() {
             if let Some(dossier) = dossiers.remove(&device.source.did) {
                 device.live().dossier = dossier;

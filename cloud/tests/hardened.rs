@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::classic::*;
+use common::classic::{hardened_frame as frame, *};
 use common::*;
 use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
@@ -11,7 +11,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::classic::Carrier;
 use fivefold_keep::registry::ClassicProfile;
 use fivefold_waspmote::EncryptedType;
-use fivefold_waspmote::hardened::{Epoch, Key, LONGEST, Number, Peer, seal};
+use fivefold_waspmote::hardened::Peer;
 
 const MINUTE: u64 = 60_000;
 const FIELDS: &[u8] = &[52, 80];
@@ -22,14 +22,6 @@ fn at(minutes: u64) -> Millis {
 
 fn device() -> Classic {
     Classic { profile: ClassicProfile::Hardened, hardened_key: Some([1; 32]), ..Classic::plain(SERIAL, 0x0c01) }
-}
-
-fn frame(peer: Peer, epoch: u32, sequence: u32, key: u8) -> Vec<u8> {
-    let clear = binary(SERIAL, "node_01", sequence as u8, FIELDS);
-    let number = Number { epoch: Epoch(epoch), sequence, seed: [7; 4] };
-    let mut out = [0; LONGEST];
-    let len = seal(peer, &Key::from_bytes([key; 32]), &number, &clear, &mut out).unwrap();
-    out[..len].to_vec()
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod common;
 
 use std::path::Path;
 
+use common::classic::{Classic, SERIAL, binary, bring, bring_of, envelope, hardened_frame, said};
 use common::runs::{renew, renewal};
 use common::signer::{signature_item, signing_world};
 use common::*;
@@ -16,9 +17,12 @@ use fivefold_core::id::Sid;
 use fivefold_core::oscore::NUMBER_LIMIT;
 use fivefold_core::profile::{Mode, Profile};
 use fivefold_core::time::Millis;
+use fivefold_core::wire::classic::Carrier;
 use fivefold_core::wire::control::Downlink as ControlMap;
 use fivefold_core::wire::envelope::Kind;
-use fivefold_keep::registry::Device;
+use fivefold_keep::registry::{ClassicProfile, Device};
+use fivefold_waspmote::hardened::Peer;
+use rusqlite::Connection;
 
 fn enrolled(mode: Mode) -> Device {
     Device { enrolled_at: NOW.0 / 1000, ..device(0x0a17, Profile::ToCloud, mode) }
@@ -306,4 +310,92 @@ fn a_signature_under_keys_of_after_gives_what_is_held_its_label_and_it_stays_hel
     // What proves them went with them.
     let proven = w.cloud.memory().read(|r| r.evidence(did, Millis(0), w.now.plus(1), 10)).unwrap();
     assert_eq!(proven.iter().map(|row| row.proof.is_some()).collect::<Vec<_>>(), [false, true, true, false]);
+}
+
+/// What people's own tables show of classic frames: their sequences, and when a gateway received them.
+fn shown(w: &World) -> Vec<(u8, String)> {
+    let db = Connection::open(&w.path).unwrap();
+    let mut query = db.prepare("SELECT frame_number, timestamp FROM sensorParser ORDER BY id").unwrap();
+    query.query_map([], |r| Ok((r.get(0)?, r.get(1)?))).unwrap().map(Result::unwrap).collect()
+}
+
+fn sequences(w: &World) -> Vec<u8> {
+    shown(w).into_iter().map(|(sequence, _)| sequence).collect()
+}
+
+const PLAIN: &str = "0123456789abcdef";
+
+/// A hardened classic node and a plain one; frames 0 to 5 of the first were stored, and a copy of when it had sent one is put back.
+fn classics_after_a_restore() -> World {
+    let hardened = Classic {
+        profile: ClassicProfile::Hardened,
+        hardened_key: Some([1; 32]),
+        drawn: NOW,
+        ..Classic::plain(SERIAL, 0x0c01)
+    };
+    let mut w = common::classic::world(vec![hardened, Classic::plain(PLAIN, 0x0c02)]);
+    assert_eq!(bring(&mut w, &hardened_frame(Peer::Cloud, 1, 0, 1), NOW), None);
+    let mut kept = Copy::default();
+    w = w.stopped(|store| kept = copy(store));
+    for sequence in 1..6 {
+        assert_eq!(bring(&mut w, &hardened_frame(Peer::Cloud, 1, sequence, 1), NOW), None);
+    }
+    assert_eq!((w.readings().len(), sequences(&w)), (6, vec![0, 1, 2, 3, 4, 5]));
+    let now = NOW.plus(3_600_000);
+    w = w.stopped(|store| put_back(store, &kept, now));
+    w.now = now.plus(60_000);
+    w
+}
+
+#[test]
+fn recordings_of_hardened_classic_frames_are_no_readings_until_a_key_is_drawn_that_no_recording_has() {
+    let mut w = classics_after_a_restore();
+    for expected in [None, Some(Code::HardenedReplayed)] {
+        for sequence in 0..6 {
+            let code = bring(&mut w, &hardened_frame(Peer::Cloud, 1, sequence, 1), NOW);
+            assert_eq!(code, if sequence == 0 { Some(Code::HardenedReplayed) } else { expected }, "{sequence}");
+        }
+        w = w.restart();
+    }
+    assert_eq!((w.readings().len(), held(&w).len(), w.count(Code::CloudHeld)), (1, 5, 5));
+    assert_eq!(sequences(&w), [0], "nor are they shown in any other way");
+    // By a gateway's word about such a key as well.
+    let inner = binary(SERIAL, "node_01", 7, &[52, 80]);
+    let bytes = said(&hardened_frame(Peer::Gateway, 1, 7, 9), Carrier::Http, Some(&inner));
+    w.post_second(&[envelope(SERIAL, &bytes, NOW)]);
+    assert_eq!((w.readings().len(), held(&w).len()), (1, 6));
+    // What nothing proves anyway goes on, and so does the node under a key of after.
+    let now = w.now;
+    assert_eq!(bring_of(&mut w, PLAIN, &binary(PLAIN, "node_02", 5, &[52, 80]), now), None);
+    assert_eq!(w.readings().len(), 2);
+    (w.source.classics[0].hardened_key, w.source.classics[0].drawn) = (Some([2; 32]), now);
+    w.reload();
+    assert_eq!(bring(&mut w, &hardened_frame(Peer::Cloud, 1, 60, 2), now), None);
+    assert_eq!((w.readings().len(), held(&w).len()), (3, 6));
+}
+
+#[test]
+fn held_classic_frames_say_what_they_would_have_said_when_they_are_released() {
+    let mut w = classics_after_a_restore();
+    for sequence in 1..6 {
+        bring(&mut w, &hardened_frame(Peer::Cloud, 1, sequence, 1), NOW);
+    }
+    let newest = w.ledger().last().unwrap().id;
+    let did = w.source.classics[0].did();
+    let last = w.cloud.memory().read(|r| r.last_of(did)).unwrap();
+    assert_eq!(last, Some((NOW, 1)), "of what is held nothing is heard");
+    let (w, count) = released(w, Release { device: Some(did), ..Release::default() });
+    assert_eq!((count, sequences(&w)), (5, vec![0, 1, 2, 3, 4, 5]));
+    assert!(shown(&w).iter().all(|(_, at)| *at == shown(&w)[0].1), "when they were received");
+    let next = Query { cursor: Some(newest), limit: 100, ..Query::default() };
+    let followed = w.cloud.memory().read(|r| r.readings(&next)).unwrap();
+    assert_eq!(followed.len(), 5);
+    let as_ever = w.readings()[0].classic.clone().unwrap();
+    for (reading, sequence) in followed.iter().zip(1u8..) {
+        let classic = reading.classic.clone().unwrap();
+        assert_eq!((classic.sequence, &classic.content), (Some(sequence), &as_ever.content));
+    }
+    let db = Connection::open(&w.path).unwrap();
+    let raw: i64 = db.query_row("SELECT count(*) FROM sensorCloud", [], |r| r.get(0)).unwrap();
+    assert_eq!(raw, 6, "frames for the cloud, as they came");
 }

@@ -208,3 +208,26 @@ fn a_holder_of_few_keys_has_the_one_in_use_and_the_newest() {
     assert_eq!(epochs(4), [1, 8, 9, 10]);
     assert_eq!(epochs(20), [1, 3, 4, 5, 6, 7, 8, 9, 10]);
 }
+
+#[test]
+fn a_key_that_a_message_brought_is_as_old_as_the_enrolment_key_that_proved_it() {
+    let mut site = Site::new();
+    let did = Did(serial().0);
+    let since = |site: &Site| {
+        let mut all: Vec<_> = site.book.hardened_since().unwrap().into_iter().collect();
+        all.sort_unstable();
+        all.into_iter().map(|((whose, level, epoch), at)| (whose == did, level, epoch, at)).collect::<Vec<_>>()
+    };
+    // Enrolled at 2, agreed at 3.
+    site.enrol(KeyLevel::E3).unwrap();
+    assert!(site.agree(KeyLevel::E3, 1, None));
+    site.book.harden_classic_to_cloud(&site.vault, SERIAL.parse().unwrap(), 5).unwrap();
+    assert_eq!(since(&site), [(true, 3, 1, 2), (true, 3, 2, 5)]);
+    // With another enrolment key nobody knows any more how old the first key is.
+    let again = (KeyLevel::E3, RsaSize::Rsa2048);
+    site.book.enrol_for_messages(&site.vault, SERIAL.parse().unwrap(), again, 7).unwrap();
+    assert_eq!(since(&site), [(true, 3, 2, 5)]);
+    let agreed = pending(KeyLevel::E3, 3, None);
+    assert!(site.book.agree_hardened(&site.vault, &agreed, HardenedHolder::Cloud, 8).unwrap());
+    assert_eq!(since(&site), [(true, 3, 2, 5), (true, 3, 3, 7)]);
+}

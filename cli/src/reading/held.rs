@@ -20,7 +20,7 @@ pub(super) struct Which {
     /// What this gateway brought first: you know that it did not replay anything.
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
-    /// Of this device: its EUI-64, 16 hex digits.
+    /// Of this device: its EUI-64, of a classic node its serial, 16 hex digits.
     #[arg(long, value_name = "DID")]
     device: Option<String>,
     /// Received at a gateway at or after this time, by its clock: 2026-11-01, or 2026-11-01T08:00:00Z.
@@ -114,10 +114,13 @@ impl Which {
             let found = gateways.iter().find(|g| g.name == *name);
             found.map(|g| g.gateway).with_context(|| format!("no gateway `{name}`; see fivefold gateway list"))
         });
-        let devices = registry.devices()?;
+        let (devices, classics) = (registry.devices()?, registry.classic_devices()?);
         let device = self.device.as_ref().map(|did| {
-            let found = devices.iter().find(|d| d.did.to_string() == *did);
-            found.map(|d| d.did).with_context(|| format!("no device `{did}`; see fivefold device list"))
+            let found = devices.iter().map(|d| d.did).chain(classics.iter().map(|d| d.did));
+            found
+                .into_iter()
+                .find(|known| known.to_string() == *did)
+                .with_context(|| format!("no device `{did}`; see fivefold device list"))
         });
         let since = self.since.map(|at| Millis(at.saturating_mul(1000)));
         Ok(Release { gateway: gateway.transpose()?, device: device.transpose()?, since })

@@ -47,6 +47,8 @@ pub struct ClassicSource {
     pub hardened: Vec<(hardened::Epoch, hardened::Key)>,
     /// Keys that wait for their first frame: level (2, 3) and epoch. Of a device that sends no key messages there are none.
     pub unused: Vec<(u8, hardened::Epoch)>,
+    /// Since when nobody can have recorded anything under a key, by level (2, 3) and epoch. Of others nobody knows.
+    pub since: HashMap<(u8, hardened::Epoch), Millis>,
     /// Whether it signs its readings: it has, or had, a signing key.
     pub signs: bool,
     /// Of one that signs: what hides the leaves of its readings, by each key that somebody holds.
@@ -73,12 +75,12 @@ impl ClassicSource {
     /// The key that a frame under this epoch takes into use, if that is one of those.
     pub(crate) fn takes_into_use(&self, peer: Peer, epoch: hardened::Epoch) -> Option<Used> {
         let Serial::V15(serial) = self.serial else { return None };
-        let (number, level) = match peer {
-            Peer::Gateway => (2, KeyLevel::E2),
-            Peer::Cloud => (3, KeyLevel::E3),
+        let level = match peer {
+            Peer::Gateway => KeyLevel::E2,
+            Peer::Cloud => KeyLevel::E3,
         };
         let used = (KeySerial(serial), level, KeyEpoch(epoch.0));
-        self.unused.contains(&(number, epoch)).then_some(used)
+        self.unused.contains(&(level_of(peer), epoch)).then_some(used)
     }
 
     /// Whether this gateway may have opened what was sealed for `peer` in this epoch: of a node that signs the holder of that key alone.
@@ -107,6 +109,11 @@ impl ClassicSource {
         let mut unused: HashMap<Did, Vec<_>> = HashMap::new();
         for (did, level, epoch) in registry.unused_hardened()? {
             unused.entry(did).or_default().push((level, hardened::Epoch(epoch)));
+        }
+        let mut since: HashMap<Did, HashMap<_, _>> = HashMap::new();
+        for ((did, level, epoch), at) in registry.hardened_since()? {
+            let at = Millis(at.saturating_mul(1000));
+            since.entry(did).or_default().insert((level, hardened::Epoch(epoch)), at);
         }
         for d in registry.classic_devices()?.into_iter().filter(|d| d.revoked_at.is_none()) {
             let cloud_key = match d.cloud_key {
@@ -141,6 +148,7 @@ impl ClassicSource {
                 signs,
                 blinds,
                 unused: unused.remove(&d.did).unwrap_or_default(),
+                since: since.remove(&d.did).unwrap_or_default(),
                 // It was a key when it was entered.
                 cloud_key: cloud_key.and_then(|key| key.key().ok()),
                 profile: d.profile,
@@ -148,6 +156,14 @@ impl ClassicSource {
             });
         }
         Ok(all)
+    }
+}
+
+/// The level of a key that this one holds: 2 or 3.
+pub(crate) const fn level_of(peer: Peer) -> u8 {
+    match peer {
+        Peer::Gateway => 2,
+        Peer::Cloud => 3,
     }
 }
 
@@ -190,12 +206,21 @@ impl Live {
 pub struct ClassicDevice {
     /// As the registry has it.
     pub source: ClassicSource,
+    /// When the store was put back from a copy, if ever.
+    restored: Option<Millis>,
     live: Arc<Mutex<Live>>,
 }
 
 impl ClassicDevice {
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether what opens under a key is held (docs/protocol.md 8.4): the store was put back from a copy, and what came under that
+    /// key before may have been recorded.
+    pub(crate) fn holds(&self, peer: Peer, epoch: hardened::Epoch) -> bool {
+        let since = self.source.since.get(&(level_of(peer), epoch)).copied();
+        self.restored.is_some_and(|at| since.is_none_or(|since| since <= at))
     }
 
     /// Whether anything of it is encrypted, as the operator says.
@@ -211,12 +236,12 @@ pub struct Classics(HashMap<(Net, Box<str>), Arc<ClassicDevice>>);
 
 impl Classics {
     /// Of a registry; `before` hands over what it heard.
-    pub(crate) fn of(sources: Vec<ClassicSource>, before: &Self) -> Self {
+    pub(crate) fn of(sources: Vec<ClassicSource>, before: &Self, restored: Option<Millis>) -> Self {
         let known: HashMap<Did, &Arc<ClassicDevice>> = before.0.values().map(|d| (d.source.did, d)).collect();
         let of = |source: ClassicSource| {
             let live = known.get(&source.did).filter(|d| d.source.net == source.net).map(|d| d.live.clone());
             let name = source.serial.to_string().into_boxed_str();
-            ((source.net, name), Arc::new(ClassicDevice { source, live: live.unwrap_or_default() }))
+            ((source.net, name), Arc::new(ClassicDevice { source, restored, live: live.unwrap_or_default() }))
         };
         Self(sources.into_iter().map(of).collect())
     }

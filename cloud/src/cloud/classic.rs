@@ -24,7 +24,7 @@ use super::why::of_classic;
 use super::{Cloud, Judged, Memory, first8};
 use crate::accepted::signed::Chain;
 use crate::accepted::{Accepted, Content, ContextId, Freshness, flag};
-use crate::book::{Book, ClassicDevice};
+use crate::book::{Book, ClassicDevice, level_of};
 use crate::classic::history::{Glimpse, History, Ruling};
 use crate::classic::{ClassicFrame, UnknownFrame};
 use crate::key_desk::{Asked, MESSAGES_OF_GATEWAY};
@@ -193,10 +193,14 @@ impl<M: Memory> Cloud<M> {
         let by = judged.gateway.gateway();
         let hides = told.number.and_then(|(peer, number)| device.source.salt(peer, number, by));
         let (mut flags, mut salt) = (0, None);
+        if refused.is_none() && told.number.is_some_and(|(peer, number)| device.holds(peer, number.epoch)) {
+            flags |= flag::HELD;
+        }
         if refused.is_some() {
             flags |= flag::QUARANTINED;
         } else if told.is_part {
-            // Its number is used up, and it is no reading. It counts where a reading in its place could be a leaf.
+            // Its number is used up, and it is no reading. It counts where a reading in its place could be a leaf. A signature proves
+            // what it proves whenever it comes: of what is held as well, and the node says it once only.
             flags |= flag::REFUSED;
             let part = hides.and_then(|_| part(device, context, told.number?.0, told.inner.as_deref()?));
             judged.write.evidence.parts.extend(part);
@@ -313,13 +317,14 @@ impl<M: Memory> Cloud<M> {
         id
     }
 
-    /// Frames became durable: whose they are was heard. What is kept apart may be anybody's.
+    /// Frames became durable: whose they are was heard. What is kept apart may be anybody's, and what is held of any time.
     pub(super) fn heard_classic(&self, judged: &Judged, written: &Write) {
         if written.classic.is_empty() {
             return;
         }
         let book = self.book.load();
-        for frame in written.classic.iter().filter(|f| f.accepted.row().flags & flag::QUARANTINED == 0) {
+        let unheard = flag::QUARANTINED | flag::HELD;
+        for frame in written.classic.iter().filter(|f| f.accepted.row().flags & unheard == 0) {
             if let Some(device) = book.classics.find(judged.gateway.net(), &frame.serial) {
                 device.live().pulse.beat(judged.now);
             }
@@ -365,7 +370,7 @@ fn part(device: &ClassicDevice, context: ContextId, peer: Peer, inner: &[u8]) ->
     Some(PartRow {
         did: device.source.did,
         chain: Chain::Device,
-        level: level(peer),
+        level: level_of(peer),
         number: part.batch.into(),
         index: part.index.into(),
         count: part.count.into(),
@@ -377,14 +382,7 @@ fn part(device: &ClassicDevice, context: ContextId, peer: Peer, inner: &[u8]) ->
 /// Stands in the ledger for a run of a gateway where frames have numbers of their own: `key`, level, epoch.
 fn of_key(peer: Peer, epoch: hardened::Epoch) -> BootContext {
     let [a, b, c, d] = epoch.0.to_be_bytes();
-    BootContext([b'k', b'e', b'y', level(peer), a, b, c, d])
-}
-
-const fn level(peer: Peer) -> u8 {
-    match peer {
-        Peer::Gateway => 2,
-        Peer::Cloud => 3,
-    }
+    BootContext([b'k', b'e', b'y', level_of(peer), a, b, c, d])
 }
 
 /// The gateway's report as it is kept: with what was opened here, and the first code against it.

@@ -4,13 +4,16 @@ use fivefold_core::e4_channel::Origin;
 use fivefold_core::error::Code;
 use fivefold_core::id::{BootContext, Did, GatewayId, Net};
 use fivefold_core::time::Millis;
-use rusqlite::{Row, Transaction, params};
+use fivefold_core::wire::classic::Report;
+use fivefold_waspmote::hardened::{Peer, Sealed};
+use rusqlite::{OptionalExtension as _, Row, Transaction, params};
+use serde::{Deserialize, Serialize};
 
 use super::write::int;
 use super::{Reader, StoreError};
 use crate::accepted::{ContextId, flag};
 use crate::classic::history::{FRAMES, Glimpse};
-use crate::classic::{ClassicFrame, UNKNOWN, UnknownFrame};
+use crate::classic::{ClassicFrame, UNKNOWN, UnknownFrame, ValueRow};
 
 /// What was read of a classic frame, as it is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,6 +132,9 @@ pub struct Published {
 /// Writes what stands beside the ledger's row `reading`.
 pub(super) fn put(tx: &Transaction<'_>, reading: i64, frame: &ClassicFrame) -> rusqlite::Result<()> {
     let row = frame.accepted.row();
+    let is_reading = row.flags & (flag::QUARANTINED | flag::REFUSED) == 0;
+    let is_held = is_reading && row.flags & flag::HELD != 0;
+    let content = if is_held { put_by(frame) } else { frame.content.clone() };
     let codes: Vec<_> = frame.codes.iter().map(|c| c.as_str()).collect();
     tx.prepare_cached("INSERT INTO classic VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)")?.execute(params![
         reading,
@@ -140,30 +146,13 @@ pub(super) fn put(tx: &Transaction<'_>, reading: i64, frame: &ClassicFrame) -> r
         frame.sequence,
         frame.equal,
         codes.join(" "),
-        frame.content
+        content
     ])?;
-    if row.flags & (flag::QUARANTINED | flag::REFUSED) != 0 {
+    if !is_reading || is_held {
         return Ok(());
     }
-    let seconds = int(row.way.received.0 / 1000);
-    let mut value = tx.prepare_cached(
-        "INSERT INTO classic_value (reading, position, tag, value, timestamp) VALUES (?, ?, ?, ?, datetime(?, 'unixepoch'))",
-    )?;
-    let mut last = tx.prepare_cached(
-        "INSERT INTO classic_last VALUES (?1, ?2, ?3, ?4, datetime(?5, 'unixepoch'))
-         ON CONFLICT (did, tag) DO UPDATE SET node_id = excluded.node_id, value = excluded.value,
-         timestamp = excluded.timestamp WHERE excluded.timestamp >= timestamp",
-    )?;
-    for (position, v) in (0i64..).zip(&frame.values) {
-        value.execute(params![reading, position, v.tag, v.value, seconds])?;
-        last.execute(params![frame.did.0, v.tag, frame.node_id, v.value, seconds])?;
-    }
-    if let Some(raw) = &frame.for_cloud {
-        tx.prepare_cached(
-            "INSERT INTO classic_cloud (reading, timestamp, raw) VALUES (?, datetime(?, 'unixepoch'), ?)",
-        )?
-        .execute(params![reading, seconds, raw])?;
-    }
+    let at = Shown { reading, did: frame.did, node_id: &frame.node_id, received: row.way.received };
+    show(tx, &at, &frame.values, frame.for_cloud.as_deref())?;
     if let Some((number, glimpse)) = &frame.glimpse {
         tx.prepare_cached(
             "INSERT INTO classic_history VALUES (?1, ?2, ?3, ?4)
@@ -172,6 +161,74 @@ pub(super) fn put(tx: &Transaction<'_>, reading: i64, frame: &ClassicFrame) -> r
         .execute(params![frame.did.0, int(number % FRAMES as u64), int(*number), glimpse.to_bytes()])?;
     }
     Ok(())
+}
+
+/// Whose values are shown, and of when.
+struct Shown<'f> {
+    reading: i64,
+    did: Did,
+    node_id: &'f str,
+    received: Millis,
+}
+
+/// Shows what a reading says in people's own tables.
+fn show(tx: &Transaction<'_>, at: &Shown<'_>, values: &[ValueRow], raw: Option<&[u8]>) -> rusqlite::Result<()> {
+    let &Shown { reading, did, node_id, received } = at;
+    let seconds = int(received.0 / 1000);
+    let mut value = tx.prepare_cached(
+        "INSERT INTO classic_value (reading, position, tag, value, timestamp) VALUES (?, ?, ?, ?, datetime(?, 'unixepoch'))",
+    )?;
+    let mut last = tx.prepare_cached(
+        "INSERT INTO classic_last VALUES (?1, ?2, ?3, ?4, datetime(?5, 'unixepoch'))
+         ON CONFLICT (did, tag) DO UPDATE SET node_id = excluded.node_id, value = excluded.value,
+         timestamp = excluded.timestamp WHERE excluded.timestamp >= timestamp",
+    )?;
+    for (position, v) in (0i64..).zip(values) {
+        value.execute(params![reading, position, v.tag, v.value, seconds])?;
+        last.execute(params![did.0, v.tag, node_id, v.value, seconds])?;
+    }
+    if let Some(raw) = raw {
+        tx.prepare_cached(
+            "INSERT INTO classic_cloud (reading, timestamp, raw) VALUES (?, datetime(?, 'unixepoch'), ?)",
+        )?
+        .execute(params![reading, seconds, raw])?;
+    }
+    Ok(())
+}
+
+/// The content of a frame that is held (docs/protocol.md 8.4): what it would say, until [`release`] says it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PutBy {
+    content: String,
+    values: Vec<(String, String)>,
+}
+
+fn put_by(frame: &ClassicFrame) -> String {
+    let values = frame.values.iter().map(|v| (v.tag.clone(), v.value.clone())).collect();
+    serde_json::to_string(&PutBy { content: frame.content.clone(), values }).unwrap_or_default()
+}
+
+/// A frame that was held is a reading from now on, under the id `reading`.
+pub(super) fn release(tx: &Transaction<'_>, reading: i64) -> rusqlite::Result<()> {
+    let sql = "SELECT k.content, k.node_id, c.did, r.received, r.payload
+               FROM classic k JOIN reading r ON r.id = k.reading JOIN context c ON c.id = r.ctx WHERE k.reading = ?";
+    let mut query = tx.prepare_cached(sql)?;
+    let row = |r: &Row<'_>| {
+        Ok((r.get::<_, String>(0)?, r.get::<_, String>(1)?, Did(r.get(2)?), r.get(3)?, r.get::<_, Vec<u8>>(4)?))
+    };
+    let Some((content, node_id, did, received, payload)) = query.query_row([reading], row).optional()? else {
+        return Ok(());
+    };
+    let Ok(PutBy { content, values }) = serde_json::from_str(&content) else {
+        return Err(rusqlite::Error::InvalidQuery);
+    };
+    tx.prepare_cached("UPDATE classic SET content = ?2 WHERE reading = ?1")?.execute(params![reading, content])?;
+    let values: Vec<_> = values.into_iter().map(|(tag, value)| ValueRow { tag, value }).collect();
+    let report = Report::parse(&payload).ok();
+    let raw = report.map(|r| r.frame).filter(|frame| Sealed::parse(frame).is_ok_and(|s| s.peer == Peer::Cloud));
+    let at = Shown { reading, did, node_id: &node_id, received: Millis(uint(received)) };
+    show(tx, &at, &values, raw)
 }
 
 /// Takes note of a stranger.

@@ -138,10 +138,11 @@ fn step(tx: &Transaction<'_>, which: &Release, last: i64) -> rusqlite::Result<u6
     for (id, new) in held.iter().zip(newest.saturating_add(1)..) {
         tx.prepare_cached("UPDATE reading SET id = ?2, flags = flags & ~?3, fresh = 0 WHERE id = ?1")?
             .execute(params![id, new, flag::HELD])?;
-        // Whatever names a reading; of classic frames nothing is held.
-        for table in ["leaf", "heard", "raised"] {
+        // Whatever names a reading; what a classic frame says is shown from now on.
+        for table in ["leaf", "heard", "raised", "classic"] {
             tx.prepare_cached(&format!("UPDATE {table} SET reading = ?2 WHERE reading = ?1"))?.execute([*id, new])?;
         }
+        super::classic::release(tx, new)?;
         // It is not behind what is pruned any more.
         tx.prepare_cached("DELETE FROM spared WHERE reading = ?")?.execute([*id])?;
     }
@@ -162,7 +163,7 @@ mod tests {
                    WHERE m.type = 'table' AND c.name = 'reading' ORDER BY m.name";
         let tables: Vec<String> =
             db.prepare(sql).unwrap().query_map([], |r| r.get(0)).unwrap().map(Result::unwrap).collect();
-        // Those of classic frames have none that is held; the others get the new id.
+        // In people's own tables and in the outbox nothing is held; the others get the new id.
         assert_eq!(
             tables,
             ["classic", "classic_cloud", "classic_value", "dead_letter", "heard", "leaf", "outbox", "raised", "spared"],

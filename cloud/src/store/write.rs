@@ -92,6 +92,10 @@ fn one(tx: &Transaction<'_>, write: &Write) -> Result<Committed> {
                 let reading = tx.last_insert_rowid();
                 leaf(tx, reading, row)?;
                 super::classic::put(tx, reading, frame)?;
+                if row.flags & flag::HELD != 0 {
+                    counts.push((key(Code::CloudHeld, row), 1));
+                    refusals.push(told(Code::CloudHeld, row, write.now));
+                }
                 counts.extend(frame.codes.iter().map(|code| (key(*code, row), 1)));
             }
         }

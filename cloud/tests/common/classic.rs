@@ -31,6 +31,8 @@ pub struct Classic {
     pub profile: ClassicProfile,
     /// Its key for the cloud in the hardened profile, of epoch 1.
     pub hardened_key: Option<[u8; 32]>,
+    /// When its hardened keys were drawn.
+    pub drawn: Millis,
     /// Whether it has a signing key.
     pub signs: bool,
     /// Sensors of its network's own, as a file has them.
@@ -47,6 +49,7 @@ impl Classic {
             table: None,
             profile: ClassicProfile::Classic,
             hardened_key: None,
+            drawn: Millis(0),
             signs: false,
             sensors: "",
         }
@@ -102,6 +105,7 @@ impl Classic {
                 })
                 .collect(),
             unused: Vec::new(),
+            since: [2, 3].map(|level| ((level, hardened::Epoch(1)), self.drawn)).into(),
             profile: self.profile,
             sensors: std::sync::Arc::new(OwnSensors::read(self.sensors).unwrap()),
         }
@@ -197,6 +201,15 @@ pub fn sealed(kind: EncryptedType, sequence: u8, fields: &[u8]) -> Vec<u8> {
     let inner = binary(SERIAL, "node_01", sequence, fields);
     let Ok(Frame::Clear(clear)) = Frame::parse(&inner) else { panic!("no frame") };
     Encrypted::seal(kind, &clear, &key()).unwrap()
+}
+
+/// A hardened frame of the same node, under a key of so many bytes `key`.
+pub fn hardened_frame(peer: hardened::Peer, epoch: u32, sequence: u32, key: u8) -> Vec<u8> {
+    let clear = binary(SERIAL, "node_01", sequence as u8, &[52, 80]);
+    let number = hardened::Number { epoch: hardened::Epoch(epoch), sequence, seed: [7; 4] };
+    let mut out = [0; hardened::LONGEST];
+    let len = hardened::seal(peer, &hardened::Key::from_bytes([key; 32]), &number, &clear, &mut out).unwrap();
+    out[..len].to_vec()
 }
 
 /// A case of `attacks.json`.

@@ -279,6 +279,21 @@ impl Registry {
         Ok(self.all(sql, |r| Ok((Did(r.get(0)?), r.get(1)?, r.get(2)?)))?.into_iter().collect())
     }
 
+    /// Since when nobody can have recorded anything under a key (docs/protocol.md 8.4), in Unix seconds: by device, level (2 or 3)
+    /// and epoch. One that was brought by hand is from then. One that a message agreed is as old as the enrolment key that
+    /// proved the message, for the message itself may be a recording; where that one was drawn anew since, nobody knows how old,
+    /// and it is not among these.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`].
+    pub fn hardened_since(&self) -> Result<HashMap<(Did, u8, u32), u64>> {
+        let sql = "SELECT h.did, h.level, h.epoch, iif(s.message IS NULL, h.made_at, e.made_at) FROM classic_hardened h \
+                   LEFT JOIN classic_standing s USING (did, level, epoch) LEFT JOIN classic_enrolled e USING (did, level) \
+                   WHERE s.message IS NULL OR e.made_at < h.made_at";
+        let rows = self.all(sql, |r| Ok(((Did(r.get(0)?), r.get(1)?, r.get(2)?), r.get::<_, i64>(3)?)))?;
+        Ok(rows.into_iter().map(|(key, at)| (key, u64::try_from(at).unwrap_or(0))).collect())
+    }
+
     /// Enters a key that a key message brought; durable when this returns. `false` where the book has changed since its
     /// message was judged: the epoch is taken, or the device may send none any more. A key of level 2 is that gateway's.
     ///
