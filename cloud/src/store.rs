@@ -707,6 +707,8 @@ impl Store {
         db.pragma_update(None, "cache_size", -65_536).map_err(failed)?;
         db.pragma_update(None, "temp_store", "MEMORY").map_err(failed)?;
         db.pragma_update(None, "wal_autocheckpoint", JOURNAL_PAGES).map_err(failed)?;
+        // While somebody reads, a backup for one, it grows beyond that; when it starts anew, what is too long is cut off.
+        db.pragma_update(None, "journal_size_limit", JOURNAL as i64).map_err(failed)?;
         let last: i64 = db.query_row("SELECT coalesce(max(id), 0) FROM context", [], |r| r.get(0)).map_err(failed)?;
         let rows: i64 = db.query_row("SELECT EXISTS (SELECT 1 FROM reading)", [], |r| r.get(0)).map_err(failed)?;
         let (jobs, queue) = mpsc::channel();

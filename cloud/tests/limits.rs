@@ -9,11 +9,11 @@ use std::path::{Path, PathBuf};
 use common::classic::{Classic, SERIAL, binary, envelope, report};
 use common::signer::{Signer, signature_item};
 use common::*;
-use fivefold_cloud::accepted::flag;
+use fivefold_cloud::accepted::{ContextId, MessageHash, flag};
 use fivefold_cloud::limits::{Floors, Part, ROWS, Step, UNPROVEN};
-use fivefold_cloud::store::{LogWrite, Reader, ReadingRow, Store, StoreError, Write};
+use fivefold_cloud::store::{JOURNAL, LogWrite, Quarantined, Reader, ReadingRow, Store, StoreError, Write};
 use fivefold_core::error::Code;
-use fivefold_core::id::Sid;
+use fivefold_core::id::{GatewayId, Sid};
 use fivefold_core::profile::{Mode, Profile, Sign};
 use fivefold_core::time::Millis;
 use fivefold_core::wire::envelope::{Envelope, Kind};
@@ -576,4 +576,29 @@ fn on_a_full_disk_pruning_goes_on_and_what_was_acknowledged_is_there() {
     }
     assert_eq!(ledger().len(), taken.len() + refused.len());
     assert!(Path::new(&path).exists());
+}
+
+#[test]
+fn the_journal_is_no_longer_than_ever_once_nobody_reads_what_it_grew_for() {
+    let w = World::new(Vec::new());
+    let length = || std::fs::metadata(format!("{}-wal", w.path.display())).unwrap().len();
+    let write = |bytes| {
+        let apart = Quarantined {
+            code: Code::CloudNonceReuse,
+            context: ContextId(1),
+            piv: 1,
+            hash: MessageHash([1; 16]),
+            gateway: GatewayId(1),
+            at: NOW,
+            payload: vec![7; bytes],
+        };
+        store(&w).commit_now(Write { quarantined: vec![apart], ..Write::default() }).unwrap();
+    };
+    let backup = rusqlite::Connection::open(&w.path).unwrap();
+    backup.execute_batch("BEGIN; SELECT count(*) FROM reading;").unwrap();
+    (0..40).for_each(|_| write(1 << 20));
+    assert!(length() > JOURNAL, "{}", length());
+    backup.execute_batch("COMMIT;").unwrap();
+    (0..3).for_each(|_| write(1));
+    assert!(length() <= JOURNAL, "{}", length());
 }
