@@ -127,7 +127,10 @@ impl SpoolError {
     }
 }
 
-const VERSION: i64 = 1;
+/// Of a store that was put back from a copy: who knows nothing of that must not run on it, or it would answer what is spent.
+const VERSION: i64 = 2;
+/// Of every other one.
+const FIRST: i64 = 1;
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, boot BLOB NOT NULL, bytes BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS numbers (context BLOB NOT NULL, slot INTEGER NOT NULL, number INTEGER NOT NULL,
@@ -204,7 +207,7 @@ impl Spool {
                 // At once, so that who reads meanwhile finds all of them or a store that is not made yet.
                 let made = db.unchecked_transaction().map_err(fail)?;
                 made.execute_batch(SCHEMA).and_then(|()| made.execute_batch(why::SCHEMA)).map_err(fail)?;
-                made.pragma_update(None, "user_version", VERSION).map_err(fail)?;
+                made.pragma_update(None, "user_version", found.max(FIRST)).map_err(fail)?;
                 made.commit().map_err(fail)?;
             }
             _ => return Err(Newer::new(path.display(), found, VERSION).into()),

@@ -17,7 +17,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::wire::state::Standing;
 use fivefold_core::wire::tiny::{KidLength, Tiny, Wants};
 use fivefold_gateway::gateway::{Cloud, Gateway};
-use fivefold_gateway::spool::{PutBack, Site, Spool, SpoolError, restored};
+use fivefold_gateway::spool::{PutBack, Site, Spool, SpoolError, SpoolReader, restored};
 
 const READING: &[u8] = &[0x84, 0x01, 0x18, 0xd7, 0x18, 0x2d, 0x18, 0x25];
 const HOUR: u64 = 3_600_000;
@@ -199,4 +199,23 @@ fn a_copy_of_which_no_number_is_left_is_refused_and_untouched() {
         let days = (0..60).take_while(|_| restored(store, Site::WithCloud, START, START.plus(day)).is_ok()).count();
         assert!((30..45).contains(&days), "{days}");
     });
+}
+
+#[test]
+fn a_store_that_was_put_back_has_a_format_that_the_release_before_refuses_and_no_other_one_has() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let format = || -> i64 {
+        let db = rusqlite::Connection::open(&path).unwrap();
+        db.pragma_query_value(None, "user_version", |r| r.get(0)).unwrap()
+    };
+    let opened = || drop(Spool::open(&path, GatewayBoot([1; 8]), Box::new(Veil)).unwrap());
+    opened();
+    opened();
+    assert_eq!(format(), 1);
+    restored(&path, Site::WithCloud, START, START.plus(HOUR)).unwrap();
+    assert_eq!(format(), 2);
+    opened();
+    assert_eq!(format(), 2);
+    assert!(SpoolReader::open(&path).unwrap().is_some());
 }

@@ -8,7 +8,7 @@ use fivefold_keep::format::Newer;
 use fivefold_keep::why::{self, Kept, Question};
 use rusqlite::{Connection, OpenFlags, params};
 
-use super::{SpoolError, VERSION, Wrap, explain, state_name};
+use super::{FIRST, SpoolError, VERSION, Wrap, explain, state_name};
 use crate::gateway::AppliedState;
 
 /// Envelopes of one run, in order.
@@ -41,7 +41,7 @@ impl SpoolReader {
         let db = Connection::open_with_flags(path, flags).map_err(fail)?;
         match db.query_row("PRAGMA user_version", [], |r| r.get(0)).map_err(fail)? {
             0 => Ok(None),
-            VERSION => Ok(Some(Self { db, path: path.to_owned() })),
+            FIRST..=VERSION => Ok(Some(Self { db, path: path.to_owned() })),
             found => Err(Newer::new(path.display(), found, VERSION).into()),
         }
     }

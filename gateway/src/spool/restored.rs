@@ -18,7 +18,7 @@ use fivefold_waspmote::hardened::Window;
 use rusqlite::{Connection, OptionalExtension as _, params};
 use zeroize::Zeroizing;
 
-use super::{Spool, SpoolError, Wrap, WrapError};
+use super::{Spool, SpoolError, VERSION, Wrap, WrapError};
 use crate::gateway::ContextName;
 
 /// Frames that a gateway sends in a second, at most: more than any of its radios can carry.
@@ -104,6 +104,7 @@ pub fn restored(path: &Path, site: Site, then: Millis, now: Millis) -> Result<Pu
     // Where nothing is pushed, everything is agreed anew, under other names.
     run("INSERT INTO put_back VALUES (?1, ?2, ?3)", params![at, floor, site == Site::WithCloud])?;
     let waiting = count("SELECT COUNT(*) FROM spool").map_err(fail)?;
+    tx.pragma_update(None, "user_version", VERSION).map_err(fail)?;
     tx.commit().map_err(fail)?;
     Ok(PutBack { contexts, waiting: usize::try_from(waiting).unwrap_or(usize::MAX), floor })
 }
