@@ -11,6 +11,7 @@ use common::runs::{renew, renewal};
 use common::signer::{signature_item, signing_world};
 use common::*;
 use fivefold_cloud::accepted::{Freshness, flag};
+use fivefold_cloud::limits::Part;
 use fivefold_cloud::store::{Held, HeldRow, Query, ReadingRow, Release, restored};
 use fivefold_core::error::Code;
 use fivefold_core::id::Sid;
@@ -134,6 +135,22 @@ fn boots_of_mode_r_are_answered_again_after_the_device_was_enrolled_again() {
     let again = w.enrol_again(0x0a17);
     w.post(&[Node::boot(&again, 3).send(READING).envelope()]);
     assert_eq!((w.readings().len(), held(&w).len()), (2, 2));
+}
+
+/// Measures what came, and says what is counted of readings and of the ledger: rows and bytes.
+fn sizes(w: &World) -> [(u64, u64); 2] {
+    let memory = w.cloud.memory();
+    loop {
+        let measured = memory.read(|r| r.measure(7)).unwrap();
+        memory.store().measured(measured).unwrap();
+        if measured.is_all() {
+            break;
+        }
+    }
+    [Part::Readings, Part::Ledger].map(|part| {
+        let size = memory.read(|r| r.part(part)).unwrap();
+        (size.rows, size.bytes)
+    })
 }
 
 fn held(w: &World) -> Vec<ReadingRow> {
@@ -398,4 +415,32 @@ fn held_classic_frames_say_what_they_would_have_said_when_they_are_released() {
     let db = Connection::open(&w.path).unwrap();
     let raw: i64 = db.query_row("SELECT count(*) FROM sensorCloud", [], |r| r.get(0)).unwrap();
     assert_eq!(raw, 6, "frames for the cloud, as they came");
+}
+
+#[test]
+fn what_is_released_is_counted_once() {
+    let (mut w, _, captured) = after_a_restore(&enrolled(Mode::Persistent));
+    let (first, rest) = (&captured[1..15], &captured[15..]);
+    w.post_second(&first.iter().map(Sent::envelope).collect::<Vec<_>>());
+    let counted = sizes(&w);
+    assert_eq!(counted.map(|(rows, _)| rows), [15, 15]);
+    w.post(&rest.iter().map(Sent::envelope).collect::<Vec<_>>());
+    // A reader has measured them, and nobody took note of it yet.
+    let measured = w.cloud.memory().read(|r| r.measure(100)).unwrap();
+    let (gateway, second) = (Some(w.gateway.proven.gateway()), Some(w.second.proven.gateway()));
+    let (w, count) = released(w, Release { gateway: second, ..Release::default() });
+    assert_eq!(count, 14);
+    w.cloud.memory().store().measured(measured).unwrap();
+    let after = sizes(&w);
+    assert_eq!(after.map(|(rows, _)| rows), [21, 21]);
+    // Some are measured and some are not; none is counted twice, however often it is said.
+    let newest = w.ledger().last().unwrap().id;
+    let (w, count) = released(w, Release { gateway, ..Release::default() });
+    assert_eq!((count, sizes(&w)), (6, after));
+    assert!(w.ledger().last().unwrap().id > newest);
+    let db = Connection::open(&w.path).unwrap();
+    let sql = "SELECT count(*), sum(length(payload)) FROM reading";
+    let (rows, bytes): (u32, u32) = db.query_row(sql, [], |r| Ok((r.get(0)?, r.get(1)?))).unwrap();
+    let (rows, bytes) = (u64::from(rows), u64::from(bytes));
+    assert_eq!(after, [(rows, bytes), (rows, rows * 100)]);
 }

@@ -134,6 +134,10 @@ fn step(tx: &Transaction<'_>, which: &Release, last: i64) -> rusqlite::Result<u6
         .prepare_cached(&sql)?
         .query_map(params![NOT_THESE, last, gateway, device, since, STEP], |r| r.get(0))?
         .collect::<rusqlite::Result<_>>()?;
+    if held.is_empty() {
+        return Ok(0);
+    }
+    super::limits::uncount(tx, &held)?;
     let newest: i64 = tx.query_row("SELECT coalesce(max(id), 0) FROM reading", [], |r| r.get(0))?;
     for (id, new) in held.iter().zip(newest.saturating_add(1)..) {
         tx.prepare_cached("UPDATE reading SET id = ?2, flags = flags & ~?3, fresh = 0 WHERE id = ?1")?

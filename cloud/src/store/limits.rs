@@ -174,6 +174,34 @@ fn shrink(tx: &Transaction<'_>, part: Part, rows: i64, bytes: i64) -> Result<()>
     Ok(())
 }
 
+/// These readings get other ids, under which they are counted once more: they are taken off. So is the last one that was counted, to
+/// be counted again: what a reader measured meanwhile goes on from there, and is not taken.
+pub(super) fn uncount(tx: &Transaction<'_>, readings: &[i64]) -> Result<()> {
+    let (measured, _) = standing(tx, Part::Readings)?;
+    let (mut known, mut kept, mut bytes) = (0, 0, 0);
+    {
+        let sql = format!("SELECT r.flags & {} = 0, {WEIGHT} FROM {CONTENTS} WHERE r.id = ?", flag::PRUNED);
+        let mut weigh = tx.prepare_cached(&sql)?;
+        let last = Some(measured).filter(|last| !readings.contains(last));
+        for id in readings.iter().copied().filter(|id| *id <= measured).chain(last) {
+            let row: Option<(bool, i64)> = weigh.query_row([id], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+            let Some((is_kept, weight)) = row else { continue };
+            known += 1;
+            if is_kept {
+                (kept, bytes) = (kept + 1, bytes + weight);
+            }
+        }
+    }
+    shrink(tx, Part::Readings, kept, bytes)?;
+    shrink(tx, Part::Ledger, known, known * ROW)?;
+    tx.prepare_cached("UPDATE part SET measured = ? WHERE name IN (?, ?)")?.execute(params![
+        measured - 1,
+        Part::Readings.as_str(),
+        Part::Ledger.as_str()
+    ])?;
+    Ok(())
+}
+
 fn pruned_upto(tx: &Transaction<'_>, part: Part, upto: i64, till: i64) -> Result<()> {
     tx.prepare_cached("UPDATE part SET pruned = max(pruned, ?), till = max(till, ?) WHERE name = ?")?
         .execute(params![upto, till, part.as_str()])?;
