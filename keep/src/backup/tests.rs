@@ -96,6 +96,60 @@ impl Site {
     }
 }
 
+/// A set of the first format (vectors/formats/backup-1), and the passphrases that open it.
+const FIXTURE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../vectors/formats/backup-1");
+
+#[test]
+#[ignore = "makes the fixture of a format, once"]
+fn makes_the_fixture() {
+    let (site, to) = (Site::empty(), Path::new(FIXTURE));
+    assert!(!to.exists(), "what a program of its time wrote is not made again by a later one");
+    let db = database(&site.at("site/cloud/store.db"));
+    let job = |recovery| write(&Job { recovery, ..site.job(&site.at("site"), to) }).unwrap();
+    let put = |byte: u8| assert_eq!(db.execute("INSERT INTO t (bytes) VALUES (?)", [[byte; 40]]).unwrap(), 1);
+    (1..4).for_each(put);
+    let recovery = site.at("recovery");
+    job(Some(&recovery));
+    (4..6).for_each(put);
+    write_file(&site.at("site/cloud/cloud.toml"), "a = 2\n");
+    write_file(&site.at("site/new"), "n");
+    job(Some(&recovery));
+    fs::copy(site.at("site").join(PASSPHRASE_FILE), to.join("words")).unwrap();
+    fs::copy(recovery, to.join("recovery")).unwrap();
+}
+
+#[test]
+fn a_set_of_the_first_format_gives_back_what_it_had() {
+    let all = tempfile::tempdir().unwrap();
+    let at = |part: &str| all.path().join(part);
+    fs::create_dir(at("set")).unwrap();
+    for file in ["set/0000.ffb", "set/0001.ffb", "words", "recovery"] {
+        let bytes = fs::read(Path::new(FIXTURE).join(file.trim_start_matches("set/"))).unwrap();
+        files::write(&at(file), Readers::Owner, &bytes).unwrap();
+    }
+    let (words, recovery) = (at("words"), at("recovery"));
+    for (upto, by) in [
+        (Some(0), Opening::Envelope(all.path(), Some(&words))),
+        (None, Opening::Envelope(all.path(), Some(&words))),
+        (None, Opening::Recovery(&recovery)),
+    ] {
+        let set = Set::open(&at("set"), upto, by).unwrap();
+        let (rows, setting, is_last) = if upto.is_some() { (3, "a = 1\n", false) } else { (5, "a = 2\n", true) };
+        let head = set.head().unwrap();
+        assert_eq!((head.of.as_str(), head.number, head.at), ("cloud", u32::from(is_last), 1_790_000_000));
+        assert_eq!(set.check().unwrap().counts, [("upto".to_owned(), rows)]);
+        let back = tempfile::tempdir().unwrap();
+        let back = back.path().join("back");
+        set.unpack(&back).unwrap();
+        let db = Connection::open(back.join("cloud/store.db")).unwrap();
+        let mut query = db.prepare("SELECT bytes FROM t ORDER BY id").unwrap();
+        let found: Vec<[u8; 40]> = query.query_map([], |r| r.get(0)).unwrap().map(|row| row.unwrap()).collect();
+        assert_eq!(found, (1..=rows as u8).map(|byte| [byte; 40]).collect::<Vec<_>>());
+        assert_eq!((text(&back.join("cloud/cloud.toml")).as_str(), back.join("new").exists()), (setting, is_last));
+        assert_eq!(text(&back.join("cloud/log/own/journal")), "entry 1");
+    }
+}
+
 fn text(path: &Path) -> String {
     fs::read_to_string(path).unwrap()
 }
