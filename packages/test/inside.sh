@@ -24,11 +24,14 @@ sandboxed() {
     grep -qx 'CapBnd:[[:space:]]*0000000000000000' "/proc/$pid/status" || die "$1 could get a capability"
     grep -qx 'NoNewPrivs:[[:space:]]*1' "/proc/$pid/status" || die "$1 could get new privileges"
     grep -qx 'Seccomp:[[:space:]]*2' "/proc/$pid/status" || die "$1 has no filter of system calls"
-    # Seen with its own eyes: in its mounts, as its user. Its /tmp and /var/tmp are its own, and gone with it.
+    # Seen with its own eyes: in its mounts, as its user. Its /tmp and /var/tmp are its own, and gone with it. Links lead elsewhere,
+    # sockets to somebody who answers, and the devices that it has (null, zero, random, tty) keep nothing.
     writable=$(nsenter --target "$pid" --mount -- setpriv --reuid "$user" --regid "$user" --clear-groups \
-        find / \( -path /proc -o -path /sys -o -path /dev \) -prune -o -type d -writable -print 2>/dev/null |
+        find / \( -path /proc -o -path /sys \) -prune -o ! -type l ! -type s ! -type c -writable -print 2>/dev/null |
         grep -vE "^(/var)?/tmp(/|\$)|^$2(/|\$)" || true)
     [ -z "$writable" ] || die "$1 can write outside $2: $writable"
+    # That this looks where everybody may write: outside of the sandbox it finds that.
+    setpriv --reuid "$user" --regid "$user" --clear-groups test -w /dev/shm || die "nobody can write to /dev/shm here, so this shows nothing"
     say "$1 runs as $user and can write to $2 alone"
 }
 
