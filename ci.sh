@@ -38,7 +38,7 @@ JOBS=(
     "skew       the release before this one and this one run one deployment together and change places in the middle of renewals (builds the other first, so the clone must have its commit)"
     "kill       processes killed at random under load, and no nonce twice; ARG: kills, 100 by default"
     "metrics    promtool over the pages of a running gateway and cloud, the alert rules and what they say minute by minute"
-    "package    packages on a fresh Debian that is booted: installed, used, upgraded, removed; daemons write to their folders alone"
+    "package    packages on a fresh Debian that is booted: installed, used, upgraded from the release before (built first, so the clone must have its commit), removed; daemons write to their folders alone"
 )
 EXTRA=(
     "static     one file without libraries, for x86-64, arm64 and armv7, and each of them run; ARG: an architecture"
@@ -246,9 +246,9 @@ job_timing() {
 job_package() {
     need_deb debootstrap qemu-system-x86 e2fsprogs binutils
     cargo build --release --locked -p fivefold
-    # With the features of `test`, whose builds these are.
-    cargo build --workspace --features fivefold-device/lorawan --locked --example older_store
-    as_root bash scripts/package.sh target/release/fivefold target/debug/examples/older_store
+    local before
+    before=$(bash scripts/before.sh)
+    as_root bash scripts/package.sh target/release/fivefold "$before"
 }
 
 job_static() {

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packages for Debian, of a program that is built already:
 #
-#   packages/build.sh --binary target/release/fivefold --out target/packages [--version 0.1.0] [--arch amd64]
+#   packages/build.sh --binary target/release/fivefold --out target/packages [--version 0.1.0] [--arch amd64] [--pages none]
 #
 # fivefold          the command, its manual pages and completion
 # fivefold-cloud    the unit of the cloud and its user
@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-binary='' out='' version='' arch=$(dpkg --print-architecture)
+binary='' out='' version='' arch=$(dpkg --print-architecture) pages=all
 while [ $# -gt 0 ]; do
     [ $# -ge 2 ] || { echo "build.sh: $1 wants a value" >&2; exit 2; }
     case "$1" in
@@ -17,7 +17,9 @@ while [ $# -gt 0 ]; do
         --out) out=$2 ;;
         --version) version=$2 ;;
         --arch) arch=$2 ;;
-        *) echo "build.sh: no option $1; there are --binary, --out, --version, --arch" >&2; exit 2 ;;
+        # Of a program that writes no manual and no completion.
+        --pages) pages=$2 ;;
+        *) echo "build.sh: no option $1; there are --binary, --out, --version, --arch, --pages" >&2; exit 2 ;;
     esac
     shift 2
 done
@@ -64,13 +66,15 @@ libc() {
 
 root=$work/fivefold
 put 755 "$binary" /usr/bin/fivefold
-"$binary" man "$root/usr/share/man/man1" >/dev/null
-find "$root/usr/share/man" -type f -exec gzip -9n {} +
-mkdir -p "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions" \
-    "$root/usr/share/fish/vendor_completions.d"
-"$binary" completion bash >"$root/usr/share/bash-completion/completions/fivefold"
-"$binary" completion zsh >"$root/usr/share/zsh/vendor-completions/_fivefold"
-"$binary" completion fish >"$root/usr/share/fish/vendor_completions.d/fivefold.fish"
+if [ "$pages" != none ]; then
+    "$binary" man "$root/usr/share/man/man1" >/dev/null
+    find "$root/usr/share/man" -type f -exec gzip -9n {} +
+    mkdir -p "$root/usr/share/bash-completion/completions" "$root/usr/share/zsh/vendor-completions" \
+        "$root/usr/share/fish/vendor_completions.d"
+    "$binary" completion bash >"$root/usr/share/bash-completion/completions/fivefold"
+    "$binary" completion zsh >"$root/usr/share/zsh/vendor-completions/_fivefold"
+    "$binary" completion fish >"$root/usr/share/fish/vendor_completions.d/fivefold.fish"
+fi
 for page in docs/*.md README.md CHANGELOG.md; do put 644 "$page" "/usr/share/doc/fivefold/${page##*/}"; done
 finish fivefold "$arch" "$(libc)" "five-level security for networks of sensors: the command"
 

@@ -1,27 +1,7 @@
 #!/usr/bin/env bash
-# Lets the build of an earlier commit, as it is in the field, and this one run one deployment together, in the middle of a
-# campaign of renewals. The earlier one is built once, into target/skew; what both depend on in the same version is built once for
-# both.
+# Lets the release before this one and this one run one deployment together, in the middle of a campaign of renewals.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-
-# The release before this one. Until there is a tag, the last commit of one format of the store before the present ones.
-BEFORE=461c9ba
-folder=target/skew/$BEFORE
-
-if [ ! -x $folder/fivefold ]; then
-    git cat-file -e "$BEFORE^{commit}" 2>/dev/null || {
-        echo "skew: commit $BEFORE is not in this clone, so the release before this one cannot be built; type: git fetch --unshallow" >&2
-        exit 1
-    }
-    rm -rf $folder
-    mkdir -p $folder/source
-    git archive $BEFORE | tar -x -C $folder/source
-    # A profile of its own would build all of it anew; the name of what comes out is the same as of ours, so it is moved away.
-    (cd $folder/source && CARGO_INCREMENTAL=0 cargo build --workspace --features fivefold-device/lorawan --bin fivefold \
-        --locked --target-dir "$PWD/../../../")
-    mv target/debug/fivefold $folder/fivefold.new
-    rm -rf $folder/source
-    mv $folder/fivefold.new $folder/fivefold
-fi
-FIVEFOLD_BEFORE=$PWD/$folder/fivefold cargo test --workspace --features fivefold-device/lorawan --locked --test skew -- --ignored --nocapture
+FIVEFOLD_BEFORE=$(scripts/before.sh)
+export FIVEFOLD_BEFORE
+cargo test --workspace --features fivefold-device/lorawan --locked --test skew -- --ignored --nocapture

@@ -12,7 +12,7 @@ as_cloud() { runuser -u fivefold-cloud -- env -C "$cloud" FIVEFOLD_DIR=$cloud "$
 readings() { as_cloud fivefold reading list --token-file token -o json | grep -o '"device"' | wc -l; }
 
 # measure N: a node reports N readings, confirmed by the cloud.
-measure() { as_cloud fivefold node run --dir "nodes/$did" --every 1 --count "$1" --wait 60 >/dev/null; }
+measure() { as_cloud fivefold node run --dir "nodes/$did" --every 1 --count "$1" --wait 240 >/dev/null; }
 
 # sandboxed UNIT STATE: the daemon runs as its own user, without a capability, and what it can write to is its state folder.
 sandboxed() {
@@ -52,6 +52,10 @@ for unit in /lib/systemd/system/fivefold-*.service; do
     say "${unit##*/}: ${score##*Overall }"
 done
 
+# The release before this one makes a deployment and serves it.
+dpkg --purge fivefold-gateway fivefold-cloud fivefold
+dpkg -i /opt/packages/old/*.deb >/dev/null || die "the release before this one is not installed"
+systemctl enable --quiet fivefold-cloud.service fivefold-gateway@north.service
 as_cloud fivefold init "$cloud" >/dev/null
 as_cloud fivefold network add field-7 >/dev/null
 as_cloud fivefold gateway add --net field-7 north >/dev/null
@@ -62,11 +66,24 @@ cp -r "$cloud/gateways/north/." "$gateway/"
 chown -R fivefold-gateway: "$gateway"
 started fivefold-cloud.service
 started fivefold-gateway@north.service
+measure 3 || die "the node's readings were not confirmed by the release before this one"
+[ "$(readings)" -eq 3 ] || die "$(readings) readings, not 3"
+say "the release before this one has 3 readings of a node"
+
+before=$(systemctl show -P MainPID fivefold-cloud.service)
+dpkg -i /opt/packages/new/*.deb >/dev/null || die "the upgrade"
+[ "$(systemctl show -P MainPID fivefold-cloud.service)" != "$before" ] || die "the upgrade left the old program running"
+systemctl is-active --quiet fivefold-cloud.service || die "the cloud is down after the upgrade"
+systemctl is-active --quiet fivefold-gateway@north.service || die "the gateway is down after the upgrade"
+journalctl --no-pager -u fivefold-cloud.service >/tmp/log
+grep -q 'the store has a new format' /tmp/log || die "the store was not of an older format"
+[ "$(readings)" -eq 3 ] || die "$(readings) readings after the upgrade, not 3"
+measure 2 || die "the node's readings were not confirmed after the upgrade"
+[ "$(readings)" -eq 5 ] || die "$(readings) readings after the upgrade, not 5"
+say "upgraded to $(dpkg-query -W -f '${Version}' fivefold) while it ran, over what the release before this one had: 3 readings kept, 2 came"
+
 sandboxed fivefold-cloud.service "$cloud"
 sandboxed fivefold-gateway@north.service /var/lib/fivefold-gateway
-measure 3 || die "the node's readings were not confirmed"
-[ "$(readings)" -eq 3 ] || die "$(readings) readings, not 3"
-say "a node reports: 3 readings confirmed"
 
 for unit in fivefold-cloud.service fivefold-gateway@north.service; do
     before=$(systemctl show -P MainPID $unit)
@@ -99,24 +116,6 @@ systemctl daemon-reload
 started fivefold-gateway@north.service
 measure 1 || die "the gateway carries nothing after its passphrase became a credential"
 say "the gateway's passphrase is a credential of systemd, and no file"
-
-# The old package's program stops in the upgrade. What it leaves is made what an older version left: the form of the ninth migration.
-mkdir -p /run/systemd/system/fivefold-cloud.service.d
-printf '[Service]\nExecStopPost=/bin/sh -c "/opt/packages/older_store cloud/readings.db 9 && touch older"\n' \
-    >/run/systemd/system/fivefold-cloud.service.d/older.conf
-systemctl daemon-reload
-before=$(systemctl show -P MainPID fivefold-cloud.service)
-dpkg -i /opt/packages/new/*.deb >/dev/null || die "the upgrade"
-[ "$(systemctl show -P MainPID fivefold-cloud.service)" != "$before" ] || die "the upgrade left the old program running"
-[ -e "$cloud/older" ] || die "the store was not that of an older version"
-systemctl is-active --quiet fivefold-cloud.service || die "the cloud is down after the upgrade"
-systemctl is-active --quiet fivefold-gateway@north.service || die "the gateway is down after the upgrade"
-rm -r /run/systemd/system/fivefold-cloud.service.d
-systemctl daemon-reload
-[ "$(readings)" -eq 4 ] || die "$(readings) readings after the upgrade, not 4"
-measure 2 || die "the node's readings were not confirmed after the upgrade"
-[ "$(readings)" -eq 6 ] || die "$(readings) readings after the upgrade, not 6"
-say "upgraded to $(dpkg-query -W -f '${Version}' fivefold) while it ran, over a store of an older form: 4 readings kept, 2 came"
 
 rm -r /etc/systemd/system/fivefold-gateway@north.service.d /etc/credstore.encrypted
 dpkg --remove fivefold-gateway fivefold-cloud >/dev/null
