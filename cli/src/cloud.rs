@@ -14,13 +14,15 @@ use fivefold_core::time::Millis;
 use fivefold_keep::ca::{Authority, Certified, ISSUER_DAYS, LONGEST_DAYS, Role, names_in};
 use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::{ClassicProfile, Registry, Whom, Word};
-use fivefold_keep::share::{CA_FILE, CERTIFICATE_FILE};
+use fivefold_keep::share::{self, CA_FILE, CERTIFICATE_FILE};
 use serde_json::{Map, Value, json};
 
 use crate::backup;
 use crate::clock;
 use crate::notify;
-use crate::operator::{CA_KEY_FILE, Folder, Operator, REGISTRY_FILE, acting, by, who};
+use crate::operator::{
+    CA_KEY_FILE, Folder, OPERATOR_FILE, OPERATOR_HEADING, Operator, REGISTRY_FILE, Settings, acting, by, who,
+};
 use crate::output::{self, Output, table};
 
 /// Arguments of `fivefold cloud`.
@@ -39,7 +41,7 @@ enum Verb {
     /// Say what the cloud keeps, how much of it and since when, and what it takes of its disk. Exit code 1 where there is no room
     /// for batches.
     Limits(limits::Args),
-    /// Make a new key and certificate for the cloud, for the same names and 90 days. A running cloud takes it by itself.
+    /// Make a new key and certificate for the cloud, for 90 days and the same names or others. A running cloud takes it by itself.
     RenewCertificate(RenewCertificate),
     /// Make a new issuing key for gateways' certificates. A running cloud takes it by itself.
     RenewIssuer(Folder),
@@ -60,6 +62,10 @@ enum Verb {
 struct RenewCertificate {
     #[command(flatten)]
     folder: Folder,
+    /// Host name or address to stand in it from now on, in the place of those that the one before has. Repeat for more; the first is
+    /// what gateways dial. To give the cloud another name, name the new one and the old one until every gateway dials the new one.
+    #[arg(long = "cloud-name", value_name = "NAME")]
+    cloud_names: Vec<String>,
     /// Revoke all certificates that the cloud had, because their key may be in other hands: gateways are told, and refuse
     /// whoever shows one.
     #[arg(long)]
@@ -141,20 +147,39 @@ fn renew_certificate(args: &RenewCertificate, output: Output) -> anyhow::Result<
     let mut operator = args.folder.open()?;
     let (cloud, now, who) = (operator.dir.join("cloud"), clock::now()?, who());
     let old: Vec<String> = in_force(&operator.registry, now)?;
-    let names = names_in(&files::read_text(&cloud.join(CERTIFICATE_FILE))?)?;
+    let before = names_in(&files::read_text(&cloud.join(CERTIFICATE_FILE))?)?;
+    let names = if args.cloud_names.is_empty() { before.clone() } else { args.cloud_names.clone() };
+    if let Some(first) = args.cloud_names.first() {
+        operator.settings.move_to(first)?;
+    }
     let issued = fresh_certificate(&mut operator, &names, by(&who, now))?;
+    if !args.cloud_names.is_empty() {
+        share::write_config(&operator.dir.join(OPERATOR_FILE), OPERATOR_HEADING, &operator.settings)?;
+    }
+    let gone: Vec<String> = before.into_iter().filter(|name| !names.contains(name)).collect();
     let revoked = if args.revoke_old { old } else { Vec::new() };
     for serial in &revoked {
         operator.registry.revoke_cloud_certificate(serial, by(&who, now))?;
     }
-    let value = json!({ "serial": issued.serial, "names": names, "revoked": revoked });
+    let Settings { cloud, api, .. } = &operator.settings;
+    let value = json!({ "serial": issued.serial, "names": names, "revoked": revoked, "cloud": cloud, "api": api });
     output::answer(output, &value, || {
+        let moved = match (args.cloud_names.is_empty(), gone.is_empty()) {
+            (true, _) => String::new(),
+            (false, true) => format!(
+                "\nGateways dial {cloud} from now on: set it in [uplink] of each gateway.toml, and restart them."
+            ),
+            (false, false) => format!(
+                "\nWho dials {} is refused from now on: set cloud = \"{cloud}\" in [uplink] of each gateway.toml.",
+                gone.join(" or ")
+            ),
+        };
         let revoked = match revoked.len() {
             0 => String::new(),
             n => format!("\nRevoked {n} before it: gateways are told as they connect."),
         };
         format!(
-            "Renewed the cloud's certificate for {} until {}.{revoked}",
+            "Renewed the cloud's certificate for {} until {}.{moved}{revoked}",
             names.join(", "),
             clock::text(issued.not_after)
         )

@@ -17,7 +17,7 @@ use fivefold_keep::share::{
 use fivefold_keep::vault::Vault;
 use serde_json::json;
 
-use crate::operator::{self, CA_KEY_FILE, OPERATOR_FILE, REGISTRY_FILE, Settings};
+use crate::operator::{self, CA_KEY_FILE, OPERATOR_FILE, OPERATOR_HEADING, REGISTRY_FILE, Settings};
 use crate::output::{Output, answer};
 
 /// File name of the sealed key of the cloud's certificate.
@@ -90,18 +90,9 @@ pub fn create(args: &Args) -> anyhow::Result<Settings> {
     };
     share::write_config(&cloud.join(CLOUD_FILE), CLOUD_HEADING, &settings)?;
     let host = args.cloud_names.first().context("at least one --cloud-name is needed")?;
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let settings = Settings {
-        name: args.name.clone(),
-        cloud: format!("https://{host}:{}", args.ingest.port()),
-        api: format!("https://{host}:{}", args.api.port()),
-    };
-    share::write_config(
-        &dir.join(OPERATOR_FILE),
-        "An operator's folder of Fivefold. Keep `passphrase` apart.",
-        &settings,
-    )?;
-
+    let (cloud, api) = Settings::urls(host, args.ingest.port(), args.api.port());
+    let settings = Settings { name: args.name.clone(), cloud, api };
+    share::write_config(&dir.join(OPERATOR_FILE), OPERATOR_HEADING, &settings)?;
     Ok(settings)
 }
 

@@ -19,6 +19,8 @@ use zeroize::Zeroizing;
 pub const CA_KEY_FILE: &str = "ca-key.sealed";
 /// File name of what the folder says of itself.
 pub const OPERATOR_FILE: &str = "operator.toml";
+/// Its first line.
+pub const OPERATOR_HEADING: &str = "An operator's folder of Fivefold. Keep `passphrase` apart.";
 
 /// Which folder a command works on.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,6 +43,27 @@ pub struct Settings {
     pub cloud: String,
     /// Where people find the cloud's API.
     pub api: String,
+}
+
+impl Settings {
+    /// Where the cloud is, on these ports of a host or address.
+    pub fn urls(host: &str, ingest: u16, api: u16) -> (String, String) {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        (format!("https://{host}:{ingest}"), format!("https://{host}:{api}"))
+    }
+
+    /// Says that the cloud is at another host, on the ports that it has.
+    ///
+    /// # Errors
+    /// They do not say their ports.
+    pub fn move_to(&mut self, host: &str) -> anyhow::Result<()> {
+        let port = |url: &str| url.trim_end_matches('/').rsplit(':').next().and_then(|port| port.parse().ok());
+        let ports = port(&self.cloud).zip(port(&self.api));
+        let (ingest, api) =
+            ports.with_context(|| format!("write cloud and api as https://HOST:PORT in {OPERATOR_FILE}"))?;
+        (self.cloud, self.api) = Self::urls(host, ingest, api);
+        Ok(())
+    }
 }
 
 /// The folder, opened.

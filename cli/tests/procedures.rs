@@ -29,6 +29,7 @@ impl Walk {
             ("https://cloud.example:8443", format!("https://localhost:{}", farm.ingest.port())),
             ("192.0.2.10:17754", "127.0.0.1:0".to_owned()),
             ("/mnt/backup", "sets".to_owned()),
+            ("/var/lib/fivefold-gateway/north", "farm/gateways/north".to_owned()),
         ];
         let cloud = Some(Daemon::start(&farm.cloud(), 0));
         let gateway = Some(Daemon::start(&farm.gateway(), 0));
@@ -44,7 +45,7 @@ impl Walk {
                 // Who types the next line does so when it is up.
                 self.wait(|w| TcpStream::connect(w.farm.ingest).is_ok());
             }
-            "systemctl restart fivefold-gateway" => {
+            "systemctl restart fivefold-gateway@north" => {
                 self.gateway.take().unwrap().stop();
                 self.gateway = Some(Daemon::start(&self.farm.gateway(), 0));
             }
@@ -181,6 +182,31 @@ fn a_lost_operator_key() {
     assert_eq!(said[1]["to_invite"].as_array().unwrap().len(), 2);
     w.readings(2);
     assert_eq!(w.farm.stored(), 3);
+}
+
+#[test]
+fn another_machine_another_name() {
+    let mut w = Walk::new("e1+e3+e4");
+    w.words.extend([("new.example", "127.0.0.2".to_owned()), ("cloud.example", "localhost".to_owned())]);
+    w.words.push(("/mnt/moved", "moved".to_owned()));
+    w.readings(1);
+    w.block("Another machine, another name", 0);
+    // The new machine: its cloud listens elsewhere, too. Gateways and nodes are machines of their own, and stay.
+    w.shell("mv farm old && rm -r moved/gateways moved/nodes");
+    w.shell("sed -i s/127.0.0.1/0.0.0.0/ moved/cloud/cloud.toml");
+    let said = w.block("Another machine, another name", 1);
+    assert_eq!(said[1]["names"], serde_json::json!(["127.0.0.2", "localhost"]));
+    w.shell("mv old/gateways old/nodes farm/");
+    // By the name that it knows, and by the new one.
+    w.readings(1);
+    w.block("Another machine, another name", 2);
+    let said = w.block("Another machine, another name", 3);
+    assert_eq!(said[0]["cloud"], format!("https://127.0.0.2:{}", w.farm.ingest.port()));
+    w.readings(1);
+    assert_eq!(w.farm.stored(), 3);
+    // Who dials the old name is not let down by chance: it is in the certificate no more.
+    let names = w.shell("fivefold cloud renew-certificate --dir farm")["names"].clone();
+    assert_eq!(names, serde_json::json!(["127.0.0.2"]));
 }
 
 fn back_from_a_backup(levels: &str) {
