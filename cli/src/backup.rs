@@ -223,7 +223,12 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
     let checked = set.check()?;
     let aside = names.left_aside()?;
     set.unpack(&names.restoring)?;
-    let done = complete(args, of, &set, &head, &names.restoring, now);
+    let done = complete(args, of, &set, &head, &names.restoring, now).and_then(|done| {
+        // It is whose folder it replaces; else it is whose folder it is in.
+        let before = if there { Some(dir.as_path()) } else { aside.as_deref() };
+        files::give_as(&names.restoring, before.unwrap_or_else(|| files::folder_of(&names.restoring)))?;
+        Ok(done)
+    });
     let put_back = match done {
         Ok(put_back) => put_back,
         Err(error) => {

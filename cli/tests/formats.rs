@@ -6,7 +6,7 @@ mod farm;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -78,12 +78,15 @@ fn a_deployment_of_an_earlier_format_is_opened_whole_and_its_book_leaves_a_copy(
     let secrets = reader.secrets(&vault, &devices[0]).unwrap();
     drop(reader);
 
+    // Root may type it in the folder of a daemon's user.
+    let _ = chown(older.path(""), Some(4242), Some(4242));
     let shown = answer(&["device", "show", "--dir", &older.path(""), &older.did]);
     assert!(shown["renewal"]["highest_epoch"].as_u64() > Some(1), "{shown}");
     let present = format(&book);
     assert!(present > 2);
     let beside = older.path("registry.db.format-2");
     assert_eq!(fs::metadata(&beside).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(fs::metadata(&beside).unwrap().uid(), fs::metadata(older.path("")).unwrap().uid());
     assert_eq!(format(&beside), 2);
     // It is what an older program would go on with.
     let mut copy = Registry::open(Path::new(&beside), by()).unwrap();

@@ -35,7 +35,7 @@ use fivefold_core::proof::receipt::GatewayBoot;
 use fivefold_core::time::Millis;
 use fivefold_core::why::{Detail, FrameId, Refusal};
 use fivefold_keep::closed::{self, Left};
-use fivefold_keep::files::FileError;
+use fivefold_keep::files::{self, FileError, Readers};
 use fivefold_keep::format::Newer;
 use fivefold_keep::migrate::{Formats, Stopped};
 use fivefold_keep::vault::VaultError;
@@ -650,6 +650,8 @@ pub struct Store {
 fn open(path: &Path) -> Result<Connection, StoreError> {
     let failed = |source| StoreError::of(path, source);
     let left = closed::take(path)?;
+    // If it cannot be made, SQLite says why.
+    let _ = files::ensure(path, Readers::Everybody);
     let mut db = Connection::open(path).map_err(failed)?;
     db.busy_timeout(Duration::from_secs(10)).map_err(failed)?;
     if left == Left::Unknown {
@@ -832,7 +834,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     };
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(PathBuf::from(name)).map_err(failed)?;
+    let file = files::open_or_create(Path::new(&name), Readers::Everybody).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),

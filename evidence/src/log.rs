@@ -163,7 +163,7 @@ impl Log {
         files::create_folder(&own)?;
         let path = own.join("lock");
         let failed = |source| LogError::Write { path: path.clone(), source };
-        let lock = File::options().create(true).append(true).open(&path).map_err(failed)?;
+        let lock = files::open_or_create(&path, Readers::Everybody).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LogError::Taken(directory.into())),

@@ -10,8 +10,7 @@ mod reader;
 mod reseal;
 mod restored;
 
-use std::fs::{File, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +22,7 @@ use fivefold_core::time::Millis;
 use fivefold_core::why::Refusal;
 use fivefold_core::wire::envelope::Envelope;
 use fivefold_keep::closed::{self, Left};
+use fivefold_keep::files::{self, Readers};
 use fivefold_keep::format::Newer;
 use fivefold_keep::why;
 use fivefold_waspmote::hardened::Window;
@@ -180,11 +180,9 @@ impl Spool {
     fn made(path: &Path, boot: GatewayBoot, wrap: Box<dyn Wrap>) -> Result<Self, SpoolError> {
         let path = path.to_path_buf();
         let io = |e: std::io::Error| SpoolError::Io { path: path.clone(), detail: e.to_string() };
-        let file =
-            |p: &Path| OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(p).map_err(io);
-        let lock = file(&path.with_extension("lock"))?;
+        let lock = files::open_or_create(&path.with_extension("lock"), Readers::Owner).map_err(io)?;
         lock.try_lock().map_err(|_| SpoolError::InUse { path: path.clone() })?;
-        file(&path)?;
+        files::ensure(&path, Readers::Owner).map_err(io)?;
         let left = closed::take(&path).map_err(|e| SpoolError::Io { path: path.clone(), detail: e.to_string() })?;
         let fail = |e| explain(&path, &e);
         let db = Connection::open(&path).map_err(fail)?;

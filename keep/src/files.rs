@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
@@ -62,7 +62,17 @@ pub enum Readers {
     Everybody,
 }
 
-/// Writes a file so that after a crash either the old content or the new stands there, and syncs file and folder.
+impl Readers {
+    const fn mode(self) -> u32 {
+        match self {
+            Self::Owner => 0o600,
+            Self::Everybody => 0o644,
+        }
+    }
+}
+
+/// Writes a file so that after a crash either the old content or the new stands there, and syncs file and folder. Of root it
+/// belongs to the owner of its folder, as with [`create`].
 ///
 /// # Errors
 /// [`FileError::Write`].
@@ -71,13 +81,9 @@ pub fn write(path: &Path, readers: Readers, bytes: &[u8]) -> Result<(), FileErro
     let folder = folder_of(path);
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(".new");
-    let mode = match readers {
-        Readers::Owner => 0o600,
-        Readers::Everybody => 0o644,
-    };
     let write = || {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
-        file.set_permissions(Permissions::from_mode(mode))?;
+        let mut file = create_anew(Path::new(&temporary), readers)?;
+        file.set_permissions(Permissions::from_mode(readers.mode()))?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
@@ -93,6 +99,61 @@ pub fn write(path: &Path, readers: Readers, bytes: &[u8]) -> Result<(), FileErro
 pub fn free(folder: &Path) -> io::Result<u64> {
     let of = rustix::fs::statvfs(folder)?;
     Ok(of.f_bavail.saturating_mul(of.f_frsize))
+}
+
+/// Makes a file that is not there yet. What root makes belongs to the owner of the folder, as SQLite does it beside a database:
+/// the daemon whose folder it is must read it, whoever typed the command.
+///
+/// # Errors
+/// As the system says; there is something of this name, for one.
+pub fn create(path: &Path, readers: Readers) -> io::Result<File> {
+    let file = OpenOptions::new().write(true).create_new(true).mode(readers.mode()).open(path)?;
+    if let Some((uid, gid)) = other_owner(&file.metadata()?, folder_of(path))? {
+        // Where root may not give files away, as in some containers, they stay root's.
+        let _ = fchown(&file, Some(uid), Some(gid));
+    }
+    Ok(file)
+}
+
+/// The same in the place of what is there: what a crash left of a file that was to get its name later, or somebody else's link,
+/// which must not be written through.
+///
+/// # Errors
+/// As the system says.
+pub fn create_anew(path: &Path, readers: Readers) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => create(path, readers),
+    }
+}
+
+/// Opens a file for writing, as a lock, say; where it is not there, it is made as by [`create`].
+///
+/// # Errors
+/// As the system says.
+pub fn open_or_create(path: &Path, readers: Readers) -> io::Result<File> {
+    match create(path, readers) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => OpenOptions::new().write(true).open(path),
+        done => done,
+    }
+}
+
+/// Makes an empty file where there is none: for a database, which SQLite would make as whoever asks. One that is there is not even
+/// opened, for a process that closes it loses its locks on it.
+///
+/// # Errors
+/// As the system says.
+pub fn ensure(path: &Path, readers: Readers) -> io::Result<()> {
+    match create(path, readers) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Whose something new is to be: of root's, the owner of the folder.
+fn other_owner(made: &fs::Metadata, folder: &Path) -> io::Result<Option<(u32, u32)>> {
+    let owner = fs::metadata(folder)?;
+    Ok((made.uid() == 0 && owner.uid() != 0).then(|| (owner.uid(), owner.gid())))
 }
 
 /// Reads a secret file, if nobody but its owner can.
@@ -146,14 +207,56 @@ pub fn remove(path: &Path) -> Result<(), FileError> {
     File::open(folder_of(path)).and_then(|f| f.sync_all()).map_err(failed)
 }
 
-/// Makes a folder that only its owner enters, and those above it.
+/// Makes a folder that only its owner enters, and those above it. What root makes belongs to the owner of the folder around it.
 ///
 /// # Errors
 /// [`FileError::Write`].
 pub fn create_folder(path: &Path) -> Result<(), FileError> {
     let failed = |source| FileError::Write { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(failed)?;
+    create_folders(path).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(0o700)).map_err(failed)
+}
+
+/// Makes a folder that everybody may enter who may enter the one around it, and those above it.
+///
+/// # Errors
+/// As the system says.
+pub fn create_folders(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    create_folders(folder_of(path))?;
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        made => made?,
+    }
+    if let Some((uid, gid)) = other_owner(&fs::symlink_metadata(path)?, folder_of(path))? {
+        let _ = lchown(path, Some(uid), Some(gid));
+    }
+    Ok(())
+}
+
+/// Gives a folder and all in it to the owner of another, if root does it; links are not followed.
+///
+/// # Errors
+/// [`FileError::Write`].
+pub fn give_as(folder: &Path, model: &Path) -> Result<(), FileError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| FileError::Write { path, source }
+    };
+    let owner = other_owner(&fs::symlink_metadata(folder).map_err(failed(folder))?, model).map_err(failed(model))?;
+    let Some((uid, gid)) = owner else { return Ok(()) };
+    let mut all = vec![folder.to_owned()];
+    while let Some(at) = all.pop() {
+        if fs::symlink_metadata(&at).map_err(failed(&at))?.is_dir() {
+            for entry in fs::read_dir(&at).map_err(failed(&at))? {
+                all.push(entry.map_err(failed(&at))?.path());
+            }
+        }
+        lchown(&at, Some(uid), Some(gid)).map_err(failed(&at))?;
+    }
+    Ok(())
 }
 
 /// The folder that a relative path in a config file starts from: the one the file is in.
@@ -181,6 +284,45 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = read_text(Path::new("/nowhere/at-all")).unwrap_err();
         assert!(error.to_string().starts_with("cannot read /nowhere/at-all"), "{error}");
+    }
+
+    #[test]
+    fn what_root_makes_belongs_to_the_owner_of_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        // Only root can give a folder away; of anybody else all is their own, and must stay so.
+        let is_root = std::os::unix::fs::chown(folder.path(), Some(4242), Some(4243)).is_ok();
+        let owner = |path: &Path| fs::symlink_metadata(path).map(|m| (m.uid(), m.gid())).unwrap();
+        let theirs = owner(folder.path());
+        assert_eq!(is_root, theirs == (4242, 4243), "this test shows more when root runs it");
+        let at = |name: &str| folder.path().join(name);
+        write(&at("a"), Readers::Owner, b"old").unwrap();
+        if is_root {
+            std::os::unix::fs::chown(at("a"), Some(0), Some(0)).unwrap();
+        }
+        write(&at("a"), Readers::Owner, b"new").unwrap();
+        drop(open_or_create(&at("lock"), Readers::Owner).unwrap());
+        drop(open_or_create(&at("lock"), Readers::Owner).unwrap());
+        create_folder(&at("b/c")).unwrap();
+        write(&at("b/c/d"), Readers::Everybody, b"").unwrap();
+        for made in ["a", "lock", "b", "b/c", "b/c/d"] {
+            assert_eq!(owner(&at(made)).0, theirs.0, "{made}");
+        }
+        let beside = tempfile::tempdir().unwrap();
+        create_folder(&beside.path().join("e/f")).unwrap();
+        give_as(&beside.path().join("e"), folder.path()).unwrap();
+        assert_eq!(owner(&beside.path().join("e/f")).0, theirs.0);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_what_is_written_next_is_not_followed() {
+        let (folder, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (path, other) = (folder.path().join("a"), outside.path().join("b"));
+        fs::write(&other, "kept").unwrap();
+        std::os::unix::fs::symlink(&other, folder.path().join("a.new")).unwrap();
+        write(&path, Readers::Owner, b"new").unwrap();
+        assert_eq!((fs::read(&path).unwrap(), fs::read(&other).unwrap()), (b"new".to_vec(), b"kept".to_vec()));
+        std::os::unix::fs::symlink(outside.path().join("nowhere"), folder.path().join("l")).unwrap();
+        assert!(create(&folder.path().join("l"), Readers::Owner).is_err());
     }
 
     #[test]

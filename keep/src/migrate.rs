@@ -1,13 +1,12 @@
 //! Brings databases forward to the present format (docs/operate.md, "Files and their formats").
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use crate::files;
+use crate::files::{self, Readers};
 use crate::format::Newer;
 
 /// Why a database was not brought to the present format. It is whole, and in the format that it was in, or a step further.
@@ -184,15 +183,7 @@ fn copy(path: &Path, found: i64, known: i64) -> Result<(), Stopped> {
         }
         _ => Stopped::Copy { path: path.to_owned(), found, source },
     };
-    let begin = || {
-        // One that was cut before.
-        match fs::remove_file(&new) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-            _ => {}
-        }
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)
-    };
-    drop(begin().map_err(written)?);
+    drop(files::create_anew(&new, Readers::Owner).map_err(written)?);
     let vacuum = || {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(path, flags)?.execute("VACUUM INTO ?", [new.to_string_lossy()])

@@ -50,6 +50,7 @@ pub use templates::RegisteredTemplate;
 pub use tokens::{NoScope, Scope, Token};
 pub use waivers::WaiverWords;
 
+use crate::files::{self, Readers};
 use crate::migrate::{self, Formats};
 use crate::vault::{Vault, VaultError, random};
 use deeds::{Done, Hand, Makes};
@@ -352,6 +353,8 @@ impl Registry {
         if path.exists() {
             return Err(RegistryError::Refused(format!("{} exists already; init wants a new folder", path.display())));
         }
+        // If it cannot be made, SQLite says why.
+        let _ = files::ensure(path, Readers::Everybody);
         let db = Connection::open(path).map_err(|source| RegistryError::of(path, source))?;
         let made = Self { db, path: path.to_owned(), hand: Some(Hand::of(by)?) };
         let set = || {

@@ -61,7 +61,7 @@ impl Mark {
             for party in backup::parties_in(before)? {
                 let to = dir.join(&party);
                 if !to.exists() {
-                    fs::create_dir_all(files::folder_of(&to))?;
+                    files::create_folders(files::folder_of(&to))?;
                     rename(&before.join(&party), &to)?;
                 }
             }

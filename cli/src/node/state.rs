@@ -169,7 +169,8 @@ pub(super) fn open(dir: &Path) -> anyhow::Result<State> {
 fn locked(dir: &Path) -> anyhow::Result<(PathBuf, File)> {
     let folder = dir.join(FOLDER);
     files::create_folder(&folder)?;
-    let lock = File::create(folder.join(LOCK)).with_context(|| format!("cannot write to {}", folder.display()))?;
+    let lock = files::open_or_create(&folder.join(LOCK), Readers::Everybody)
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
     match lock.try_lock() {
         Ok(()) => Ok((folder, lock)),
         Err(TryLockError::WouldBlock) => {

@@ -1,11 +1,12 @@
 //! The tiles of a log on the disk: written whole and synced, before a head that needs them is signed.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use fivefold_core::proof::merkle::{self, Hash, Tree};
+use fivefold_keep::files::{self, Readers};
 
 use super::{Entry, LogError};
 use crate::note::Malformed;
@@ -108,7 +109,7 @@ impl Out<'_> {
         let failed = |source| LogError::Write { path: path.clone(), source };
         let folder = path.parent().unwrap_or(self.directory);
         if !folder.is_dir() {
-            fs::create_dir_all(folder).map_err(failed)?;
+            files::create_folders(folder).map_err(failed)?;
             self.folders.extend(folder.ancestors().take_while(|f| *f != self.directory).map(Path::to_owned));
             self.folders.insert(self.directory.to_owned());
         }
@@ -116,9 +117,10 @@ impl Out<'_> {
         // A reader must never see half a tile, nor a crash leave one.
         let mut temporary = path.clone().into_os_string();
         temporary.push(".new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&temporary).map_err(failed)?;
+        let temporary = Path::new(&temporary);
+        let mut file = files::create_anew(temporary, Readers::Everybody).map_err(failed)?;
         file.write_all(bytes).and_then(|()| file.sync_data()).map_err(failed)?;
-        fs::rename(&temporary, &path).map_err(failed)
+        fs::rename(temporary, &path).map_err(failed)
     }
 
     /// After this all that was written is durable.

@@ -55,7 +55,7 @@ impl Store {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         files::create_folder(folder)?;
         let path = folder.join("lock");
-        let lock = std::fs::File::options().create(true).append(true).open(&path);
+        let lock = files::open_or_create(&path, Readers::Everybody);
         let lock = lock.map_err(|source| FileError::Write { path: path.clone(), source })?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { folder: folder.into(), _lock: lock }),

@@ -1,9 +1,8 @@
 //! A set: writing its next file, opening it, and reading it whole.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, BufWriter, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::aead::LessSafeKey;
@@ -14,7 +13,7 @@ use super::pages::{SQLITE, Snapshot};
 use super::tree::{self, DATABASE, Database, FILE, Index, Kept, PAGE, PART, Record};
 use super::{BackupError, Result};
 use crate::ca::spki_of;
-use crate::files;
+use crate::files::{self, Readers};
 use crate::share::CA_FILE;
 use crate::vault::{self, PASSPHRASE_FILE, Pin, Source, VAULT_FILE, Vault, VaultError};
 
@@ -225,8 +224,12 @@ pub fn write(job: &Job<'_>) -> Result<Written> {
     let path = job.to.join(name(head.number));
     let part = path.with_extension(format!("{ENDING}.part"));
     let written = (|| {
-        let mut options = OpenOptions::new();
-        let file = options.write(true).create(true).truncate(true).mode(0o600).open(&part);
+        let file = match files::create(&part, Readers::Owner) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                File::options().write(true).truncate(true).open(&part)
+            }
+            made => made,
+        };
         let file = file.map_err(|e| BackupError::writing(&part, e))?;
         let sealer = Sealer::new(BufWriter::new(file), &head.to_bytes(), vault::aes(&key)?);
         let mut body = Body {
