@@ -26,12 +26,14 @@ fn ask(address: SocketAddr, path: &str) -> Option<(String, String)> {
     Some((head.lines().next()?.to_owned(), body.to_owned()))
 }
 
-async fn of_cloud(d: &Deployment) -> Option<String> {
+async fn of_cloud(d: &Deployment, path: &str) -> Option<String> {
     let tls = client_config_api(&d.anchor(), Groups::HybridOnly).unwrap();
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls).build().unwrap();
-    let url = format!("https://localhost:{}/v1/metrics", d.api.port());
+    let url = format!("https://localhost:{}{path}", d.api.port());
     let answer = client.get(&url).bearer_auth(&d.token).send().await.ok()?;
-    assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    if path == "/v1/metrics" {
+        assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
+    }
     answer.text().await.ok()
 }
 
@@ -98,6 +100,15 @@ async fn both_pages_have_every_metric_and_every_code_and_no_device() {
     let node_folder = d.at(&format!("farm/nodes/{did}"));
     let run = ["node", "run", "--dir", &node_folder, "--every", "0.2", "--retry", "1"];
     let _node = Daemon::start(&run, &d.path("node.log"));
+    let mut health = None;
+    while health.is_none() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        health = of_cloud(&d, "/v1/health").await;
+    }
+    let health = health.unwrap();
+    assert!(health.contains("\"backup_at\":null"), "{health}");
+    let before = deployment::now();
+    fivefold(&["cloud", "backup", "--dir", &farm, "--to", &d.at("set")]);
     // No frame: it is refused and counted, and of that the gateway tells the cloud how it is.
     let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (mut pages, mut lacking) = (None, Vec::new());
@@ -106,7 +117,7 @@ async fn both_pages_have_every_metric_and_every_code_and_no_device() {
         stranger.send_to(b"no frame", &radio).unwrap();
         let Some((status, near)) = ask(metrics, "/metrics") else { continue };
         assert_eq!(status, "HTTP/1.1 200 OK");
-        let Some(far) = of_cloud(&d).await else { continue };
+        let Some(far) = of_cloud(&d, "/v1/metrics").await else { continue };
         lacking = [missing(&near, gateway::ALL), missing(&far, cloud::ALL)].concat();
         if lacking.is_empty() {
             pages = Some((near, far));
@@ -114,6 +125,12 @@ async fn both_pages_have_every_metric_and_every_code_and_no_device() {
         }
     }
     let (near, far) = pages.unwrap_or_else(|| panic!("never shown: {lacking:?}\n{}", gateway.said()));
+    let health: Value = serde_json::from_str(&of_cloud(&d, "/v1/health").await.unwrap()).unwrap();
+    let backup = health["backup_at"].as_u64().unwrap();
+    assert!(
+        backup >= before && far.contains(&format!("\nfivefold_cloud_backup_timestamp_seconds {backup}\n")),
+        "{health}"
+    );
     check(&near, gateway::ALL);
     check(&far, cloud::ALL);
     let told: Value = serde_json::from_str(&ask(metrics, "/rejections").unwrap().1).unwrap();

@@ -542,6 +542,7 @@ async fn health(State(service): State<Arc<Service>>) -> Answer<Health> {
             registry_version: book.version,
             devices: book.devices.len(),
             last_reading_id: readings,
+            backup_at: service.last_backup(),
             audit: service.selfcheck().and_then(audit::AuditShown::of),
         }))
     })

@@ -245,6 +245,15 @@ impl Service {
         Registry::open_read_only(&self.registry)?.certificates()
     }
 
+    /// When the last backup was begun that was written and read back, Unix seconds, as the operator's log says. Blocks.
+    pub fn last_backup(&self) -> Option<u64> {
+        let told = Registry::open_read_only(&self.registry).and_then(|book| book.last_backup());
+        told.unwrap_or_else(|error| {
+            tracing::error!(%error, "nobody is told when the last backup was made");
+            None
+        })
+    }
+
     /// The log, if it can be written.
     pub const fn logging(&self) -> Option<&Arc<Logging>> {
         self.logging.as_ref()

@@ -280,6 +280,10 @@ page! {
             "How often something had to be sent to it again.";
         OUTBOX_UP = "fivefold_cloud_outbox_up", Gauge, Count, [Sink],
             "1 while a sink takes what comes, 0 while it is away or paused.";
+        OUTBOX_PAUSED = "fivefold_cloud_outbox_paused", Gauge, Count, [Sink],
+            "1 while somebody has paused a sink.";
+        BACKUP = "fivefold_cloud_backup_timestamp_seconds", Gauge, UnixSeconds, [],
+            "When the last backup was begun that was written and read back whole; absent before the first.";
         AUDIT_GRADE = "fivefold_cloud_audit_grade", Gauge, Count, [],
             "Grade of its audit of itself, 0 for A to 4 for F; absent while nobody knows.";
         AUDIT_FINDINGS = "fivefold_cloud_audit_findings", Gauge, Count, [Rule, Severity],

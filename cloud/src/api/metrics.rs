@@ -24,6 +24,7 @@ struct Stored {
     sinks: Vec<SinkRow>,
     parts: Vec<PartSize>,
     outbox: Vec<OutboxRow>,
+    backup: Option<u64>,
 }
 
 /// The page, as things are. Blocks.
@@ -41,6 +42,7 @@ pub(super) fn page(service: &Service, reader: &Reader, now: Millis) -> Result<St
         sinks: reader.alarm_sinks()?,
         parts: Part::ALL.into_iter().map(|part| reader.part(part)).collect::<Result<_, _>>()?,
         outbox: reader.outbox()?,
+        backup: service.last_backup(),
     };
     // A text takes whatever is written to it.
     Ok(write(service, &stored, now).unwrap_or_default())
@@ -115,6 +117,8 @@ fn write(service: &Service, stored: &Stored, now: Millis) -> Result<String, fmt:
     page.put(&shown::OUTBOX_RETRIED, outbox().map(|sink| ([&sink.name], sink.retried)))?;
     let is_up = |sink: &OutboxRow| u64::from(sink.failed.is_none() && sink.paused.is_none());
     page.put(&shown::OUTBOX_UP, outbox().map(|sink| ([&sink.name], is_up(sink))))?;
+    page.put(&shown::OUTBOX_PAUSED, outbox().map(|sink| ([&sink.name], u64::from(sink.paused.is_some()))))?;
+    page.one(&shown::BACKUP, stored.backup)?;
     let audit = service.selfcheck().map(|own| own.standing());
     page.one(&shown::AUDIT_GRADE, audit.and_then(|a| a.grade()))?;
     let open = audit.map(|a| a.open()).unwrap_or_default().into_iter();

@@ -576,6 +576,8 @@ pub struct Health {
     pub devices: usize,
     /// Id of the newest reading.
     pub last_reading_id: i64,
+    /// When the last backup was begun that was written and read back, Unix seconds; none before the first.
+    pub backup_at: Option<u64>,
     /// How its audit of itself came out; none before it has looked.
     pub audit: Option<super::AuditShown>,
 }

@@ -17,6 +17,10 @@ const SILENT: [(Severity, u64); 2] = [(Severity::Warning, 15 * 60), (Severity::H
 const WAITING: [(Severity, u64); 2] = [(Severity::Warning, 3600), (Severity::High, 72 * 3600)];
 /// A sink that is away for longer is somebody who hears nothing.
 const ALARMS: u64 = 900;
+/// Readings are where people need them within an hour, or somebody looks.
+const READINGS: u64 = 3600;
+/// A backup is made each night; one that failed is made the next.
+const BACKUP: [(Severity, u64); 2] = [(Severity::Warning, 2 * DAY), (Severity::High, 7 * DAY)];
 /// Of 2^20 numbers of a context 49152 are used when it is renewed.
 const NUMBERS: u32 = 1 << 19;
 /// Frame counters before E1-09: time for a rotation without haste.
@@ -26,6 +30,8 @@ struct Rule {
     name: String,
     severity: Severity,
     expr: String,
+    /// How long that must last, in minutes.
+    minutes: u64,
     summary: String,
     action: String,
 }
@@ -39,10 +45,11 @@ pub(crate) fn text() -> String {
     for (name, rules) in [("fivefold-codes", codes()), ("fivefold-state", states())] {
         let _ = writeln!(out, "  - name: {name}\n    rules:");
         for rule in rules {
-            let Rule { name, severity, expr, summary, action } = rule;
+            let Rule { name, severity, expr, minutes, summary, action } = rule;
+            let lasts = if minutes == 0 { String::new() } else { format!("        for: {minutes}m\n") };
             let _ = write!(
                 out,
-                "      - alert: {}\n        expr: {}\n        labels:\n          severity: {}\n        annotations:\n          \
+                "      - alert: {}\n        expr: {}\n{lasts}        labels:\n          severity: {}\n        annotations:\n          \
                  summary: {}\n          action: {}\n",
                 quoted(&name),
                 quoted(&expr),
@@ -75,6 +82,7 @@ fn codes() -> Vec<Rule> {
                 name: code.to_string(),
                 severity: *severity,
                 expr: format!("{here} or {there}"),
+                minutes: 0,
                 summary: format!("{code}: {}{often}", code.condition()),
                 action: "Look who it was: /v1/rejections of the cloud, /rejections of a gateway without one.".into(),
             });
@@ -87,7 +95,7 @@ fn states() -> Vec<Rule> {
     let mut rules = Vec::new();
     let mut rule = |name: &str, severity, expr: String, summary: &str, action: &str| {
         let (summary, action) = (summary.to_owned(), action.to_owned());
-        rules.push(Rule { name: name.to_owned(), severity, expr, summary, action });
+        rules.push(Rule { name: name.to_owned(), severity, expr, minutes: 0, summary, action });
     };
     let [seen, held, limit, age, left, ends, own] = [
         cloud::GATEWAY_SEEN.row(),
@@ -203,5 +211,39 @@ fn states() -> Vec<Rule> {
             "Mend it, or waive it with a reason and a day: fivefold audit explain {{ $labels.rule }}.",
         );
     }
+    for (severity, after) in BACKUP {
+        rule(
+            "BackupOld",
+            severity,
+            format!("time() - {} > {after}", cloud::BACKUP.row().name),
+            "The last backup of {{ $labels.instance }} is {{ $value | humanizeDuration }} old.",
+            "Look why none was made: journalctl -u fivefold-backup, or type fivefold cloud backup.",
+        );
+    }
+    let [up, paused, wait, dead] =
+        [cloud::OUTBOX_UP.row(), cloud::OUTBOX_PAUSED.row(), cloud::OUTBOX_WAIT.row(), cloud::OUTBOX_DEAD.row()]
+            .map(|row| row.name);
+    rule(
+        "OutboxWaits",
+        Severity::High,
+        format!("{wait} > {READINGS}"),
+        "A reading has waited for sink {{ $labels.sink }} for {{ $value | humanizeDuration }}.",
+        "None is lost: fivefold outbox show says what goes wrong, or who paused it.",
+    );
+    rule(
+        "OutboxDead",
+        Severity::Warning,
+        format!("{dead} > 0"),
+        "Sink {{ $labels.sink }} has refused {{ $value }} readings for good.",
+        "fivefold outbox dead says why: mend it, then fivefold outbox resend.",
+    );
+    rules.push(Rule {
+        name: "OutboxAway".into(),
+        severity: Severity::High,
+        expr: format!("{up} == 0 unless {paused} == 1"),
+        minutes: 15,
+        summary: "Sink {{ $labels.sink }} takes no readings.".into(),
+        action: "None is lost: fivefold outbox show says what goes wrong.".into(),
+    });
     rules
 }

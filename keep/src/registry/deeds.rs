@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS deeds (         -- the operator's log; only grows
     before      BLOB NOT NULL              -- hash of the line before; of the first, zeros
 ) STRICT;";
 
+/// What a backup that was written and read back is called.
+const BACKUP: &str = "backup made";
 /// Characters of who, from where, and by which command, at most.
 const SHORT: usize = 64;
 /// Characters of what something was done to, at most.
@@ -232,6 +234,24 @@ impl Registry {
     pub fn deeds(&self, after: u64, most: u32) -> Result<Vec<Line>> {
         let sql = format!("SELECT {COLUMNS} FROM deeds WHERE n > {after} ORDER BY n LIMIT {most}");
         self.all(&sql, line_of)
+    }
+
+    /// Enters a backup that was written and read back.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`](super::RegistryError::Database).
+    pub fn enter_backup(&mut self, about: impl Display) -> Result<()> {
+        self.enter_deed(BACKUP, about)
+    }
+
+    /// When the last one was begun, Unix seconds.
+    ///
+    /// # Errors
+    /// [`RegistryError::Database`](super::RegistryError::Database).
+    pub fn last_backup(&self) -> Result<Option<u64>> {
+        let sql = "SELECT at FROM deeds WHERE done = ? ORDER BY n DESC LIMIT 1";
+        let at = self.db.query_row(sql, [BACKUP], |r| r.get(0)).optional();
+        at.map(|at| at.map(hidden)).map_err(|e| self.failed(e))
     }
 
     /// How many lines the operator's log has: the number of the last one.
