@@ -61,7 +61,15 @@ CONTROL
 libc() {
     local newest
     newest=$(objdump -T "$binary" 2>/dev/null | grep -o 'GLIBC_[0-9.]*' | sort -Vu | tail -1 || true)
-    if [ -n "$newest" ]; then echo "libc6 (>= ${newest#GLIBC_}), libgcc-s1"; else echo "base-files"; fi
+    if [ -n "$newest" ]; then
+        echo "libc6 (>= ${newest#GLIBC_}), libgcc-s1"
+    elif head -c 4096 "$binary" | grep -qaE '/ld-(linux|musl)'; then
+        # A package that needs nothing would install where the program does not start.
+        echo "build.sh: $binary is loaded with libraries, and objdump does not say which; type: apt-get install binutils (of another machine's program: binutils-multiarch)" >&2
+        exit 2
+    else
+        echo "base-files"
+    fi
 }
 
 root=$work/fivefold
@@ -76,7 +84,8 @@ if [ "$pages" != none ]; then
     "$binary" completion fish >"$root/usr/share/fish/vendor_completions.d/fivefold.fish"
 fi
 for page in docs/*.md README.md CHANGELOG.md; do put 644 "$page" "/usr/share/doc/fivefold/${page##*/}"; done
-finish fivefold "$arch" "$(libc)" "five-level security for networks of sensors: the command"
+depends=$(libc)
+finish fivefold "$arch" "$depends" "five-level security for networks of sensors: the command"
 
 # daemon NAME UNIT UNITS DESCRIPTION: a unit with its user; what is in the folder beside it are drop-ins to copy.
 daemon() {
@@ -87,6 +96,9 @@ daemon() {
     put 644 "$from/tmpfiles.conf" "/usr/lib/tmpfiles.d/$name.conf"
     put 644 "$from/credential.conf" "/usr/share/doc/$name/examples/credential.conf"
     [ ! -e "$from/serial.conf" ] || put 644 "$from/serial.conf" "/usr/share/doc/$name/examples/serial.conf"
+    for example in "$from"/backup.*; do
+        [ ! -e "$example" ] || put 644 "$example" "/usr/share/doc/$name/examples/fivefold-${example##*/}"
+    done
     mkdir -p "$root/DEBIAN"
     for script in postinst prerm postrm; do
         sed "s/@PACKAGE@/$name/g; s/@UNITS@/$3/g" "packages/$script" >"$root/DEBIAN/$script"
