@@ -37,3 +37,14 @@ pub fn run(args: &Args, output: Output) -> ExitCode {
     answer(output, &json!({ "file": file, "text": text }), || text.trim_end().to_owned());
     ExitCode::SUCCESS
 }
+
+#[cfg(test)]
+mod tests {
+    use fivefold_keep::share::{CloudSettings, template};
+
+    #[test]
+    fn the_store_of_the_template_is_that_of_init() {
+        let settings: CloudSettings = toml::from_str(template::CLOUD).unwrap();
+        assert_eq!(settings.store, std::path::Path::new("readings.db"));
+    }
+}

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use crate::clock;
 use crate::gateway::{Name, Papers, Standby, plan, role};
-use crate::operator::{Folder, by, who};
+use crate::operator::{Folder, acted, by, who};
 use crate::output::{Output, answer};
 
 /// `fivefold gateway invite`.
@@ -203,6 +203,11 @@ pub(crate) fn join(args: &Join, output: Output) -> anyhow::Result<()> {
     };
     let site = Site { cloud, radio: args.radio, air: args.air.clone(), coap: args.coap };
     let (name, identity) = join::settle(&args.dir, &grant, &pin, &site, now)?;
+    acted(
+        &args.dir,
+        "joined",
+        format_args!("{}, serial {}, of {}", identity.gateway()?, identity.serial(), site.cloud),
+    )?;
     let until = identity.validity().1.0 / 1000;
     let value = json!({
         "name": name, "folder": args.dir, "certified_as": identity.gateway()?.to_string(),

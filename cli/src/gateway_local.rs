@@ -14,7 +14,7 @@ use fivefold_keep::vault::Vault;
 use serde_json::json;
 
 use crate::gateway::GATEWAY_HEADING;
-use crate::operator::{CA_KEY_FILE, Folder};
+use crate::operator::{CA_KEY_FILE, Folder, acted};
 use crate::output::{Output, answer};
 
 /// Arguments of `fivefold gateway local`.
@@ -47,6 +47,7 @@ pub(crate) fn local(args: &Local, output: Output) -> anyhow::Result<()> {
     if settings.local.is_none() || settings.uplink.is_some() {
         (settings.uplink, settings.local) = (None, Some(GatewayLocal::default()));
         share::write_config(&path, GATEWAY_HEADING, &settings)?;
+        acted(&args.dir, "made a site without a cloud", format_args!("key {x}"))?;
     }
     answer(output, &json!({ "name": settings.name, "net": settings.net, "key": x.to_string() }), || {
         format!(

@@ -8,7 +8,7 @@ use fivefold_keep::share::GATEWAY_FILE;
 use serde_json::{Value, json};
 
 use crate::clock;
-use crate::operator::check_name;
+use crate::operator::{acted, check_name};
 use crate::output::{Output, answer, table};
 
 /// Arguments of `fivefold gateway token`.
@@ -72,6 +72,11 @@ pub(crate) fn token(args: &Token, output: Output) -> anyhow::Result<()> {
             let known = add.known.as_deref().map(files::read_private).transpose()?;
             let known = known.as_deref().map(|bytes| std::str::from_utf8(bytes)).transpose()?.map(str::trim);
             let token = tokens::add(folder.checked()?, name, known, clock::now()?)?;
+            acted(
+                folder.checked()?,
+                if known.is_some() { "token entered" } else { "token made" },
+                format_args!("token {name}"),
+            )?;
             if known.is_some() {
                 answer(output, &json!({ "name": name }), || format!("Entered token {name}."));
             } else {
@@ -91,6 +96,7 @@ pub(crate) fn token(args: &Token, output: Output) -> anyhow::Result<()> {
         }
         Verb::Revoke(Name { folder, name }) => {
             tokens::revoke(folder.checked()?, name)?;
+            acted(folder.checked()?, "token revoked", format_args!("token {name}"))?;
             answer(output, &json!({ "name": name }), || format!("Revoked token {name}."));
         }
     }

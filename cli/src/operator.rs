@@ -5,6 +5,7 @@ pub mod deeds;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use fivefold_keep::acts;
 use fivefold_keep::ca::Authority;
 use fivefold_keep::files;
 pub use fivefold_keep::registry::REGISTRY_FILE;
@@ -148,11 +149,32 @@ pub fn is_operators(dir: &Path) -> bool {
     dir.join(VAULT_FILE).exists() && dir.join(REGISTRY_FILE).exists()
 }
 
-/// By whose word this command acts, for the history: the operator, with the name of the account if there is one.
+/// By whose word this command acts, for the history: the operator, as the account that the system runs it under, behind the one that
+/// somebody logged in with, if that is another. Variables say what whoever typed the command likes, and outlive `runuser`: only root's
+/// `SUDO_USER` is asked, where the system keeps no login.
 pub fn who() -> String {
-    let account = std::env::var("SUDO_USER").or_else(|_| std::env::var("USER")).unwrap_or_default();
-    let account: String = account.chars().filter(|c| c.is_ascii_graphic()).take(32).collect();
-    if account.is_empty() { "operator".into() } else { format!("operator {account}") }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let uid =
+        status.lines().find_map(|l| l.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1)?.parse().ok());
+    let login = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|id| id.trim().parse().ok());
+    let sudo = std::env::var("SUDO_USER").ok().filter(|_| uid == Some(0));
+    called(&std::fs::read_to_string("/etc/passwd").unwrap_or_default(), uid, login.filter(|id| *id != u32::MAX), sudo)
+}
+
+fn called(accounts: &str, uid: Option<u32>, login: Option<u32>, sudo: Option<String>) -> String {
+    let plain = |name: &str| name.chars().filter(char::is_ascii_graphic).take(20).collect::<String>();
+    let name = |id: u32| {
+        let of = |line: &&str| line.split(':').nth(2).is_some_and(|n| n.parse() == Ok(id));
+        accounts.lines().find(of).and_then(|l| l.split(':').next()).map_or_else(|| id.to_string(), plain)
+    };
+    let account = uid.map(name);
+    let person =
+        login.map(name).or_else(|| sudo.as_deref().map(plain)).filter(|p| !p.is_empty() && Some(p) != account.as_ref());
+    match (person, account) {
+        (Some(person), Some(account)) => format!("operator {person} as {account}"),
+        (Some(one), None) | (None, Some(one)) => format!("operator {one}"),
+        (None, None) => "operator".into(),
+    }
 }
 
 /// The words of the command that runs in this thread, without its arguments.
@@ -196,6 +218,14 @@ pub fn acting(at: u64) -> By {
     By::new(who, place, command::words(), at)
 }
 
+/// Leaves a line in a gateway's folder of what was done to it.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn acted(folder: &Path, done: &str, about: impl std::fmt::Display) -> anyhow::Result<()> {
+    Ok(acts::enter(folder, &acting(crate::clock::now()?), done, about)?)
+}
+
 /// The same as a word in the book.
 pub const fn by(who: &str, at: u64) -> Word<'_> {
     Word { who, at }
@@ -222,4 +252,23 @@ pub fn check_name(name: &str) -> anyhow::Result<()> {
         "the name `{name}` cannot be used; take letters, digits, - _ + and dots, at most 64"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::called;
+
+    #[test]
+    fn a_line_names_who_logged_in_and_the_account_and_no_variable_of_theirs() {
+        let accounts =
+            "root:x:0:0::/root:/bin/sh\nanna:x:1000:1000::/:/bin/sh\nfivefold-cloud:x:998:998::/:/bin/false\n";
+        let said = |uid, login, sudo: Option<&str>| called(accounts, Some(uid), login, sudo.map(str::to_owned));
+        assert_eq!(said(998, Some(1000), None), "operator anna as fivefold-cloud");
+        assert_eq!(said(998, None, None), "operator fivefold-cloud");
+        assert_eq!(said(1000, Some(1000), None), "operator anna");
+        assert_eq!(said(0, Some(1000), Some("eve")), "operator anna as root");
+        assert_eq!(said(0, None, Some("anna")), "operator anna as root");
+        assert_eq!(said(4242, None, None), "operator 4242");
+        assert_eq!(called("", None, None, None), "operator");
+    }
 }

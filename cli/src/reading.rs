@@ -7,6 +7,7 @@ mod kept;
 pub(crate) use kept::is_gateway;
 
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -82,7 +83,7 @@ pub struct Cloud {
     /// The cloud's API, if not where the folder says.
     #[arg(long, env = "FIVEFOLD_API", value_name = "URL")]
     pub api: Option<String>,
-    /// File with a token, made by: fivefold token add NAME > FILE.
+    /// File with a token, made by: fivefold token add NAME --token-file FILE.
     #[arg(long, env = "FIVEFOLD_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
 }
@@ -95,10 +96,18 @@ impl Cloud {
     pub fn connect(&self) -> anyhow::Result<Api> {
         let from_env = std::env::var("FIVEFOLD_TOKEN").ok();
         let token = match (&self.token_file, from_env) {
-            (Some(file), _) => files::read_text(file)?,
+            (Some(file), _) => {
+                if std::fs::metadata(file).is_ok_and(|meta| meta.permissions().mode() & 0o077 != 0) {
+                    let file = file.display();
+                    eprintln!(
+                        "warning: {file} can be read by others, and who has the token is you; type: chmod 600 {file}"
+                    );
+                }
+                files::read_text(file)?
+            }
             (None, Some(token)) => token,
             (None, None) => anyhow::bail!(
-                "a token is needed: fivefold token add NAME --dir {} > token, then add --token-file token",
+                "a token is needed: fivefold token add NAME --dir {} --token-file token, then add --token-file token",
                 self.dir.display()
             ),
         };

@@ -1,10 +1,12 @@
 //! `fivefold token`: who may use the cloud's API, for what, and until when.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use fivefold_cloud::config::Config;
 use fivefold_cloud::store::{TokenUse, token_uses};
+use fivefold_keep::files::{self, Readers};
 use fivefold_keep::registry::{Scope, Token};
 use fivefold_keep::share::CLOUD_FILE;
 use serde_json::{Value, json};
@@ -49,6 +51,9 @@ struct Add {
     /// When it ends: a day in UTC, as in 2027-01-01, at its beginning, or so many days from now, as in 90d.
     #[arg(long, default_value = "365d", value_name = "DAY|90d", value_parser = end)]
     ends: End,
+    /// Write the token here (mode 600) instead of showing it.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 }
 
 /// An end, as it is typed.
@@ -82,13 +87,20 @@ fn end(text: &str) -> Result<End, String> {
 /// The book refuses.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     match &args.verb {
-        Verb::Add(Add { name: Name { folder, name }, scope, ends }) => {
+        Verb::Add(Add { name: Name { folder, name }, scope, ends, token_file }) => {
             let (_, mut registry) = folder.open_book()?;
             let now = clock::now()?;
             let ends = ends.after(now);
             let token = registry.add_token(name, *scope, ends, now)?;
-            let shown = json!({ "name": name, "scope": scope.as_str(), "ends_at": ends, "token": token.as_str() });
-            answer(output, &shown, || token.to_string());
+            if let Some(file) = token_file {
+                files::write(file, Readers::Owner, format!("{}\n", token.as_str()).as_bytes())?;
+            }
+            let text = token_file.is_none().then(|| token.as_str());
+            let shown = json!({ "name": name, "scope": scope.as_str(), "ends_at": ends, "token": text, "token_file": token_file });
+            answer(output, &shown, || match token_file {
+                Some(file) => format!("Made token {name}. It is in {}, and nowhere else.", file.display()),
+                None => token.to_string(),
+            });
         }
         Verb::List(folder) => list(folder, output)?,
         Verb::Revoke(name) => {

@@ -9,11 +9,11 @@ use std::process::ExitCode;
 
 use fivefold_keep::files;
 use fivefold_keep::registry::{REGISTRY_FILE, Registry};
-use fivefold_keep::share::{CLOUD_FILE, CloudSettings, read_config};
+use fivefold_keep::share::{CLOUD_FILE, CloudSettings, GATEWAY_FILE, read_config};
 use fivefold_keep::vault::{self, Pin, Rekey, Resumed, Source, TokenKey, VAULT_FILE};
 use serde_json::{Value, json};
 
-use crate::operator::{acting, is_operators};
+use crate::operator::{acted, acting, is_operators};
 use crate::output::{Output, answer};
 use places::{Place, Resealed};
 
@@ -176,6 +176,8 @@ fn rewrap(args: &Rewrap, output: Output) -> anyhow::Result<()> {
     if is_operators(&place.vault) {
         let mut book = Registry::open(&place.vault.join(REGISTRY_FILE), acting(crate::clock::now()?))?;
         book.enter_deed("vault rewrapped", format_args!("opened by {}", word(&to)))?;
+    } else if place.vault.join(GATEWAY_FILE).exists() {
+        acted(&place.vault, "vault rewrapped", format_args!("opened by {}", word(&to)))?;
     }
     let next = next_after(&place, folder, &from, &to);
     let file = place.vault.join(VAULT_FILE);
@@ -239,6 +241,9 @@ fn rekey(args: &Again, output: Output) -> anyhow::Result<()> {
     }
     let (key, resumed) = (rekey.vault().key_id().to_string(), rekey.resumed() == Resumed::Yes);
     rekey.finish()?;
+    if place.vault.join(GATEWAY_FILE).exists() {
+        acted(&place.vault, "vault rekeyed", format_args!("data key {key}"))?;
+    }
     let file = place.vault.join(VAULT_FILE);
     let value = json!({ "vault": file, "key": key, "resumed": resumed, "resealed": resealed.json() });
     answer(output, &value, || {

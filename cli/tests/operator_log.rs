@@ -145,3 +145,52 @@ fn waivers_that_an_audit_was_told_of_are_in_the_log_once_and_so_are_their_change
     std::fs::remove_file(&of_cloud).unwrap();
     assert_eq!(run()[0]["done"], "waiver removed");
 }
+
+#[test]
+fn what_is_done_at_a_gateway_is_a_line_in_its_folder() {
+    let farm = Farm::new();
+    let (north, set) = (farm.path("gateways/north"), farm.folder.path().join("set").display().to_string());
+    let again = farm.path("gateways/north/passphrase-2");
+    answer(&["gateway", "token", "add", "--dir", &north, "dam"]);
+    answer(&["gateway", "token", "revoke", "--dir", &north, "dam"]);
+    answer(&["vault", "rewrap", "passphrase-file", "--dir", &north, &again]);
+    answer(&["vault", "rekey", "--dir", &north]);
+    answer(&["gateway", "backup", "--dir", &north, "--to", &set]);
+    let told = || answer(&["operator", "log", "--dir", &north])["lines"].as_array().unwrap().clone();
+    let before = told();
+    let done: Vec<_> = before.iter().map(|l| l["done"].as_str().unwrap()).collect();
+    assert_eq!(done, ["token made", "token revoked", "vault rewrapped", "vault rekeyed", "backup made"]);
+    assert!(before.iter().all(|l| l["who"].as_str().unwrap().contains("(uid ")), "{before:?}");
+    assert_eq!((&before[0]["command"], &before[0]["about"]), (&"gateway token add".into(), &"token dam".into()));
+    answer(&["gateway", "restore", "--dir", &north, "--from", &set, "--replace"]);
+    let after = told();
+    assert_eq!((&after[..4], &after[4]["done"]), (&before[..4], &"restored from a backup".into()));
+    assert_eq!(fivefold(&["operator", "log", "--dir", &north, "--check"]).status().unwrap().code(), Some(2));
+}
+
+#[test]
+fn a_token_goes_into_a_file_that_its_owner_alone_reads_and_another_file_is_warned_of() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let farm = Farm::new();
+    let (dir, file) = (farm.path(""), farm.folder.path().join("own").display().to_string());
+    let said = answer(&["token", "add", "--dir", &dir, "me", "--token-file", &file]);
+    assert_eq!((&said["token"], &said["token_file"]), (&Value::Null, &file.as_str().into()));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let warned = |file: &str| {
+        let done = fivefold(&["reading", "list", "--dir", &dir, "--token-file", file]).output().unwrap();
+        String::from_utf8(done.stderr).unwrap().contains("can be read by others")
+    };
+    assert!(!warned(&file));
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(warned(&file));
+}
+
+#[test]
+fn a_cloud_that_has_no_store_yet_says_so_when_it_is_checked() {
+    let farm = Farm::new();
+    let cloud = farm.path("cloud");
+    let check = || answer(&["cloud", "run", "--dir", &cloud, "--check"])["store.begins"].clone();
+    assert_eq!(check(), "empty: there is no store there yet");
+    std::fs::write(farm.path("cloud/readings.db"), "").unwrap();
+    assert_eq!(check(), Value::Null);
+}

@@ -133,7 +133,8 @@ pub fn check(folder: &Path) -> Result<String, DaemonError> {
         Some(issuing) => format!("{} days left", issuing.ends().saturating_sub(clock::now().0 / 1000) / 86_400),
         None => "none: the operator signs".to_owned(),
     };
-    Ok(format!("{}\ncertificate.days_left = {days}\nissuer = {issuing}", config.describe()))
+    let empty = if config.store.exists() { "" } else { "\nstore.begins = empty: there is no store there yet" };
+    Ok(format!("{}\ncertificate.days_left = {days}\nissuer = {issuing}{empty}", config.describe()))
 }
 
 /// Addresses that a running cloud listens at.

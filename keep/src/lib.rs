@@ -10,6 +10,7 @@
 //! closed from one that was interrupted, [`broker`] is the way to an MQTT broker, [`why`] keeps for a while why something was refused.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing))]
 
+pub mod acts;
 pub mod backup;
 pub mod broker;
 pub mod ca;

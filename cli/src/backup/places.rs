@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::cloud;
-use crate::operator::{REGISTRY_FILE, acting, is_operators};
+use crate::operator::{REGISTRY_FILE, acted, acting, is_operators};
 
 /// Whose folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,11 +114,12 @@ impl Of {
         Ok(())
     }
 
-    /// The operator's log says who took a copy of everything.
+    /// A log says who took a copy of everything.
     pub(super) fn note_backup(self, dir: &Path, head: &Head) -> anyhow::Result<()> {
-        if self == Self::Cloud {
-            let mut book = Registry::open(&dir.join(REGISTRY_FILE), acting(clock::now()?))?;
-            book.enter_deed("backup made", format_args!("set {}, number {}", head.set, head.number))?;
+        let what = format!("set {}, number {}", head.set, head.number);
+        match self {
+            Self::Cloud => Registry::open(&dir.join(REGISTRY_FILE), acting(head.at))?.enter_backup(what)?,
+            Self::Gateway => acted(dir, "backup made", what)?,
         }
         Ok(())
     }
@@ -146,6 +147,8 @@ impl Of {
                 let site = if settings.local.is_some() { spool::Site::Alone } else { spool::Site::WithCloud };
                 let (then, now) = (Millis(head.at * 1000), Millis(now * 1000));
                 let done = spool::restored(&at.join(settings.store.path), site, then, now)?;
+                let which = format!("set {}, number {}, of {}", head.set, head.number, clock::text(head.at));
+                acted(at, "restored from a backup", which)?;
                 let value =
                     json!({ "contexts": done.contexts, "waiting": done.waiting, "frame_counters_from": done.floor });
                 let text = format!(

@@ -9,7 +9,9 @@ use fivefold_evidence::deeds::{Compared, compare};
 use fivefold_evidence::log::Entry;
 use fivefold_evidence::monitor;
 use fivefold_evidence::tile::{Directory, FetchError};
+use fivefold_keep::acts::{self, Act};
 use fivefold_keep::registry::{Line, Registry};
+use fivefold_keep::share::GATEWAY_FILE;
 use serde_json::{Value, json};
 
 use super::{Folder, REGISTRY_FILE};
@@ -52,6 +54,9 @@ struct Log {
 /// The folder is none, or the log cannot be read.
 pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
     let Verb::Log(args) = &args.verb;
+    if args.folder.dir.join(GATEWAY_FILE).exists() {
+        return at_gateway(args, output);
+    }
     args.folder.ensure()?;
     let book = Registry::open_read_only(&args.folder.dir.join(REGISTRY_FILE))?;
     let (lines, wrong) = book.check_deeds()?;
@@ -69,6 +74,22 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
         text
     });
     Ok(if checked.is_none_or(|c| c.wrong.is_empty()) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What was done in a gateway's folder.
+fn at_gateway(args: &Log, output: Output) -> anyhow::Result<ExitCode> {
+    anyhow::ensure!(!args.check, "the lines of a gateway are in no evidence log; leave --check out");
+    let mut acts = acts::read(&args.folder.dir)?;
+    acts.retain(|act| args.since.is_none_or(|since| act.at >= since));
+    answer(output, &json!({ "lines": acts, "check": null }), || {
+        let mut t = table(&["WHEN", "WHO", "FROM", "BY", "WHAT", "TO"]);
+        for act in &acts {
+            let Act { at, who, place, command, done, about } = act;
+            t.add_row([&clock::text(*at), who, place, command, done, about]);
+        }
+        if acts.is_empty() { "Nothing was done.".into() } else { crate::output::printable(&t.trim_fmt()) }
+    });
+    Ok(ExitCode::SUCCESS)
 }
 
 /// What is wrong with lines in themselves, and against the evidence log of the cloud.

@@ -15,6 +15,7 @@ use fivefold_keep::share::GATEWAY_FILE;
 use serde_json::json;
 
 use super::{List, show};
+use crate::operator::acted;
 use crate::output::{Output, answer};
 
 /// `fivefold reading forget`.
@@ -85,6 +86,7 @@ pub(super) fn forget(args: &Forget, output: Output) -> anyhow::Result<()> {
     let config = config(&args.dir)?;
     let vault = config.open_vault()?;
     let deleted = Spool::forget(&config.store, Box::new(Arc::new(vault)), args.upto)?;
+    acted(&args.dir, "readings deleted", format_args!("{deleted}, up to {}", args.upto))?;
     answer(output, &json!({ "deleted": deleted }), || {
         format!("Deleted {deleted} readings from the store of {}.", config.name)
     });

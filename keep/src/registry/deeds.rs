@@ -15,6 +15,7 @@ use fivefold_core::wire::cbor::Writer;
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, TransactionBehavior, params};
 
 use super::{Registry, Result, hidden};
+use crate::acts::Act;
 use crate::vault::{VaultError, random};
 
 const SCHEMA: &str = "
@@ -57,6 +58,14 @@ impl By {
     /// behind them. `at`: Unix seconds. What is too long is cut, and control characters are shown as `?`.
     pub fn new(who: impl Display, place: impl Display, command: impl Display, at: u64) -> Self {
         Self { who: plain(&who, SHORT), place: plain(&place, SHORT), command: plain(&command, SHORT), at }
+    }
+}
+
+impl By {
+    /// The same as a line where there is no book.
+    pub(crate) fn act(&self, done: &str, about: impl Display) -> Act {
+        let Self { who, place, command, at } = self.clone();
+        Act { at, who, place, command, done: plain(&done, SHORT), about: plain(&about, LONG) }
     }
 }
 
