@@ -333,10 +333,12 @@ fn what_sinks_refused_for_good_goes_out_by_resend_once_they_are_mended() {
     let gateway = Daemon::start(&farm.gateway(), 0);
     report(&farm);
     until("all readings", || farm.stored() == READINGS);
+    let of = |all: &Value, what: &str| -> Vec<Value> {
+        all["sinks"].as_array().unwrap().iter().map(|sink| sink[what].clone()).collect()
+    };
+    until("all are away", || of(&outbox(&farm, &["list"]).1, "state").iter().all(|state| state == "away"));
     let (code, all) = outbox(&farm, &["list"]);
-    let waiting =
-        |all: &Value| all["sinks"].as_array().unwrap().iter().map(|s| s["waiting"].clone()).collect::<Vec<_>>();
-    assert_eq!((code, waiting(&all)), (Some(1), vec![READINGS.into(); 4]), "{all}");
+    assert_eq!((code, of(&all, "waiting")), (Some(1), vec![READINGS.into(); 4]), "{all}");
     drop(cloud);
     let _cloud = Daemon::start(&farm.cloud(), 0);
     until("the cloud", || outbox(&farm, &["list"]).1["sinks"].is_array());
@@ -384,6 +386,6 @@ fn what_sinks_refused_for_good_goes_out_by_resend_once_they_are_mended() {
         assert_eq!(ids.len(), READINGS, "{name}: {ids:?}");
     }
     let (code, all) = outbox(&farm, &["list"]);
-    assert_eq!((code, waiting(&all)), (Some(0), vec![0.into(); 4]), "{all}");
+    assert_eq!((code, of(&all, "waiting")), (Some(0), vec![0.into(); 4]), "{all}");
     drop(gateway);
 }
