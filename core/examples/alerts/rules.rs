@@ -21,6 +21,8 @@ const ALARMS: u64 = 900;
 const READINGS: u64 = 3600;
 /// A backup is made each night; one that failed is made the next.
 const BACKUP: [(Severity, u64); 2] = [(Severity::Warning, 2 * DAY), (Severity::High, 7 * DAY)];
+/// Ages wait for readings at most so long, unless the clock is wrong or nothing comes.
+const AGES: u64 = 2 * DAY;
 /// Of 2^20 numbers of a context 49152 are used when it is renewed.
 const NUMBERS: u32 = 1 << 19;
 /// Frame counters before E1-09: time for a rotation without haste.
@@ -220,6 +222,13 @@ fn states() -> Vec<Rule> {
             "Look why none was made: journalctl -u fivefold-backup, or type fivefold cloud backup.",
         );
     }
+    rule(
+        "AgesWait",
+        Severity::Warning,
+        format!("{} > {AGES}", cloud::AGES_BEHIND.row().name),
+        "Nothing goes by its age at {{ $labels.instance }}: its newest readings are {{ $value | humanizeDuration }} behind its clock.",
+        "Look at that machine's clock (timedatectl), and why no gateway brings readings (fivefold gateway list). Sizes are kept.",
+    );
     let [up, paused, wait, dead] =
         [cloud::OUTBOX_UP.row(), cloud::OUTBOX_PAUSED.row(), cloud::OUTBOX_WAIT.row(), cloud::OUTBOX_DEAD.row()]
             .map(|row| row.name);
