@@ -24,7 +24,7 @@ JOBS=(
     "no-std     core, waspmote and device build for a Cortex-M0+ and a Cortex-M4"
     "firmware   node and relay run on an emulated M4 and M0: flash, stack, instructions"
     "classic-node  a classic node on a simulated ATmega1281: what it seals opens here; cycles, flash, stack"
-    "fuzz       every parser under a fuzzer; ARG: seconds per target, 10 by default"
+    "fuzz       every parser under a fuzzer; ARG: seconds per target, 5 by default"
     "models     symbolic models of renewal: claims hold, broken variants fail; ARG: a word of models/claims.txt"
     "deny       licences, banned crates and sources"
     "demo       the village, its attackers, and outcomes as docs/threats.md states them"
@@ -72,6 +72,11 @@ need_cargo() {
     if have "$tool" && "$tool" --version 2>/dev/null | grep -F "$version" >/dev/null; then return; fi
     say "installing $tool $version"
     cargo install "$tool" --locked --version "$version" "$@"
+}
+
+# What jobs run beside `fivefold`, built with the features that it has: each set of features builds all below it anew.
+build_examples() {
+    cargo build --release --locked -p fivefold -p fivefold-device -p fivefold-evidence -p fivefold-keep --examples
 }
 
 job_fmt() {
@@ -162,7 +167,7 @@ job_classic-node() {
 job_fuzz() {
     need_deb g++
     need_cargo cargo-fuzz 0.13.2
-    bash scripts/fuzz.sh "${1:-10}"
+    bash scripts/fuzz.sh "${1:-5}"
 }
 
 job_models() {
@@ -194,8 +199,8 @@ job_interop() {
     need_deb tshark python3 python3-venv openssl stunnel4
     [ -x .venv/bin/python ] || python3 -m venv .venv
     .venv/bin/pip install --quiet --disable-pip-version-check -r interop/requirements.txt
-    cargo build --release --locked
-    cargo build --release --locked -p fivefold-device --example edhoc_initiator
+    cargo build --release --locked -p fivefold
+    build_examples
     .venv/bin/python interop/run.py "$@"
 }
 
@@ -206,9 +211,9 @@ job_evidence() {
     [ -x $venv/bin/python ] || python3 -m venv $venv
     $venv/bin/pip install --quiet --disable-pip-version-check -r interop/evidence/requirements.txt
     cargo build --release --locked -p fivefold
-    cargo build --release --locked -p fivefold-evidence --examples
+    build_examples
     # As `sim` builds it.
-    cargo build --release --locked -p fivefold-sim --features witness --bin fivefold-sim
+    cargo build --release --locked -p fivefold-sim --features witness
     $venv/bin/python interop/evidence/run.py "$@"
 }
 
@@ -230,15 +235,16 @@ job_reports() {
 job_sim() { bash scripts/sim.sh "${@:-1000}"; }
 
 job_states() {
-    cargo run --release --locked -p fivefold-sim --features witness --bin fivefold-model -- "$@"
+    cargo run --release --locked -p fivefold-sim --features witness -- states "$@"
 }
 
 job_timing() {
     local code broken
-    cargo run --release --locked -p fivefold-keep --example key_message_timing -- "${1:-20}"
+    build_examples
+    target/release/examples/key_message_timing "${1:-20}"
     for broken in check decrypt; do
         code=0
-        cargo run --release --locked -p fivefold-keep --example key_message_timing -- "${1:-20}" --broken "$broken" || code=$?
+        target/release/examples/key_message_timing "${1:-20}" --broken "$broken" || code=$?
         [ "$code" -eq 1 ] || die "the server that does not $broken for strangers was not told from the good one (exit $code)"
     done
 }
@@ -266,7 +272,7 @@ job_static() {
 job_skew() { bash scripts/skew.sh; }
 
 job_kill() {
-    cargo run --release --locked -p fivefold-sim --features witness --bin kill_test -- --kills "${1:-100}"
+    cargo run --release --locked -p fivefold-sim --features witness -- kill --kills "${1:-100}"
 }
 
 job_metrics() {

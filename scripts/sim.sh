@@ -4,7 +4,7 @@
 # a while.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-sim() { cargo run --release --locked -p fivefold-sim --features witness --bin fivefold-sim -- "$@"; }
+sim() { cargo run --release --locked -p fivefold-sim --features witness -- "$@"; }
 if [ "${1:-}" = year ]; then
     sim renewal --devices 1000 --days 365 --seed "${2:-1}"
 elif [ "${1:-}" = one ]; then

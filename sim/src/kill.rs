@@ -5,7 +5,7 @@
 //! 3. no process ever sealed two messages under one key and nonce: each writes a fingerprint of key and nonce to a file
 //!    before it seals, and all files are compared at the end.
 //!
-//! `cargo run --release -p fivefold-sim --features witness --bin kill_test -- --kills 100`
+//! `cargo run --release -p fivefold-sim --features witness -- kill --kills 100`
 //!
 //! The processes are this very program, which behaves as `fivefold` when it is started with its arguments.
 
@@ -22,7 +22,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use clap::Parser;
 use fivefold::api::Api;
 use fivefold::attack::air::{Transmitter, recorded};
 use fivefold::attack::door::Door;
@@ -37,9 +36,8 @@ use serde_json::Value;
 /// File of fingerprints in the folder of each process.
 const SEALS: &str = "seals.witness";
 
-#[derive(Debug, Parser)]
-#[command(about = "Kill processes at random and look at what they left")]
-struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
     /// How many kills.
     #[arg(long, default_value_t = 100)]
     kills: u32,
@@ -57,17 +55,23 @@ struct Args {
     folder: Option<PathBuf>,
 }
 
-fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    if arguments.get(1).is_some_and(|first| first == "-o" || first == "attack") {
-        witness(&arguments);
-        return fivefold::main(arguments);
-    }
-    match run(&Args::parse()) {
+/// Whether this is a process of the test, which is started with the words of `fivefold`.
+pub(crate) fn is_process(arguments: &[OsString]) -> bool {
+    arguments.get(1).is_some_and(|first| first == "-o" || first == "attack")
+}
+
+/// `fivefold`, each of whose seals is told to a file.
+pub(crate) fn process(arguments: Vec<OsString>) -> ExitCode {
+    witness(&arguments);
+    fivefold::main(arguments)
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    match test(args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("kill_test: {error:#}");
+            eprintln!("kill: {error:#}");
             ExitCode::from(2)
         }
     }
@@ -95,7 +99,7 @@ fn witness(arguments: &[OsString]) {
     }
 }
 
-fn run(args: &Args) -> anyhow::Result<bool> {
+fn test(args: &Args) -> anyhow::Result<bool> {
     let temporary;
     let root = match &args.folder {
         Some(folder) => folder.as_path(),

@@ -1,12 +1,18 @@
-//! Runs villages from seeds, and says which of them broke a promise; years of renewals; and evidence, for
-//! verifiers to agree on.
+//! Runs villages from seeds, and says which of them broke a promise; years of renewals; every course of events up to a depth;
+//! processes that are killed; and evidence, for verifiers to agree on.
 //!
 //! `cargo run --release -p fivefold-sim --features witness -- --seeds 1000`
 //! `cargo run --release -p fivefold-sim -- --bundles FOLDER --number 1000`
 //! `cargo run --release -p fivefold-sim -- renewal --devices 1000 --days 365 --seed 1`
+//! `cargo run --release -p fivefold-sim --features witness -- states renewal`
+//! `cargo run --release -p fivefold-sim --features witness -- kill --kills 100`
 
 mod bundles;
+#[cfg(feature = "witness")]
+mod kill;
 mod renewal;
+#[cfg(feature = "witness")]
+mod states;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,8 +33,14 @@ enum Format {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Processes of a village are killed at random moments under load, and what they left is looked at
+    #[cfg(feature = "witness")]
+    Kill(kill::Args),
     /// A year of renewals and of rotations of network keys, in one process
     Renewal(renewal::Args),
+    /// Every course of events up to a depth, and broken variants that must be found
+    #[cfg(feature = "witness")]
+    States(states::Args),
 }
 
 #[derive(Debug, Parser)]
@@ -60,7 +72,7 @@ struct Args {
     #[arg(long)]
     jobs: Option<usize>,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
 
@@ -102,8 +114,22 @@ impl Totals {
 
 fn main() -> ExitCode {
     #[cfg(feature = "witness")]
-    fivefold_core::suite::set_seal_witness(fivefold_sim::watch::sealed);
+    {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        if kill::is_process(&arguments) {
+            return kill::process(arguments);
+        }
+    }
     let args = Args::parse();
+    match &args.command {
+        #[cfg(feature = "witness")]
+        Some(Command::Kill(args)) => return kill::run(args),
+        #[cfg(feature = "witness")]
+        Some(Command::States(args)) => return states::run(args),
+        Some(Command::Renewal(_)) | None => {}
+    }
+    #[cfg(feature = "witness")]
+    fivefold_core::suite::set_seal_witness(fivefold_sim::watch::sealed);
     if let Some(Command::Renewal(args)) = &args.command {
         return renewal::run(args);
     }

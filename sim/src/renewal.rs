@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long)]
     follow: Option<usize>,
     /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, value_enum, default_value_t = Format::Text)]
     output: Format,
 }
 

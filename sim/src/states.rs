@@ -1,18 +1,16 @@
 //! Models of renewal, rotation and nonces over the engines themselves: everything within bounds is looked at, and each
 //! broken variant must be found.
 //!
-//! `cargo run --release -p fivefold-sim --features witness --bin fivefold-model -- [MODEL] [--deeper N]`
+//! `cargo run --release -p fivefold-sim --features witness -- states [MODEL] [--deeper N]`
 
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
 use fivefold_sim::model::cases::{CASES, Case};
 use fivefold_sim::model::explore::{Reach, Violation};
 
-/// Looks at every course of events up to a depth.
-#[derive(Parser)]
-struct Args {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
     /// One model: its name begins so.
     #[arg(value_name = "MODEL")]
     model: Option<String>,
@@ -24,8 +22,7 @@ struct Args {
     story: bool,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
+pub(crate) fn run(args: &Args) -> ExitCode {
     fivefold_core::suite::set_seal_witness(fivefold_sim::model::seals::sealed);
     let chosen: Vec<&Case> =
         CASES.iter().filter(|c| args.model.as_ref().is_none_or(|m| c.name.starts_with(m.as_str()))).collect();
@@ -36,7 +33,7 @@ fn main() -> ExitCode {
     }
     let mut is_well = true;
     for case in chosen {
-        match look(case, &args) {
+        match look(case, args) {
             Ok(well) => is_well &= well,
             Err(error) => {
                 eprintln!("{}: {error:#}", case.name);
