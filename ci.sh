@@ -124,7 +124,8 @@ job_test() {
     # Where readings go: nats-server and influxdb.
     need_deb softhsm2 opensc mosquitto mosquitto-clients mariadb-server gdb nats-server influxdb
     if have cargo-nextest; then
-        cargo nextest run --workspace --features fivefold-device/lorawan --locked --no-fail-fast
+        # More than there are cores: half of them wait for daemons most of the time.
+        cargo nextest run --workspace --features fivefold-device/lorawan --locked --no-fail-fast -j $(($(nproc) * 3 / 2))
     else
         cargo test --workspace --features fivefold-device/lorawan --locked --no-fail-fast --lib --bins --tests
     fi
