@@ -6,7 +6,7 @@
 
 mod reading;
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fivefold_core::time::Millis;
@@ -156,11 +156,9 @@ pub async fn run<P: Ground>(at: Arc<P>, name: String, sink: Box<dyn Sink>, clock
 #[derive(Debug, Default)]
 struct Loaded {
     // Of each place that is not settled, the reading's row.
-    readings: VecDeque<(Place, i64)>,
-    // The sink's place when all of it is settled.
-    ends: Option<(i64, i64)>,
-    // The last reading that was looked at.
-    upto: Option<i64>,
+    rows: HashMap<Place, i64>,
+    // The last reading and the last label that were looked at: the sink's place when all of it is settled.
+    upto: (Option<i64>, Option<i64>),
 }
 
 struct Outbox<P, C> {
@@ -195,20 +193,21 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
             self.clock.sleep(IDLE).await;
             return Ok(());
         }
+        if dead >= MOST_DEAD {
+            let failed = format!(
+                "{MOST_DEAD} readings were put aside, and none more is: look at them, mend the sink, \
+                                  and type: fivefold outbox resend {}",
+                self.name
+            );
+            self.note(OutboxMove { failed: Some(failed), ..OutboxMove::default() }).await;
+            self.clock.sleep(40 * IDLE).await;
+            return Ok(());
+        }
         match self.engine.next(self.clock.now()) {
             Next::Wait(until) => {
                 // In small steps: a person may want it tried now.
                 let left = until.since(self.clock.now());
                 self.clock.sleep(left.clamp(1, 4 * IDLE)).await;
-            }
-            Next::Load | Next::More if dead >= MOST_DEAD => {
-                let failed = format!(
-                    "{MOST_DEAD} readings were put aside, and none more is: look at them, mend the sink, \
-                                      and type: fivefold outbox resend {}",
-                    self.name
-                );
-                self.note(OutboxMove { failed: Some(failed), ..OutboxMove::default() }).await;
-                self.clock.sleep(40 * IDLE).await;
             }
             Next::Load => self.load().await?,
             Next::More => self.load_more().await?,
@@ -228,16 +227,7 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
     async fn load(&mut self) -> Result<(), StoreError> {
         let most = self.engine.page();
         let page = self.read(move |r, name| r.outbox_page(name, most)).await?;
-        if !page.void.is_empty() {
-            let letters = page.void.len();
-            tracing::warn!(
-                sink = self.name,
-                letters,
-                "dead letters are not sent again, and taken out: their readings are pruned, in quarantine, or no longer there"
-            );
-            let again = page.void.iter().map(|letter| (*letter, None)).collect();
-            self.note(OutboxMove { again, ..OutboxMove::default() }).await;
-        }
+        self.take_out(&page.void).await;
         if page.is_empty() {
             if page.is_ahead {
                 // What is there is nothing that is sent.
@@ -255,35 +245,50 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
         self.gathering = None;
         let (reading, raised) = (page.reading, page.raised);
         let (all, is_whole) = light(places(page, &self.at.book()), HEAVIEST);
-        let last = all.iter().rev().find(|(place, ..)| place.queue == Queue::Reading).map(|(place, ..)| place.row);
-        self.page = Loaded {
-            readings: all.iter().map(|(place, row, _)| (*place, *row)).collect(),
-            ends: is_whole.then_some((reading, raised)),
-            upto: if is_whole { Some(reading) } else { last },
-        };
+        let last = |queue| all.iter().rev().find(|(place, ..)| place.queue == queue).map(|(place, ..)| place.row);
+        let upto = if is_whole { (Some(reading), Some(raised)) } else { (last(Queue::Reading), last(Queue::Label)) };
+        self.page = Loaded { rows: all.iter().map(|(place, row, _)| (*place, *row)).collect(), upto };
         self.engine.load(all.into_iter().map(|(place, _, reading)| (place, reading)));
         Ok(())
     }
 
     /// Loads what is behind the page: the sink's place stays where the first is that it does not take now.
     async fn load_more(&mut self) -> Result<(), StoreError> {
-        let Some(after) = self.page.upto else {
-            self.clock.sleep(IDLE).await;
-            return Ok(());
-        };
-        let most = self.engine.page();
-        let page = self.read(move |r, _| r.outbox_behind(after, most)).await?;
-        let end = page.reading;
-        let (all, is_whole) = light(places(page, &self.at.book()), HEAVIEST);
+        let most = if self.engine.has_room() { self.engine.page() } else { 0 };
+        let (upto, letters) =
+            (self.page.upto, self.page.rows.keys().filter(|place| place.queue == Queue::Again).count());
+        let page = self.read(move |r, name| r.outbox_behind(name, upto, letters, most)).await?;
+        self.take_out(&page.void).await;
+        let (reading, raised) = (page.reading, page.raised);
+        let book = self.at.book();
+        let all = places(page, &book).filter(|(place, ..)| !self.page.rows.contains_key(place));
+        let (all, is_whole) = light(all, HEAVIEST);
         if all.is_empty() {
             self.clock.sleep(IDLE).await;
         }
-        let last = all.last().map(|(place, ..)| place.row);
-        self.page.upto = if is_whole { Some(end) } else { last };
-        self.page.ends = self.page.ends.filter(|_| is_whole).map(|(_, raised)| (end, raised));
-        self.page.readings.extend(all.iter().map(|(place, row, _)| (*place, *row)));
+        let last = |queue| all.iter().rev().find(|(place, ..)| place.queue == queue).map(|(place, ..)| place.row);
+        self.page.upto = if is_whole {
+            (Some(reading), Some(raised))
+        } else {
+            (last(Queue::Reading).or(upto.0), last(Queue::Label).or(upto.1))
+        };
+        self.page.rows.extend(all.iter().map(|(place, row, _)| (*place, *row)));
         self.engine.extend(all.into_iter().map(|(place, _, reading)| (place, reading)));
         Ok(())
+    }
+
+    /// Takes out dead letters of which nothing is sent.
+    async fn take_out(&self, void: &[i64]) {
+        if void.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            sink = self.name,
+            letters = void.len(),
+            "dead letters are not sent again, and taken out: their readings are pruned, in quarantine, or no longer there"
+        );
+        let again = void.iter().map(|letter| (*letter, None)).collect();
+        self.note(OutboxMove { again, ..OutboxMove::default() }).await;
     }
 
     /// Milliseconds that a page which is not full is still waited for.
@@ -297,37 +302,38 @@ impl<P: Ground, C: Clock> Outbox<P, C> {
 
     /// Notes what was settled, and what the sink said.
     async fn settle(&mut self, settled: Settled) {
-        let mut moved = OutboxMove { retried: settled.again as u64, failed: settled.failed, ..OutboxMove::default() };
+        let mut moved = OutboxMove {
+            reading: settled.reading,
+            raised: settled.label,
+            retried: settled.again as u64,
+            failed: settled.failed,
+            ..OutboxMove::default()
+        };
+        let is_moved = !settled.places.is_empty();
         for (place, outcome) in settled.places {
-            let row = self.page.readings.pop_front().map_or(0, |(_, row)| row);
-            match place.queue {
-                Queue::Reading => moved.reading = Some(place.row),
-                Queue::Label => moved.raised = Some(place.row),
-                Queue::Again => {}
-            }
+            let row = self.page.rows.remove(&place).unwrap_or(0);
             match (place.queue, outcome) {
-                (Queue::Again, Outcome::Taken) => moved.again.push((place.row, None)),
+                (queue, Outcome::Taken) => {
+                    moved.sent += 1;
+                    moved.again.extend((queue == Queue::Again).then_some((place.row, None)));
+                }
                 (Queue::Again, Outcome::Dead(said)) => moved.again.push((place.row, Some(said))),
-                (_, Outcome::Taken) => {}
                 (queue, Outcome::Dead(said)) => {
                     tracing::warn!(sink = self.name, %said, "a sink refused a reading; see: fivefold outbox dead");
                     moved.dead.push(Dead { reading: row, label: queue == Queue::Label, said });
-                    continue;
                 }
             }
-            moved.sent += u64::from(!matches!(moved.again.last(), Some((letter, Some(_))) if *letter == place.row));
         }
-        if self.page.readings.is_empty()
-            && let Some((reading, raised)) = self.page.ends.take()
-        {
-            (moved.reading, moved.raised) = (Some(reading), Some(raised));
+        if is_moved && self.page.rows.is_empty() {
+            let (reading, raised) = self.page.upto;
+            (moved.reading, moved.raised) = (reading.or(moved.reading), raised.or(moved.raised));
         }
         match &moved.failed {
             Some(error) if !self.complained => {
                 self.complained = true;
                 tracing::warn!(sink = self.name, %error, "readings were not taken; none is lost, it is tried again");
             }
-            None if moved.sent > 0 && self.complained => {
+            None if is_moved && self.complained => {
                 self.complained = false;
                 tracing::info!(sink = self.name, "readings are taken again");
             }

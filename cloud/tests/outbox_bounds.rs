@@ -136,6 +136,7 @@ fn a_device_that_a_sink_does_not_take_from_holds_up_no_other() {
         world.post(&sent.iter().map(common::Sent::envelope).collect::<Vec<_>>());
     }
     enter(&world.cloud, &["plant"]);
+    let db = rusqlite::Connection::open(&world.path).unwrap();
     let (cloud, clock) = (Arc::new(world.cloud), Virtual::at(NOW));
     let (may, taken) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<_>>>::default());
     let start = || {
@@ -160,11 +161,22 @@ fn a_device_that_a_sink_does_not_take_from_holds_up_no_other() {
         start();
         until("all of the others again", &clock, || have(120)).await;
         until("its place", &clock, || row(&cloud).waiting == 180).await;
+        // What a person sends again and a label that is raised do not wait for it either.
+        let dead = vec![Dead { reading: 2, label: false, said: "no".into() }];
+        let asked = vec![("plant".to_owned(), Asked::Resend(None))];
+        tokio::task::block_in_place(|| {
+            moved(&cloud, OutboxMove { dead, ..OutboxMove::default() });
+            commit(&cloud, OutboxWrite { asked, ..OutboxWrite::default() });
+        });
+        until("the letter", &clock, || row(&cloud).dead == 0).await;
+        db.execute("INSERT INTO raised (reading) VALUES (2)", []).unwrap();
+        until("the label", &clock, || of(dids[1]).len() == 122).await;
+        assert_eq!((row(&cloud).waiting, of(dids[0]).len()), (180, 0), "and it is held yet");
         may.store(true, Ordering::Relaxed);
         until("all", &clock, || row(&cloud).waiting == 0).await;
     });
     assert_eq!(of(dids[0]), (0..60).collect::<Vec<_>>(), "once, and in order");
-    assert_eq!(of(dids[1]), (0..60).chain(0..60).collect::<Vec<_>>());
+    assert_eq!(of(dids[1]), (0..60).chain(0..60).chain([0, 0]).collect::<Vec<_>>());
 }
 
 #[test]

@@ -279,7 +279,7 @@ page! {
         OUTBOX_RETRIED = "fivefold_cloud_outbox_retried_total", Counter, Count, [Sink],
             "How often something had to be sent to it again.";
         OUTBOX_UP = "fivefold_cloud_outbox_up", Gauge, Count, [Sink],
-            "1 while a sink takes what comes, 0 while it is away or paused.";
+            "1 while a sink takes what comes; 0 while it is away, does not take from some device, or is paused.";
         OUTBOX_PAUSED = "fivefold_cloud_outbox_paused", Gauge, Count, [Sink],
             "1 while somebody has paused a sink.";
         BACKUP = "fivefold_cloud_backup_timestamp_seconds", Gauge, UnixSeconds, [],

@@ -1,10 +1,10 @@
 //! What is sent next, and when again: without a socket, a clock or a disk.
 //!
 //! The engine has one page of the store at a time, in order. It hands out what is not settled yet, takes the sink's answer, and
-//! gives back what is settled from the page's beginning on: so far, and never further, the store may note that the sink is. What
-//! is lost between the sink's yes and that note comes again, under the same id. A batch that is refused as a whole comes in
-//! halves, until what is wrong is alone; that is put aside, and the rest goes on. A device that a sink does not take from, while it
-//! takes from others, is tried by itself; the others go on behind it as far as [`AHEAD`].
+//! gives back what became of each, and how far each queue is settled without a gap: so far, and never further, the store may note
+//! that the sink is. What is lost between the sink's yes and that note comes again, under the same id. A batch that is refused as
+//! a whole comes in halves, until what is wrong is alone; that is put aside, and the rest goes on. A device that a sink does not
+//! take from is tried by itself; the others go on behind it as far as [`AHEAD`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::{Answer, Most, Outbound, Verdict};
 const FIRST_PAUSE: u64 = 500;
 /// Readings in a row that may be put aside before there is a pause: a sink that refuses everything is asked seldom.
 const REFUSALS: u32 = 16;
-/// So often in a row a sink does not take from a device and takes from another, before the others go on without it.
+/// So often in a row a sink does not take from a device before the others go on without it.
 const HELD_AFTER: u32 = 3;
 /// Readings behind one that is held, at most: what of them the sink has comes again if the cloud is started anew.
 pub const AHEAD: usize = 20_000;
@@ -61,8 +61,12 @@ pub enum Outcome {
 /// What an answer has settled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settled {
-    /// From the beginning of the page on, without a gap.
+    /// What became of what was sent, where it is settled.
     pub places: Vec<(Place, Outcome)>,
+    /// All readings up to this one are settled.
+    pub reading: Option<i64>,
+    /// All labels up to this one are.
+    pub label: Option<i64>,
     /// Readings that are sent again.
     pub again: usize,
     /// Why, in the sink's words.
@@ -74,7 +78,8 @@ pub struct Settled {
 pub enum Next {
     /// Load a page: this one is settled.
     Load,
-    /// Load what is behind this page: all that is left of it is of devices that the sink does not take from now.
+    /// Load what is behind this page, if there is room, and what a person wants: all that is left of it is of devices that the
+    /// sink does not take from now.
     More,
     /// Wait until then, at the longest.
     Wait(Millis),
@@ -87,10 +92,9 @@ struct Slot {
     place: Place,
     // None once it is settled.
     reading: Option<Arc<Outbound>>,
-    outcome: Option<Outcome>,
 }
 
-/// A device that the sink does not take from, while it takes from others.
+/// A device that the sink does not take from.
 #[derive(Debug)]
 struct Held {
     times: u32,
@@ -152,7 +156,7 @@ impl Engine {
 
     /// Takes what is behind the page.
     pub fn extend(&mut self, more: impl IntoIterator<Item = (Place, Outbound)>) {
-        let slot = |(place, reading)| Slot { place, reading: Some(Arc::new(reading)), outcome: None };
+        let slot = |(place, reading)| Slot { place, reading: Some(Arc::new(reading)) };
         self.page.extend(more.into_iter().map(slot));
     }
 
@@ -191,7 +195,6 @@ impl Engine {
         self.sent = sent;
         match self.held_until {
             _ if !batch.is_empty() => Next::Send(batch),
-            Some(until) if !self.has_room() => Next::Wait(within(until)),
             Some(_) => Next::More,
             None => Next::Load,
         }
@@ -201,8 +204,8 @@ impl Engine {
         self.held.get(&did).is_some_and(|held| held.times >= HELD_AFTER)
     }
 
-    /// Whether there may be more behind what is held.
-    fn has_room(&self) -> bool {
+    /// Whether there may be more readings behind what is held.
+    pub fn has_room(&self) -> bool {
         let weight: usize = self.page.iter().filter_map(|slot| Some(slot.reading.as_ref()?.weight())).sum();
         self.page.len() < AHEAD && weight < HEAVIEST
     }
@@ -225,7 +228,7 @@ impl Engine {
             }
             Answer::Each(verdicts) => verdicts,
         };
-        let (mut again, mut later, mut failed) = (0, 0, None);
+        let (mut places, mut late, mut left, mut failed) = (Vec::new(), Vec::new(), Vec::new(), None);
         let (mut open, mut settled) = (BTreeMap::new(), BTreeSet::new());
         let verdicts = verdicts.into_iter().map(Some).chain(std::iter::repeat(None));
         for (at, verdict) in sent.iter().zip(verdicts) {
@@ -241,7 +244,7 @@ impl Engine {
                     Outcome::Dead(said)
                 }
                 Some(Verdict::Later) => {
-                    later += 1;
+                    late.push(did);
                     continue;
                 }
                 Some(Verdict::Retry(said)) => {
@@ -249,37 +252,35 @@ impl Engine {
                     let said = format!("{said} (device {did})");
                     failed.get_or_insert_with(|| said.clone());
                     open.entry(did).or_insert(said);
-                    again += 1;
+                    left.push(did);
                     continue;
                 }
                 None => {
-                    again += 1;
+                    left.push(did);
                     continue;
                 }
             };
-            (slot.outcome, slot.reading) = (Some(outcome), None);
+            slot.reading = None;
+            places.push((slot.place, outcome));
             settled.insert(did);
         }
-        let taken = sent.len() - again - later;
+        let (taken, is_late) = (places.len(), !late.is_empty());
         if taken == 0 {
             // What nothing came of in time is no better than what was not spoken of.
-            again = sent.len();
+            left.append(&mut late);
         }
+        let again = left.len();
         if again > 0 && failed.is_none() {
             failed = Some("it did not say what became of all of a batch".into());
         }
         self.hold(&settled, open);
-        if later > 0 {
+        if is_late {
             self.take_at_most(taken);
         } else if taken > 0 {
             self.take_more();
         }
         // Those that are held are waited for by themselves.
-        let is_held = |at: &usize| {
-            let slot = self.page.get(*at).and_then(|slot| slot.reading.as_ref());
-            slot.is_none_or(|reading| self.is_held(reading.did))
-        };
-        let are_held = again > 0 && sent.iter().all(is_held);
+        let are_held = again > 0 && left.iter().all(|did| self.is_held(*did));
         if are_held {
             self.held_until = Some(now.plus(self.held_backoff.pause(random)));
         }
@@ -292,18 +293,26 @@ impl Engine {
         } else if taken > 0 {
             self.backoff.reset();
         }
-        let mut places = Vec::new();
-        while let Some(Slot { place, outcome: Some(_), .. }) = self.page.front() {
-            let place = *place;
-            let outcome = self.page.pop_front().and_then(|slot| slot.outcome);
-            places.extend(outcome.map(|outcome| (place, outcome)));
-        }
+        let [reading, label] = self.settled();
         // As long as one is held, that is what is wrong.
         let held = || self.held.values().find(|held| held.times >= HELD_AFTER).map(|held| held.said.clone());
-        Settled { places, again, failed: failed.or_else(held) }
+        Settled { places, reading, label, again, failed: failed.or_else(held) }
     }
 
-    /// Takes note of whom the sink took nothing from, while it took from others.
+    /// Up to which row readings and labels are settled without a gap. What is settled at the page's beginning is forgotten.
+    fn settled(&mut self) -> [Option<i64>; 2] {
+        let upto = |queue| {
+            let of = self.page.iter().filter(move |slot| slot.place.queue == queue);
+            of.take_while(|slot| slot.reading.is_none()).last().map(|slot| slot.place.row)
+        };
+        let upto = [upto(Queue::Reading), upto(Queue::Label)];
+        while self.page.front().is_some_and(|slot| slot.reading.is_none()) {
+            self.page.pop_front();
+        }
+        upto
+    }
+
+    /// Takes note of whom the sink took nothing from.
     fn hold(&mut self, settled: &BTreeSet<Did>, open: BTreeMap<Did, String>) {
         for did in settled {
             self.held.remove(did);
@@ -312,10 +321,9 @@ impl Engine {
             self.held_backoff.reset();
         }
         for (did, said) in open.into_iter().filter(|(did, _)| !settled.contains(did)) {
+            // What is wrong with the sink as a whole is no answer for each.
             let held = self.held.entry(did).or_insert(Held { times: 0, said: String::new() });
-            // Where the sink takes nothing at all it is none of the device.
-            held.times += u32::from(!settled.is_empty() || held.times > 0);
-            held.said = said;
+            (held.times, held.said) = (held.times.saturating_add(1), said);
         }
     }
 

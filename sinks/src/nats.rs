@@ -25,7 +25,7 @@ use zeroize::Zeroizing;
 use crate::broker::Socket;
 use crate::post::NO_CA;
 use crate::settings::Files;
-use crate::sink::{Pace, Until};
+use crate::sink::{EARLIER, Pace, Until};
 use crate::{Answer, Most, Outbound, Sending, Sink, Verdict};
 
 /// As many messages may be under way, each of another device.
@@ -181,21 +181,27 @@ impl Nats {
             None => self.dial().await?,
         };
         let (mut verdicts, mut is_cut) = (Vec::with_capacity(batch.len()), false);
-        // Of one device one message is under way at a time: were the second kept and the first not, they would change places.
-        let mut rest = batch;
+        // Of one device one message is under way at a time, and none behind one that is not taken: were the second kept and the
+        // first not, they would change places.
+        let (mut rest, mut held) = (batch, HashSet::new());
         // However long it took to dial, the first wave begins.
-        while !rest.is_empty() && (verdicts.is_empty() || Instant::now() < until.begins) {
+        while !rest.is_empty() && !is_cut && (verdicts.is_empty() || Instant::now() < until.begins) {
             let mut devices = HashSet::new();
-            let count = rest.iter().take_while(|r| devices.insert((r.net, r.did))).count();
-            let (wave, later) = rest.split_at(count);
-            let answers = connection.publish(&self.to, wave, until).await?;
-            let is_held = answers.iter().any(|v| matches!(v, Verdict::Retry(_)));
-            is_cut |= answers.contains(&Verdict::Later);
-            verdicts.extend(answers);
-            rest = if is_held { &[] } else { later };
-            if is_cut {
-                break;
+            let next = rest.iter().map(|r| (r.net, r.did));
+            let count = next.take_while(|of| held.contains(of) || devices.insert(*of)).count();
+            let (some, later) = rest.split_at(count);
+            let wave: Vec<_> = some.iter().filter(|r| !held.contains(&(r.net, r.did))).cloned().collect();
+            let mut answers = connection.publish(&self.to, &wave, until).await?.into_iter();
+            for reading in some {
+                let of = (reading.net, reading.did);
+                let verdict = if held.contains(&of) { Some(Verdict::Retry(EARLIER.into())) } else { answers.next() };
+                if matches!(verdict, Some(Verdict::Retry(_))) {
+                    held.insert(of);
+                }
+                verdicts.push(verdict.unwrap_or(Verdict::Later));
             }
+            is_cut = verdicts.contains(&Verdict::Later);
+            rest = later;
         }
         if verdicts.iter().all(|v| *v == Verdict::Later) {
             return Err(Broken::Silent(self.pace.waits));
@@ -415,14 +421,24 @@ mod tests {
     use tokio::io::{AsyncBufReadExt as _, BufReader};
     use tokio::net::TcpListener;
 
+    use fivefold_core::id::Did;
+
     use super::*;
     use crate::example::readings;
 
     /// A server that keeps `most` messages of a connection, each after so many milliseconds, and is silent then.
     async fn slow(each: u64, most: usize) -> Nats {
+        serving(each, most, None).await
+    }
+
+    /// The same, which keeps none of a device.
+    async fn serving(each: u64, most: usize, full: Option<Did>) -> Nats {
+        let full = full.map_or("-".into(), |did| did.to_string());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         tokio::spawn(async move {
+            const KEPT: &str = "{\"stream\":\"FARM\",\"seq\":1}";
+            const FULL: &str = "{\"error\":{\"err_code\":10077,\"description\":\"maximum bytes exceeded\"}}";
             loop {
                 let (read, mut write) = listener.accept().await.unwrap().0.into_split();
                 let (mut lines, mut left) = (BufReader::new(read).lines(), most);
@@ -431,10 +447,11 @@ mod tests {
                     let words: Vec<&str> = line.split(' ').collect();
                     let said = match words[..] {
                         ["PING"] => "PONG\r\n".to_owned(),
-                        ["HPUB", _, reply, ..] if left > 0 => {
+                        ["HPUB", subject, reply, ..] if left > 0 => {
                             left -= 1;
                             tokio::time::sleep(Duration::from_millis(each)).await;
-                            format!("MSG {reply} 1 25\r\n{{\"stream\":\"FARM\",\"seq\":1}}\r\n")
+                            let said = if subject.ends_with(&full) { FULL } else { KEPT };
+                            format!("MSG {reply} 1 {}\r\n{said}\r\n", said.len())
                         }
                         _ => continue,
                     };
@@ -476,6 +493,21 @@ mod tests {
         assert!(sink.connection.is_none(), "the others may be answered yet");
         let Answer::Away { said, .. } = slow(0, 0).await.send(&wave).await else { panic!("it has it") };
         assert!(said.starts_with("no answer"), "{said}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn behind_a_message_that_is_not_taken_none_of_its_device_is_sent_and_all_others_are() {
+        let batch = readings(3, 3);
+        let mut sink = serving(0, usize::MAX, Some(batch[1].did)).await;
+        let Answer::Each(verdicts) = sink.send(&batch).await else { panic!("away") };
+        for (n, (reading, verdict)) in batch.iter().zip(verdicts).enumerate() {
+            let expected = match n {
+                _ if reading.did != batch[1].did => Verdict::Done,
+                1 => Verdict::Retry("maximum bytes exceeded (10077)".into()),
+                _ => Verdict::Retry(EARLIER.into()),
+            };
+            assert_eq!(verdict, expected, "{n}");
+        }
     }
 
     #[test]

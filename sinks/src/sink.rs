@@ -76,6 +76,9 @@ pub enum Answer {
     Each(Vec<Verdict>),
 }
 
+/// Of a reading that was not sent, for its device's order.
+pub(crate) const EARLIER: &str = "an earlier one of its device was not taken";
+
 impl Answer {
     /// It was not reached.
     pub fn away(said: impl std::fmt::Display) -> Self {

@@ -55,6 +55,7 @@ fn one_that_is_wrong_is_found_by_halves_and_the_rest_goes_on() {
     let expected: Vec<_> = (1..=16)
         .map(|n| (place(n), if n == 11 { Outcome::Dead("type conflict".into()) } else { Outcome::Taken }))
         .collect();
+    settled.sort_by_key(|(place, _)| place.row);
     assert_eq!(settled, expected);
     assert!(batches <= 12, "{batches}");
 }
@@ -155,7 +156,7 @@ fn but(did: Did, batch: &[Arc<Outbound>]) -> Answer {
 fn a_device_that_is_not_taken_from_holds_up_no_other_but_its_own() {
     let (mut engine, mut now, mut loaded) = (Engine::new(MOST), NOW, 0);
     let (held, said) = (row(1).1.did, format!("no right (device {})", row(1).1.did));
-    let (mut got, mut tries, mut failed) = (Vec::new(), 0, None);
+    let (mut got, mut tries, mut failed, mut places) = (Vec::new(), 0, None, Vec::new());
     while got.len() < 200 {
         match engine.next(now) {
             Next::Wait(until) => now = until,
@@ -172,7 +173,9 @@ fn a_device_that_is_not_taken_from_holds_up_no_other_but_its_own() {
                 tries += batch.iter().filter(|r| r.did == held).count();
                 got.extend(batch.iter().filter(|r| r.did != held).cloned());
                 let settled = engine.answered(but(held, &batch), now, 0);
-                assert_eq!(settled.places, [], "the first of all is not settled");
+                assert_eq!(settled.reading, None, "the first of all is not settled");
+                assert!(settled.places.iter().all(|(place, _)| row(place.row).1.did != held));
+                places.extend(settled.places.into_iter().map(|(place, _)| place.row));
                 failed = settled.failed.or(failed);
             }
         }
@@ -180,18 +183,22 @@ fn a_device_that_is_not_taken_from_holds_up_no_other_but_its_own() {
     assert_eq!(failed.as_deref(), Some(&*said));
     assert!(now.since(NOW) < 10_000 && tries < 40, "{tries} tries in {} ms", now.since(NOW));
     // It is taken from again: what it had comes in order, and all of the page is settled.
-    let (mut places, mut own) = (Vec::new(), Vec::new());
+    let (mut upto, mut own) = (None, Vec::new());
     while places.len() < loaded as usize {
         match engine.next(now) {
             Next::Wait(until) => now = until,
             Next::Send(batch) => {
                 own.extend(batch.iter().filter(|r| r.did == held).map(|r| r.number));
-                places.extend(engine.answered(Answer::Taken, now, 0).places.into_iter().map(|(place, _)| place.row));
+                let settled = engine.answered(Answer::Taken, now, 0);
+                assert!(settled.reading >= upto, "it never goes back");
+                upto = settled.reading;
+                places.extend(settled.places.into_iter().map(|(place, _)| place.row));
             }
             _ => now = now.plus(250),
         }
     }
-    assert_eq!(places, (1..=loaded).collect::<Vec<_>>());
+    places.sort_unstable();
+    assert_eq!((places, upto), ((1..=loaded).collect(), Some(loaded)), "each once");
     assert!(own.is_sorted() && own.len() == (1..=loaded).filter(|n| row(*n).1.did == held).count());
     assert_eq!(engine.next(now), Next::Load);
 }
@@ -201,11 +208,11 @@ fn the_others_go_on_so_far_and_no_further() {
     let (mut engine, mut now, mut loaded) = (Engine::new(Most { readings: 4096, ..MOST }), NOW, 0);
     let held = row(1).1.did;
     engine.load((1..=16).map(row));
-    let waits = loop {
+    loop {
         match engine.next(now) {
-            Next::Wait(until) if loaded > 0 && until.since(now) > 60_000 => break until,
             Next::Wait(until) => now = until,
             Next::Load => panic!("it is not through"),
+            Next::More if !engine.has_room() => break,
             Next::More => {
                 loaded += 4096;
                 engine.extend((loaded - 4096 + 17..=loaded + 16).map(row));
@@ -213,9 +220,92 @@ fn the_others_go_on_so_far_and_no_further() {
             Next::Send(batch) => drop(engine.answered(but(held, &batch), now, 0)),
         }
         assert!(loaded < AHEAD as i64 + 4096, "it loads without end");
-    };
+    }
     assert!(loaded >= AHEAD as i64 / 2, "{loaded}");
-    assert!(waits.since(now) <= LONGEST_PAUSE);
+}
+
+#[test]
+fn a_device_that_is_alone_in_its_batch_holds_up_no_other_either() {
+    // After a while without an answer a batch is one reading; and of 16 in a row of one device no batch has another.
+    for away in [8, 0] {
+        let (mut engine, mut now, mut others) = (Engine::new(MOST), NOW, 0);
+        let of = |n: i64| (place(n), reading(u8::from(n > 16), n as u64));
+        engine.load((1..=16).map(of));
+        let (held, mut loaded, mut left) = (of(1).1.did, 16, away);
+        while others < 16 {
+            match engine.next(now) {
+                Next::Wait(until) => now = until,
+                Next::Load => panic!("it is not through"),
+                Next::More => {
+                    engine.extend((loaded + 1..=loaded + 16).map(of));
+                    loaded += 16;
+                }
+                Next::Send(batch) if left > 0 => {
+                    left -= 1;
+                    engine.answered(Answer::away("restarts"), now, 0);
+                    assert!(!batch.is_empty());
+                }
+                Next::Send(batch) => {
+                    others += batch.iter().filter(|r| r.did != held).count();
+                    engine.answered(but(held, &batch), now, 0);
+                }
+            }
+            assert!(now.since(NOW) < 1000 * 1000, "{others} of the others");
+        }
+    }
+}
+
+#[test]
+fn behind_one_that_is_held_what_is_put_aside_or_sent_again_is_known_at_once_and_labels_move_on() {
+    let (mut engine, mut now) = (Engine::new(MOST), NOW);
+    let held = row(1).1.did;
+    let letter = |row| Place { queue: Queue::Again, row };
+    let label = |row| Place { queue: Queue::Label, row };
+    engine.load([row(1), row(2), row(3)]);
+    let mut came = Vec::new();
+    let mut hear = |engine: &mut Engine, now: &mut Millis, wanted: usize| {
+        came.clear();
+        let mut upto = (None, None);
+        while came.len() < wanted {
+            match engine.next(*now) {
+                Next::Wait(until) => *now = until,
+                Next::Send(batch) => {
+                    let of = |r: &Arc<Outbound>| match r.did {
+                        did if did == held => Verdict::Retry("no right".into()),
+                        did if did == row(2).1.did => Verdict::Dead("too large".into()),
+                        _ => Verdict::Done,
+                    };
+                    let settled = engine.answered(Answer::Each(batch.iter().map(of).collect()), *now, 0);
+                    upto = (settled.reading.or(upto.0), settled.label.or(upto.1));
+                    came.extend(settled.places);
+                }
+                next => panic!("{next:?}"),
+            }
+        }
+        (came.clone(), upto)
+    };
+    let dead = || Outcome::Dead("too large".into());
+    assert_eq!(hear(&mut engine, &mut now, 2), (vec![(place(2), dead()), (place(3), Outcome::Taken)], (None, None)));
+    while !matches!(engine.next(now), Next::More) {
+        let Next::Send(batch) = engine.next(now) else {
+            now = now.plus(100);
+            continue;
+        };
+        engine.answered(but(held, &batch), now, 0);
+    }
+    // A person sends two letters again, one of them of the device that is held; labels are raised.
+    engine.extend([
+        (letter(7), row(3).1),
+        (letter(8), row(1).1),
+        (label(4), row(3).1),
+        (label(5), row(2).1),
+        (label(6), row(1).1),
+        (label(9), row(3).1),
+    ]);
+    let (came, upto) = hear(&mut engine, &mut now, 4);
+    let expected =
+        [(letter(7), Outcome::Taken), (label(4), Outcome::Taken), (label(5), dead()), (label(9), Outcome::Taken)];
+    assert_eq!((&*came, upto), (&expected[..], (None, Some(5))), "labels are settled as far as the first that is held");
 }
 
 #[test]
@@ -267,7 +357,7 @@ proptest! {
         random in any::<u8>(),
     ) {
         let wrong_ids: BTreeSet<String> = wrong.iter().map(|n| row(*n).1.id).collect();
-        let (mut cursor, mut loaded, mut dead) = (0, 0, BTreeSet::new());
+        let (mut cursor, mut loaded, mut dead, mut done) = (0, 0, BTreeSet::new(), BTreeSet::new());
         let (mut got, mut now) = (Vec::<Arc<Outbound>>::new(), NOW);
         let mut engine = Engine::new(MOST);
         let mut courses = courses.into_iter();
@@ -336,15 +426,18 @@ proptest! {
                     continue;
                 }
             };
-            for (at, outcome) in engine.answered(answer, now, random).places {
-                prop_assert_eq!(at.row, cursor + 1, "the cursor leaves nothing out");
-                cursor = at.row;
+            let settled = engine.answered(answer, now, random);
+            for (at, outcome) in settled.places {
+                prop_assert!(at.row > cursor, "nothing is settled twice");
+                done.insert(at.row);
                 if let Outcome::Dead(_) = outcome {
-                    dead.insert(cursor);
+                    dead.insert(at.row);
                 } else {
-                    prop_assert!(got.contains(&Arc::new(row(cursor).1)), "and nothing that the sink has not");
+                    prop_assert!(got.contains(&Arc::new(row(at.row).1)), "and nothing that the sink has not");
                 }
             }
+            cursor = settled.reading.unwrap_or(cursor);
+            prop_assert!((1..=cursor).all(|n| done.contains(&n)), "the cursor leaves nothing out");
         }
         prop_assert_eq!(&dead, &wrong, "put aside is what is wrong, and nothing else");
         let mut last = BTreeMap::new();

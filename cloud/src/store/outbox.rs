@@ -229,7 +229,7 @@ fn moves(tx: &Transaction<'_>, moved: &OutboxMove, now: Millis) -> Result<()> {
     tx.prepare_cached(
         "UPDATE outbox SET reading = max(reading, coalesce(?2, 0)), raised = max(raised, coalesce(?3, 0)),
          sent = sent + ?4, retried = retried + ?5, tried = ?6,
-         failed = CASE WHEN ?7 IS NOT NULL THEN ?7 WHEN ?4 > 0 THEN NULL ELSE failed END WHERE name = ?1",
+         failed = CASE WHEN ?7 IS NOT NULL THEN ?7 WHEN ?8 THEN NULL ELSE failed END WHERE name = ?1",
     )?
     .execute(params![
         moved.name,
@@ -238,7 +238,9 @@ fn moves(tx: &Transaction<'_>, moved: &OutboxMove, now: Millis) -> Result<()> {
         int(moved.sent),
         int(moved.retried),
         int(now.0),
-        failed
+        failed,
+        // Whoever refuses a reading is there.
+        moved.sent > 0 || moved.reading.is_some() || moved.raised.is_some() || !moved.dead.is_empty()
     ])?;
     for Dead { reading, label, said } in &moved.dead {
         tx.prepare_cached(
@@ -317,6 +319,71 @@ fn readings(
     rows(db, &sql, params![after, last, most as i64], most, outbox_reading, is_over)
 }
 
+/// Where a sink is, and the last reading and label that there are.
+struct Place {
+    reading: i64,
+    raised: i64,
+    last: i64,
+    last_raised: i64,
+}
+
+fn place(db: &Connection, name: &str) -> Result<Option<Place>> {
+    let sql =
+        "SELECT reading, raised, coalesce((SELECT max(id) FROM reading), 0), coalesce((SELECT max(id) FROM raised), 0)
+        FROM outbox WHERE name = ?";
+    let place =
+        |r: &Row<'_>| Ok(Place { reading: r.get(0)?, raised: r.get(1)?, last: r.get(2)?, last_raised: r.get(3)? });
+    db.prepare_cached(sql)?.query_row([name], place).optional()
+}
+
+/// Dead letters that a person sends again.
+fn letters(
+    db: &Connection,
+    name: &str,
+    most: usize,
+    mut is_over: impl FnMut(&OutboxReading) -> bool,
+) -> Result<Vec<(i64, bool, OutboxReading)>> {
+    let sql = format!(
+        "{}, d.id AS letter, d.label AS label FROM dead_letter d JOIN reading r ON r.id = d.reading
+         JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id
+         WHERE d.sink = ?1 AND d.again IS NOT NULL AND r.flags & {HIDDEN} = 0 ORDER BY d.id LIMIT ?2",
+        columns()
+    );
+    let row = |r: &Row<'_>| Ok((r.get("letter")?, r.get("label")?, outbox_reading(r)?));
+    Ok(rows(db, &sql, params![name, most as i64], most, row, |(.., r)| is_over(r))?.0)
+}
+
+/// Those of them of which nothing is sent.
+fn void_letters(db: &Connection, name: &str, most: usize) -> Result<Vec<i64>> {
+    let sql = format!(
+        "SELECT d.id FROM dead_letter d WHERE d.sink = ?1 AND d.again IS NOT NULL AND {} ORDER BY d.id LIMIT ?2",
+        void()
+    );
+    db.prepare_cached(&sql)?.query_map(params![name, most as i64], |r| r.get(0))?.collect()
+}
+
+/// Labels that were raised, behind the first of these up to the second, of readings up to the third.
+fn labels(
+    db: &Connection,
+    (after, last, reading): (i64, i64, i64),
+    most: usize,
+    mut is_over: impl FnMut(&OutboxReading) -> bool,
+) -> Result<(Vec<(i64, OutboxReading)>, bool)> {
+    let sql = format!(
+        "{}, a.id AS raised FROM raised a JOIN reading r ON r.id = a.reading
+         JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id
+         WHERE a.id > ?1 AND a.id <= ?2 AND a.reading <= ?3 AND r.flags & {HIDDEN} = 0 ORDER BY a.id LIMIT ?4",
+        columns()
+    );
+    let row = |r: &Row<'_>| Ok((r.get("raised")?, outbox_reading(r)?));
+    rows(db, &sql, params![after, last, reading, most as i64], most, row, |(_, r)| is_over(r))
+}
+
+/// Where the next page begins: behind what is in this one, or behind all there is.
+fn ends(is_cut: bool, at: Option<i64>, all: i64) -> i64 {
+    at.filter(|_| is_cut).unwrap_or(all)
+}
+
 /// See [`Reader::floor`].
 pub(super) fn floor(db: &Connection) -> Result<Option<i64>> {
     let sql = "SELECT min(n) FROM (SELECT min(reading) AS n FROM outbox WHERE gone IS NULL
@@ -383,57 +450,20 @@ impl Reader {
         self.ask(|db| {
             // One moment for all: a label that is passed over here is in the reading that is read here.
             let moment = db.unchecked_transaction()?;
-            let place = "SELECT reading, raised, coalesce((SELECT max(id) FROM reading), 0),
-                coalesce((SELECT max(id) FROM raised), 0) FROM outbox WHERE name = ?";
-            let place = moment.prepare_cached(place)?.query_row([name], |r| {
-                Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?, r.get::<_, i64>(3)?))
-            });
-            let Some((reading, raised, last, last_raised)) = place.optional()? else {
+            let Some(Place { reading, raised, last, last_raised }) = place(&moment, name)? else {
                 return Ok(OutboxPage::default());
             };
             let (quarter, most) = ((most / 4).max(1), most.max(1));
-            let columns = columns();
             let mut bytes = 0;
             let mut is_over = |r: &OutboxReading| {
                 bytes += r.weight();
                 bytes > PAGE
             };
-            let (again, _) = rows(
-                &moment,
-                &format!(
-                    "{columns}, d.id AS letter, d.label AS label FROM dead_letter d JOIN reading r ON r.id = d.reading
-                     JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id
-                     WHERE d.sink = ?1 AND d.again IS NOT NULL AND r.flags & {HIDDEN} = 0 ORDER BY d.id LIMIT ?2"
-                ),
-                params![name, quarter as i64],
-                quarter,
-                |r| Ok((r.get("letter")?, r.get("label")?, outbox_reading(r)?)),
-                |(.., r)| is_over(r),
-            )?;
-            let void = format!(
-                "SELECT d.id FROM dead_letter d WHERE d.sink = ?1 AND d.again IS NOT NULL AND {} ORDER BY d.id LIMIT ?2",
-                void()
-            );
-            let void = moment
-                .prepare_cached(&void)?
-                .query_map(params![name, quarter as i64], |r| r.get(0))?
-                .collect::<Result<Vec<i64>>>()?;
-            let (labels, is_labels_cut) = rows(
-                &moment,
-                &format!(
-                    "{columns}, a.id AS raised FROM raised a JOIN reading r ON r.id = a.reading
-                     JOIN context c ON c.id = r.ctx LEFT JOIN classic k ON k.reading = r.id
-                     WHERE a.id > ?1 AND a.id <= ?2 AND a.reading <= ?3 AND r.flags & {HIDDEN} = 0
-                     ORDER BY a.id LIMIT ?4"
-                ),
-                params![raised, last_raised, reading, quarter as i64],
-                quarter,
-                |r| Ok((r.get("raised")?, outbox_reading(r)?)),
-                |(_, r)| is_over(r),
-            )?;
+            let again = letters(&moment, name, quarter, &mut is_over)?;
+            let void = void_letters(&moment, name, quarter)?;
+            let (labels, is_labels_cut) = labels(&moment, (raised, last_raised, reading), quarter, &mut is_over)?;
             let room = most.saturating_sub(again.len() + labels.len()).max(1);
             let (readings, is_cut) = readings(&moment, (reading, last), room, is_over)?;
-            let ends = |is_cut: bool, at: Option<i64>, all: i64| at.filter(|_| is_cut).unwrap_or(all);
             let to = ends(is_cut, readings.last().map(|r| r.row.id), last.max(reading));
             let to_raised = ends(is_labels_cut, labels.last().map(|l| l.0), last_raised.max(raised));
             let is_ahead = to > reading || to_raised > raised;
@@ -442,23 +472,41 @@ impl Reader {
         })
     }
 
-    /// Readings behind this one, as [`Self::outbox_page`] has them, and nothing else.
+    /// What is behind a page: readings, labels of readings that were looked at before, and dead letters, of which the page may
+    /// have so many. `upto` says which reading and which label were looked at last, the sink's place where it says nothing. With
+    /// no room there are dead letters alone.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub fn outbox_behind(&self, after: i64, most: usize) -> std::result::Result<OutboxPage, StoreError> {
+    pub fn outbox_behind(
+        &self,
+        name: &str,
+        upto: (Option<i64>, Option<i64>),
+        in_page: usize,
+        most: usize,
+    ) -> std::result::Result<OutboxPage, StoreError> {
         self.ask(|db| {
             let moment = db.unchecked_transaction()?;
-            let last = "SELECT coalesce(max(id), 0) FROM reading";
-            let last: i64 = moment.prepare_cached(last)?.query_row([], |r| r.get(0))?;
+            let Some(place) = place(&moment, name)? else { return Ok(OutboxPage::default()) };
+            let (after, raised) = (upto.0.unwrap_or(place.reading), upto.1.unwrap_or(place.raised));
             let mut bytes = 0;
-            let is_over = |r: &OutboxReading| {
+            let mut is_over = |r: &OutboxReading| {
                 bytes += r.weight();
                 bytes > PAGE
             };
-            let (readings, is_cut) = readings(&moment, (after, last), most.max(1), is_over)?;
-            let reading = readings.last().map(|r| r.row.id).filter(|_| is_cut).unwrap_or(last.max(after));
-            Ok(OutboxPage { readings, reading, is_ahead: reading > after, ..OutboxPage::default() })
+            let quarter = (most / 4).max(1);
+            let again = letters(&moment, name, in_page + quarter, &mut is_over)?;
+            let void = void_letters(&moment, name, quarter)?;
+            let mut page = OutboxPage { again, void, reading: after, raised, ..OutboxPage::default() };
+            if most > 0 {
+                let (behind, is_labels_cut) =
+                    labels(&moment, (raised, place.last_raised, after), quarter, &mut is_over)?;
+                let (readings, is_cut) = readings(&moment, (after, place.last), most, is_over)?;
+                page.reading = ends(is_cut, readings.last().map(|r| r.row.id), place.last.max(after));
+                page.raised = ends(is_labels_cut, behind.last().map(|l| l.0), place.last_raised.max(raised));
+                (page.labels, page.readings) = (behind, readings);
+            }
+            Ok(page)
         })
     }
 

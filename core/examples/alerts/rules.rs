@@ -251,7 +251,7 @@ fn states() -> Vec<Rule> {
         severity: Severity::High,
         expr: format!("{up} == 0 unless {paused} == 1"),
         minutes: 15,
-        summary: "Sink {{ $labels.sink }} takes no readings.".into(),
+        summary: "Sink {{ $labels.sink }} takes no readings, or none of some device.".into(),
         action: "None is lost: fivefold outbox show says what goes wrong.".into(),
     });
     rules

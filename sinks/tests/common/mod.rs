@@ -100,10 +100,9 @@ pub async fn bring(sink: &mut dyn Sink, readings: &[Arc<Outbound>]) -> Vec<(usiz
                 let sent = tokio::time::timeout(Duration::from_secs(5), sink.send(&batch)).await;
                 let answer = sent.unwrap_or_else(|_| Answer::away("no answer"));
                 for (place, outcome) in engine.answered(answer, wall(), 0).places {
-                    assert_eq!(place.row as usize, at);
                     at += 1;
                     if let Outcome::Dead(said) = outcome {
-                        dead.push((at - 1, said));
+                        dead.push((place.row as usize, said));
                     }
                 }
             }
