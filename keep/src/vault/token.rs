@@ -3,6 +3,7 @@
 //! The token's library is loaded when a vault is opened by it, and left again before the vault is handed out: a daemon holds
 //! no session, and a token may be pulled while it runs.
 
+use std::ffi::c_ulong;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -24,7 +25,7 @@ use super::{DataKey, Pin, SourceError, TokenKey, VaultError, random};
 
 /// A library has one state in the whole process: who initializes and finalizes it must be alone.
 static ALONE: Mutex<()> = Mutex::new(());
-const TAG_BITS: u64 = 128;
+const TAG_BITS: c_ulong = 128;
 /// How often a token that cannot be used is tried again, and after what time each: two seconds in all.
 const LOOKS: usize = 20;
 const PAUSE: Duration = Duration::from_millis(100);
@@ -78,7 +79,7 @@ impl TokenKey {
         let template = [
             Attribute::Class(ObjectClass::SECRET_KEY),
             Attribute::KeyType(KeyType::AES),
-            Attribute::ValueLen((DataKey::LEN as u64).into()),
+            Attribute::ValueLen((DataKey::LEN as c_ulong).into()),
             Attribute::Label(self.key.clone().into_bytes()),
             Attribute::Token(true),
             Attribute::Private(true),
