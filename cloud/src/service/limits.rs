@@ -214,8 +214,10 @@ impl Service {
         // On a full disk there is room for that once something was pruned.
         let told = self.tell_full(keeper, is_near, now);
         let is_all = self.prune(keeper, now)?;
-        // What was freed may be room.
-        keeper.look(memory.store().taken(), now);
+        // What was freed may be room. What is news only now is told by the next round, which finds it as news once more.
+        if keeper.look(memory.store().taken(), now) {
+            keeper.state().is_near = false;
+        }
         told.map(|()| is_all)
     }
 
@@ -276,7 +278,6 @@ impl Service {
         };
         let mut write = Write { now, ..Write::default() };
         if is_near {
-            tracing::warn!("more than four fifths of limits.disk_max_mib are used: see fivefold cloud limits");
             write.count(key(None));
         }
         for (name, n) in &refused {
@@ -287,10 +288,14 @@ impl Service {
             return Ok(());
         }
         // Where not even that has room, it is counted when there is.
-        self.cloud.memory().store().commit_now(write).map(drop).inspect_err(|_| {
+        self.cloud.memory().store().commit_now(write).inspect_err(|_| {
             let mut state = keeper.state();
             state.is_near &= !is_near;
             refused.iter().for_each(|(name, n)| *state.refused.entry(*name).or_default() += n);
-        })
+        })?;
+        if is_near {
+            tracing::warn!("more than four fifths of limits.disk_max_mib are used: see fivefold cloud limits");
+        }
+        Ok(())
     }
 }
