@@ -143,7 +143,9 @@ fn sentences(sink: &OutboxShown) -> String {
     if let Some(failed) = &sink.failed {
         text += &format!("\nTried last at {}: {failed}", time(sink.tried_ms));
     }
-    if *void > 0 {
+    if state == "gone" {
+        text += "\nIt is not in cloud.toml any more, and nothing is sent to it: put its table back, and start the cloud anew";
+    } else if *void > 0 {
         text += &format!(
             "\nOf {void} of the dead nothing can be sent: their readings are pruned, in quarantine, or no longer there. Take them \
              out: fivefold outbox resend {name} --all"
@@ -160,7 +162,7 @@ fn sentences(sink: &OutboxShown) -> String {
 
 fn show(one: &One, output: Output) -> anyhow::Result<ExitCode> {
     let all = sinks(&one.cloud)?;
-    let names: Vec<&str> = all.iter().map(|sink| &*sink.name).collect();
+    let names: Vec<&str> = all.iter().filter(|sink| sink.state != "gone").map(|sink| &*sink.name).collect();
     let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
     let Some(sink) = all.iter().find(|sink| sink.name == one.name) else {
         anyhow::bail!("no readings go to a sink \"{}\"; cloud.toml has in [[outbox]]: {names}", one.name);

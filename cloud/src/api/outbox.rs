@@ -168,7 +168,7 @@ pub(super) async fn outbox(State(service): State<Arc<Service>>) -> Answer<Outbox
 
 async fn one(service: &Arc<Service>, name: &str) -> Result<OutboxRow, Problem> {
     let all = ask(service, |_, reader| reader.outbox()).await?;
-    let names: Vec<_> = all.iter().map(|row| row.name.clone()).collect();
+    let names: Vec<_> = all.iter().filter(|row| row.gone.is_none()).map(|row| row.name.clone()).collect();
     all.into_iter().find(|row| row.name == name).ok_or_else(|| {
         let has = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         let public = format!("no readings go to a sink of that name; cloud.toml has in [[outbox]]: {has}");
@@ -204,7 +204,23 @@ async fn act(
     done: &'static str,
     asked: Asked,
 ) -> Answer<OutboxShown> {
-    one(service, &name).await?;
+    if one(service, &name).await?.gone.is_some() {
+        let public = format!(
+            "cloud.toml has no sink \"{name}\" in [[outbox]] any more, and nothing was done: put its table back, start the cloud \
+             anew, and type this again"
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, "sink-gone", public));
+    }
+    if let Asked::Resend(Some(letters)) = &asked {
+        let (sink, letters) = (name.clone(), letters.clone());
+        if let Some(letter) = ask(service, move |_, reader| reader.missing_letter(&sink, &letters)).await? {
+            let public = format!(
+                "sink \"{name}\" has no dead letter {letter}, and nothing is sent again; those that it has: fivefold outbox dead \
+                 {name}"
+            );
+            return Err(Problem::new(StatusCode::NOT_FOUND, "unknown-letter", public));
+        }
+    }
     let now: Millis = clock::now();
     let about = match &asked {
         Asked::Resend(Some(letters)) => format!("outbox {name}, {} letters", letters.len()),
@@ -223,7 +239,8 @@ async fn act(
 #[utoipa::path(post, path = "/v1/outbox/{name}/resend", request_body = Resend,
     params(("name" = String, Path, description = "Name of a sink")), responses(
     (status = 200, body = OutboxShown), (status = 400, body = Problem), (status = 401, body = Problem),
-    (status = 404, body = Problem)))]
+    (status = 404, body = Problem, description = "No such sink, or no such dead letter: none is sent again"),
+    (status = 409, body = Problem, description = "The sink is gone from cloud.toml")))]
 pub(super) async fn resend(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -244,7 +261,8 @@ pub(super) async fn resend(
 
 /// Stops sending to a sink: what comes waits.
 #[utoipa::path(post, path = "/v1/outbox/{name}/pause", params(("name" = String, Path, description = "Name of a sink")),
-    responses((status = 200, body = OutboxShown), (status = 401, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = OutboxShown), (status = 401, body = Problem), (status = 404, body = Problem),
+    (status = 409, body = Problem, description = "The sink is gone from cloud.toml")))]
 pub(super) async fn pause(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
@@ -255,11 +273,84 @@ pub(super) async fn pause(
 
 /// Goes on sending to a sink, or tries one now that is away.
 #[utoipa::path(post, path = "/v1/outbox/{name}/resume", params(("name" = String, Path, description = "Name of a sink")),
-    responses((status = 200, body = OutboxShown), (status = 401, body = Problem), (status = 404, body = Problem)))]
+    responses((status = 200, body = OutboxShown), (status = 401, body = Problem), (status = 404, body = Problem),
+    (status = 409, body = Problem, description = "The sink is gone from cloud.toml")))]
 pub(super) async fn resume(
     State(service): State<Arc<Service>>,
     Extension(asker): Extension<Asker>,
     Path(name): Path<String>,
 ) -> Answer<OutboxShown> {
     act(&service, &asker, name, "outbox resumed", Asked::Resume).await
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::{Body, to_bytes};
+    use axum::http::Request;
+    use fivefold_keep::registry::{By, Registry, Scope};
+    use fivefold_keep::vault::Vault;
+    use hyper::service::Service as _;
+    use hyper_util::service::TowerToHyperService;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api;
+    use crate::cloud::RenewalSettings;
+    use crate::store::{Dead, OutboxMove, OutboxSink, Store};
+
+    fn sinks(names: &[&str]) -> Write {
+        let of = |name: &&str| OutboxSink { name: (*name).into(), kind: "webhook", from_start: true };
+        let outbox = OutboxWrite { sinks: Some(names.iter().map(of).collect()), ..OutboxWrite::default() };
+        Write { now: clock::now(), outbox, ..Write::default() }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_can_send_is_refused_in_a_sentence_and_not_entered_as_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Arc::new(Vault::create(folder.path()).unwrap());
+        let book = folder.path().join("registry.db");
+        let by = || By::new("anna", "pts/1", "token add", 1);
+        let mut registry = Registry::create(&book, by()).unwrap();
+        let now = clock::now().0 / 1000;
+        let token = registry.add_token("t", Scope::Operate, now + 3600, now).unwrap();
+        let store = Store::open(&folder.path().join("readings.db")).unwrap();
+        // It waits for its store, as no thread of a runtime may.
+        let open = || Service::open(store, book, vault, RenewalSettings::default(), clock::now()).unwrap();
+        let service = Arc::new(std::thread::scope(|s| s.spawn(open).join().unwrap()));
+        service.commit(sinks(&["here", "old"])).await.unwrap();
+        let dead = |name: &str| {
+            let dead = vec![Dead { reading: 1, label: false, said: "no".into() }];
+            OutboxMove { name: name.into(), dead, ..OutboxMove::default() }
+        };
+        let outbox = OutboxWrite { moves: vec![dead("here"), dead("old")], ..OutboxWrite::default() };
+        service.commit(Write { now: clock::now(), outbox, ..Write::default() }).await.unwrap();
+        service.commit(sinks(&["here"])).await.unwrap();
+        let app = TowerToHyperService::new(api::app(service.clone(), std::path::Path::new("no such file")));
+        let post = async |path: &str, body: Value| {
+            let request =
+                Request::post(format!("/v1/outbox/{path}")).header("authorization", format!("Bearer {}", *token));
+            let answer = app.call(request.body(Body::from(body.to_string())).unwrap()).await.unwrap();
+            let status = answer.status().as_u16();
+            let body: Value = serde_json::from_slice(&to_bytes(answer.into_body(), 1 << 16).await.unwrap()).unwrap();
+            (status, body["public"].as_str().unwrap_or_default().to_owned())
+        };
+        let deeds = registry.deeds(0, 1000).unwrap().len();
+        for path in ["old/resend", "old/pause", "old/resume"] {
+            let (status, said) = post(path, json!({})).await;
+            assert_eq!(status, 409, "{path}: {said}");
+            assert!(said.contains("\"old\"") && said.contains("put its table back"), "{said}");
+        }
+        let (status, said) = post("new/resume", json!({})).await;
+        assert!(status == 404 && said.ends_with("[[outbox]]: here"), "{status} {said}");
+        // The second letter is that of the other sink.
+        for letters in [json!([2]), json!([1, 7])] {
+            let (status, said) = post("here/resend", json!({ "letters": letters })).await;
+            assert!(status == 404 && said.contains("fivefold outbox dead here"), "{status} {said}");
+        }
+        assert_eq!(registry.deeds(0, 1000).unwrap().len(), deeds, "nothing was done");
+        let again = || service.cloud.memory().read(|r| r.outbox()).unwrap().iter().map(|row| row.again).sum::<u64>();
+        assert_eq!(again(), 0);
+        assert_eq!(post("here/resend", json!({ "letters": [1] })).await.0, 200);
+        assert_eq!((again(), registry.deeds(0, 1000).unwrap().len()), (1, deeds + 1));
+    }
 }

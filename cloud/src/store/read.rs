@@ -560,6 +560,22 @@ impl Reader {
     pub fn last_id(&self) -> Result<i64, StoreError> {
         self.db.query_row("SELECT coalesce(max(id), 0) FROM reading", [], |r| r.get(0)).map_err(|e| self.failed(e))
     }
+
+    /// The first of these dead letters that a sink does not have.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub fn missing_letter(&self, sink: &str, letters: &[i64]) -> Result<Option<i64>, StoreError> {
+        self.ask(|db| {
+            let mut has = db.prepare_cached("SELECT 1 FROM dead_letter WHERE id = ? AND sink = ?")?;
+            for letter in letters {
+                if !has.exists(params![letter, sink])? {
+                    return Ok(Some(*letter));
+                }
+            }
+            Ok(None)
+        })
+    }
 }
 
 pub(super) fn reading(r: &Row<'_>) -> rusqlite::Result<ReadingRow> {
