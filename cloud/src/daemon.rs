@@ -335,7 +335,10 @@ fn open(folder: &Path, now: Millis) -> Result<Opened, DaemonError> {
     };
     let publishes = config.meshlium_mqtt.is_some();
     let keeper = Keeper::new(config.limits, config.folder.clone(), config.store.clone(), publishes);
-    let service = service.with_keeper(keeper).with_selfcheck(SelfCheck::new(config.clone(), vault.clone()));
+    let service = service
+        .with_keeper(keeper)
+        .with_outbox(&config.outbox)
+        .with_selfcheck(SelfCheck::new(config.clone(), vault.clone()));
     service.selfcheck().map_or(Ok(()), |own| own.may_start(&service, now))?;
     Ok((config, identity, vault, service))
 }

@@ -5,6 +5,7 @@ mod limits;
 mod renewal;
 mod rotations;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -113,6 +114,8 @@ pub struct Service {
     selfcheck: Option<SelfCheck>,
     pub(crate) health: Looked,
     keeper: Option<Keeper>,
+    // Seconds that sinks of readings let them wait on purpose, by name.
+    gathering: BTreeMap<String, u64>,
     work: renewal::Work,
     // Serves key messages of classic nodes. Taken behind `reading` or alone, never before it.
     keys: Mutex<KeyDesk>,
@@ -180,6 +183,7 @@ impl Service {
             selfcheck: None,
             health: Looked::default(),
             keeper: None,
+            gathering: BTreeMap::new(),
             work: renewal::Work::default(),
             keys: Mutex::new(keys),
         };
@@ -203,6 +207,17 @@ impl Service {
     #[must_use]
     pub fn with_selfcheck(self, selfcheck: SelfCheck) -> Self {
         Self { selfcheck: Some(selfcheck), ..self }
+    }
+
+    /// The same, knowing which sinks of readings let them wait on purpose.
+    #[must_use]
+    pub fn with_outbox(self, sinks: &[fivefold_sinks::Settings]) -> Self {
+        Self { gathering: sinks.iter().map(|s| (s.name.clone(), s.gathers().as_secs())).collect(), ..self }
+    }
+
+    /// Seconds that a reading may wait on purpose for this sink.
+    pub fn gathers(&self, sink: &str) -> u64 {
+        self.gathering.get(sink).copied().unwrap_or(0)
     }
 
     /// The audit of itself.

@@ -271,7 +271,7 @@ page! {
         OUTBOX_WAITING = "fivefold_cloud_outbox_waiting", Gauge, Count, [Sink],
             "Readings behind the place of a sink.";
         OUTBOX_WAIT = "fivefold_cloud_outbox_wait_seconds", Gauge, Seconds, [Sink],
-            "How long the oldest of them has waited; 0 without one.";
+            "How long the oldest of them has waited, beyond the time for which the sink gathers on purpose (`every_s`); 0 without one.";
         OUTBOX_DEAD = "fivefold_cloud_outbox_dead", Gauge, Count, [Sink],
             "Readings that a sink refused for good, until they are sent again.";
         OUTBOX_SENT = "fivefold_cloud_outbox_sent_total", Counter, Count, [Sink],

@@ -39,7 +39,7 @@ const LAST: u64 = 253_402_300_799_999;
 pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
     readings: usize,
-    every: Duration,
+    pub(crate) every: Duration,
     /// Bytes that it leaves free on the folder's disk.
     pub(crate) keep_free: u64,
 }

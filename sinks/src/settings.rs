@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use fivefold_keep::files;
 use fivefold_keep::share::CloudOutbox;
@@ -179,6 +180,14 @@ impl Settings {
         match &self.way {
             Way::Parquet(s) => Some(&s.folder),
             _ => None,
+        }
+    }
+
+    /// How long a reading may wait on purpose, for a batch to fill: [`Sink::gathers`].
+    pub const fn gathers(&self) -> Duration {
+        match &self.way {
+            Way::Parquet(s) => s.every,
+            _ => Duration::ZERO,
         }
     }
 

@@ -110,7 +110,10 @@ fn write(service: &Service, stored: &Stored, now: Millis) -> Result<String, fmt:
     page.put(&shown::PRUNED, parts().map(|(name, p)| (name, p.pruned)))?;
     let outbox = || stored.outbox.iter().filter(|sink| sink.gone.is_none());
     page.put(&shown::OUTBOX_WAITING, outbox().map(|sink| ([&sink.name], sink.waiting)))?;
-    let wait = |sink: &OutboxRow| sink.oldest.map_or(0, |at| now.since(at) / 1000);
+    // A sink that gathers on purpose is not late before that is over.
+    let wait = |sink: &OutboxRow| {
+        sink.oldest.map_or(0, |at| (now.since(at) / 1000).saturating_sub(service.gathers(&sink.name)))
+    };
     page.put(&shown::OUTBOX_WAIT, outbox().map(|sink| ([&sink.name], wait(sink))))?;
     page.put(&shown::OUTBOX_DEAD, outbox().map(|sink| ([&sink.name], sink.dead)))?;
     page.put(&shown::OUTBOX_SENT, outbox().map(|sink| ([&sink.name], sink.sent)))?;
@@ -157,4 +160,56 @@ fn refusals(page: &mut Page<String>, service: &Service, counts: &[CountRow]) -> 
     let by_gateway = by_gateway.into_iter();
     let samples = by_gateway.map(|((net, g, s), n)| ([net.to_string(), g.to_string(), s.as_str().to_owned()], n));
     page.put(&shown::GATEWAY_REJECTED, samples)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use fivefold_keep::registry::Registry;
+    use fivefold_keep::share::CloudOutbox;
+    use fivefold_keep::vault::Vault;
+
+    use super::*;
+    use crate::cloud::RenewalSettings;
+    use crate::service::by_itself;
+    use crate::store::Store;
+    use crate::{clock, outbox};
+
+    #[test]
+    fn a_sink_that_gathers_on_purpose_is_late_when_that_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let vault = Arc::new(Vault::create(folder.path()).unwrap());
+        let (book, path) = (folder.path().join("registry.db"), folder.path().join("readings.db"));
+        drop(Registry::create(&book, by_itself(clock::now())).unwrap());
+        let words = |name: &str, every| CloudOutbox {
+            name: name.into(),
+            parquet: Some(".".into()),
+            from: Some("start".into()),
+            every_s: Some(every),
+            ..CloudOutbox::default()
+        };
+        let sinks = fivefold_sinks::check(&[words("day", 86_400), words("now", 0)], folder.path()).unwrap();
+        assert_eq!(sinks[0].gathers(), Duration::from_secs(86_400));
+        let store = Store::open(&path).unwrap();
+        let settings = RenewalSettings::default();
+        let service = Service::open(store, book, vault, settings, Millis(0)).unwrap().with_outbox(&sinks);
+        let memory = service.cloud.memory();
+        memory.store().commit_now(outbox::enter(memory, &sinks, Millis(0)).unwrap()).unwrap();
+        let came = "INSERT INTO reading (ctx, piv, variant, hash, sid, origin, gateway, seq, received, ingested, link, fresh, flags,
+                    payload) VALUES (1, 1, 0, x'00', 1, 1, 1, 1, 1000, 1000, 0, 1, 0, x'00')";
+        rusqlite::Connection::open(&path).unwrap().execute(came, []).unwrap();
+        let waits = |seconds: u64| {
+            let page = memory.read(|r| page(&service, r, Millis(1000 + seconds * 1000))).unwrap();
+            let name = shown::OUTBOX_WAIT.row().name;
+            let of = |sink| {
+                let sample = format!("{name}{{sink=\"{sink}\"}} ");
+                page.lines().find_map(|line| line.strip_prefix(&sample)).unwrap().parse::<u64>().unwrap()
+            };
+            [of("day"), of("now")]
+        };
+        assert_eq!(waits(80_000), [0, 80_000]);
+        assert_eq!(waits(90_000), [3_600, 90_000]);
+    }
 }

@@ -236,7 +236,7 @@ fn states() -> Vec<Rule> {
         "OutboxWaits",
         Severity::High,
         format!("{wait} > {READINGS}"),
-        "A reading has waited for sink {{ $labels.sink }} for {{ $value | humanizeDuration }}.",
+        "A reading for sink {{ $labels.sink }} is late by {{ $value | humanizeDuration }}.",
         "None is lost: fivefold outbox show says what goes wrong, or who paused it.",
     );
     rule(
