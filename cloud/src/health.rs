@@ -115,6 +115,7 @@ mod tests {
     use fivefold_keep::vault::Vault;
     use hyper::service::Service as _;
     use hyper_util::service::TowerToHyperService;
+    use tokio::sync::Notify;
 
     use super::*;
     use crate::cloud::RenewalSettings;
@@ -133,12 +134,20 @@ mod tests {
         let open = || Service::open(store, book, vault, RenewalSettings::default(), clock::now()).unwrap();
         let service = Arc::new(std::thread::scope(|s| s.spawn(open).join().unwrap()));
         let beats = AtomicUsize::new(0);
-        let beat = || _ = beats.fetch_add(1, Ordering::Relaxed);
-        assert!(tokio::time::timeout(BEAT / 2, service.turn(beat)).await.is_err(), "it turns for ever");
-        assert_eq!((beats.load(Ordering::Relaxed), service.lives()), (1, Live::Yes));
+        let first = Notify::new();
+        let beat = || {
+            beats.fetch_add(1, Ordering::Relaxed);
+            first.notify_one();
+        };
+        tokio::select! {
+            () = first.notified() => {}
+            () = service.turn(beat) => panic!("it turns for ever"),
+        }
+        assert_eq!(service.lives(), Live::Yes);
+        let before = beats.load(Ordering::Relaxed);
         service.cloud.memory().store().break_writer();
         service.turn(beat).await;
-        assert_eq!(beats.load(Ordering::Relaxed), 1);
+        assert_eq!(beats.load(Ordering::Relaxed), before, "a writer that ended beats no more");
         // The thread is gone a moment after what it held.
         while service.lives() == Live::Yes {
             tokio::time::sleep(Duration::from_millis(5)).await;
