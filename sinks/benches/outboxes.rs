@@ -1,6 +1,6 @@
 //! Each sink in readings a second, beside the bare client that publishes the same bytes to the same server in the same run.
 //!
-//! `cargo bench -p fivefold-sinks --bench outboxes -- [READINGS]`; needs mosquitto, nats-server and influxdb of Debian.
+//! `cargo bench -p fivefold-sinks --bench outboxes -- [READINGS] [SINK...]`; needs mosquitto, nats-server and influxdb of Debian.
 #![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 #[path = "../tests/common/mod.rs"]
@@ -237,11 +237,15 @@ async fn answers(socket: &mut BufReader<TcpStream>, count: usize) {
 }
 
 fn main() {
-    let count = std::env::args().skip(1).find_map(|a| a.parse().ok()).unwrap_or(20_000);
+    const SINKS: [&str; 5] = ["mqtt", "webhook", "influx", "parquet", "nats"];
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let count = words.iter().find_map(|a| a.parse().ok()).unwrap_or(20_000);
+    let is_asked = |name: &str| words.iter().any(|a| a == name);
+    let all = !SINKS.into_iter().any(is_asked);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut out = String::new();
-        for name in ["mqtt", "webhook", "influx", "parquet", "nats"] {
+        for name in SINKS.into_iter().filter(|name| all || is_asked(name)) {
             let folder = tempfile::tempdir().unwrap();
             match name {
                 "mqtt" => mqtt(&mut out, folder.path(), count).await,
