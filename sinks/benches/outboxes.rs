@@ -20,7 +20,7 @@ use axum::http::StatusCode;
 use common::{free_port, reading, sink};
 use fivefold_core::id::{Did, Sid};
 use fivefold_sinks::{Answer, Outbound, Sink, Verdict};
-use rumqttc::mqttbytes::v5::Packet;
+use rumqttc::mqttbytes::v5::{Packet, PublishProperties};
 use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, QoS};
 use servers::{Jetstream, influxd, query, start};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -164,17 +164,33 @@ async fn mqtt(out: &mut String, folder: &Path, count: u64) {
     let all = readings(count, 0);
     let words = format!("name = \"m\"\nmqtt = \"mqtt://127.0.0.1:{port}\"\ninsecure_mqtt = true");
     let ours = ours(&mut *sink(folder, &words, None), &all).await;
-    let messages: Vec<_> =
-        all.iter().map(|r| (format!("fivefold/{}/{}/reading", r.net, r.did), r.json().to_string())).collect();
-    let bytes = messages.iter().map(|(topic, text)| topic.len() + text.len()).sum();
+    let word = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let properties = |r: &Outbound| PublishProperties {
+        payload_format_indicator: Some(1),
+        content_type: Some("application/json".into()),
+        user_properties: vec![
+            word("id", &r.id),
+            word("proof", r.proof.as_str()),
+            word("e1", r.e1.as_str()),
+            word("insecure", "false"),
+        ],
+        ..PublishProperties::default()
+    };
+    let message = |r: &Arc<Outbound>| {
+        let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties(r));
+        (format!("fivefold/{}/{}/reading", r.net, r.did), r.json().to_string(), options)
+    };
+    let messages: Vec<_> = all.iter().map(message).collect();
+    let bytes = messages.iter().map(|(topic, text, _)| topic.len() + text.len()).sum();
     let mut options = MqttOptions::new("bare", ("127.0.0.1", port));
     options.set_clean_start(true);
     options.set_outgoing_inflight_upper_limit(64);
+    options.set_max_request_batch(64);
     let (client, mut events) = AsyncClient::builder(options).capacity(128).build();
     let started = Instant::now();
     let publishing = tokio::spawn(async move {
-        for (topic, text) in messages {
-            client.publish(topic, text, PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
+        for (topic, text, options) in messages {
+            client.publish(topic, text, options).await.unwrap();
         }
         client
     });

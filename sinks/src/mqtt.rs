@@ -2,7 +2,8 @@
 
 mod live;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +20,10 @@ use crate::settings::Files;
 use crate::sink::{Pace, Until};
 use crate::{Answer, Most, Outbound, Sending, Sink, Verdict, broker, chirpstack};
 
-/// Messages on their way at a time.
+/// Messages on their way at a time, at most: a broker may take fewer (Receive Maximum; Mosquitto's default is 20).
 const IN_FLIGHT: usize = 64;
 /// Readings of a batch.
-const MOST: Most = Most { readings: 256, bytes: 1 << 20 };
+const MOST: Most = Most { readings: 4096, bytes: 8 << 20 };
 /// Seconds between two signs of life.
 const KEEP_ALIVE: u16 = 30;
 /// Bytes of a packet, at most.
@@ -132,6 +133,8 @@ impl Settings {
         options.set_clean_start(true);
         options.set_max_packet_size(Some(LONGEST));
         options.set_outgoing_inflight_upper_limit(IN_FLIGHT as u16);
+        // What is there goes out in one write.
+        options.set_max_request_batch(IN_FLIGHT);
         if let Some(login) = login {
             options.set_credentials(login.username, login.password.to_vec());
         }
@@ -239,61 +242,67 @@ impl Mqtt {
     /// whatever the broker refuses.
     async fn publish(&self, live: &mut Live, batch: &[Arc<Outbound>], until: Until) -> Result<Vec<Course>, End> {
         let mut courses = vec![Course::default(); batch.len()];
+        let (mut ready, next) = queues(batch);
         // However long it took to dial.
         let mut may_begin = true;
-        let (mut going, mut flying) = (VecDeque::new(), HashMap::new());
+        let (mut going, mut flying, mut heard) = (VecDeque::new(), HashMap::new(), Vec::new());
         loop {
-            // Devices of which nothing may follow now: one is on its way, or has to come again.
-            let mut held = BTreeSet::<Did>::new();
-            for (at, (reading, course)) in batch.iter().zip(&mut courses).enumerate() {
-                match (&course.verdict, course.open) {
-                    (Some(Verdict::Done | Verdict::Dead(_)), _) => {}
-                    (Some(Verdict::Later | Verdict::Retry(_)), _) | (None, Some(_)) => drop(held.insert(reading.did)),
-                    (None, None) if !may_begin || held.contains(&reading.did) => {}
-                    (None, None) if going.len() + flying.len() + self.shapes.count() > IN_FLIGHT => break,
-                    (None, None) => {
-                        held.insert(reading.did);
-                        let messages = self.messages(reading);
-                        if let Some(long) = messages.iter().map(Message::bytes).find(|n| *n > live.longest) {
-                            let most = live.longest;
-                            course.verdict = Some(Verdict::Dead(format!(
-                                "{long} bytes are more than the {most} that the broker takes"
-                            )));
-                            held.remove(&reading.did);
-                            continue;
-                        }
-                        course.open = Some(messages.len());
-                        for Message { topic, text } in messages {
-                            let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties(reading));
-                            if let Err(error) = live.client.try_publish(topic, text, options) {
-                                return Err(live.end().await.unwrap_or_else(|| (&*error.to_string()).into()));
-                            }
-                            going.push_back(at);
-                        }
+            while may_begin && going.len() + flying.len() + self.shapes.count() <= IN_FLIGHT {
+                let Some(Reverse(at)) = ready.pop() else { break };
+                let (Some(reading), Some(course)) = (batch.get(at), courses.get_mut(at)) else { continue };
+                let messages = self.messages(reading);
+                if let Some(long) = messages.iter().map(Message::bytes).find(|n| *n > live.longest) {
+                    let said = format!("{long} bytes are more than the {} that the broker takes", live.longest);
+                    course.verdict = Some(Verdict::Dead(said));
+                    ready.extend(next.get(at).copied().flatten());
+                    continue;
+                }
+                course.open = Some(messages.len());
+                for Message { topic, text } in messages {
+                    let options = PublishOptions::new(QoS::AtLeastOnce).properties(properties(reading));
+                    if let Err(error) = live.client.try_publish(topic, text, options) {
+                        return Err(live.end().await.unwrap_or_else(|| (&*error.to_string()).into()));
                     }
+                    going.push_back(at);
                 }
             }
             if going.is_empty() && flying.is_empty() {
                 break;
             }
-            let Ok(heard) = timeout_at(until.waits, live.hear()).await else { break };
+            let Ok(is_live) = timeout_at(until.waits, live.hear_all(&mut heard)).await else { break };
+            is_live?;
             may_begin = Instant::now() < until.begins;
-            match heard? {
-                Heard::Sent(number) => {
-                    let at = going.pop_front().ok_or("a message went out that is none of ours")?;
-                    flying.insert(number, at);
-                }
-                Heard::Acknowledged(number, reason) => {
-                    let at = flying.remove(&number).ok_or("it acknowledged what was not sent")?;
-                    if let Some(course) = courses.get_mut(at) {
-                        course.acknowledged(reason);
+            for said in heard.drain(..) {
+                match said {
+                    Heard::Sent(number) => {
+                        let at = going.pop_front().ok_or("a message went out that is none of ours")?;
+                        flying.insert(number, at);
                     }
+                    Heard::Acknowledged(number, reason) => {
+                        let at = flying.remove(&number).ok_or("it acknowledged what was not sent")?;
+                        if courses.get_mut(at).is_some_and(|course| course.acknowledged(reason)) {
+                            ready.extend(next.get(at).copied().flatten());
+                        }
+                    }
+                    Heard::Connected(_) => {}
+                    Heard::Over(end) => return Err(end),
                 }
-                Heard::Connected(_) | Heard::Over(_) => {}
             }
         }
         Ok(courses)
     }
+}
+
+/// Places in a batch, the lowest first.
+type Ready = BinaryHeap<Reverse<usize>>;
+
+/// The first of each device, and for each of a batch the next one of its device.
+fn queues(batch: &[Arc<Outbound>]) -> (Ready, Vec<Option<Reverse<usize>>>) {
+    let mut first = HashMap::new();
+    let back = batch.iter().enumerate().rev();
+    let mut next: Vec<_> = back.map(|(at, reading)| first.insert(reading.did, Reverse(at))).collect();
+    next.reverse();
+    (first.into_values().collect(), next)
 }
 
 /// What is said of each. What was not taken holds up what is behind it of its device.
@@ -319,8 +328,8 @@ impl Message {
 }
 
 impl Course {
-    /// One of its messages was answered.
-    fn acknowledged(&mut self, reason: PubAckReason) {
+    /// One of its messages was answered. Says whether the next one of its device may go.
+    fn acknowledged(&mut self, reason: PubAckReason) -> bool {
         let said = || format!("the broker answered {reason:?}");
         let left = self.open.unwrap_or(1).saturating_sub(1);
         self.open = Some(left);
@@ -336,6 +345,7 @@ impl Course {
             (None, None) if left == 0 => self.verdict = Some(Verdict::Done),
             _ => {}
         }
+        left == 0 && !matches!(self.verdict, Some(Verdict::Retry(_)))
     }
 }
 
@@ -359,8 +369,9 @@ mod tests {
     use super::*;
     use crate::example::readings;
 
-    /// A broker that takes `most` messages of a connection, each after so many milliseconds, and is silent then.
-    async fn slow(each: u64, most: usize) -> Mqtt {
+    /// A broker that takes `most` messages of a connection, each after so many milliseconds, and is silent then; for a sink that
+    /// waits so many seconds.
+    async fn slow(each: u64, most: usize, waits: u64) -> Mqtt {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         tokio::spawn(async move {
@@ -383,7 +394,7 @@ mod tests {
         });
         let mut options = MqttOptions::new("test", (at.ip().to_string(), at.port()));
         options.set_clean_start(true);
-        let pace = Pace { begins: Duration::from_millis(400), waits: Duration::from_secs(1) };
+        let pace = Pace { begins: Duration::from_secs(3), waits: Duration::from_secs(waits) };
         let shapes = Shapes { own: Some("fivefold".into()), chirpstack: None };
         Mqtt { options, shapes, live: None, hung_up: None, pace }
     }
@@ -398,7 +409,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn of_a_batch_that_takes_too_long_what_was_acknowledged_counts() {
-        let mut sink = slow(20, usize::MAX).await;
+        let mut sink = slow(150, usize::MAX, 30).await;
         let batch = readings(1, 100);
         let first = taken(sink.send(&batch).await, 100);
         assert!(
@@ -406,10 +417,10 @@ mod tests {
             "it begins nothing more, and waits for what it began: {first}"
         );
         assert!(taken(sink.send(&batch[first..]).await, 100 - first) > 0);
-        let mut sink = slow(0, 3).await;
+        let mut sink = slow(0, 3, 3).await;
         assert_eq!(taken(sink.send(&batch).await, 100), 3);
         assert!(sink.live.is_none(), "the fourth may be answered yet");
-        let mut sink = slow(0, 0).await;
+        let mut sink = slow(0, 0, 1).await;
         let Answer::Away { said, .. } = sink.send(&batch).await else { panic!("it has it") };
         assert!(said.starts_with("no answer"), "{said}");
     }

@@ -3,10 +3,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{all_in_order, bring, free_port, reading, readings, sink};
 use fivefold_core::e4_channel::Origin;
@@ -15,8 +16,9 @@ use rumqttc::mqttbytes::v5::{Packet, Publish};
 use rumqttc::{AsyncClient, Event, MqttOptions, QoS};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 /// A broker, ended with the test.
 struct Mosquitto(Child);
@@ -199,6 +201,26 @@ async fn verdicts(folder: &Path, more: &str, batch: &[Arc<fivefold_sinks::Outbou
     }
 }
 
+/// Topic and number of the next message.
+async fn message(socket: &mut TcpStream) -> Option<(String, [u8; 2])> {
+    let first = socket.read_u8().await.ok()?;
+    let (mut len, mut shift) = (0, 0);
+    loop {
+        let byte = usize::from(socket.read_u8().await.unwrap());
+        len |= (byte & 0x7f) << shift;
+        shift += 7;
+        if byte < 0x80 {
+            break;
+        }
+    }
+    let mut packet = vec![0; len];
+    socket.read_exact(&mut packet).await.unwrap();
+    assert_eq!(first & 0xf6, 0x32, "a message with QoS 1");
+    let topic = usize::from(u16::from_be_bytes([packet[0], packet[1]]));
+    let number = [packet[2 + topic], packet[3 + topic]];
+    Some((String::from_utf8(packet[2..2 + topic].to_vec()).unwrap(), number))
+}
+
 /// A broker that answers every message, those of one device with this reason.
 async fn picky(device: &'static str, reason: u8) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -207,23 +229,8 @@ async fn picky(device: &'static str, reason: u8) -> u16 {
         let (mut socket, _) = listener.accept().await.unwrap();
         let _ = socket.read(&mut [0; 4096]).await;
         let _ = socket.write_all(&[0x20, 3, 0, 0, 0]).await;
-        while let Ok(first) = socket.read_u8().await {
-            let (mut len, mut shift) = (0, 0);
-            loop {
-                let byte = usize::from(socket.read_u8().await.unwrap());
-                len |= (byte & 0x7f) << shift;
-                shift += 7;
-                if byte < 0x80 {
-                    break;
-                }
-            }
-            let mut packet = vec![0; len];
-            socket.read_exact(&mut packet).await.unwrap();
-            assert_eq!(first & 0xf6, 0x32, "a message with QoS 1");
-            let topic = usize::from(u16::from_be_bytes([packet[0], packet[1]]));
-            let is_refused = std::str::from_utf8(&packet[2..2 + topic]).unwrap().contains(device);
-            let number = [packet[2 + topic], packet[3 + topic]];
-            let reason = if is_refused { reason } else { 0 };
+        while let Some((topic, number)) = message(&mut socket).await {
+            let reason = if topic.contains(device) { reason } else { 0 };
             socket.write_all(&[0x40, 4, number[0], number[1], reason, 0]).await.unwrap();
         }
     });
@@ -250,6 +257,77 @@ async fn what_the_broker_gives_no_right_to_waits_and_nothing_of_its_device_overt
             assert_eq!([&verdicts[1], &verdicts[3], &verdicts[5]], [&Verdict::Retry(said), &behind, &behind]);
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_device_the_next_message_goes_when_the_one_before_was_acknowledged() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It answers when nothing more comes, and remembers how many were on their way.
+    let broker = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let _ = socket.read(&mut [0; 4096]).await;
+        let _ = socket.write_all(&[0x20, 3, 0, 0, 0]).await;
+        let (mut open, mut most) = (BTreeMap::new(), 0);
+        loop {
+            match timeout(Duration::from_millis(5), socket.peek(&mut [0])).await {
+                Ok(Ok(1)) => {
+                    let (topic, number) = message(&mut socket).await.unwrap();
+                    assert_eq!(open.insert(topic, number), None, "two of a device are on their way");
+                    most = most.max(open.len());
+                }
+                Ok(_) => return most,
+                Err(_) => {
+                    for number in std::mem::take(&mut open).into_values() {
+                        socket.write_all(&[0x40, 2, number[0], number[1]]).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let words = format!("name = \"plant\"\nmqtt = \"mqtt://127.0.0.1:{port}\"\ninsecure_mqtt = true\n");
+    let mut sink = sink(folder.path(), &words, None);
+    // Many devices, and one of which there is more than of all others.
+    let batch = [readings(40, 10), (11..=60).map(|n| Arc::new(reading(7, n))).collect()].concat();
+    assert_eq!(sink.send(&batch).await, Answer::Each(vec![Verdict::Done; 450]));
+    drop(sink);
+    assert_eq!(broker.await.unwrap(), 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_thousands_of_few_devices_comes_once_and_in_order() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(folder.path(), port, "");
+    let (heard, _listener) = listen(port);
+    until("somebody who listens", || heard.lock().unwrap().len() == 2).await;
+    let mut sink = sink(folder.path(), &words(port), None);
+    assert!(sink.most().readings >= 2000);
+    assert_eq!(sink.send(&readings(5, 400)).await, Answer::Each(vec![Verdict::Done; 2000]));
+    until("all messages", || heard.lock().unwrap().len() == 2 + 2 * 2000).await;
+    let number =
+        |m: &(String, Publish, Value)| (m.2["device"].as_str().unwrap().to_owned(), m.2["number"].as_u64().unwrap());
+    all_in_order(&messages(&heard, "/reading").iter().map(number).collect::<Vec<_>>(), 5, 400);
+}
+
+/// The kernel delays an acknowledgement by 40 ms, and Mosquitto holds its last answers back until it comes.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_batch_waits_for_a_delayed_acknowledgement() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let _broker = mosquitto(folder.path(), port, "");
+    until("a broker", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()).await;
+    let mut sink = sink(folder.path(), &words(port), None);
+    let mut times = Vec::new();
+    for round in 1..=40 {
+        let batch: Vec<_> = (1..=5).map(|device| Arc::new(reading(device, round))).collect();
+        let started = Instant::now();
+        assert_eq!(sink.send(&batch).await, Answer::Each(vec![Verdict::Done; 5]));
+        times.push(started.elapsed());
+    }
+    // The first ones are acknowledged at once by any kernel; of the others a busy machine may hold up some.
+    let quick = times[20..].iter().filter(|time| **time < Duration::from_millis(35)).count();
+    assert!(quick >= 5, "{times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,11 +125,19 @@ impl Live {
         None
     }
 
-    pub(super) async fn hear(&mut self) -> Result<Heard, End> {
+    async fn hear(&mut self) -> Result<Heard, End> {
         match self.heard.recv().await {
             Some(Heard::Over(end)) => Err(end),
             Some(heard) => Ok(heard),
             None => Err("the connection is over".into()),
+        }
+    }
+
+    /// Waits for something, and takes all that there is.
+    pub(super) async fn hear_all(&mut self, heard: &mut Vec<Heard>) -> Result<(), End> {
+        match self.heard.recv_many(heard, 4 * IN_FLIGHT).await {
+            0 => Err("the connection is over".into()),
+            _ => Ok(()),
         }
     }
 }
