@@ -325,9 +325,8 @@ async fn no_batch_waits_for_a_delayed_acknowledgement() {
         assert_eq!(sink.send(&batch).await, Answer::Each(vec![Verdict::Done; 5]));
         times.push(started.elapsed());
     }
-    // The first ones are acknowledged at once by any kernel; of the others a busy machine may hold up some.
-    let quick = times[20..].iter().filter(|time| **time < Duration::from_millis(35)).count();
-    assert!(quick >= 5, "{times:?}");
+    times.sort();
+    assert!(times[20] < Duration::from_millis(35), "half of them take longer: {times:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
