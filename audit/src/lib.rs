@@ -56,6 +56,8 @@ pub struct Audit {
     pub waivers: Vec<Finding>,
     /// What could not be read at all, in sentences.
     pub unread: Vec<String>,
+    /// Whether the first of these is that the clock is behind.
+    pub is_clock_behind: bool,
     /// The grades of each network and of the whole.
     pub grades: Grades,
 }
@@ -86,7 +88,10 @@ impl Audit {
         let is_seen = !findings.is_empty() || rules.iter().any(|judged| judged.good > 0);
         findings.sort_by(|a, b| (a.severity, a.rule.id, &a.subject).cmp(&(b.severity, b.rule.id, &b.subject)));
         let sorted = waivers.sort(findings, facts);
-        let unread: Vec<String> = facts.unread.iter().cloned().chain(facts.clock_is_behind()).collect();
+        let clock = facts.clock_is_behind();
+        let is_clock_behind = clock.is_some();
+        // First: by such a clock a waiver may look wrong, too.
+        let unread: Vec<String> = clock.into_iter().chain(facts.unread.iter().cloned()).collect();
         let grades = grade::grades(facts, &sorted, is_seen && unread.is_empty());
         Self {
             at: facts.now,
@@ -95,6 +100,7 @@ impl Audit {
             waived: sorted.waived,
             waivers: sorted.of_waivers,
             unread,
+            is_clock_behind,
             grades,
         }
     }

@@ -19,8 +19,18 @@ pub const WAIVERS_FILE: &str = "waivers.toml";
 
 /// Why a daemon does not start.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct Refused(String);
+#[error("{text}")]
+pub struct Refused {
+    text: String,
+    lasts: bool,
+}
+
+impl Refused {
+    /// Whether it is the same at the next try, until somebody mends it: a clock that is behind is soon set.
+    pub const fn is_lasting(&self) -> bool {
+        self.lasts
+    }
+}
 
 /// The waivers of a daemon. A file that cannot be read is in [`Facts::unread`].
 pub fn waivers(folder: &Path, facts: &mut Facts) -> Waivers {
@@ -41,7 +51,8 @@ pub fn waivers(folder: &Path, facts: &mut Facts) -> Waivers {
 /// [`Refused`]: something critical about itself is not waived, or something could not be read.
 pub fn may_start(audit: &Audit, own: Kind, folder: &Path) -> Result<(), Refused> {
     if let Some(unread) = audit.unread.first() {
-        return Err(Refused(format!("it looks at itself before it starts, and cannot: {unread}")));
+        let text = format!("it looks at itself before it starts, and cannot: {unread}");
+        return Err(Refused { text, lasts: !audit.is_clock_behind });
     }
     let is_own = |f: &&Finding| f.subject.kind == own || matches!(f.subject.kind, Kind::Deployment | Kind::File);
     let mut stops = audit.findings.iter().filter(|f| f.severity == Severity::Critical).filter(is_own);
@@ -61,7 +72,7 @@ pub fn may_start(audit: &Audit, own: Kind, folder: &Path) -> Result<(), Refused>
     if more > 0 {
         text += &format!("; {more} more such finding(s): fivefold audit --dir {}", folder.display());
     }
-    Err(Refused(text))
+    Err(Refused { text, lasts: true })
 }
 
 /// An audit, and what it has that the one before it had not.

@@ -121,6 +121,17 @@ fn a_state_that_cannot_be_read_is_no_good_state() {
 }
 
 #[test]
+fn a_clock_that_is_behind_stops_no_start_for_good() {
+    let mut seen = facts();
+    seen.unread.push("a waiver of a year that is far away".into());
+    let refused = |seen: &Facts| selfcheck::may_start(&audit(seen), Kind::Gateway, Path::new("north")).unwrap_err();
+    assert!(refused(&seen).is_lasting());
+    seen.now -= 400 * 86_400;
+    let refused = refused(&seen);
+    assert!(!refused.is_lasting() && refused.to_string().contains("the clock is"), "{refused}");
+}
+
+#[test]
 fn what_a_running_cloud_reports_is_found_here_too() {
     let mut seen = facts();
     live::gateway(&[], Some(&state(Profile::ToCloud, &[])), &mut seen);

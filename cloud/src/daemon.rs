@@ -99,7 +99,8 @@ impl DaemonError {
             Self::Config(e) => e.is_lasting(),
             Self::Store(e) => e.is_lasting(),
             Self::Service(e) => e.is_lasting(),
-            Self::Refused(_) | Self::Tls(_) => true,
+            Self::Refused(e) => e.is_lasting(),
+            Self::Tls(_) => true,
             Self::Alarm(_)
             | Self::Clock(_)
             | Self::Listen { .. }

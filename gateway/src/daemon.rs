@@ -153,7 +153,7 @@ impl DaemonError {
         match self {
             Self::Config(e) => e.is_lasting(),
             Self::Spool(e) => e.is_lasting(),
-            Self::Refused(_) => true,
+            Self::Refused(e) => e.is_lasting(),
             Self::Way(e) => matches!(e, WayError::Tls(_)),
             Self::Capture(..)
             | Self::Engine
