@@ -13,6 +13,7 @@ use fivefold_keep::vault::Vault;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::clock::{self, ClockWrong};
 use crate::config::{Config, ConfigError};
@@ -86,6 +87,12 @@ pub enum DaemonError {
          cloud again, what was acknowledged is kept"
     )]
     Writer,
+    /// A task has ended by itself.
+    #[error(
+        "a task of the cloud has ended, which is a mistake of this program: its last words stand above; start the cloud again, what \
+         was acknowledged is kept"
+    )]
+    Task,
     /// The runtime could not start.
     #[error("the system gives no threads or signals: {0}")]
     System(std::io::Error),
@@ -107,6 +114,7 @@ impl DaemonError {
             | Self::Mqtt(_)
             | Self::Outbox(_)
             | Self::System(_)
+            | Self::Task
             | Self::Writer => false,
         }
     }
@@ -156,7 +164,7 @@ pub fn run(folder: &Path, ready: impl FnOnce(Listening), beat: impl Fn()) -> Res
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(DaemonError::System)?;
     let folder = folder.to_owned();
     let outcome = runtime.block_on(async move {
-        let running = Running::start(&folder).await?;
+        let mut running = Running::start(&folder).await?;
         let mut ends = [signal(SignalKind::terminate()), signal(SignalKind::interrupt())]
             .into_iter()
             .collect::<Result<Vec<_>, _>>()
@@ -173,6 +181,7 @@ pub fn run(folder: &Path, ready: impl FnOnce(Listening), beat: impl Fn()) -> Res
                     _ = interrupt.recv() => break Ok(()),
                     _ = hangup.recv() => running.reload_certificate(),
                     () = &mut turning => break Err(DaemonError::Writer),
+                    why = ended(&mut running.listeners, &mut running.tasks) => break Err(why),
                 }
             }
         };
@@ -195,7 +204,9 @@ pub struct Running {
     identity: LiveIdentity,
     vault: Arc<Vault>,
     stop: watch::Sender<bool>,
-    tasks: tokio::task::JoinSet<()>,
+    // They end when they are told, the tasks never do.
+    listeners: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -221,10 +232,10 @@ impl Running {
         let at = |listener: &TcpListener, or| listener.local_addr().unwrap_or(or);
         let listening = Listening { ingest: at(&to_gateways, config.ingest), api: at(&to_people, config.api) };
         let stop = watch::Sender::new(false);
-        let mut tasks = tokio::task::JoinSet::new();
-        tasks.spawn(ingest::serve(to_gateways, doors, service.clone(), stop.subscribe()));
+        let (mut listeners, mut tasks) = (JoinSet::new(), JoinSet::new());
+        listeners.spawn(ingest::serve(to_gateways, doors, service.clone(), stop.subscribe()));
         let api = (Arc::new(https), service.clone(), config.trust.clone(), stop.subscribe());
-        tasks.spawn(async move { api::serve(to_people, api.0, api.1, &api.2, api.3).await });
+        listeners.spawn(async move { api::serve(to_people, api.0, api.1, &api.2, api.3).await });
         tasks.spawn(watch_registry(service.clone()));
         tasks.spawn(watch_rotations(service.clone()));
         tasks.spawn(watch_time(service.clone()));
@@ -242,7 +253,7 @@ impl Running {
                     looked.unwrap_or_else(|error| tracing::error!(%error, "nobody looked for missing witnesses"));
                 }
             };
-            tasks.spawn(witnesses::run(config.head_every, wanted, stop.subscribe(), publish));
+            listeners.spawn(witnesses::run(config.head_every, wanted, stop.subscribe(), publish));
         }
         if let Some(mqtt) = &config.meshlium_mqtt {
             let options = mqtt.prepare()?;
@@ -250,7 +261,7 @@ impl Running {
         }
         alarm::start(&mut tasks, &service, &config.alarm_sinks, &vault).await?;
         outbox::start(&mut tasks, &service, &config.outbox, &vault).await?;
-        let running = Self { listening, service, config, identity, vault, stop, tasks };
+        let running = Self { listening, service, config, identity, vault, stop, listeners, tasks };
         Ok(running.with_certificate_watch())
     }
 
@@ -280,12 +291,7 @@ impl Running {
     /// Ends: no new connections, open requests are finished, what was accepted is written.
     pub async fn stop(mut self) {
         self.stop.send_replace(true);
-        let ended = async {
-            // Ingest, API and the log's heads end by themselves; the watchers never do.
-            for _ in 0..2 + usize::from(self.service.logging().is_some()) {
-                self.tasks.join_next().await;
-            }
-        };
+        let ended = async { while self.listeners.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(ENDING, ended).await;
         // Connections hold the service; they are told to end, and get a moment for what is under way.
         let watchers = 7
@@ -299,7 +305,17 @@ impl Running {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.listeners.shutdown().await;
         self.tasks.shutdown().await;
+    }
+}
+
+/// Waits until one has ended by itself, as one that panicked has: without it the rest is of no use.
+async fn ended(listeners: &mut JoinSet<()>, tasks: &mut JoinSet<()>) -> DaemonError {
+    tokio::select! {
+        Some(_) = listeners.join_next() => DaemonError::Task,
+        Some(_) = tasks.join_next() => DaemonError::Task,
+        else => std::future::pending().await,
     }
 }
 
@@ -382,7 +398,9 @@ async fn watch_registry(service: Arc<Service>) {
                 complained = true;
                 tracing::error!(%error, "the registry cannot be read; what was known stays in force");
             }
-            _ => {}
+            Ok(_) => {}
+            // It panicked: see `ended`.
+            Err(_) => return,
         }
     }
 }
@@ -398,7 +416,9 @@ async fn watch_rotations(service: Arc<Service>) {
                 complained = true;
                 tracing::error!(%error, "a rotation of a network's key cannot go on by itself; see: fivefold key show");
             }
-            _ => {}
+            Ok(_) => {}
+            // It panicked: see `ended`.
+            Err(_) => return,
         }
     }
 }
@@ -407,11 +427,13 @@ async fn watch_time(service: Arc<Service>) {
     loop {
         tokio::time::sleep(WATCH).await;
         let at = service.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || at.order_by_age(clock::now())).await {
+        let Ok(done) = tokio::task::spawn_blocking(move || at.order_by_age(clock::now())).await else { return };
+        if let Err(error) = done {
             tracing::error!(%error, "devices with old keys cannot be ordered to renew; type: fivefold device renew");
         }
         let at = service.clone();
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || at.expire_keys(clock::now())).await {
+        let Ok(done) = tokio::task::spawn_blocking(move || at.expire_keys(clock::now())).await else { return };
+        if let Err(error) = done {
             tracing::error!(%error, "keys of classic nodes that have drained cannot be erased; it is tried again");
         }
         let at = service.clone();
@@ -440,7 +462,9 @@ async fn keep_limits(service: Arc<Service>) {
                 complained = true;
                 tracing::error!(%error, "what is due cannot be pruned; it is tried again");
             }
-            _ => {}
+            Ok(_) => {}
+            // It panicked: see `ended`.
+            Err(_) => return,
         }
     }
 }
@@ -458,7 +482,27 @@ async fn write_log(service: Arc<Service>) {
                 complained = true;
                 tracing::error!(%error, "what waits for the log cannot be written to it");
             }
-            _ => {}
+            Ok(_) => {}
+            // It panicked: see `ended`.
+            Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_task_that_panicked_ends_the_daemon_and_one_that_runs_does_not() {
+        let waits = || JoinSet::from_iter([std::future::pending()]);
+        let (mut listeners, mut tasks) = (waits(), waits());
+        let soon = Duration::from_millis(50);
+        assert!(tokio::time::timeout(soon, ended(&mut listeners, &mut tasks)).await.is_err());
+        tasks.spawn(async { panic!("as a mistake of ours does") });
+        assert!(matches!(ended(&mut listeners, &mut tasks).await, DaemonError::Task));
+        listeners.spawn(async { panic!("as a mistake of ours does") });
+        assert!(matches!(ended(&mut listeners, &mut tasks).await, DaemonError::Task));
+        assert!(tokio::time::timeout(soon, ended(&mut listeners, &mut tasks)).await.is_err());
     }
 }

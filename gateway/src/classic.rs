@@ -127,12 +127,9 @@ impl Waiting {
 ///
 /// # Errors
 /// One that cannot be had.
-pub(crate) async fn listen(config: &Config, desk: &Desk) -> Result<Vec<JoinHandle<()>>, DaemonError> {
-    let mut tasks = Vec::new();
-    if let Some(settings) = &config.insecure_http {
-        tasks.push(http::start(&config.folder, settings, desk.clone()).await?);
-    }
-    Ok(tasks)
+pub(crate) async fn listen(config: &Config, desk: &Desk) -> Result<Option<JoinHandle<()>>, DaemonError> {
+    let Some(settings) = &config.insecure_http else { return Ok(None) };
+    http::start(&config.folder, settings, desk.clone()).await.map(Some)
 }
 
 #[cfg(test)]

@@ -115,6 +115,9 @@ pub enum DaemonError {
         "the engine has ended, which is a mistake of this program: its last words stand above; start the gateway again"
     )]
     Engine,
+    /// A thread or a task has ended by itself.
+    #[error("{0} has ended, which is a mistake of this program: its last words stand above; start the gateway again")]
+    Part(String),
     /// The system gives no randomness.
     #[error("the system gives no randomness: a gateway cannot run without it")]
     Random,
@@ -159,6 +162,7 @@ impl DaemonError {
             | Self::Engine
             | Self::Http(..)
             | Self::Lorawan(_)
+            | Self::Part(_)
             | Self::Random
             | Self::Socket(_)
             | Self::System(_)
@@ -247,16 +251,18 @@ pub async fn run(
     let (runs, asked) = mpsc::channel(RUNS);
     let (lorawan, commands) = mpsc::channel(COMMANDS);
     let stop = Arc::new(AtomicBool::new(false));
-    let mut threads = vec![radio::listen_zep(zep.try_clone()?, events.clone(), stop.clone())?];
+    let mut parts = Parts::default();
+    parts.threads.push(radio::listen_zep(zep.try_clone()?, events.clone(), stop.clone())?);
     if let Some(coap) = &coap {
-        threads.push(radio::listen_coap(coap.try_clone()?, events.clone(), stop.clone())?);
+        parts.threads.push(radio::listen_coap(coap.try_clone()?, events.clone(), stop.clone())?);
     }
     let module = match &config.xbee {
         Some(xbee) => {
             let settings = xbee.settings().map_err(ConfigError::from)?;
             let (did, time) = (config.radio.did, xbee.time);
-            let (module, more) = xbee::start(settings, (did, time), events.clone(), stop.clone())?;
-            threads.extend(more);
+            let (module, threads, classic) = xbee::start(settings, (did, time), events.clone(), stop.clone())?;
+            parts.threads.extend(threads);
+            parts.tasks.push(("what takes classic frames of the XBee module", classic));
             Some(module)
         }
         None => None,
@@ -296,54 +302,55 @@ pub async fn run(
         beat: Box::new(beat),
     };
     let (main, mut turning) = Turning::start(move || engine.run(restored, &queue))?;
-    let bridge = events.clone();
-    let bridge = std::thread::Builder::new().name("downlink".into()).spawn(move || {
-        while let Some(event) = cloud_events.blocking_recv() {
-            if bridge.send(Event::Cloud(event)).is_err() {
-                return;
-            }
-        }
-    })?;
-    let mut tasks = match &config.uplink {
+    match &config.uplink {
         Destination::Cloud { cloud, groups } => {
             let live = Arc::new(LiveRevoked::from_pointee(watch_revoked.borrow().clone()));
             let way = Way { cloud: cloud.clone(), anchor: anchor.clone(), groups: *groups, revoked: live };
             let uplink = Arc::new(Uplink::new(way, config.identity.gateway, credentials.clone(), from_cloud)?);
             let renew =
                 renew(config.clone(), vault.clone(), anchor, credentials.clone(), uplink.clone(), events.clone());
-            let mut tasks = talk(&uplink, reader, watch_stored, asked, watch_revoked);
-            tasks.push(tokio::spawn(renew));
-            tasks
+            parts.tasks.extend(talk(&uplink, reader, watch_stored, asked, watch_revoked));
+            parts.tasks.push(("the renewal of the certificate", tokio::spawn(renew)));
+            let bridge = events.clone();
+            parts.threads.push(std::thread::Builder::new().name("downlink".into()).spawn(move || {
+                while let Some(event) = cloud_events.blocking_recv() {
+                    if bridge.send(Event::Cloud(event)).is_err() {
+                        return;
+                    }
+                }
+            })?);
         }
         // Nobody takes what the engine would pass on, and nobody sends anything down.
-        Destination::None { .. } => {
-            drop(from_cloud);
-            Vec::new()
-        }
-    };
-    tasks.push(tokio::spawn(selfcheck::watch(own, standing, told, events.clone())));
+        Destination::None { .. } => drop(from_cloud),
+    }
+    let audit = tokio::spawn(selfcheck::watch(own, standing, told, events.clone()));
+    parts.tasks.push(("the audit of itself", audit));
     let site = Site { config: config.clone(), key: local };
     site.tell(&events);
     if let Some(address) = config.metrics {
         let listener = tokio::net::TcpListener::bind(address).await?;
-        tokio::spawn(metrics::serve(listener, events.clone()));
+        parts.tasks.push(("the listener for metrics", tokio::spawn(metrics::serve(listener, events.clone()))));
     }
-    tasks.extend(classic::listen(&config, &Desk::new(events.clone())).await?);
-    tasks.extend(lorawan::session::start(&config, &events, commands)?);
+    let classic = classic::listen(&config, &Desk::new(events.clone())).await?;
+    parts.tasks.extend(classic.map(|task| ("the listener for classic frames", task)));
+    let lorawan = lorawan::session::start(&config, &events, commands)?;
+    parts.tasks.extend(lorawan.map(|task| ("the session with the LoRaWAN broker", task)));
     ready(&config);
     let ended = tokio::select! {
-        attended = attend(&config, &vault, &credentials, &site, &events) => attended,
+        // First: others end when it has.
+        biased;
         why = turning.ended() => Err(why),
+        attended = attend(&config, &vault, &credentials, &site, &events, &parts) => attended,
     };
     stop.store(true, Ordering::Relaxed);
-    for task in tasks {
+    for (_, task) in parts.tasks {
         task.abort();
         let _ = task.await;
     }
     let _ = tokio::task::spawn_blocking(move || {
         let _ = events.send(Event::Stop);
         drop(events);
-        threads.into_iter().chain([main, bridge]).for_each(|t| drop(t.join()));
+        parts.threads.into_iter().chain([main]).for_each(|t| drop(t.join()));
     })
     .await;
     ended
@@ -371,6 +378,22 @@ impl Turning {
     }
 }
 
+/// Threads and tasks that run until they are told to end.
+#[derive(Default)]
+struct Parts {
+    threads: Vec<std::thread::JoinHandle<()>>,
+    tasks: Vec<(&'static str, JoinHandle<()>)>,
+}
+
+impl Parts {
+    /// One that has ended, as one that panicked has.
+    fn ended(&self) -> Option<String> {
+        let thread = self.threads.iter().find(|t| t.is_finished());
+        let thread = thread.map(|t| format!("the thread \"{}\"", t.thread().name().unwrap_or_default()));
+        thread.or_else(|| self.tasks.iter().find(|(_, t)| t.is_finished()).map(|(what, _)| (*what).to_owned()))
+    }
+}
+
 /// Everything between this gateway and the cloud, as tasks that never end by themselves.
 fn talk(
     uplink: &Arc<Uplink>,
@@ -378,18 +401,19 @@ fn talk(
     stored: watch::Receiver<u64>,
     asked: mpsc::Receiver<(u64, Box<[u8]>)>,
     mut revoked: watch::Receiver<Revoked>,
-) -> Vec<JoinHandle<()>> {
+) -> [(&'static str, JoinHandle<()>); 4] {
     let [drains, listens, exchanges, heeds] = std::array::from_fn(|_| uplink.clone());
-    vec![
-        tokio::spawn(async move { drains.drain(reader, stored).await }),
-        tokio::spawn(async move { listens.listen().await }),
-        tokio::spawn(async move { exchanges.exchange(asked).await }),
-        tokio::spawn(async move {
-            while revoked.changed().await.is_ok() {
-                let revoked = revoked.borrow_and_update().clone();
-                heeds.revoke(revoked);
-            }
-        }),
+    let heeds = async move {
+        while revoked.changed().await.is_ok() {
+            let revoked = revoked.borrow_and_update().clone();
+            heeds.revoke(revoked);
+        }
+    };
+    [
+        ("what brings the cloud what is stored", tokio::spawn(async move { drains.drain(reader, stored).await })),
+        ("what takes downlinks of the cloud", tokio::spawn(async move { listens.listen().await })),
+        ("what carries key exchanges to the cloud", tokio::spawn(async move { exchanges.exchange(asked).await })),
+        ("what heeds revoked certificates", tokio::spawn(heeds)),
     ]
 }
 
@@ -427,13 +451,14 @@ impl Site {
     }
 }
 
-/// Waits for signals, and for files that change.
+/// Waits for signals, for files that change, and for a part that ends by itself.
 async fn attend(
     config: &Config,
     vault: &Vault,
     credentials: &Credentials,
     site: &Site,
     events: &SyncSender<Event>,
+    parts: &Parts,
 ) -> Result<(), DaemonError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -447,6 +472,9 @@ async fn attend(
             _ = hangup.recv() => true,
             _ = tick.tick() => false,
         };
+        if let Some(part) = parts.ended() {
+            return Err(DaemonError::Part(part));
+        }
         let now = changed(config);
         if !asked && now == seen {
             continue;
@@ -858,6 +886,28 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_part_that_panicked_is_named() {
+        let (go, waits) = sync_channel::<()>(1);
+        let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(run).unwrap()
+        };
+        let zep = thread("zep", Box::new(move || drop(waits.recv())));
+        let mut parts = Parts { threads: vec![zep], tasks: vec![("what waits", tokio::spawn(std::future::pending()))] };
+        assert_eq!(parts.ended(), None);
+        parts.tasks.push(("what panics", tokio::spawn(async { panic!("as a mistake of ours does") })));
+        while !parts.tasks[1].1.is_finished() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(parts.ended().unwrap(), "what panics");
+        parts.threads.push(thread("coap", Box::new(|| panic!("as a mistake of ours does"))));
+        while !parts.threads[1].is_finished() {
+            std::thread::yield_now();
+        }
+        assert_eq!(parts.ended().unwrap(), "the thread \"coap\"");
+        drop(go);
+    }
 
     #[tokio::test]
     async fn an_engine_that_ended_is_told_of_with_its_reason_and_one_that_panicked_too() {

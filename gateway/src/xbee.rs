@@ -118,13 +118,13 @@ pub(crate) fn start(
     (did, time): (Did, Time),
     events: SyncSender<Event>,
     stop: Arc<AtomicBool>,
-) -> io::Result<(Sender, Vec<JoinHandle<()>>)> {
+) -> io::Result<(Sender, Vec<JoinHandle<()>>, tokio::task::JoinHandle<()>)> {
     let (frames, heard) = mpsc::channel(QUEUE);
     let port = settings.port.display().to_string();
     let mut rim = Rim { port, did, events: events.clone(), frames };
     let (sender, threads) = module::start(settings, move |said| rim.take(said), stop)?;
-    tokio::spawn(classic(heard, time, Desk::new(events), sender.clone()));
-    Ok((sender, threads))
+    let classic = tokio::spawn(classic(heard, time, Desk::new(events), sender.clone()));
+    Ok((sender, threads, classic))
 }
 
 /// Brings classic frames to the desk, in the order in which they came, and sends what is to be answered.

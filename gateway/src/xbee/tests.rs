@@ -111,7 +111,7 @@ impl Bench {
         let stop = Arc::new(AtomicBool::new(false));
         let settings = Settings { port: link.clone(), baud: 115_200, kind, link_key };
         let entered = runtime.enter();
-        let (sender, _) = start(settings, (DID, time), engine, stop.clone()).unwrap();
+        let (sender, ..) = start(settings, (DID, time), engine, stop.clone()).unwrap();
         drop(entered);
         Self { fake, sender, events, stop, link, _folder: folder, _runtime: runtime }
     }
