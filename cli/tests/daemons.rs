@@ -110,6 +110,16 @@ async fn a_start_that_fails_until_somebody_mends_it_has_an_exit_code_of_its_own(
         assert_eq!(start_fails(run), lasts, "{run:?}: a later format");
         newer.pragma_update(None, "user_version", format).unwrap();
     }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = taken.local_addr().unwrap().to_string();
+    let settings = Path::new(&north).join("gateway.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    fs::write(&settings, format!("{text}\n[metrics]\nbind = \"{metrics}\"\n")).unwrap();
+    let done = deployment::command(&runs[1]).output().unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(said.contains(&metrics) && said.contains("metrics.bind") && done.status.code() == Some(2), "{said}");
+    assert!(Path::new(&north).join("store.db.closed").exists(), "its store was closed well");
+    fs::write(&settings, text).unwrap();
     let _taken = TcpListener::bind(d.ingest).unwrap();
     assert_eq!(start_fails(&runs[0]), Some(2), "a port that another process may leave");
     // What a gateway may not have: it finds that critical about itself.

@@ -129,6 +129,11 @@ pub enum DaemonError {
         "TCP {0} cannot be used for classic frames ({1}): does another program listen there, or is another port meant?"
     )]
     Http(SocketAddr, std::io::Error),
+    /// The listener for metrics cannot be had.
+    #[error(
+        "TCP {0} (metrics.bind) cannot be used ({1}): does another program listen there, or is another port meant?"
+    )]
+    Metrics(SocketAddr, std::io::Error),
     /// A socket cannot be had.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -162,6 +167,7 @@ impl DaemonError {
             | Self::Engine
             | Self::Http(..)
             | Self::Lorawan(_)
+            | Self::Metrics(..)
             | Self::Part(_)
             | Self::Random
             | Self::Socket(_)
@@ -267,7 +273,6 @@ pub async fn run(
         }
         None => None,
     };
-    let reader = spool.reader()?;
     let told = revoked.subscribe();
     let air = Air::new(zep, config.air.clone(), config.radio.sid.0);
     let standing = Arc::new(Standing::default());
@@ -301,16 +306,13 @@ pub async fn run(
         away: false,
         beat: Box::new(beat),
     };
-    let (main, mut turning) = Turning::start(move || engine.run(restored, &queue))?;
-    match &config.uplink {
+    let reader = engine.spool.reader()?;
+    // What may fail comes before the engine's thread: until then the store is closed well by itself.
+    let uplink = match &config.uplink {
         Destination::Cloud { cloud, groups } => {
             let live = Arc::new(LiveRevoked::from_pointee(watch_revoked.borrow().clone()));
             let way = Way { cloud: cloud.clone(), anchor: anchor.clone(), groups: *groups, revoked: live };
             let uplink = Arc::new(Uplink::new(way, config.identity.gateway, credentials.clone(), from_cloud)?);
-            let renew =
-                renew(config.clone(), vault.clone(), anchor, credentials.clone(), uplink.clone(), events.clone());
-            parts.tasks.extend(talk(&uplink, reader, watch_stored, asked, watch_revoked));
-            parts.tasks.push(("the renewal of the certificate", tokio::spawn(renew)));
             let bridge = events.clone();
             parts.threads.push(std::thread::Builder::new().name("downlink".into()).spawn(move || {
                 while let Some(event) = cloud_events.blocking_recv() {
@@ -319,22 +321,29 @@ pub async fn run(
                     }
                 }
             })?);
+            Some(uplink)
         }
         // Nobody takes what the engine would pass on, and nobody sends anything down.
-        Destination::None { .. } => drop(from_cloud),
-    }
-    let audit = tokio::spawn(selfcheck::watch(own, standing, told, events.clone()));
-    parts.tasks.push(("the audit of itself", audit));
-    let site = Site { config: config.clone(), key: local };
-    site.tell(&events);
+        Destination::None { .. } => None,
+    };
     if let Some(address) = config.metrics {
-        let listener = tokio::net::TcpListener::bind(address).await?;
+        let listener = tokio::net::TcpListener::bind(address).await.map_err(|e| DaemonError::Metrics(address, e))?;
         parts.tasks.push(("the listener for metrics", tokio::spawn(metrics::serve(listener, events.clone()))));
     }
     let classic = classic::listen(&config, &Desk::new(events.clone())).await?;
     parts.tasks.extend(classic.map(|task| ("the listener for classic frames", task)));
     let lorawan = lorawan::session::start(&config, &events, commands)?;
     parts.tasks.extend(lorawan.map(|task| ("the session with the LoRaWAN broker", task)));
+    let (main, mut turning) = Turning::start(move || engine.run(restored, &queue))?;
+    if let Some(uplink) = uplink {
+        let renew = renew(config.clone(), vault.clone(), anchor, credentials.clone(), uplink.clone(), events.clone());
+        parts.tasks.extend(talk(&uplink, reader, watch_stored, asked, watch_revoked));
+        parts.tasks.push(("the renewal of the certificate", tokio::spawn(renew)));
+    }
+    let audit = tokio::spawn(selfcheck::watch(own, standing, told, events.clone()));
+    parts.tasks.push(("the audit of itself", audit));
+    let site = Site { config: config.clone(), key: local };
+    site.tell(&events);
     ready(&config);
     let ended = tokio::select! {
         // First: others end when it has.
