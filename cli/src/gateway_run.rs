@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use fivefold_gateway::classic::http::tokens;
 use fivefold_gateway::config::{Config, Destination};
 use fivefold_gateway::daemon;
 use fivefold_gateway::selfcheck::Own;
-use fivefold_gateway::xbee::Time;
+use fivefold_gateway::xbee::{Time, Xbee};
 use serde_json::json;
 
 use crate::notify;
@@ -36,6 +37,14 @@ pub fn run(args: &Run, output: Output) -> anyhow::Result<ExitCode> {
         let config = Config::read(&args.dir, daemon::wall_clock())?;
         let secrets = config.secrets(config.open_vault()?)?;
         config.local_key(&secrets.vault)?;
+        if let Some(lorawan) = &config.lorawan {
+            lorawan.broker.tls()?;
+            lorawan.broker.login()?;
+        }
+        config.xbee.as_ref().map(Xbee::settings).transpose()?;
+        if config.insecure_http.is_some() {
+            tokens::read(&config.folder)?;
+        }
         Own::new(&config, Arc::new(secrets.vault), &secrets.keys).may_start(None, daemon::wall_clock())?;
         match output {
             Output::Human => println!("{config}"),

@@ -110,6 +110,27 @@ async fn a_start_that_fails_until_somebody_mends_it_has_an_exit_code_of_its_own(
         assert_eq!(start_fails(run), lasts, "{run:?}: a later format");
         newer.pragma_update(None, "user_version", format).unwrap();
     }
+    let away = "broker-ca.pem";
+    let lorawan = "[lorawan]\nkind = \"chirpstack\"\nbroker = \"mqtts://localhost:1\"\nca_file = \"broker-ca.pem\"\n\
+                   application = \"8d3c4b60-5f2e-4f0b-9d5a-3b1f6f0c7a11\"\n";
+    let outbox = "[[outbox]]\nname = \"w\"\nca_file = \"broker-ca.pem\"\nmqtt = \"mqtts://localhost:1\"\n";
+    let alarm = "[[alarm.sink]]\nname = \"q\"\nca_file = \"broker-ca.pem\"\nmqtt = \"mqtts://localhost:1\"\n";
+    for (run, file, words) in
+        [(&runs[0], "cloud.toml", outbox), (&runs[0], "cloud.toml", alarm), (&runs[1], "gateway.toml", lorawan)]
+    {
+        let folder = Path::new(run[3]);
+        let settings = folder.join(file);
+        let text = fs::read_to_string(&settings).unwrap();
+        fs::write(&settings, format!("{text}\n{words}")).unwrap();
+        let check = [&run[..], &["--check"]].concat();
+        assert_eq!(start_fails(run), Some(2), "{words}: a file whose medium is not there yet");
+        assert!(start_fails(&check).is_some_and(|code| code != 0));
+        fs::write(folder.join(away), "no certificate").unwrap();
+        assert_eq!(start_fails(run), lasts, "{words}: a file that is no certificate");
+        assert!(start_fails(&check).is_some_and(|code| code != 0));
+        fs::remove_file(folder.join(away)).unwrap();
+        fs::write(&settings, text).unwrap();
+    }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let metrics = taken.local_addr().unwrap().to_string();
     let settings = Path::new(&north).join("gateway.toml");

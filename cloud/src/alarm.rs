@@ -74,6 +74,19 @@ pub enum Unprepared {
     Store(#[from] StoreError),
 }
 
+impl Unprepared {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NoSecret { .. } | Self::Tls { .. } | Self::Client { .. } => true,
+            Self::Vault(e) => e.is_lasting(),
+            Self::File(e) => e.is_lasting(),
+            Self::Mqtt(e) => e.is_lasting(),
+            Self::Store(e) => e.is_lasting(),
+        }
+    }
+}
+
 /// Why a sink has not taken an alarm. Another time it may.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {

@@ -189,8 +189,8 @@ impl Config {
             reason: wrong.reason,
         })?;
         let wrong = |key, reason| ConfigError::Wrong { file: file.clone(), key, reason };
-        let witnesses = s.log.witnesses.iter().map(|w| witness(w, folder)).collect::<Result<_, _>>();
-        let witnesses = witnesses.map_err(|reason| wrong("log.witnesses", reason))?;
+        let witness = |w| witness(w, folder, |reason| wrong("log.witnesses", reason));
+        let witnesses = s.log.witnesses.iter().map(witness).collect::<Result<_, _>>()?;
         if !(1..=HEAD_EVERY_S).contains(&s.log.head_every_s) {
             return Err(wrong("log.head_every_s", format!("expected 1 to {HEAD_EVERY_S} seconds")));
         }
@@ -346,14 +346,17 @@ fn lies_in(sink: Option<&Path>, folder: &Path) -> bool {
 }
 
 /// A witness as the file names it.
-fn witness(words: &CloudWitness, folder: &Path) -> Result<WitnessConfig, String> {
+fn witness(
+    words: &CloudWitness,
+    folder: &Path,
+    wrong: impl Fn(String) -> ConfigError,
+) -> Result<WitnessConfig, ConfigError> {
     let keys = words.vkey.as_slice().iter().map(|key| key.parse::<VKey>());
-    let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|e| format!("the vkey of {}: {e}", words.url))?;
+    let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|e| wrong(format!("the vkey of {}: {e}", words.url)))?;
     if keys.is_empty() {
-        return Err(format!("{} has no vkey; the witness prints it", words.url));
+        return Err(wrong(format!("{} has no vkey; the witness prints it", words.url)));
     }
-    let ca =
-        words.ca.as_ref().map(|path| files::read_text(&folder.join(path))).transpose().map_err(|e| e.to_string())?;
+    let ca = words.ca.as_ref().map(|path| files::read_text(&folder.join(path))).transpose()?;
     Ok(WitnessConfig { url: words.url.clone(), keys, ca })
 }
 

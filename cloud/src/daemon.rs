@@ -106,16 +106,12 @@ impl DaemonError {
             Self::Config(e) => e.is_lasting(),
             Self::Store(e) => e.is_lasting(),
             Self::Service(e) => e.is_lasting(),
+            Self::Alarm(e) => e.is_lasting(),
+            Self::Mqtt(e) => e.is_lasting(),
+            Self::Outbox(e) => e.is_lasting(),
             Self::Refused(e) => e.is_lasting(),
             Self::Tls(_) => true,
-            Self::Alarm(_)
-            | Self::Clock(_)
-            | Self::Listen { .. }
-            | Self::Mqtt(_)
-            | Self::Outbox(_)
-            | Self::System(_)
-            | Self::Task
-            | Self::Writer => false,
+            Self::Clock(_) | Self::Listen { .. } | Self::System(_) | Self::Task | Self::Writer => false,
         }
     }
 }

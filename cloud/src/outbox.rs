@@ -54,6 +54,17 @@ pub enum Unprepared {
     },
 }
 
+impl Unprepared {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::Sink(e) => e.lasts,
+            Self::Store(e) => e.is_lasting(),
+            Self::Renamed { .. } => true,
+        }
+    }
+}
+
 /// What the outbox works on: a running cloud, or what a test has of one.
 pub trait Ground: Send + Sync + 'static {
     /// The store.

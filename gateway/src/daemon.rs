@@ -162,17 +162,17 @@ impl DaemonError {
             Self::Config(e) => e.is_lasting(),
             Self::Spool(e) => e.is_lasting(),
             Self::Refused(e) => e.is_lasting(),
+            Self::Lorawan(e) => e.is_lasting(),
+            Self::Tokens(e) => e.is_lasting(),
             Self::Way(e) => matches!(e, WayError::Tls(_)),
             Self::Capture(..)
             | Self::Engine
             | Self::Http(..)
-            | Self::Lorawan(_)
             | Self::Metrics(..)
             | Self::Part(_)
             | Self::Random
             | Self::Socket(_)
-            | Self::System(_)
-            | Self::Tokens(_) => false,
+            | Self::System(_) => false,
         }
     }
 }

@@ -82,6 +82,16 @@ pub enum Unprepared {
     Tls(#[from] rustls::Error),
 }
 
+impl Unprepared {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::File(e) => e.is_lasting(),
+            Self::Pem { .. } | Self::Tls(_) => true,
+        }
+    }
+}
+
 /// How to log in.
 #[derive(Clone)]
 pub struct Login {

@@ -25,6 +25,8 @@ pub struct Wrong {
     pub sink: String,
     /// What is wrong.
     pub reason: String,
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub lasts: bool,
 }
 
 /// A sink whose words were checked. Its files are not read yet.
@@ -79,7 +81,7 @@ impl fmt::Display for Settings {
 pub fn check(words: &[CloudOutbox], folder: &Path) -> Result<Vec<Settings>, Wrong> {
     let mut sinks: Vec<Settings> = Vec::new();
     for one in words {
-        let wrong = |reason: String| Wrong { sink: one.name.clone(), reason };
+        let wrong = |reason: String| Wrong { sink: one.name.clone(), reason, lasts: true };
         if sinks.len() == MOST_SINKS {
             return Err(wrong(format!("it is one more than the {MOST_SINKS} that there may be")));
         }
@@ -205,11 +207,12 @@ impl Settings {
     /// # Errors
     /// [`Wrong`].
     pub fn prepare(&self, vault: &Vault) -> Result<Box<dyn Sink>, Wrong> {
-        let wrong = |reason: String| Wrong { sink: self.name.clone(), reason };
+        let wrong = |reason: String| Wrong { sink: self.name.clone(), reason, lasts: true };
         let failed = |error: &dyn fmt::Display| wrong(error.to_string());
+        let unread = |error: &dyn fmt::Display, lasts| Wrong { lasts, ..failed(error) };
         let secret = match self.secret_use() {
             None => Zeroizing::default(),
-            Some(_) if self.secret.exists() => vault.open_file(&self.secret).map_err(|e| failed(&e))?,
+            Some(_) if self.secret.exists() => vault.open_file(&self.secret).map_err(|e| unread(&e, e.is_lasting()))?,
             Some(what) => {
                 let name = &self.name;
                 return Err(wrong(format!("it has no secret ({what}); type: fivefold outbox add-secret {name}")));
@@ -217,7 +220,7 @@ impl Settings {
         };
         let anchor = match &self.ca {
             Some(ca) => {
-                let pem = files::read_text(ca).map_err(|e| failed(&e))?;
+                let pem = files::read_text(ca).map_err(|e| unread(&e, e.is_lasting()))?;
                 Anchor::from_pem(pem.as_bytes()).map_err(|e| failed(&e))?
             }
             None => Anchor::none(),

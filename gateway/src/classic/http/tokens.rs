@@ -53,6 +53,17 @@ pub enum TokensError {
     Unknown(String),
 }
 
+impl TokensError {
+    /// Whether it is the same at the next try, until somebody mends it.
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::File(e) => e.is_lasting(),
+            Self::Form { .. } | Self::Newer(_) => true,
+            Self::Text | Self::Random | Self::Taken(_) | Self::Unknown(_) => false,
+        }
+    }
+}
+
 /// One token, without what opens anything.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
