@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::live::{End, Heard, Live};
 use crate::settings::Files;
-use crate::sink::{Pace, Until};
+use crate::sink::{EARLIER, Pace, Until};
 use crate::{Answer, Most, Outbound, Sending, Sink, Verdict, broker, chirpstack};
 
 /// Messages on their way at a time, at most: a broker may take fewer (Receive Maximum; Mosquitto's default is 20).
@@ -315,7 +315,7 @@ fn verdicts(courses: Vec<Course>, batch: &[Arc<Outbound>]) -> Vec<Verdict> {
             }
             verdict
         }
-        None if held.contains(&reading.did) => Verdict::Retry("an earlier one of its device was not taken".into()),
+        None if held.contains(&reading.did) => Verdict::Retry(EARLIER.into()),
         None => Verdict::Later,
     });
     all.collect()
