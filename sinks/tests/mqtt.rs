@@ -1,5 +1,5 @@
 //! MQTT 5, to the real Mosquitto, and to brokers that do what they like.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::disallowed_methods)]
 
 mod common;
 
