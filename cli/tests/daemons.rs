@@ -112,7 +112,7 @@ async fn a_start_that_fails_until_somebody_mends_it_has_an_exit_code_of_its_own(
     }
     let away = "broker-ca.pem";
     let lorawan = "[lorawan]\nkind = \"chirpstack\"\nbroker = \"mqtts://localhost:1\"\nca_file = \"broker-ca.pem\"\n\
-                   application = \"8d3c4b60-5f2e-4f0b-9d5a-3b1f6f0c7a11\"\n";
+                   activation = \"otaa\"\napplication = \"8d3c4b60-5f2e-4f0b-9d5a-3b1f6f0c7a11\"\n";
     let outbox = "[[outbox]]\nname = \"w\"\nca_file = \"broker-ca.pem\"\nmqtt = \"mqtts://localhost:1\"\n";
     let alarm = "[[alarm.sink]]\nname = \"q\"\nca_file = \"broker-ca.pem\"\nmqtt = \"mqtts://localhost:1\"\n";
     for (run, file, words) in
@@ -131,6 +131,13 @@ async fn a_start_that_fails_until_somebody_mends_it_has_an_exit_code_of_its_own(
         fs::remove_file(folder.join(away)).unwrap();
         fs::write(&settings, text).unwrap();
     }
+    let settings = Path::new(&cloud).join("cloud.toml");
+    let text = fs::read_to_string(&settings).unwrap();
+    let witness = "[[log.witnesses]]\nurl = \"https://localhost:1\"\nca = \"broker-ca.pem\"\n\
+                   vkey = \"witness.example/w1+59ad34d7+BJj/U1+aUWGPpTwhnVYGNTUo1KmnP4Beu+T6VcBHcm6U\"\n";
+    fs::write(&settings, format!("{text}\n{witness}")).unwrap();
+    assert_eq!(start_fails(&runs[0]), Some(2), "a witness's CA whose medium is not there yet");
+    fs::write(&settings, text).unwrap();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let metrics = taken.local_addr().unwrap().to_string();
     let settings = Path::new(&north).join("gateway.toml");
