@@ -902,7 +902,7 @@ mod tests {
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(run).unwrap()
         };
-        let zep = thread("zep", Box::new(move || drop(waits.recv())));
+        let zep = thread("zep", Box::new(move || waits.recv().unwrap_or_default()));
         let mut parts = Parts { threads: vec![zep], tasks: vec![("what waits", tokio::spawn(std::future::pending()))] };
         assert_eq!(parts.ended(), None);
         parts.tasks.push(("what panics", tokio::spawn(async { panic!("as a mistake of ours does") })));
