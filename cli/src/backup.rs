@@ -186,7 +186,11 @@ fn verify(args: &Backup, output: Output) -> anyhow::Result<ExitCode> {
 pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<ExitCode> {
     let (now, dir) = (clock::now()?, &args.dir);
     let names = Names::of(dir, now)?;
+    let aside = names.left_aside()?;
     let (there, unfinished) = (dir.exists(), Mark::of(dir)?);
+    // Where what was there lies now.
+    let old = aside.as_deref().unwrap_or(dir);
+    let args = &args.found_in(old);
     let may_replace = || {
         anyhow::ensure!(
             !there || args.replace,
@@ -198,15 +202,13 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
     if unfinished.is_none() {
         may_replace()?;
     }
-    let has_vault = dir.join(VAULT_FILE).exists();
-    let set = open(args, has_vault)?;
+    let has_vault = old.join(VAULT_FILE).exists();
+    let set = open(args, old, has_vault)?;
     let head = set.head().context("the set is empty")?.clone();
-    of.check(&head, dir)?;
-    if there {
-        set.check_deployment(dir)?;
-    }
+    of.check(&head, old)?;
+    set.check_deployment(old)?;
     // Nobody has the folder open from here on.
-    let _alone = has_vault.then(|| vault::lock_out(dir)).transpose()?;
+    let _alone = has_vault.then(|| vault::lock_out(old)).transpose()?;
     if let Some(mark) = unfinished {
         mark.done(dir)?;
         if mark.is_of(&head) {
@@ -221,12 +223,12 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
         moves::check_movable(dir)?;
     }
     let checked = set.check()?;
-    let aside = names.left_aside()?;
+    names.keep_mark()?;
     set.unpack(&names.restoring)?;
-    let done = complete(args, of, &set, &head, &names.restoring, now).and_then(|done| {
+    let done = complete(args, of, &set, &head, &names.restoring, old, now).and_then(|done| {
         // It is whose folder it replaces; else it is whose folder it is in.
-        let before = if there { Some(dir.as_path()) } else { aside.as_deref() };
-        files::give_as(&names.restoring, before.unwrap_or_else(|| files::folder_of(&names.restoring)))?;
+        let model = if old.exists() { old } else { files::folder_of(&names.restoring) };
+        files::give_as(&names.restoring, model)?;
         Ok(done)
     });
     let put_back = match done {
@@ -236,7 +238,7 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
             return Err(if is_full(&error) { BackupError::Full { path: names.restoring }.into() } else { error });
         }
     };
-    let moved = names.take_place(&head, aside)?;
+    let moved = names.take_place(&head, aside.clone())?;
     let more = json!({ "dir": dir, "holds": holds(&checked), "before": moved, "restored": put_back.value });
     let value = with(json_of(&head, &args.from), more);
     answer(output, &value, || {
@@ -254,19 +256,35 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
     Ok(ExitCode::SUCCESS)
 }
 
-fn open(args: &Restore, has_vault: bool) -> anyhow::Result<Set> {
-    let dir = &args.dir;
+impl Restore {
+    /// With the files that are named in its folder where they lie, if what was there was moved to `old`.
+    fn found_in(&self, old: &Path) -> Self {
+        let found = |path: &PathBuf| match path.strip_prefix(&self.dir) {
+            Ok(inside) if !path.exists() => old.join(inside),
+            _ => path.clone(),
+        };
+        Self {
+            passphrase_file: self.passphrase_file.as_ref().map(found),
+            recovery_file: self.recovery_file.as_ref().map(found),
+            log: self.log.as_ref().map(found),
+            ..self.clone()
+        }
+    }
+}
+
+/// Opens the set by the vault in `old`, or by what is named.
+fn open(args: &Restore, old: &Path, has_vault: bool) -> anyhow::Result<Set> {
     let by = match (&args.recovery_file, &args.passphrase_file) {
         (Some(file), _) => Opening::Recovery(file),
-        (None, Some(file)) => Opening::Envelope(dir, Some(file)),
-        (None, None) if has_vault => Opening::Folder(dir, None),
+        (None, Some(file)) => Opening::Envelope(old, Some(file)),
+        (None, None) if has_vault => Opening::Folder(old, None),
         (None, None) => {
             let heads = backup::heads(&args.from)?;
             let last = heads.get(args.upto.map_or(heads.len().saturating_sub(1), |n| n as usize));
             if let Some((head, _)) = last {
                 let or =
                     if head.recovery.is_some() { ", or name the recovery passphrase with --recovery-file" } else { "" };
-                match vault::source_in(&head.vault, dir)? {
+                match vault::source_in(&head.vault, old)? {
                     Source::PassphraseFile(file) => anyhow::ensure!(
                         file.exists(),
                         "name the passphrase file of the vault with --passphrase-file{or}"
@@ -279,22 +297,30 @@ fn open(args: &Restore, has_vault: bool) -> anyhow::Result<Set> {
                     Source::Pkcs11(_) | Source::SystemdCredential(_) => {}
                 }
             }
-            Opening::Envelope(dir, None)
+            Opening::Envelope(old, None)
         }
     };
     Ok(Set::open(&args.from, args.upto, by)?)
 }
 
 /// What is left to do in a folder that was put back, before it takes its place.
-fn complete(args: &Restore, of: Of, set: &Set, head: &Head, at: &Path, now: u64) -> anyhow::Result<places::PutBack> {
+fn complete(
+    args: &Restore,
+    of: Of,
+    set: &Set,
+    head: &Head,
+    at: &Path,
+    old: &Path,
+    now: u64,
+) -> anyhow::Result<places::PutBack> {
     if args.recovery_file.is_some() {
         set.put_recovery_envelope(at)?;
-    } else if args.passphrase_file.is_none() && args.dir.join(VAULT_FILE).exists() {
+    } else if args.passphrase_file.is_none() && old.join(VAULT_FILE).exists() {
         // The vault that is there opened it: by another source than then, perhaps.
-        let text = files::read_text(&args.dir.join(VAULT_FILE))?;
+        let text = files::read_text(&old.join(VAULT_FILE))?;
         files::write(&at.join(VAULT_FILE), Readers::Everybody, text.as_bytes())?;
     }
-    let missing = bring_key(args, of, at)?;
+    let missing = bring_key(args, of, at, old)?;
     if let Some(log) = &args.log {
         anyhow::ensure!(matches!(of, Of::Cloud), "a gateway has no log; leave --log out");
         let to = at.join("cloud").join(LOG_FOLDER);
@@ -316,7 +342,7 @@ fn complete(args: &Restore, of: Of, set: &Set, head: &Head, at: &Path, now: u64)
 
 /// Puts what opens the vault where the vault looks for it, and the cloud, if that is in the folder. Returns what is not there,
 /// and where it is looked for.
-fn bring_key(args: &Restore, of: Of, at: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
+fn bring_key(args: &Restore, of: Of, at: &Path, old: &Path) -> anyhow::Result<Vec<(&'static str, PathBuf)>> {
     let passphrase = args.recovery_file.as_ref().or(args.passphrase_file.as_ref());
     let (what, wanted, given) = match vault::describe(at)?.source {
         Source::PassphraseFile(file) => {
@@ -327,11 +353,9 @@ fn bring_key(args: &Restore, of: Of, at: &Path) -> anyhow::Result<Vec<(&'static 
     };
     let mut missing = Vec::new();
     for file in wanted.into_iter().filter(|file: &PathBuf| !file.exists()) {
-        // Where it lies in the folder when that is in its place.
-        let inside =
-            file.strip_prefix(at).ok().filter(|inside| places::stays(inside, 0)).map(|inside| args.dir.join(inside));
-        let there = inside.as_ref().filter(|p| p.exists());
-        match given.or(there).filter(|_| inside.is_some()) {
+        let inside = file.strip_prefix(at).ok().filter(|inside| places::stays(inside, 0));
+        let there = inside.map(|inside| old.join(inside)).filter(|p| p.exists());
+        match given.or(there.as_ref()).filter(|_| inside.is_some()) {
             Some(from) => {
                 let folder = files::folder_of(&file);
                 if !folder.exists() {
@@ -339,7 +363,8 @@ fn bring_key(args: &Restore, of: Of, at: &Path) -> anyhow::Result<Vec<(&'static 
                 }
                 files::write(&file, Readers::Owner, &files::read_private(from)?)?;
             }
-            None => missing.push((what, inside.unwrap_or(file))),
+            // Where it lies when the folder is in its place.
+            None => missing.push((what, inside.map(|inside| args.dir.join(inside)).unwrap_or(file))),
         }
     }
     Ok(missing)

@@ -259,7 +259,9 @@ enum Cut {
     Whole,
     /// The old folder was moved.
     Aside,
-    /// The same, and another one just became whole.
+    /// The same, and the machine started again: a package makes an empty folder then.
+    AsideAndEmpty,
+    /// The old folder was moved, and another new one just became whole.
     AsideAgain,
     /// The new folder was in its place, and no folder of others in it.
     InPlace,
@@ -305,31 +307,32 @@ fn a_restore_that_was_killed_between_any_two_renames_is_finished_by_typing_it_ag
         (Cut::Whole, "0"),
         (Cut::Aside, "1"),
         (Cut::Aside, "0"),
+        (Cut::AsideAndEmpty, "1"),
         (Cut::AsideAgain, "1"),
         (Cut::InPlace, "1"),
         (Cut::OneParty, "1"),
         (Cut::OneParty, "0"),
     ] {
-        let (mut more, mut in_place) = (vec!["--replace", "--upto", upto], false);
-        let aside = format!("{dir}.before-cut/passphrase");
+        let mut in_place = false;
         match cut {
             Cut::Unpacking => shell("mkdir -p farm.restoring/cloud; echo half > farm.restoring/registry.db"),
             Cut::Whole => shell("cp -a whole farm.restored"),
             Cut::Aside => shell("cp -a whole farm.restored; mv farm farm.before-cut"),
+            Cut::AsideAndEmpty => shell("cp -a whole farm.restored; mv farm farm.before-cut; mkdir farm"),
             Cut::AsideAgain => shell("cp -a whole farm.restoring; mkdir farm.restored; mv farm farm.before-cut"),
             Cut::InPlace => shell("mv farm farm.before-cut; cp -a whole farm"),
             Cut::OneParty => shell(
                 "mv farm farm.before-cut; cp -a whole farm; mkdir farm/gateways; mv farm.before-cut/gateways/north farm/gateways",
             ),
         }
-        if matches!(cut, Cut::Aside | Cut::AsideAgain) {
-            more = vec!["--upto", upto, "--passphrase-file", &aside];
-        } else if matches!(cut, Cut::InPlace | Cut::OneParty) {
+        if matches!(cut, Cut::InPlace | Cut::OneParty) {
             in_place = true;
             let error = refusal(&mut fivefold(&["cloud", "backup", "--dir", dir, "--to", &kept.at("set")]));
             says(&error, &["was not put back to its end", "type the command again"]);
         }
-        let told = done(&kept.restore(&more));
+        // Word for word what was typed before, whose files may have moved with the folder.
+        let more: &[&str] = if cut == Cut::AsideAgain { &["--passphrase-file", &passphrase] } else { &[] };
+        let told = done(&kept.restore(&[&["--replace", "--upto", upto], more].concat()));
         let resumed = in_place && upto == "1";
         assert_eq!(told["resumed"] == true, resumed, "{cut:?} {upto}: {told}");
         // Whatever was not in its place is made anew: the old folder may have been in use meanwhile.

@@ -4,7 +4,7 @@
 //! | Interrupted | What lies there | What comes of it |
 //! |---|---|---|
 //! | before anything was moved | the old folder; `DIR.restoring` or `DIR.restored` | all is made anew, for the old one may have been in use since (docs/protocol.md 8.4) |
-//! | when the old folder was aside | `DIR.restored`, whose mark names `DIR.before-TIME` | the same, and what was aside stays that |
+//! | when the old folder was aside | `DIR.restored`, whose mark names `DIR.before-TIME` | the same, and what was aside stays that; an empty DIR, which a package makes when the machine starts, is removed |
 //! | when the new folder was in place | DIR with its mark | folders of gateways and nodes come back into it |
 //!
 //! Those lie in the old folder until the new one is in its place: whatever else is removed never holds any.
@@ -110,18 +110,22 @@ impl Names {
         })
     }
 
-    /// What a restore that was interrupted moved aside, where nothing took its place.
+    /// What a restore that was interrupted moved aside, where nothing took its place; an empty folder is nothing, and is removed.
     pub(super) fn left_aside(&self) -> anyhow::Result<Option<PathBuf>> {
-        // What has a mark is whole: it was to take the other's name next.
+        let marks = [Mark::of(&self.restoring)?, Mark::of(&self.restored)?];
+        let Some(before) = marks.iter().flatten().find_map(Mark::before) else { return Ok(None) };
+        // Nothing else than an empty folder goes by this.
+        let _ = fs::remove_dir(&self.dir);
+        Ok((!self.dir.exists()).then(|| before.to_owned()))
+    }
+
+    /// Keeps the mark of what is whole while all is made anew: it was to take the other's name next.
+    pub(super) fn keep_mark(&self) -> anyhow::Result<()> {
         if self.restoring.join(MARK).exists() {
             remove(&self.restored)?;
             rename(&self.restoring, &self.restored)?;
         }
-        if self.dir.exists() {
-            return Ok(None);
-        }
-        let mark = Mark::of(&self.restored)?;
-        Ok(mark.and_then(|mark| mark.before().map(Path::to_owned)))
+        Ok(())
     }
 
     /// Lets what was put back take its place, and returns where the folder is that was there, now or before an interruption.
@@ -129,7 +133,8 @@ impl Names {
     /// # Errors
     /// What was there is as it was, if anything was.
     pub(super) fn take_place(&self, head: &Head, aside: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
-        let there = self.dir.exists();
+        let first = aside.is_none();
+        let there = first && self.dir.exists();
         let before = if there { Some(self.before.clone()) } else { aside };
         let mark = Mark { set: head.set.clone(), number: head.number, before };
         let text = serde_json::to_string(&mark)?;
@@ -147,7 +152,7 @@ impl Names {
             };
             rename(&self.restored, &self.dir).inspect_err(back)
         });
-        if moved.is_err() && (self.dir.exists() || mark.before.is_none()) {
+        if moved.is_err() && first && (self.dir.exists() || mark.before.is_none()) {
             drop(remove(&self.restored));
         }
         moved?;
