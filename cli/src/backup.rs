@@ -208,7 +208,7 @@ pub(crate) fn restore(args: &Restore, of: Of, output: Output) -> anyhow::Result<
     of.check(&head, old)?;
     set.check_deployment(old)?;
     // Nobody has the folder open from here on.
-    let _alone = has_vault.then(|| vault::lock_out(old)).transpose()?;
+    let _alone = old.exists().then(|| vault::lock_out(old)).transpose()?;
     if let Some(mark) = unfinished {
         mark.done(dir)?;
         if mark.is_of(&head) {

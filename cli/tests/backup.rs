@@ -109,6 +109,11 @@ fn a_cloud_that_runs_is_backed_up_and_comes_back_after_its_disk_is_gone_and_the_
     let error = refused(&kept.restore(&["--replace"]));
     says(&error, &["vault.toml is in use by a daemon", "stop that first"]);
     says(&refused(&kept.restore(&[])), &["is there; add --replace"]);
+    // Nor where its vault.toml is lost.
+    fs::rename(format!("{dir}/vault.toml"), kept.at("vault.toml")).unwrap();
+    let error = refused(&kept.restore(&["--replace", "--passphrase-file", &format!("{dir}/passphrase")]));
+    says(&error, &["is in use by a daemon"]);
+    fs::rename(kept.at("vault.toml"), format!("{dir}/vault.toml")).unwrap();
     cloud.stop();
 
     // The disk is gone, but for folders of gateways and nodes, which are others' machines.
