@@ -358,24 +358,30 @@ fn wrong(folder: &Path, source: &Source) -> VaultError {
 /// Locks the folder as one who has its data key.
 pub(super) fn lock_shared(folder: &Path) -> Result<File, VaultError> {
     let failed = |source| FileError::Read { path: folder.to_owned(), source };
-    let file = File::open(folder).map_err(failed)?;
-    file.lock_shared().map_err(failed)?;
-    Ok(file)
+    still_there(folder, || {
+        let file = File::open(folder).map_err(failed)?;
+        file.lock_shared().map_err(failed)?;
+        Ok(file)
+    })
 }
 
 /// Locks the folder against everybody who has its data key.
 pub(super) fn lock_alone(folder: &Path) -> Result<File, VaultError> {
-    lock(folder, folder)
+    still_there(folder, || lock(folder, folder))
 }
 
 /// Locks the envelope of `folder` against others who change it.
 pub(super) fn lock_envelope(folder: &Path) -> Result<File, VaultError> {
     let path = folder.join(VAULT_FILE);
-    let failed = |source| FileError::Read { path: path.clone(), source };
+    still_there(&path, || lock(&path, folder))
+}
+
+/// Locks what lies at `path`. Another may have taken its place in between, as a folder that is restored does while a daemon waits.
+fn still_there(path: &Path, lock: impl Fn() -> Result<File, VaultError>) -> Result<File, VaultError> {
+    let failed = |source| FileError::Read { path: path.to_owned(), source };
     loop {
-        let file = lock(&path, folder)?;
-        let (held, there) = (file.metadata().map_err(failed)?, fs::metadata(&path).map_err(failed)?);
-        // Another file may have taken its place in between.
+        let file = lock()?;
+        let (held, there) = (file.metadata().map_err(failed)?, fs::metadata(path).map_err(failed)?);
         if (held.dev(), held.ino()) == (there.dev(), there.ino()) {
             return Ok(file);
         }
@@ -396,6 +402,25 @@ fn lock(path: &Path, folder: &Path) -> Result<File, VaultError> {
 mod tests {
     use super::super::{PASSPHRASE_FILE, Vault};
     use super::*;
+
+    #[test]
+    fn who_waited_for_a_folder_holds_the_one_that_took_its_place() {
+        let around = tempfile::tempdir().unwrap();
+        let [at, before] = ["a", "before"].map(|name| around.path().join(name));
+        fs::create_dir(&at).unwrap();
+        let alone = lock_alone(&at).unwrap();
+        let held = std::thread::scope(|scope| {
+            let waits = scope.spawn(|| lock_shared(&at).unwrap());
+            // It waits by now; else there is nothing to see.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            fs::rename(&at, before).unwrap();
+            fs::create_dir(&at).unwrap();
+            drop(alone);
+            waits.join().unwrap()
+        });
+        assert_eq!(held.metadata().unwrap().ino(), fs::metadata(&at).unwrap().ino());
+        assert!(matches!(lock_alone(&at), Err(VaultError::Busy { .. })));
+    }
 
     fn refused(folder: &Path, text: &str) -> String {
         fs::write(folder.join(VAULT_FILE), text).unwrap();
