@@ -72,16 +72,15 @@ pub(crate) fn token(args: &Token, output: Output) -> anyhow::Result<()> {
             let known = add.known.as_deref().map(files::read_private).transpose()?;
             let known = known.as_deref().map(|bytes| std::str::from_utf8(bytes)).transpose()?.map(str::trim);
             let token = tokens::add(folder.checked()?, name, known, clock::now()?)?;
-            acted(
-                folder.checked()?,
-                if known.is_some() { "token entered" } else { "token made" },
-                format_args!("token {name}"),
-            )?;
+            let done = if known.is_some() { "token entered" } else { "token made" };
+            let entered = acted(&folder.dir, done, format_args!("token {name}"));
+            // It is shown before anything else may fail: it is valid, and nobody can ask for it again.
             if known.is_some() {
                 answer(output, &json!({ "name": name }), || format!("Entered token {name}."));
             } else {
                 answer(output, &json!({ "name": name, "token": token.as_str() }), || token.to_string());
             }
+            entered?;
         }
         Verb::List(folder) => {
             let all = tokens::read(folder.checked()?)?;

@@ -91,10 +91,10 @@ pub fn run(args: &Args, output: Output) -> anyhow::Result<ExitCode> {
             let (_, mut registry) = folder.open_book()?;
             let now = clock::now()?;
             let ends = ends.after(now);
-            let token = registry.add_token(name, *scope, ends, now)?;
-            if let Some(file) = token_file {
-                files::write(file, Readers::Owner, format!("{}\n", token.as_str()).as_bytes())?;
-            }
+            let token = registry.add_token_kept(name, *scope, ends, now, |token| match token_file {
+                Some(file) => files::write(file, Readers::Owner, format!("{token}\n").as_bytes()),
+                None => Ok(()),
+            })?;
             let text = token_file.is_none().then(|| token.as_str());
             let shown = json!({ "name": name, "scope": scope.as_str(), "ends_at": ends, "token": text, "token_file": token_file });
             answer(output, &shown, || match token_file {

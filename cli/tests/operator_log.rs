@@ -166,6 +166,14 @@ fn what_is_done_at_a_gateway_is_a_line_in_its_folder() {
     let after = told();
     assert_eq!((&after[..4], &after[4]["done"]), (&before[..4], &"restored from a backup".into()));
     assert_eq!(fivefold(&["operator", "log", "--dir", &north, "--check"]).status().unwrap().code(), Some(2));
+    // A token that was made is shown, whatever becomes of its line.
+    let log = farm.path("gateways/north/operator.log");
+    std::fs::remove_file(&log).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    let made = fivefold(&["gateway", "token", "add", "--dir", &north, "lake"]).output().unwrap();
+    assert_eq!(made.status.code(), Some(2));
+    let shown: Value = serde_json::from_slice(&made.stdout).unwrap();
+    assert!(shown["token"].as_str().unwrap().starts_with("ffb_"));
 }
 
 #[test]
@@ -173,6 +181,10 @@ fn a_token_goes_into_a_file_that_its_owner_alone_reads_and_another_file_is_warne
     use std::os::unix::fs::PermissionsExt as _;
     let farm = Farm::new();
     let (dir, file) = (farm.path(""), farm.folder.path().join("own").display().to_string());
+    // Where it cannot be written there is no token, and the name stays free.
+    let nowhere = farm.folder.path().join("nowhere/own").display().to_string();
+    let refused = fivefold(&["token", "add", "--dir", &dir, "me", "--token-file", &nowhere]).status().unwrap();
+    assert_eq!(refused.code(), Some(2));
     let said = answer(&["token", "add", "--dir", &dir, "me", "--token-file", &file]);
     assert_eq!((&said["token"], &said["token_file"]), (&Value::Null, &file.as_str().into()));
     assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::deeds::Done;
 use super::{Registry, RegistryError, Result, hidden};
-use crate::vault::random;
+use crate::files::FileError;
+use crate::vault::{VaultError, random};
 
 /// Columns that books of before do not have. A token of before could do all that there was, and had no end: it goes on so.
 const ADDED: [(&str, &str); 2] = [("scope", "TEXT NOT NULL DEFAULT 'operate'"), ("ends_at", "INTEGER")];
@@ -110,6 +111,21 @@ impl Registry {
     /// # Errors
     /// [`RegistryError::Refused`] when the name is taken, or the end is past.
     pub fn add_token(&mut self, name: &str, scope: Scope, ends_at: u64, now_unix_s: u64) -> Result<Zeroizing<String>> {
+        self.add_token_kept(name, scope, ends_at, now_unix_s, |_| Ok(()))
+    }
+
+    /// The same; `keep` puts it where it is to be first, for nobody can do so later.
+    ///
+    /// # Errors
+    /// As there, and those of `keep`: then there is no such token.
+    pub fn add_token_kept(
+        &mut self,
+        name: &str,
+        scope: Scope,
+        ends_at: u64,
+        now_unix_s: u64,
+        keep: impl FnOnce(&str) -> std::result::Result<(), FileError>,
+    ) -> Result<Zeroizing<String>> {
         if ends_at <= now_unix_s {
             return Err(RegistryError::Refused("the end of the token is past; give a day to come".into()));
         }
@@ -117,6 +133,7 @@ impl Registry {
             return Err(RegistryError::Refused(format!("a token called {name} exists already; choose another name")));
         }
         let token = Zeroizing::new(format!("ff_{}", hex::encode(random::<32>()?.as_slice())));
+        keep(&token).map_err(VaultError::from)?;
         let hash = sha256(&[token.as_bytes()]);
         self.change(Done::new("token added", format_args!("token {name}, scope {scope}, ends at {ends_at}")), |tx| {
             tx.execute(
