@@ -2,9 +2,12 @@
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown, lchown};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{AtFlags, CWD, Dir, Gid, Mode, OFlags, Uid};
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 /// Bytes of a file that is read, at most: a thousand times what any of ours has.
@@ -241,22 +244,29 @@ pub fn create_folders(path: &Path) -> io::Result<()> {
 /// # Errors
 /// [`FileError::Write`].
 pub fn give_as(folder: &Path, model: &Path) -> Result<(), FileError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| FileError::Write { path, source }
-    };
-    let owner = other_owner(&fs::symlink_metadata(folder).map_err(failed(folder))?, model).map_err(failed(model))?;
+    let failed = |source| FileError::Write { path: folder.to_owned(), source };
+    let owner = fs::symlink_metadata(folder).and_then(|made| other_owner(&made, model)).map_err(failed)?;
     let Some((uid, gid)) = owner else { return Ok(()) };
-    let mut all = vec![folder.to_owned()];
-    while let Some(at) = all.pop() {
-        if fs::symlink_metadata(&at).map_err(failed(&at))?.is_dir() {
-            for entry in fs::read_dir(&at).map_err(failed(&at))? {
-                all.push(entry.map_err(failed(&at))?.path());
-            }
+    give(CWD, folder, Uid::from_raw(uid), Gid::from_raw(gid)).map_err(|e| failed(e.into()))
+}
+
+/// Gives what `name` is in an open folder, and all in it first. No path is gone twice, and nobody else may change what is in a folder
+/// until it is given: who gets the rest cannot put a link to other files into the way.
+fn give<P: rustix::path::Arg + Copy>(at: BorrowedFd<'_>, name: P, uid: Uid, gid: Gid) -> rustix::io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = match rustix::fs::openat(at, name, flags, Mode::empty()) {
+        Err(Errno::NOTDIR | Errno::LOOP) => {
+            return rustix::fs::chownat(at, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW);
         }
-        lchown(&at, Some(uid), Some(gid)).map_err(failed(&at))?;
+        opened => opened?,
+    };
+    for entry in Dir::read_from(&folder)? {
+        let entry = entry?;
+        if ![c".", c".."].contains(&entry.file_name()) {
+            give(folder.as_fd(), entry.file_name(), uid, gid)?;
+        }
     }
-    Ok(())
+    rustix::fs::fchown(&folder, Some(uid), Some(gid))
 }
 
 /// The folder that a relative path in a config file starts from: the one the file is in.
@@ -308,9 +318,17 @@ mod tests {
             assert_eq!(owner(&at(made)).0, theirs.0, "{made}");
         }
         let beside = tempfile::tempdir().unwrap();
-        create_folder(&beside.path().join("e/f")).unwrap();
+        let [given, kept] = ["e/f", "kept"].map(|name| beside.path().join(name));
+        create_folder(&given).unwrap();
+        fs::write(given.join("g"), "").unwrap();
+        fs::write(&kept, "").unwrap();
+        std::os::unix::fs::symlink(&kept, given.join("link")).unwrap();
+        let mine = owner(&kept);
         give_as(&beside.path().join("e"), folder.path()).unwrap();
-        assert_eq!(owner(&beside.path().join("e/f")).0, theirs.0);
+        for path in [&beside.path().join("e"), &given, &given.join("g"), &given.join("link")] {
+            assert_eq!(owner(path).0, theirs.0, "{}", path.display());
+        }
+        assert_eq!(owner(&kept), mine);
     }
 
     #[test]
