@@ -35,6 +35,17 @@ sandboxed() {
     say "$1 runs as $user and can write to $2 alone"
 }
 
+# restarted UNIT PID: another process than PID has said that it is ready. Upgrades do not wait for that.
+restarted() {
+    local pid n
+    for ((n = 0; n < 300; n++)); do
+        pid=$(systemctl show -P MainPID "$1") || pid=0
+        if [ "$pid" != 0 ] && [ "$pid" != "$2" ] && systemctl is-active --quiet "$1"; then return 0; fi
+        sleep 1
+    done
+    die "$1 is $(systemctl show -P ActiveState "$1") after the upgrade, its process $pid, before $2"
+}
+
 started() { systemctl start "$1" || die "$1 does not start"; }
 
 say "systemd $(systemctl --version | head -1 | cut -d' ' -f2), $(fivefold --version), packages $(dpkg-query -W -f '${Version}' fivefold)"
@@ -71,11 +82,11 @@ measure 3 || die "the node's readings were not confirmed by the release before t
 [ "$(readings)" -eq 3 ] || die "$(readings) readings, not 3"
 say "the release before this one has 3 readings of a node"
 
-before=$(systemctl show -P MainPID fivefold-cloud.service)
+of_cloud=$(systemctl show -P MainPID fivefold-cloud.service)
+of_gateway=$(systemctl show -P MainPID fivefold-gateway@north.service)
 dpkg -i /opt/packages/new/*.deb >/dev/null || die "the upgrade"
-[ "$(systemctl show -P MainPID fivefold-cloud.service)" != "$before" ] || die "the upgrade left the old program running"
-systemctl is-active --quiet fivefold-cloud.service || die "the cloud is down after the upgrade"
-systemctl is-active --quiet fivefold-gateway@north.service || die "the gateway is down after the upgrade"
+restarted fivefold-cloud.service "$of_cloud"
+restarted fivefold-gateway@north.service "$of_gateway"
 journalctl --no-pager -u fivefold-cloud.service >/tmp/log
 grep -q 'the store has a new format' /tmp/log || die "the store was not of an older format"
 [ "$(readings)" -eq 3 ] || die "$(readings) readings after the upgrade, not 3"
