@@ -16,8 +16,10 @@ if [ ! -x $folder/fivefold ]; then
     rm -rf $folder
     mkdir -p $folder/source
     git archive $BEFORE | tar -x -C $folder/source
-    # A profile of its own would build all of it anew; the name of what comes out is the same as of ours, so it is moved away.
-    (cd $folder/source && CARGO_INCREMENTAL=0 cargo build --workspace --features fivefold-device/lorawan --bin fivefold \
+    # A profile of its own would build all of it anew. Without lines for backtraces its crates alone are built otherwise than ours: where
+    # they were not, cargo would take them for ours, which have the same names, versions and places in their workspace, and newer
+    # ones. The program's name is the same all the same, so it is moved away.
+    (cd $folder/source && CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 cargo build --workspace --features fivefold-device/lorawan --bin fivefold \
         --locked --target-dir "$PWD/../../../" >&2)
     mv target/debug/fivefold $folder/fivefold.new
     rm -rf $folder/source
